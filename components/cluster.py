@@ -1,0 +1,116 @@
+"""What a cluster component gives to the rest of the program, whichever cloud made it.
+
+`GkeCluster`, `EksCluster`, `KubeconfigCluster` and `LocalCluster` are subclasses of `Cluster`. The release, the image and
+the outputs read these attributes alone, so that nothing after the cluster knows which cloud it is on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+WORKER_NODE_LABEL = "future-kubernetes/role"
+"""Label on the nodes of a workers' pool, with the value `worker`; a system pool has the value `system`."""
+
+WORKER_TAINT = {"key": "future-kubernetes/worker", "value": "true", "effect": "NoSchedule"}
+"""Taint of a workers' pool, so that nothing but workers (and daemonsets) costs a worker its place."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where pods of one kind go.
+
+    node_selector: labels that a node must have. tolerations: Kubernetes tolerations (`key`, `operator`, `value`, `effect`).
+    """
+
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: Sequence[Mapping[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class PodSize:
+    """Requests (equal to limits for memory) of one pod: `cpu_millicores` in thousandths of a core, `memory_mib` in MiB."""
+
+    cpu_millicores: int
+    memory_mib: int
+
+
+@dataclass(frozen=True)
+class ImageRegistry:
+    """A registry that the program may push the image to.
+
+    repository: full name without a tag, such as `us-west1-docker.pkg.dev/p/r/future-kubernetes`.
+    server, username, password: what `docker login` takes; the password is short-lived and a secret.
+    oci_cache: whether the registry wants cache manifests as OCI images (ECR does), see
+    https://docs.docker.com/build/cache/backends/registry/.
+    """
+
+    repository: pulumi.Input[str]
+    server: pulumi.Input[str]
+    username: pulumi.Input[str]
+    password: pulumi.Input[str]
+    oci_cache: bool = False
+
+
+@dataclass(frozen=True)
+class PublicAccess:
+    """What the cluster needs on the Ingress and Service of the IDE when `host` is set.
+
+    ingress_class: name of the ingress class. annotations: on the Ingress, such as the certificate's.
+    """
+
+    ingress_class: str = ""
+    annotations: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+
+
+class ClusterArgs(Protocol):
+    """What `__main__.py` may rely on in every cluster's args class: it is made by `from_settings(settings)`."""
+
+
+class Cluster(pulumi.ComponentResource):
+    """Base of every cluster component. A subclass sets each attribute before it calls `register_outputs`."""
+
+    provider: kubernetes.Provider
+    """Talks to the cluster; `cluster_identifier` is set, so that a changed kubeconfig replaces nothing."""
+
+    kubeconfig: pulumi.Output[str]
+    """A whole kubeconfig as text; a secret."""
+
+    kubeconfig_command: pulumi.Input[str]
+    """The command with which a person gets credentials, such as `gcloud container clusters get-credentials ...`."""
+
+    registry: ImageRegistry | None = None
+    """Where the image is pushed; None where the cluster brings none, and `image` must then be given."""
+
+    worker_placement: Placement = Placement()
+    scheduler_placement: Placement = Placement()
+
+    worker_size: PodSize
+    """Requests of one worker, from sizing."""
+
+    scheduler_size: PodSize
+    """Requests of the scheduler."""
+
+    home_storage_class: pulumi.Input[str] | None = None
+    """Storage class of the scheduler's home; None takes the cluster's default."""
+
+    shared_storage_class: pulumi.Input[str] | None = None
+    """ReadWriteMany storage class for /shared; None takes the cluster's default."""
+
+    public_access: PublicAccess = PublicAccess()
+
+    nodes: pulumi.Input[str]
+    """The nodes in words, such as `10 x e2-standard-4 (autoscaled 0 to 10)`."""
+
+    hourly_cost: pulumi.Input[float | None] = None
+    """US dollars an hour of everything that the cluster component pays for; None where no price is known."""
+
+    node_shell: pulumi.Input[str]
+    """The command that opens a shell on a node."""
+
+    ready: Sequence[pulumi.Resource] = ()
+    """What the release waits for and is destroyed before: node pools, storage classes, ingress controllers."""
