@@ -1,7 +1,7 @@
 """What a cluster component gives to the rest of the program, whichever cloud made it.
 
-`GkeCluster`, `EksCluster`, `KubeconfigCluster` and `LocalCluster` are subclasses of `Cluster`. The release, the image and
-the outputs read these attributes alone, so that nothing after the cluster knows which cloud it is on.
+`GkeCluster`, `EksCluster`, `KubeconfigCluster` and `LocalCluster` are subclasses of `Cluster`. The release, the image
+and the outputs read these attributes alone, so that nothing after the cluster knows which cloud it is on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WORKER_TAINT = {"key": "future-kubernetes/worker", "value": "true", "effect": "N
 class Placement:
     """Where pods of one kind go.
 
-    node_selector: labels that a node must have. tolerations: Kubernetes tolerations (`key`, `operator`, `value`, `effect`).
+    node_selector: labels that a node must have. tolerations: maps of `key`, `operator`, `value` and `effect`.
     """
 
     node_selector: Mapping[str, str] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class PodSize:
-    """Requests (equal to limits for memory) of one pod: `cpu_millicores` in thousandths of a core, `memory_mib` in MiB."""
+    """Requests of one pod: `cpu_millicores` in thousandths of a core, `memory_mib` in MiB (the limit of memory too)."""
 
     cpu_millicores: int
     memory_mib: int
