@@ -33,10 +33,14 @@ class Placement:
 
 @dataclass(frozen=True)
 class PodSize:
-    """Requests of one pod: `cpu_millicores` in thousandths of a core, `memory_mib` in MiB (the limit of memory too)."""
+    """Requests of one pod: `cpu_millicores` in thousandths of a core, `memory_mib` in MiB.
+
+    memory_limit_mib: the most memory that it may take; None makes it the request, so that a node is never overbooked.
+    """
 
     cpu_millicores: int
     memory_mib: int
+    memory_limit_mib: int | None = None
 
 
 @dataclass(frozen=True)

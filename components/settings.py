@@ -68,9 +68,7 @@ class Settings:
     namespace: str
     ide: str
     name: str
-    """`future-<stack>`: the name of the cluster, and the prefix of what the clouds make."""
-    release: str
-    """Helm release name: the stack's name as a DNS label."""
+    """`future-<stack>`: the name of the cluster and of the release, and the start of every other name."""
     machine_type: str | None = None
     system_machine_type: str | None = None
     spot: bool = False
@@ -381,13 +379,13 @@ def parse(values: Mapping[str, Any], *, stack: str, secrets: frozenset[str] = fr
     if problems:
         raise SettingsError(stack, problems)
 
-    release = dns_name(stack)
+    name = f"future-{dns_name(stack)}"
     fields = {KEYS[name].field: value for name, value in parsed.items()}
     fields["max_workers"] = parsed["maxWorkers"] or parsed["workers"]
-    fields["namespace"] = parsed["namespace"] or f"future-{release}"
+    fields["namespace"] = parsed["namespace"] or name
     fields["region"] = parsed["region"] or (region_of(cloud, parsed["zone"]) if parsed["zone"] else None)
     fields["password"] = pulumi.Output.secret(parsed["password"]) if parsed["password"] else None
-    return Settings(stack=stack, name=f"future-{release}", release=release, **fields)
+    return Settings(stack=stack, name=name, **fields)
 
 
 def decoded(name: str, value: Any) -> Any:
@@ -517,8 +515,8 @@ def wrong_place(parsed: Mapping[str, Any], failed: set[str], cloud: str) -> list
     return problems
 
 
-MAX_STACK_NAME = 30
-"""Keeps `future-<stack>` within the 40 characters of a GKE cluster's name, and leaves room for a suffix."""
+MAX_STACK_NAME = 29
+"""Keeps `future-<stack>` within the 36 characters that the chart leaves to names, and the 40 of a GKE cluster."""
 
 
 def dns_name(text: str) -> str:
