@@ -1,0 +1,179 @@
+{{/*
+Start of every name. At most 36 characters, because a pod's host name is cut at 63 and "-scheduler" and the two hashes
+that Kubernetes appends take 27: cut host names would make two workers look like one. A longer name keeps its first 29
+characters and gets 6 of its SHA-256, so that releases with the same beginning stay apart.
+*/}}
+{{- define "future-kubernetes.fullname" -}}
+{{- $name := .Values.fullnameOverride -}}
+{{- if not $name -}}
+{{- $name = ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) (contains .Chart.Name .Release.Name) -}}
+{{- end -}}
+{{- if gt (len $name) 36 -}}
+{{- printf "%s-%s" ($name | trunc 29 | trimSuffix "-") (sha256sum $name | trunc 6) -}}
+{{- else -}}
+{{- $name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels that select the pods of one component. Immutable once deployed. Call with (list $ "scheduler"). */}}
+{{- define "future-kubernetes.selectorLabels" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ $root.Chart.Name }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/*
+Labels of a pod. Without the chart's version: a new chart whose pod template is the same must restart no R session.
+`component` serves commands in the style of `kubectl get pod -l component=scheduler`.
+*/}}
+{{- define "future-kubernetes.podLabels" -}}
+{{- $root := index . 0 -}}
+{{ include "future-kubernetes.selectorLabels" . }}
+app.kubernetes.io/part-of: {{ $root.Chart.Name }}
+component: {{ index . 1 }}
+{{- with $root.Values.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels of every other object. Call with (list $ "scheduler"). */}}
+{{- define "future-kubernetes.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "future-kubernetes.selectorLabels" . }}
+app.kubernetes.io/part-of: {{ $root.Chart.Name }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- with $root.Values.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The image, or an error that says how to give one. */}}
+{{- define "future-kubernetes.image" -}}
+{{- required "image is empty. Give the image that scheduler and workers run: --set image=REGISTRY/NAME@sha256:DIGEST" .Values.image -}}
+{{- end -}}
+
+{{/*
+Name of the Secret, or an error with the command that makes one. Where the cluster can be asked, a Secret that is not
+there, or lacks a key, is found before anything is created. (A ConfigMap that every namespace has tells whether it can.)
+The command keeps the secret out of the list of processes, where --from-literal would show it.
+*/}}
+{{- define "future-kubernetes.secretName" -}}
+{{- $namespace := .Release.Namespace -}}
+{{- $name := .Values.auth.existingSecret -}}
+{{- $command := printf "kubectl --namespace %s create secret generic %s --from-file=password=<(printf %%s \"$(openssl rand -hex 12)\") --from-file=token=<(printf %%s \"$(openssl rand -hex 32)\")" $namespace ($name | default "NAME") -}}
+{{- if not $name -}}
+{{- fail (printf "auth.existingSecret is empty. It names a Secret with the keys password and token. Create one and name it:\n  %s\n  helm ... --set auth.existingSecret=NAME" $command) -}}
+{{- end -}}
+{{- if lookup "v1" "ConfigMap" $namespace "kube-root-ca.crt" -}}
+{{- $secret := lookup "v1" "Secret" $namespace $name -}}
+{{- if not $secret -}}
+{{- fail (printf "auth.existingSecret: there is no Secret %q in namespace %q. Create it:\n  %s" $name $namespace $command) -}}
+{{- end -}}
+{{- range $key := list "password" "token" -}}
+{{- if not (hasKey ($secret.data | default dict) $key) -}}
+{{- fail (printf "auth.existingSecret: Secret %q in namespace %q has no key %q. Delete it and create it anew:\n  kubectl --namespace %s delete secret %s\n  %s" $name $namespace $key $namespace $name $command) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
+{{/* The most workers that R may ask for; an error where it is below their number at the start. */}}
+{{- define "future-kubernetes.maxReplicas" -}}
+{{- $replicas := int .Values.worker.replicas -}}
+{{- $most := int .Values.worker.maxReplicas -}}
+{{- if and $most (lt $most $replicas) -}}
+{{- fail (printf "worker.maxReplicas is %d, below worker.replicas, which is %d. Give at least %d, or 0 for as many as worker.replicas." $most $replicas $replicas) -}}
+{{- end -}}
+{{- $most | default $replicas -}}
+{{- end -}}
+
+{{/*
+Number of workers to deploy. R and the idle rule change it in the cluster, and Helm would set it back at every upgrade.
+So an upgrade that leaves worker.replicas as it was keeps the number that is live (at most maxReplicas); a new
+worker.replicas wins. The annotation on the Deployment remembers the last one.
+*/}}
+{{- define "future-kubernetes.liveReplicas" -}}
+{{- $wanted := int .Values.worker.replicas -}}
+{{- $most := include "future-kubernetes.maxReplicas" . | int -}}
+{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (printf "%s-worker" (include "future-kubernetes.fullname" .)) -}}
+{{- $last := dig "metadata" "annotations" "future-kubernetes/replicas" "" ($live | default dict) -}}
+{{- if eq $last (toString $wanted) -}}
+{{- min (int $live.spec.replicas) $most -}}
+{{- else -}}
+{{- $wanted -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+What every pod runs as: the image's user rstudio, who owns /home/rstudio. fsGroup lets that user read the Secret's files
+and write to volumes.
+*/}}
+{{- define "future-kubernetes.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 1000
+runAsGroup: 1000
+fsGroup: 1000
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{/* What every container may do: nothing that a plain process could not. */}}
+{{- define "future-kubernetes.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* Environment that both components have. Call with (list $ "worker"). */}}
+{{- define "future-kubernetes.env" -}}
+{{- $root := index . 0 -}}
+- name: FUTURE_KUBERNETES_RELEASE
+  value: {{ include "future-kubernetes.fullname" $root }}
+- name: FUTURE_KUBERNETES_NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+- name: FUTURE_KUBERNETES_COMPONENT
+  value: {{ index . 1 }}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: NODE_NAME
+  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+{{- end -}}
+
+{{/* Path of the IDE's login page. */}}
+{{- define "future-kubernetes.loginPath" -}}
+{{- ternary "/login" "/auth-sign-in" (eq .Values.ide "jupyterlab") -}}
+{{- end -}}
+
+{{/*
+A bash function `answers HOST PORT PATH`: succeeds if a GET is answered with status 200. By bash itself, as not every
+base image has an HTTP client.
+*/}}
+{{- define "future-kubernetes.answers" -}}
+answers() {
+  exec 3<>"/dev/tcp/$1/$2" || return 1
+  printf 'GET %s HTTP/1.0\r\nHost: %s\r\n\r\n' "$3" "$1" >&3
+  IFS=' ' read -t 5 -r _ status _ <&3
+  exec 3>&-
+  [ "$status" = 200 ] || { echo "http://$1:$2$3 answers ${status:-nothing}, not 200"; return 1; }
+}
+{{- end -}}
+
+{{/*
+Egress to public addresses only. The ranges left out are private networks, the carrier range that some clusters use for
+pods, and link-local addresses, where clouds hand out the node's credentials.
+*/}}
+{{- define "future-kubernetes.internetEgress" -}}
+- to:
+    - ipBlock:
+        cidr: 0.0.0.0/0
+        except: [10.0.0.0/8, 100.64.0.0/10, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16]
+    - ipBlock:
+        cidr: ::/0
+        except: ["fc00::/7", "fe80::/10"]
+{{- end -}}
