@@ -160,6 +160,7 @@ answers() {
   printf 'GET %s HTTP/1.0\r\nHost: %s\r\n\r\n' "$3" "$1" >&3
   IFS=' ' read -t 5 -r _ status _ <&3
   exec 3>&-
+  status=${status%$'\r'}
   [ "$status" = 200 ] || { echo "http://$1:$2$3 answers ${status:-nothing}, not 200"; return 1; }
 }
 {{- end -}}
@@ -176,4 +177,27 @@ pods, and link-local addresses, where clouds hand out the node's credentials.
     - ipBlock:
         cidr: ::/0
         except: ["fc00::/7", "fe80::/10"]
+{{- end -}}
+
+{{/*
+An error where the quota counts something that a component does not state: Kubernetes would refuse its pods without a
+word in the pod list. A request that is not given is the limit.
+*/}}
+{{- define "future-kubernetes.checkQuota" -}}
+{{- range $counted, $_ := .Values.resourceQuota.hard -}}
+{{- $resource := $counted | trimPrefix "requests." | trimPrefix "limits." -}}
+{{- if has $resource (list "cpu" "memory" "ephemeral-storage") -}}
+{{- range $component := list "scheduler" "worker" -}}
+{{- $resources := (get $.Values $component).resources -}}
+{{- $stated := hasKey ($resources.limits | default dict) $resource -}}
+{{- if not (hasPrefix "limits." $counted) -}}
+{{- $stated = or $stated (hasKey ($resources.requests | default dict) $resource) -}}
+{{- end -}}
+{{- if not $stated -}}
+{{- $key := printf "%s.resources.%s.%s" $component (ternary "limits" "requests" (hasPrefix "limits." $counted)) $resource -}}
+{{- fail (printf "resourceQuota.hard counts %s, but %s is not set, so that the quota would refuse the %s's pods. Set it, or leave %s out of the quota." $counted $key $component $counted) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
