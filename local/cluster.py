@@ -1,0 +1,323 @@
+"""Starts, finds and removes a node on this machine: one Kubernetes cluster each, several side by side.
+
+The node's processes run in mount, PID, network, UTS and IPC namespaces of their own. Of the machine they use the disk
+(one state folder), a cgroup each, and one loopback port for the API server.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from local import debian, keeper, tools
+from local.errors import LocalError
+from local.node import supervisor as inside
+from local.paths import REPO, cache_dir, kubeconfig_path, state_dir
+from local.progress import Step, step
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 40.0
+_FREE_DISK_GIB = 6
+_FREE_DISK_EMPTY_CACHE_GIB = 14
+
+
+@dataclass(frozen=True)
+class Node:
+    """A running node: its first process as the machine knows it, its kubeconfig, and the folder of its programs."""
+
+    cluster: str
+    pid: int
+    kubeconfig: Path
+    programs: Path
+
+    def run(self, *argv: str, **options: object) -> subprocess.CompletedProcess[str]:
+        """Runs a command inside the node; its output is captured as text, and a failure raises LocalError."""
+        entered = ["nsenter", f"--target={self.pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--", *argv]
+        return _checked(entered, options)
+
+    def kubectl(self, *argv: str, **options: object) -> subprocess.CompletedProcess[str]:
+        """Runs kubectl as the cluster's administrator, likewise."""
+        return _checked([str(self.programs / "kubectl"), f"--kubeconfig={self.kubeconfig}", *argv], options)
+
+
+def _checked(argv: list[str], options: dict[str, object]) -> subprocess.CompletedProcess[str]:
+    done: subprocess.CompletedProcess[str] = subprocess.run(  # type: ignore[call-overload]
+        argv, capture_output=True, text=True, check=False, **options
+    )
+    if done.returncode != 0:
+        raise LocalError(f"{' '.join(argv)} failed with status {done.returncode}: {done.stderr.strip()[-800:]}")
+    return done
+
+
+def preflight() -> None:
+    """Raises LocalError, with every reason at once, where this machine cannot hold a node."""
+    reasons = []
+    if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
+        reasons.append(f"it is {sys.platform} on {platform.machine()}; a node needs Linux on x86_64 or aarch64")
+    elif os.geteuid() != 0:
+        reasons.append("you are not root, and a node needs namespaces, mounts and cgroups: try `sudo make up`")
+    else:
+        reasons += [
+            f"{program} is not installed (package {package})"
+            for program, package in (("unshare", "util-linux"), ("nsenter", "util-linux"), ("mount", "mount"))
+            if not shutil.which(program)
+        ]
+        if not Path("/dev/net/tun").exists():
+            reasons.append("/dev/net/tun is missing: try `modprobe tun`")
+        if "overlay" not in Path("/proc/filesystems").read_text():
+            reasons.append("the kernel has no overlay file system: try `modprobe overlay`")
+        if not keeper.cgroup_folders("any"):
+            reasons.append("no cgroup hierarchy is mounted")
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        wanted = _FREE_DISK_GIB if debian.NODE_ROOT.path().exists() else _FREE_DISK_EMPTY_CACHE_GIB
+        free = shutil.disk_usage(cache_dir()).free / 2**30
+        if free < wanted:
+            reasons.append(f"{cache_dir()} has {free:.1f} GiB free; {wanted} GiB are needed (or set FUTURE_KUBERNETES_CACHE)")
+    if reasons:
+        raise LocalError(
+            "Kubernetes cannot run on this machine:\n  - "
+            + "\n  - ".join(reasons)
+            + "\nAn existing cluster will do instead:\n"
+            "  pulumi stack init campus && pulumi config set cloud kubeconfig && pulumi config set context NAME && pulumi up\n"
+            "(`kubectl config get-contexts` lists the names)"
+        )
+
+
+def running(cluster: str) -> Node | None:
+    """The node where its keeper is alive, else None."""
+    state = state_dir(cluster)
+    try:
+        spec = json.loads((state / "node.json").read_text())
+        pid = int((state / "init.pid").read_text())
+    except (OSError, ValueError):
+        return None
+    if _keeper_pid(state) is None or not Path(f"/proc/{pid}/root/run/node/booted").exists():
+        return None
+    return Node(cluster, pid, kubeconfig_path(cluster), Path(spec["programs"]))
+
+
+def start(cluster: str) -> Node:
+    """Starts the cluster, or brings it up to date where it runs; returns once its node is Ready and DNS answers.
+
+    A cluster that a crash or a reboot ended starts again from its state folder, with all that was in it.
+    """
+    programs, root = tools.build(tools.NODE), debian.ensure(debian.NODE_ROOT)
+    state = state_dir(cluster)
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tools.exclusive(state.with_suffix(".lock"), f"another start of cluster {cluster}"):
+        node = running(cluster)
+        with step(f"Starting Kubernetes {tools.KUBERNETES_VERSION} ({cluster})") as progress:
+            if node is None:
+                node = _launch(cluster, programs, root, progress)
+            _wait(node, "the API server", lambda: _ready(node, "/readyz"), progress)
+            node.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPO / "local/node/addons.yaml"))
+            _wait(node, "containerd", lambda: _import_pause_image(node), progress)
+            _wait(node, "the node", lambda: _node_is_ready(node), progress)
+            _wait(node, "DNS", lambda: _dns_answers(node), progress)
+    return node
+
+
+def stop(cluster: str) -> bool:
+    """Ends the cluster and deletes all that it kept; False where there was none."""
+    state = state_dir(cluster)
+    pid = _keeper_pid(state)
+    if pid is None and not state.exists():
+        return False
+    with step(f"Removing cluster {cluster}"):
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+            deadline = time.monotonic() + _STOP_SECONDS
+            while _keeper_pid(state) is not None:
+                if time.monotonic() > deadline:
+                    os.kill(pid, signal.SIGKILL)
+                    time.sleep(1)
+                    break
+                time.sleep(0.05)
+        keeper.remove_cgroups(cluster)
+        shutil.rmtree(state)
+        state.with_suffix(".lock").unlink(missing_ok=True)
+    return True
+
+
+def _launch(cluster: str, programs: Path, root: Path, progress: Step) -> Node:
+    state = state_dir(cluster)
+    (state / "init.pid").unlink(missing_ok=True)
+    registry = cache_dir() / "registry"
+    registry.mkdir(parents=True, exist_ok=True)
+    port = _free_port()
+    spec = {"programs": str(programs), "root": str(root), "registry": str(registry), "apiPort": port}
+    (state / "node.json").write_text(json.dumps(spec))
+    with (state / "node.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "local.keeper", cluster],
+            cwd=REPO,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    (state / "keeper.pid").write_text(f"{process.pid} {_start_time(process.pid)}")
+    deadline = time.monotonic() + _START_SECONDS
+    while (node := running(cluster)) is None:
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise LocalError(f"The node did not start:\n{_tail(state / 'node.log')}\nThe whole log: {state / 'node.log'}")
+        progress.note("preparing the node")
+        time.sleep(0.1)
+    _write_kubeconfig(node, port)
+    return node
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _write_kubeconfig(node: Node, port: int) -> None:
+    def encoded(name: str) -> str:
+        return base64.b64encode(Path(f"/proc/{node.pid}/root{inside.PKI}/{name}").read_bytes()).decode()
+
+    name = f"future-kubernetes-{node.cluster}"
+    server = {"server": f"https://127.0.0.1:{port}", "certificate-authority-data": encoded("ca.crt")}
+    user = {"client-certificate-data": encoded("admin.crt"), "client-key-data": encoded("admin.key")}
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": server}],
+        "users": [{"name": name, "user": user}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "current-context": name,
+    }
+    with os.fdopen(os.open(node.kubeconfig, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        json.dump(content, out, indent=2)
+
+
+def _wait(node: Node, what: str, done: object, progress: Step) -> None:
+    assert callable(done)
+    deadline = time.monotonic() + _START_SECONDS
+    while not done():
+        if running(node.cluster) is None:
+            raise LocalError(f"The node ended:\n{_tail(state_dir(node.cluster) / 'node.log')}")
+        if time.monotonic() > deadline:
+            logs = state_dir(node.cluster) / "upper/var/log/node"
+            raise LocalError(
+                f"Waited {_START_SECONDS:.0f} s for {what}:\n{_tail(state_dir(node.cluster) / 'node.log')}\n"
+                f"Logs: {logs}. `make down && make up` starts anew."
+            )
+        progress.note(f"waiting for {what}")
+        time.sleep(0.2)
+
+
+def _ready(node: Node, path: str) -> bool:
+    try:
+        return node.kubectl("get", "--raw", path, "--request-timeout=5s").stdout == "ok"
+    except LocalError:
+        return False
+
+
+def _node_is_ready(node: Node) -> bool:
+    condition = '{.items[*].status.conditions[?(@.type=="Ready")].status}'
+    return node.kubectl("get", "nodes", f"-o=jsonpath={condition}").stdout == "True"
+
+
+def _dns_answers(node: Node) -> bool:
+    try:
+        node.run("busybox", "nslookup", "kubernetes.default.svc.cluster.local", inside.NODE_IP)
+    except LocalError:
+        return False
+    return True
+
+
+def _import_pause_image(node: Node) -> bool:
+    """Gives containerd the one image that no registry serves: what holds a pod's namespaces, and makes volumes."""
+    try:
+        if inside.PAUSE_IMAGE in node.run("ctr", "-n", "k8s.io", "images", "list", "-q").stdout:
+            return True
+        archive = state_dir(node.cluster) / "root-image.tar"
+        archive.write_bytes(_busybox_image(Path(f"/proc/{node.pid}/root/usr/bin/busybox").read_bytes()))
+        Path(f"/proc/{node.pid}/root/run/node/pause.tar").write_bytes(archive.read_bytes())
+        archive.unlink()
+        node.run("ctr", "-n", "k8s.io", "images", "import", "/run/node/pause.tar")
+        node.run("rm", "/run/node/pause.tar")
+    except LocalError:
+        return False
+    return True
+
+
+def _busybox_image(busybox: bytes) -> bytes:
+    """A docker-archive (https://github.com/moby/docker-image-spec) of a static busybox that sleeps until told to end."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as archive:
+        for folder in ("bin", "tmp"):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
+        entry = tarfile.TarInfo("bin/busybox")
+        entry.size, entry.mode = len(busybox), 0o755
+        archive.addfile(entry, io.BytesIO(busybox))
+        for applet in ("sh", "mkdir", "rm", "sleep"):
+            entry = tarfile.TarInfo(f"bin/{applet}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(entry)
+    digest = _sha256(layer.getvalue())
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+    config = json.dumps({
+        "architecture": architecture,
+        "os": "linux",
+        "config": {"Entrypoint": ["/bin/sh", "-c", "trap exit TERM INT; while :; do sleep 86400 & wait $!; done"],
+                   "Env": ["PATH=/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+    }).encode()  # fmt: skip
+    manifest = [{"Config": "config.json", "RepoTags": [inside.PAUSE_IMAGE], "Layers": ["layer.tar"]}]
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in (
+            ("layer.tar", layer.getvalue()),
+            ("config.json", config),
+            ("manifest.json", json.dumps(manifest).encode()),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
+
+
+def _sha256(content: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()
+
+
+def _keeper_pid(state: Path) -> int | None:
+    """The keeper's PID where the process of that number is still the one that was started."""
+    try:
+        pid, started = (state / "keeper.pid").read_text().split()
+        return int(pid) if _start_time(int(pid)) == started and not _is_zombie(int(pid)) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _start_time(pid: int) -> str:
+    """Field 22 of /proc/PID/stat (proc(5)): a PID may come again, with its start time it does not."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def _is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def _tail(log: Path, lines: int = 15) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""

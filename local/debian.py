@@ -1,0 +1,137 @@
+"""Root folders of Debian packages: one that a node runs in, and one that the stand-in image is based on.
+
+Nothing of them is installed on the machine itself, whose own containerd, Docker or etcd stay as they are. `mmdebstrap`
+checks each package against the archive's signature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.errors import LocalError
+from local.paths import cache_dir
+from local.progress import step
+from local.tools import exclusive
+
+MIRROR = "http://deb.debian.org/debian"
+_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+
+@dataclass(frozen=True)
+class DebianRoot:
+    """A set of packages from Debian suites, as a folder or as a tar archive.
+
+    A later suite only serves packages that the first lacks: apt takes the highest version, and the first is the newest.
+    """
+
+    name: str
+    suites: tuple[str, ...]
+    packages: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+    archive: bool = False
+
+    def path(self) -> Path:
+        """Where it stands in the cache, keyed by all that decides what is in it."""
+        key = hashlib.sha256(repr((self, platform.machine())).encode()).hexdigest()[:12]
+        return cache_dir() / "debian" / f"{self.name}-{key}{'.tar' if self.archive else ''}"
+
+
+NODE_ROOT = DebianRoot(
+    name="node",
+    suites=("forky",),
+    packages=(
+        "buildah",
+        "busybox-static",
+        "ca-certificates",
+        "conntrack",
+        "containerd",
+        "containernetworking-plugins",
+        "etcd-server",
+        "iproute2",
+        "iptables",
+        "openssl",
+        "python3-minimal",
+        "runc",
+        "slirp4netns",
+    ),
+    exclude=("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"),
+)
+
+
+def ensure(root: DebianRoot) -> Path:
+    """Makes the root unless it stands; it appears by a rename, so an interrupted run leaves nothing half-made."""
+    target = root.path()
+    if target.exists():
+        return target
+    with exclusive(cache_dir() / f"debian-{root.name}.lock", f"another build of the {root.name} root"):
+        if not target.exists():
+            _make(root, target)
+    return target
+
+
+def _make(root: DebianRoot, target: Path) -> None:
+    mmdebstrap = _mmdebstrap()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sources = "".join(f"deb [signed-by={_KEYRING}] {MIRROR} {suite} main\n" for suite in root.suites)
+    with (
+        step(f"Installing {len(root.packages)} Debian packages ({root.name})") as progress,
+        tempfile.TemporaryDirectory(dir=target.parent) as scratch,
+    ):
+        made = Path(scratch) / "root"
+        command = [
+            mmdebstrap,
+            "--mode=root",
+            "--variant=minbase",
+            f"--format={'tar' if root.archive else 'directory'}",
+            # A testing suite's Release file may be past its date; its signature is still checked.
+            '--aptopt=Acquire::Check-Valid-Until "false"',
+            '--aptopt=APT::Install-Recommends "false"',
+            '--aptopt=Acquire::Retries "3"',
+            *(f"--dpkgopt=path-exclude={pattern}" for pattern in root.exclude),
+            f"--include={','.join(root.packages)}",
+            root.suites[0],
+            str(made),
+            "-",
+        ]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(sources)
+            process.stdin.close()
+            last: deque[str] = deque(maxlen=15)
+            for line in process.stdout:
+                last.append(line)
+                progress.note(line.strip().removeprefix("I: "))
+        if process.returncode != 0:
+            raise LocalError(
+                f"The Debian packages of the {root.name} root cannot be installed:\n{''.join(last)}\n"
+                f"Free disk: {shutil.disk_usage(target.parent).free >> 20} MiB in {target.parent}. "
+                f"Is {MIRROR} reached from here?"
+            )
+        made.rename(target)
+
+
+def _mmdebstrap() -> str:
+    """The one program that the machine itself must have; installed where apt-get is there to do so."""
+    found = shutil.which("mmdebstrap")
+    if found:
+        return found
+    if not shutil.which("apt-get"):
+        raise LocalError("mmdebstrap is not installed. Install it with this system's package manager, then run again.")
+    with step("Installing mmdebstrap"):
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", "mmdebstrap"]):
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise LocalError(f"apt-get cannot install mmdebstrap: {done.stderr.strip()[-400:]}")
+    return shutil.which("mmdebstrap") or "/usr/bin/mmdebstrap"

@@ -1,0 +1,147 @@
+"""The one process of a cluster that runs beside it on the machine: starts the node's namespaces and its way out.
+
+Runs as `python -m local.keeper CLUSTER`. Ending it ends the node: the kernel kills all in the node's PID namespace with
+its first process, and mounts, devices and firewall rules go with their namespaces. What lies outside of them is this
+process, slirp4netns and the cgroups, and it takes the last two along.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from local.paths import state_dir
+
+_API_PORT = 6443
+_PR_SET_PDEATHSIG = 1
+_CLEANUP_SECONDS = 20.0
+
+
+def main(cluster: str) -> int:
+    """Keeps the cluster's node until told to stop (SIGTERM) or until the node ends."""
+    state = state_dir(cluster)
+    spec = json.loads((state / "node.json").read_text())
+    stopping = False
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    make_cgroups(cluster)
+    (state / "init.pid").unlink(missing_ok=True)
+    boot = Path(__file__).parent / "node" / "boot.py"
+    node = subprocess.Popen(
+        ["unshare", "--mount", "--uts", "--ipc", "--pid", "--net", "--fork", "--kill-child", "--propagation", "private",
+         "--", sys.executable, str(boot), str(state), spec["root"], spec["programs"], spec["registry"]],
+        preexec_fn=_die_with_parent,
+    )  # fmt: skip
+    way_out: subprocess.Popen[bytes] | None = None
+    try:
+        while not stopping and node.poll() is None:
+            if way_out is None or way_out.poll() is not None:
+                way_out = start_slirp(state, spec["apiPort"])
+            time.sleep(0.05 if way_out is None else 0.5)
+        return 0 if stopping else 1
+    finally:
+        for process in (node, way_out):
+            if process is not None:
+                process.kill()
+                process.wait()
+        remove_cgroups(cluster)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def start_slirp(state: Path, api_port: int) -> subprocess.Popen[bytes] | None:
+    """Lays the node's only way out and in: user-mode networking, which needs no rule or device on the machine.
+
+    Pods reach what the machine reaches, except its loopback. None while the node is not there yet.
+    """
+    try:
+        pid = int((state / "init.pid").read_text())
+    except (OSError, ValueError):
+        return None
+    root = Path(f"/proc/{pid}/root")
+    if not (root / "opt/node/supervisor.py").exists() or (root / "oldroot/proc").exists():
+        return None
+    (root / "run/slirp.sock").unlink(missing_ok=True)
+    with (state / "slirp4netns.log").open("ab") as log:
+        process = subprocess.Popen(
+            ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "slirp4netns", "--configure", "--mtu=65520",
+             "--disable-host-loopback", "--api-socket=/run/slirp.sock", "--netns-type=path", "/proc/1/ns/net", "tap0"],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent,
+        )  # fmt: skip
+    forward(root / "run/slirp.sock", api_port, process)
+    return process
+
+
+def forward(api_socket: Path, port: int, process: subprocess.Popen[bytes]) -> None:
+    """Makes slirp4netns carry 127.0.0.1:`port` of the machine to the node's API server."""
+    request = {
+        "execute": "add_hostfwd",
+        "arguments": {"proto": "tcp", "host_addr": "127.0.0.1", "host_port": port, "guest_port": _API_PORT},
+    }
+    deadline = time.monotonic() + 15
+    while process.poll() is None and time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(str(api_socket))
+            except OSError:
+                time.sleep(0.05)
+                continue
+            client.sendall(json.dumps(request).encode())
+            client.shutdown(socket.SHUT_WR)
+            answer = client.makefile().read()
+        print(f"slirp4netns: port {port}: {answer.strip()}", flush=True)
+        return
+
+
+def cgroup_folders(cluster: str) -> list[Path]:
+    """The cluster's cgroup in each hierarchy of the machine: one on cgroup v2, one a controller on v1."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    unified = [Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"]
+    legacy = [Path(mount[1]) for mount in mounts if mount[2] == "cgroup"]
+    return sorted({base / f"future-kubernetes-{cluster}" for base in (legacy or unified)})
+
+
+def make_cgroups(cluster: str) -> None:
+    """Kubelet puts its pods below these, and asks that they exist."""
+    for folder in cgroup_folders(cluster):
+        folder.mkdir(exist_ok=True)
+
+
+def remove_cgroups(cluster: str) -> None:
+    """Removes the cluster's cgroups, deepest first, once the kernel has emptied them."""
+    deadline = time.monotonic() + _CLEANUP_SECONDS
+    left = cgroup_folders(cluster)
+    while left and time.monotonic() < deadline:
+        for top in left:
+            for folder, _, _ in os.walk(top, topdown=False):
+                try:
+                    os.rmdir(folder)
+                except OSError:
+                    continue
+        left = [top for top in left if top.exists()]
+        if left:
+            time.sleep(0.1)
+    for top in left:
+        print(f"{top} is still in use", flush=True)
+
+
+if __name__ == "__main__":
+    if not shutil.which("unshare"):
+        sys.exit("unshare (util-linux) is not installed")
+    sys.exit(main(sys.argv[1]))

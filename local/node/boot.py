@@ -1,0 +1,86 @@
+"""First process of a node's namespaces: lays the node's root folder, enters it, and becomes its supervisor.
+
+Runs as `python3 boot.py STATE ROOT BIN REGISTRY` in fresh mount, PID, network, UTS and IPC namespaces. All that it mounts
+lives and dies with the mount namespace, so that nothing is left to unmount on the machine. Standard library only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# Kubelet sets these for the whole machine. In the node it meets plain files that hold what it wants already, and the
+# machine's own stay as they are (pkg/kubelet/cm/container_manager_linux.go, setupKernelTunables).
+_KERNEL_TUNABLES = {
+    "vm/overcommit_memory": "1",
+    "vm/panic_on_oom": "0",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+    "kernel/keys/root_maxkeys": "1000000",
+    "kernel/keys/root_maxbytes": "25000000",
+}
+_SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+
+
+def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
+    """Mounts, enters the new root and becomes its supervisor; returns never."""
+    # /proc is still the machine's, so this is the PID by which the machine knows this process.
+    (state / "init.pid").write_text(os.readlink("/proc/self"))
+    subprocess.run(["hostname", "node"], check=True)
+
+    root = state / "root"
+    for folder in ("upper", "work", "root", "var/kubelet", "var/containerd", "var/etcd", "var/pki", "var/volumes"):
+        (state / folder).mkdir(parents=True, exist_ok=True)
+    layers = f"lowerdir={lower},upperdir={state / 'upper'},workdir={state / 'work'}"
+    _mount("-t", "overlay", "overlay", "-o", layers, str(root))
+
+    _mount("-t", "proc", "proc", f"{root}/proc")
+    _mount("--rbind", "/sys", f"{root}/sys")
+    _mount("--rbind", "/dev", f"{root}/dev")
+    _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", f"{root}/run")
+    _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", f"{root}/tmp")
+    (root / "run" / "lock").mkdir()
+    # An overlay cannot be the upper layer of another: what containers are made in is a folder of the machine's disk.
+    for source, target in (
+        (state / "var/kubelet", "var/lib/kubelet"),
+        (state / "var/containerd", "var/lib/containerd"),
+        (state / "var/etcd", "var/lib/etcd"),
+        (state / "var/pki", "var/lib/pki"),
+        (state / "var/volumes", "var/lib/volumes"),
+        (registry, "var/lib/registry"),
+        (programs, "opt/bin"),
+        (Path(__file__).parent, "opt/node"),
+    ):
+        (root / target).mkdir(parents=True, exist_ok=True)
+        _mount("--bind", str(source), f"{root}/{target}")
+    for name, value in _KERNEL_TUNABLES.items():
+        if (root / "proc/sys" / name).exists():
+            stand_in = root / "run" / name.replace("/", ".")
+            stand_in.write_text(value)
+            _mount("--bind", str(stand_in), f"{root}/proc/sys/{name}")
+    # slirp4netns answers DNS at this address with what the machine itself resolves.
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
+    (root / "etc/resolv.conf").write_text("nameserver 10.0.2.3\n")
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n10.0.2.100 node\n")
+
+    (root / "oldroot").mkdir(exist_ok=True)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(_SYS_PIVOT_ROOT[os.uname().machine], os.fsencode(root), os.fsencode(root / "oldroot")) != 0:
+        raise OSError(ctypes.get_errno(), "pivot_root")
+    os.chdir("/")
+    subprocess.run(["umount", "--lazy", "/oldroot"], check=True)
+    subprocess.run(["mount", "--make-rshared", "/"], check=True)
+    environment = {"PATH": "/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+    cgroup = f"/future-kubernetes-{state.name}"
+    os.execve("/usr/bin/python3", ["python3", "/opt/node/supervisor.py", cgroup], environment)
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main(*(Path(argument) for argument in sys.argv[1:5]))

@@ -1,0 +1,204 @@
+"""Builds the programs of the local node and of the tests from pinned Go modules, once, into the cache folder.
+
+The versions stand in `node/go.mod` with their checksums in `node/go.sum`; the built programs are keyed by both. Go itself
+comes from PATH where it is new enough, else from the Go module proxy, which serves each toolchain as a module
+(https://go.dev/doc/toolchain).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.errors import LocalError
+from local.paths import REPO, cache_dir
+from local.progress import Step, step
+
+KUBERNETES_VERSION = "v1.36.3"
+_GO_VERSION = "1.26.8"
+_GO_SHA256 = {
+    "amd64": "30c2b1bf7dcc88d3eb0a1364e47ddd9128edb3110a30e8a0ef61cd5856b31de7",
+    "arm64": "02b36b6787b3ac767668f630e2998df45a3b1f9ffee08d1bf3ef6487cd658d99",
+}
+
+
+@dataclass(frozen=True)
+class GoModule:
+    """A folder with a go.mod, and the packages of it to build."""
+
+    folder: Path
+    packages: tuple[str, ...]
+
+
+NODE = GoModule(
+    REPO / "local" / "node",
+    (
+        "k8s.io/kubernetes/cmd/kube-apiserver",
+        "k8s.io/kubernetes/cmd/kube-controller-manager",
+        "k8s.io/kubernetes/cmd/kube-scheduler",
+        "k8s.io/kubernetes/cmd/kubelet",
+        "k8s.io/kubernetes/cmd/kube-proxy",
+        "k8s.io/kubernetes/cmd/kubectl",
+        "./coredns",
+        "helm.sh/helm/v3/cmd/helm",
+        "sigs.k8s.io/metrics-server/cmd/metrics-server",
+        "github.com/rancher/local-path-provisioner",
+        "github.com/distribution/distribution/v3/cmd/registry",
+        "github.com/yannh/kubeconform/cmd/kubeconform",
+    ),
+)
+KUBE_SCORE = GoModule(REPO / "tests" / "chart" / "kube-score", ("github.com/zegl/kube-score/cmd/kube-score",))
+
+# Without these every node and client would report v0.0.0 (k8s.io/component-base/version).
+_LDFLAGS = " ".join(
+    ["-s", "-w"]
+    + [
+        f"-X {package}/version.{name}={value}"
+        for package in ("k8s.io/component-base", "k8s.io/client-go/pkg")
+        for name, value in (("gitVersion", KUBERNETES_VERSION), ("gitMajor", "1"), ("gitMinor", "36"))
+    ]
+)
+
+
+def build(module: GoModule) -> Path:
+    """Builds what is not built yet and returns the folder that holds the programs.
+
+    Each program appears there by a rename, so that an interrupted build leaves nothing half-made, and goes on from
+    there when called again.
+    """
+    bin_dir = cache_dir() / "bin" / _key(module)
+    missing = [package for package in module.packages if not (bin_dir / Path(package).name).exists()]
+    if not missing:
+        return bin_dir
+    bin_dir.mkdir(parents=True, exist_ok=True)
+    with exclusive(cache_dir() / "go.lock", "another build of the tools"):
+        missing = [package for package in module.packages if not (bin_dir / Path(package).name).exists()]
+        with step(f"Compiling {len(missing)} programs ({module.folder.name})") as progress:
+            _build_missing(module, missing, bin_dir, progress)
+    return bin_dir
+
+
+def _build_missing(module: GoModule, missing: list[str], bin_dir: Path, progress: Step) -> None:
+    go = _go(module.folder, progress)
+    environment = _environment()
+    progress.note("downloading modules")
+    listed = subprocess.run(
+        [go, "list", "-deps", *missing], cwd=module.folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if listed.returncode != 0:
+        raise LocalError(
+            f"The Go modules of {module.folder.relative_to(REPO)} cannot be had: {listed.stderr.strip()[-600:]}\n"
+            f"GOPROXY is {environment.get('GOPROXY', 'https://proxy.golang.org')}; run again once it answers."
+        )
+    total = len(listed.stdout.split())
+    compiled = 0
+    with tempfile.TemporaryDirectory(dir=bin_dir.parent) as scratch:
+        for package in missing:
+            name = Path(package).name
+            command = [go, "build", "-v", "-trimpath", "-ldflags", _LDFLAGS, "-o", f"{scratch}/{name}", package]
+            with subprocess.Popen(
+                command, cwd=module.folder, env=environment, stderr=subprocess.PIPE, text=True
+            ) as process:
+                assert process.stderr is not None
+                lines: list[str] = []
+                for line in process.stderr:
+                    lines.append(line)
+                    compiled += 1
+                    progress.update(compiled, total, name)
+            if process.returncode != 0:
+                raise LocalError(
+                    f"go build {package} failed:\n{''.join(lines[-15:])}\n"
+                    f"Free disk: {shutil.disk_usage(bin_dir).free >> 20} MiB in {cache_dir()}."
+                )
+            os.replace(f"{scratch}/{name}", bin_dir / name)
+    # Some 4 GB that nothing needs once the programs stand.
+    for leftover in ("go-build", "go-mod"):
+        shutil.rmtree(cache_dir() / leftover, ignore_errors=True)
+
+
+def _key(module: GoModule) -> str:
+    digest = hashlib.sha256(f"{_LDFLAGS}{platform.machine()}".encode())
+    for source in sorted(module.folder.rglob("*")):
+        if source.suffix in (".go", ".mod", ".sum"):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _environment() -> dict[str, str]:
+    return {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GOCACHE": str(cache_dir() / "go-build"),
+        "GOMODCACHE": str(cache_dir() / "go-mod"),
+        "GOFLAGS": "-buildvcs=false -modcacherw",
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+    }
+
+
+def _go(folder: Path, progress: Step) -> str:
+    """The `go` on PATH where it is new enough for the module, else a toolchain in the cache folder."""
+    match = re.search(r"^go (\d+)\.(\d+)\.?(\d*)", (folder / "go.mod").read_text(), re.MULTILINE)
+    assert match, f"{folder}/go.mod names no Go version"
+    wanted = tuple(int(part or 0) for part in match.groups())
+    on_path = shutil.which("go")
+    if on_path:
+        said = subprocess.run([on_path, "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout
+        have = tuple(int(part) for part in re.findall(r"\d+", said)[:3])
+        if have >= wanted:
+            return on_path
+    return str(_toolchain(progress) / "bin" / "go")
+
+
+def _toolchain(progress: Step) -> Path:
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+    target = cache_dir() / f"go{_GO_VERSION}-{arch}"
+    if target.exists():
+        return target
+    name = f"v0.0.1-go{_GO_VERSION}.linux-{arch}"
+    proxies = [p for p in re.split(r"[,|]", os.environ.get("GOPROXY", "")) if p.startswith("http")]
+    url = f"{(proxies or ['https://proxy.golang.org'])[0].rstrip('/')}/golang.org/toolchain/@v/{name}.zip"
+    progress.note(f"downloading Go {_GO_VERSION}")
+    with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
+        archive = Path(scratch) / "go.zip"
+        try:
+            with urllib.request.urlopen(url, timeout=60) as answer, archive.open("wb") as out:  # noqa: S310 (http(s) only, above)
+                shutil.copyfileobj(answer, out)
+        except (urllib.error.URLError, OSError) as error:
+            raise LocalError(f"Go {_GO_VERSION} cannot be had from {url}: {error}. Install Go by hand, then run again.") from error
+        found = hashlib.sha256(archive.read_bytes()).hexdigest()
+        if found != _GO_SHA256[arch]:
+            raise LocalError(f"{url} has SHA-256 {found}, expected {_GO_SHA256[arch]}: it was not unpacked.")
+        with zipfile.ZipFile(archive) as unpacked:
+            unpacked.extractall(scratch)
+        root = Path(scratch) / f"golang.org/toolchain@{name}"
+        for program in [*(root / "bin").iterdir(), *(root / "pkg" / "tool").rglob("*")]:
+            program.chmod(0o755)
+        root.rename(target)
+    return target
+
+
+@contextmanager
+def exclusive(lock: Path, what: str) -> Iterator[None]:
+    """Holds a lock file for as long as the block runs; says what it waits for."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with step(f"Waiting for {what}"):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
