@@ -50,7 +50,7 @@ class ImageRegistry:
     repository: full name without a tag, such as `us-west1-docker.pkg.dev/p/r/future-kubernetes`.
     server, username, password: what `docker login` takes; the password is short-lived and a secret.
     oci_cache: whether the registry wants cache manifests as OCI images (ECR does), see
-    https://docs.docker.com/build/cache/backends/registry/.
+    https://docs.docker.com/build/cache/backends/registry/. platform: what the nodes run.
     """
 
     repository: pulumi.Input[str]
@@ -58,6 +58,7 @@ class ImageRegistry:
     username: pulumi.Input[str]
     password: pulumi.Input[str]
     oci_cache: bool = False
+    platform: str = "linux/amd64"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,9 @@ class Cluster(pulumi.ComponentResource):
     kubeconfig_command: pulumi.Input[str]
     """The command with which a person gets credentials, such as `gcloud container clusters get-credentials ...`."""
 
+    kubectl: pulumi.Input[str] = "kubectl"
+    """How kubectl is called for this cluster, once `kubeconfig_command` has been run."""
+
     registry: ImageRegistry | None = None
     """Where the image is pushed; None where the cluster brings none, and `image` must then be given."""
 
@@ -106,6 +110,9 @@ class Cluster(pulumi.ComponentResource):
     """ReadWriteMany storage class for /shared; None takes the cluster's default."""
 
     public_access: PublicAccess = PublicAccess()
+
+    public_address: pulumi.Input[str | None] = None
+    """The load balancer's address or name, to which the DNS record of `host` must point."""
 
     nodes: pulumi.Input[str]
     """The nodes in words, such as `10 x e2-standard-4 (autoscaled 0 to 10)`."""

@@ -91,6 +91,7 @@ class Settings:
     host: str | None = None
     idle_minutes: int = 0
     ttl_hours: int = 0
+    create_namespace: bool = True
     resource_quota: bool = True
     labels: Mapping[str, str] = field(default_factory=dict)
     authorized_networks: tuple[str, ...] = ()
@@ -99,6 +100,7 @@ class Settings:
     public_subnets: tuple[str, ...] = ()
     nat_per_zone: bool = False
     team_roles: tuple[str, ...] = ()
+    admin_roles: tuple[str, ...] = ()
 
     @property
     def elastic(self) -> bool:
@@ -321,6 +323,7 @@ KEYS = {
         Key("host", host_name, "r.example.org"),
         Key("idleMinutes", whole(0, 10080, "minutes (0: never)"), "30", 0),
         Key("ttlHours", whole(0, 8760, "hours (0: for ever)"), "72", 0),
+        Key("createNamespace", yes_or_no, "false", True),
         Key("resourceQuota", yes_or_no, "true", True),
         Key("labels", pairs, "team=statistics", {}),
         Key("authorizedNetworks", listed(cidr), "203.0.113.0/24", (), BUILT),
@@ -328,7 +331,8 @@ KEYS = {
         Key("subnets", listed(any_line), "my-subnet", (), BUILT),
         Key("publicSubnets", listed(any_line), "subnet-0123456789abcdef0", (), ("eks",)),
         Key("natPerZone", yes_or_no, "true", False, ("eks",)),
-        Key("teamRoles", listed(any_line), "arn:aws:iam::123456789012:role/statistics", (), BUILT),
+        Key("teamRoles", listed(any_line), "arn:aws:iam::123456789012:role/statistics", (), ("eks",)),
+        Key("adminRoles", listed(any_line), "arn:aws:iam::123456789012:role/operators", (), ("eks",)),
     )
 }
 
@@ -474,6 +478,8 @@ def contradictions(parsed: Mapping[str, Any], failed: set[str], cloud: str | Non
         problems.append(
             Problem(name, "set, and so is image", "only with an image that is built here", "pulumi config rm image")
         )
+    if cloud == "local" and not parsed["image"] and "image" not in failed:
+        problems.append(Problem("image", "not set", "the image that `make up` builds and hands over", "make up"))
     if cloud == "kubeconfig" and not parsed["image"] and "image" not in failed:
         problems.append(
             Problem(

@@ -1,0 +1,43 @@
+"""Elastic parallel R on Kubernetes: settings, cluster, image, release, outputs.
+
+Each step takes what the one before it gives, and nothing goes back. `Pulumi.yaml` describes every setting.
+"""
+
+import pulumi
+
+from components.cluster import Cluster
+from components.image import Image, ImageArgs
+from components.outputs import stack_outputs
+from components.release import Release, ReleaseArgs
+from components.settings import Settings
+
+
+def create_cluster(settings: Settings) -> Cluster:
+    """The cluster of the chosen cloud. Imports only that cloud's SDK: the others need not be installed."""
+    if settings.cloud == "gke":
+        from components.gke import GkeCluster, GkeClusterArgs
+
+        return GkeCluster(settings.name, GkeClusterArgs.from_settings(settings))
+    if settings.cloud == "eks":
+        from components.eks import EksCluster, EksClusterArgs
+
+        return EksCluster(settings.name, EksClusterArgs.from_settings(settings))
+    if settings.cloud == "kubeconfig":
+        from components.kubeconfig import KubeconfigCluster, KubeconfigClusterArgs
+
+        return KubeconfigCluster(settings.name, KubeconfigClusterArgs.from_settings(settings))
+    from components.local import LocalCluster, LocalClusterArgs
+
+    return LocalCluster(settings.name, LocalClusterArgs.from_settings(settings))
+
+
+settings = Settings.load()
+cluster = create_cluster(settings)
+image = Image(settings.name, ImageArgs.from_settings(settings, cluster.registry))
+release = Release(
+    settings.name,
+    ReleaseArgs.from_settings(settings, cluster, image.reference),
+    pulumi.ResourceOptions(providers=[cluster.provider]),
+)
+for name, value in stack_outputs(settings, cluster, release).items():
+    pulumi.export(name, value)

@@ -1,0 +1,129 @@
+"""The image that scheduler and workers run: built and pushed, or a given reference. Pods run it by digest either way.
+
+On stack `dev` the image is built before the program runs and given like any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+
+from components.cluster import ImageRegistry
+from components.settings import Settings
+
+IMAGE_DIR = "image"
+"""Relative to the project, because an absolute path in an input would be a change on every other machine."""
+
+
+class ImageError(pulumi.RunError):
+    """An image that can neither be used as given nor built."""
+
+
+@dataclass(frozen=True)
+class ImageArgs:
+    """What the component needs.
+
+    given: a reference to use instead of building. registry: where to push what is built; needed when nothing is given.
+    tag: of what is pushed. base_image: None for the Dockerfile's own, pinned one.
+    """
+
+    given: str | None
+    registry: ImageRegistry | None
+    tag: str
+    base_image: str | None = None
+    r_packages: tuple[str, ...] = ()
+    apt_packages: tuple[str, ...] = ()
+
+    @classmethod
+    def from_settings(cls, settings: Settings, registry: ImageRegistry | None) -> ImageArgs:
+        """The arguments that a stack's settings stand for."""
+        return cls(
+            given=settings.image,
+            registry=registry,
+            tag=settings.name,
+            base_image=settings.base_image,
+            r_packages=settings.r_packages,
+            apt_packages=settings.apt_packages,
+        )
+
+    @property
+    def build_args(self) -> dict[str, str]:
+        """Values of the Dockerfile's ARGs. Sorted, so that another order in the config is no other image."""
+        values = {
+            "BASE_IMAGE": self.base_image or "",
+            "R_PACKAGES": " ".join(sorted(self.r_packages)),
+            "APT_PACKAGES": " ".join(sorted(self.apt_packages)),
+        }
+        return {name: value for name, value in values.items() if value}
+
+
+class Image(pulumi.ComponentResource):
+    """The image of a stack. `reference` ends in `@sha256:...`, except in the preview of a build that has yet to run."""
+
+    reference: pulumi.Output[str]
+
+    def __init__(self, name: str, args: ImageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("future-kubernetes:index:Image", name, None, opts)
+        if args.given:
+            self.reference = pinned(args.given)
+        elif args.registry:
+            self.reference = self.build(name, args, args.registry)
+        else:
+            raise ImageError(
+                "this cluster brings no registry to push an image to\n    fix: pulumi config set image REFERENCE"
+            )
+        self.register_outputs({"reference": self.reference})
+
+    def build(self, name: str, args: ImageArgs, registry: ImageRegistry) -> pulumi.Output[str]:
+        """Builds and pushes; unchanged sources build nothing, whatever the short-lived password of the day is.
+
+        The provider leaves a registry's password out of its comparison, which is why it stands here and not in
+        `ignore_changes`: that would push with the password of the last run.
+        """
+        import pulumi_docker_build as docker_build
+
+        repository = pulumi.Output.from_input(registry.repository)
+        cache = repository.apply(lambda address: f"{address}:buildcache")
+        built = docker_build.Image(
+            name,
+            context=docker_build.BuildContextArgs(location=IMAGE_DIR),
+            dockerfile=docker_build.DockerfileArgs(location=f"{IMAGE_DIR}/Dockerfile"),
+            build_args=args.build_args,
+            platforms=[docker_build.Platform(registry.platform)],
+            tags=[repository.apply(lambda address: f"{address}:{args.tag}")],
+            push=True,
+            # A preview runs a pull request's files: it must neither run its Dockerfile nor take the minutes of a build.
+            build_on_preview=False,
+            cache_from=[docker_build.CacheFromArgs(registry=docker_build.CacheFromRegistryArgs(ref=cache))],
+            cache_to=[
+                docker_build.CacheToArgs(
+                    registry=docker_build.CacheToRegistryArgs(
+                        ref=cache,
+                        mode=docker_build.CacheMode.MAX,
+                        image_manifest=registry.oci_cache,
+                        oci_media_types=registry.oci_cache,
+                        ignore_error=True,
+                    )
+                )
+            ],
+            registries=[
+                docker_build.RegistryArgs(
+                    address=registry.server,
+                    username=registry.username,
+                    password=pulumi.Output.secret(registry.password),
+                )
+            ],
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        return built.ref
+
+
+def pinned(reference: str) -> pulumi.Output[str]:
+    """`reference` with its digest: its own, or the one that its registry gives for the tag now."""
+    if "@sha256:" in reference:
+        return pulumi.Output.from_input(reference)
+    import pulumi_docker as docker
+
+    found = docker.get_registry_image_output(name=reference)
+    return found.sha256_digest.apply(lambda digest: f"{reference}@{digest}")

@@ -1,0 +1,295 @@
+"""An existing cluster, reached by a kubeconfig: one on campus, on Azure, or one that another stack made.
+
+Nothing of the cluster itself is managed. What can be known of it before anything is created is asked through `kubectl`:
+whether it answers, and whether its nodes can hold a worker.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+import yaml
+
+from components.cluster import Cluster, PodSize
+from components.settings import Settings
+from components.sizing import Capacity
+
+DEFAULT_WORKER = PodSize(900, 2048)
+"""Requests of a worker on a cluster whose nodes are of unknown kinds: a core less what nodes reserve, and 2 GiB."""
+
+
+class KubeconfigError(pulumi.RunError):
+    """A kubeconfig, context or cluster that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """One context of a kubeconfig, whole in itself: files that it named are inlined."""
+
+    context: str
+    server: str
+    config: Mapping[str, Any]
+
+    @property
+    def text(self) -> str:
+        """The kubeconfig as JSON, which is YAML too. The same config gives the same text."""
+        return json.dumps(self.config, sort_keys=True)
+
+    @property
+    def identity(self) -> str:
+        """The same for as long as it is the same cluster: its address and its certificate authority."""
+        cluster = self.config["clusters"][0]["cluster"]
+        known = f"{cluster.get('server')}\n{cluster.get('certificate-authority-data', '')}"
+        return hashlib.sha256(known.encode()).hexdigest()[:16]
+
+
+def kubeconfig_files(setting: str | None) -> list[Path]:
+    """Where kubectl would look: the setting, else $KUBECONFIG (a list of paths), else ~/.kube/config."""
+    if setting:
+        return [Path(setting).expanduser()]
+    listed = [Path(part).expanduser() for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
+    return listed or [Path.home() / ".kube" / "config"]
+
+
+def read_access(files: Sequence[Path], context: str | None = None) -> Access:
+    """One context out of the given kubeconfig files, the first to name a thing winning, as in kubectl.
+
+    Raises KubeconfigError where there is no file, no such context (naming those that there are), or a credential that
+    it needs is missing.
+    """
+    present = [path for path in files if path.is_file()]
+    if not present:
+        raise KubeconfigError(
+            f"there is no kubeconfig at {', '.join(map(str, files))}\n"
+            "    fix: pulumi config set kubeconfig PATH, or get credentials for the cluster first"
+        )
+    merged: dict[str, dict[str, Any]] = {"contexts": {}, "clusters": {}, "users": {}}
+    current = None
+    for path in present:
+        loaded = load_yaml(path)
+        current = current or loaded.get("current-context")
+        for kind, single in (("contexts", "context"), ("clusters", "cluster"), ("users", "user")):
+            for entry in loaded.get(kind) or []:
+                merged[kind].setdefault(entry["name"], inlined(entry.get(single) or {}, path.parent))
+    where = ", ".join(map(str, present))
+    name = context or current
+    if name not in merged["contexts"]:
+        there = ", ".join(sorted(merged["contexts"])) or "none"
+        given = f"context {name!r} is not in {where}" if name else f"{where} has no current context"
+        first = next(iter(sorted(merged["contexts"])), "NAME")
+        raise KubeconfigError(f"{given}\n    allowed: {there}\n    fix:     pulumi config set context {first}")
+    chosen = merged["contexts"][name]
+    cluster, user = merged["clusters"].get(chosen.get("cluster")), merged["users"].get(chosen.get("user"), {})
+    if not cluster or not cluster.get("server"):
+        raise KubeconfigError(
+            f"context {name!r} in {where} names a cluster without an address: {chosen.get('cluster')!r}"
+        )
+    check_exec_plugin(user, where)
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": cluster}],
+        "users": [{"name": name, "user": user}],
+        "contexts": [{"name": name, "context": {**chosen, "cluster": name, "user": name}}],
+        "current-context": name,
+    }
+    return Access(str(name), str(cluster["server"]), config)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A kubeconfig file as a map."""
+    try:
+        loaded = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise KubeconfigError(f"{path} cannot be read as a kubeconfig: {type(error).__name__}") from None
+    if not isinstance(loaded, dict):
+        raise KubeconfigError(f"{path} is not a kubeconfig: it holds no map of clusters, users and contexts")
+    return loaded
+
+
+def inlined(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """`entry` with the content of certificate and key files in place of their paths, which are relative to `folder`."""
+    whole = dict(entry)
+    for key in ("certificate-authority", "client-certificate", "client-key"):
+        if key in whole:
+            path = folder / Path(whole.pop(key)).expanduser()
+            try:
+                whole.setdefault(f"{key}-data", base64.b64encode(path.read_bytes()).decode())
+            except OSError as error:
+                raise KubeconfigError(f"the kubeconfig names {path} as its {key}: {error.strerror}") from None
+    return whole
+
+
+def check_exec_plugin(user: Mapping[str, Any], where: str) -> None:
+    """Raises KubeconfigError where the program that fetches credentials is not installed."""
+    plugin = user.get("exec") or {}
+    command = plugin.get("command")
+    if command and not shutil.which(command):
+        hint = plugin.get("installHint") or f"install {command} and have it on PATH"
+        raise KubeconfigError(f"{where} gets credentials from {command!r}, which is not installed\n    fix: {hint}")
+
+
+def kubectl() -> str | None:
+    """The kubectl to ask with: in $FUTURE_KUBERNETES_BIN, else on PATH; None where there is none."""
+    folder = os.environ.get("FUTURE_KUBERNETES_BIN")
+    return (shutil.which("kubectl", path=folder) if folder else None) or shutil.which("kubectl")
+
+
+def read_nodes(access: Access) -> list[Capacity] | None:
+    """What pods can have of each schedulable node; None where nobody can say (no kubectl, or not allowed to ask).
+
+    Raises KubeconfigError where the cluster does not answer or refuses the credentials.
+    """
+    program = kubectl()
+    if program is None:
+        return None
+    # A file of mode 0600 rather than standard input: kubectl reads a kubeconfig more than once.
+    with tempfile.NamedTemporaryFile("w", prefix="kubeconfig-") as file:
+        file.write(access.text)
+        file.flush()
+        command = [program, "--kubeconfig", file.name, "--request-timeout=8s", "get", "nodes", "--output", "json"]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        except subprocess.TimeoutExpired:
+            raise KubeconfigError(unreachable(access, "no answer within 30 s")) from None
+    if answer.returncode == 0:
+        return [node_capacity(node) for node in json.loads(answer.stdout)["items"] if is_schedulable(node)]
+    if "forbidden" in answer.stderr.lower():
+        return None
+    lines = [line for line in answer.stderr.strip().splitlines() if line.strip()]
+    raise KubeconfigError(unreachable(access, lines[-1] if lines else f"kubectl exited with {answer.returncode}"))
+
+
+def unreachable(access: Access, reason: str) -> str:
+    """What to say of a cluster that does not answer."""
+    return (
+        f"the cluster of context {access.context!r} at {access.server} cannot be used: {reason}\n"
+        f"    fix: see that `kubectl --context {shlex.quote(access.context)} get nodes` works, then run again"
+    )
+
+
+def is_schedulable(node: Mapping[str, Any]) -> bool:
+    """Whether ordinary pods may go to a node: not cordoned, ready, and without a taint that keeps them off."""
+    spec = node.get("spec", {})
+    tainted = any(taint.get("effect") in ("NoSchedule", "NoExecute") for taint in spec.get("taints", []))
+    conditions = {entry["type"]: entry["status"] for entry in node.get("status", {}).get("conditions", [])}
+    return not spec.get("unschedulable") and not tainted and conditions.get("Ready") == "True"
+
+
+UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def quantity(text: str) -> float:
+    """A Kubernetes quantity (`3920m`, `16Gi`, `4`) as a number of cores, bytes or things."""
+    for unit, factor in UNITS.items():
+        if text.endswith(unit):
+            return float(text.removesuffix(unit)) * factor
+    return float(text.removesuffix("m")) / 1000 if text.endswith("m") else float(text)
+
+
+def node_capacity(node: Mapping[str, Any]) -> Capacity:
+    """What pods can have of a node, from its own report."""
+    allocatable = node["status"]["allocatable"]
+    return Capacity(
+        cpu_millicores=int(quantity(allocatable["cpu"]) * 1000 + 1e-6),
+        memory_mib=int(quantity(allocatable["memory"]) / 2**20),
+        pods=int(quantity(allocatable.get("pods", "110"))),
+    )
+
+
+def check_fit(nodes: Sequence[Capacity], worker: PodSize, workers: int) -> str | None:
+    """Raises KubeconfigError where no node can hold one worker; returns a warning where not all fit today.
+
+    That is no error, since the cluster may have an autoscaler, and other pods may go. Pods that are there already are
+    not counted: seeing them takes rights that a user of a shared cluster seldom has.
+    """
+    most = max(nodes, key=lambda node: node.count(worker), default=Capacity(0, 0, 0))
+    if not most.count(worker):
+        largest = max(nodes, key=lambda node: (node.cpu_millicores, node.memory_mib), default=Capacity(0, 0, 0))
+        wish = f"{worker.cpu_millicores / 1000:g} cores and {worker.memory_mib / 1024:g} GiB"
+        raise KubeconfigError(
+            f"no node can hold a worker of {wish}: of the largest of {len(nodes)} ready nodes, pods can have "
+            f"{largest.cpu_millicores / 1000:g} cores and {largest.memory_mib / 1024:.1f} GiB\n"
+            f"    fix: pulumi config set workerCpu {largest.cpu_millicores / 2000:g} && "
+            f"pulumi config set workerMemoryGiB {largest.memory_mib / 2048:.1f}"
+        )
+    room = sum(node.count(worker) for node in nodes)
+    if room < workers:
+        return f"the ready nodes have room for {room} of {workers} workers, unless the cluster adds nodes"
+    return None
+
+
+@dataclass(frozen=True)
+class KubeconfigClusterArgs:
+    """What the component needs; `kubeconfig` and `context` as in the settings, None for kubectl's own choice."""
+
+    worker: PodSize
+    scheduler: PodSize
+    workers: int
+    kubeconfig: str | None = None
+    context: str | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> KubeconfigClusterArgs:
+        """The arguments that a stack's settings stand for."""
+        return cls(
+            worker=PodSize(
+                round(settings.worker_cpu * 1000) if settings.worker_cpu else DEFAULT_WORKER.cpu_millicores,
+                round(settings.worker_memory_gib * 1024) if settings.worker_memory_gib else DEFAULT_WORKER.memory_mib,
+            ),
+            scheduler=scheduler_size(settings),
+            workers=settings.workers,
+            kubeconfig=settings.kubeconfig,
+            context=settings.context,
+        )
+
+
+def scheduler_size(settings: Settings) -> PodSize:
+    """Requests of the scheduler as the settings have them."""
+    return PodSize(round(settings.scheduler_cpu * 1000), round(settings.scheduler_memory_gib * 1024))
+
+
+class KubeconfigCluster(Cluster):
+    """A cluster that is there already. Raises KubeconfigError before anything is registered where it cannot be used."""
+
+    def __init__(self, name: str, args: KubeconfigClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("future-kubernetes:index:KubeconfigCluster", name, None, opts)
+        access = read_access(kubeconfig_files(args.kubeconfig), args.context)
+        nodes = read_nodes(access)
+        if nodes is None:
+            pulumi.log.warn("the cluster's nodes cannot be read, so whether the workers fit is not checked", self)
+        else:
+            warning = check_fit(nodes, args.worker, args.workers)
+            if warning:
+                pulumi.log.warn(warning, self)
+        self.use(name, access)
+        self.worker_size = args.worker
+        self.scheduler_size = args.scheduler
+        self.nodes = "an existing cluster" if nodes is None else f"{len(nodes)} ready nodes of an existing cluster"
+        self.kubeconfig_command = f"kubectl config use-context {shlex.quote(access.context)}"
+        self.kubectl = f"kubectl --context {shlex.quote(access.context)}"
+        self.node_shell = f"{self.kubectl} debug node/NODE --stdin --tty --image=busybox"
+        self.register_outputs({"kubeconfig": self.kubeconfig})
+
+    def use(self, name: str, access: Access) -> None:
+        """The Kubernetes provider for `access`."""
+        self.kubeconfig = pulumi.Output.secret(access.text)
+        self.provider = kubernetes.Provider(
+            name,
+            kubeconfig=self.kubeconfig,
+            cluster_identifier=access.identity,
+            opts=pulumi.ResourceOptions(parent=self),
+        )

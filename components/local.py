@@ -1,0 +1,91 @@
+"""Stack `dev`: the Kubernetes that `make up` started on this machine.
+
+The cluster is started before the program runs and is no resource of the stack, so that the program's part is the same
+as on any other existing cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pulumi
+
+from components.cluster import PodSize
+from components.kubeconfig import KubeconfigCluster, KubeconfigError, kubectl, read_access, read_nodes, scheduler_size
+from components.settings import Settings
+from components.sizing import Capacity, size_shared
+from local.paths import kubeconfig_path
+
+LOCAL_SYSTEM_PODS = (PodSize(100, 70), PodSize(100, 200), PodSize(100, 64))
+"""Requests of what runs beside the release on the one node: CoreDNS, metrics-server, the storage provisioner."""
+
+
+@dataclass(frozen=True)
+class LocalClusterArgs:
+    """What the component needs. worker_cpu (cores) and worker_memory_gib are None where workers share the machine."""
+
+    kubeconfig: Path
+    scheduler: PodSize
+    max_workers: int
+    worker_cpu: float | None = None
+    worker_memory_gib: float | None = None
+    context: str | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> LocalClusterArgs:
+        """The arguments that a stack's settings stand for."""
+        chosen = settings.kubeconfig or os.environ.get("FUTURE_KUBERNETES_KUBECONFIG")
+        return cls(
+            kubeconfig=Path(chosen).expanduser() if chosen else kubeconfig_path("dev"),
+            scheduler=scheduler_size(settings),
+            max_workers=settings.max_workers,
+            worker_cpu=settings.worker_cpu,
+            worker_memory_gib=settings.worker_memory_gib,
+            context=settings.context,
+        )
+
+
+class LocalCluster(KubeconfigCluster):
+    """The one node on this machine. Raises KubeconfigError or SizingError before anything is registered."""
+
+    def __init__(self, name: str, args: LocalClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super(KubeconfigCluster, self).__init__("future-kubernetes:index:LocalCluster", name, None, opts)
+        if not args.kubeconfig.is_file():
+            raise KubeconfigError(
+                f"Kubernetes on this machine has not been started: there is no {args.kubeconfig}\n    fix: make up"
+            )
+        access = read_access([args.kubeconfig], args.context)
+        nodes = read_nodes(access)
+        if nodes == []:
+            raise KubeconfigError("the node on this machine is not ready\n    fix: make up")
+        # Without kubectl nothing is known of the node; a laptop's worth of room keeps requests modest.
+        free = (nodes or [Capacity(2000, 4096)])[0].less(LOCAL_SYSTEM_PODS)
+        self.scheduler_size = modest(args.scheduler, free)
+        self.worker_size = size_shared(
+            max_workers=args.max_workers,
+            free=free,
+            scheduler=self.scheduler_size,
+            worker_cpu=args.worker_cpu,
+            worker_memory_gib=args.worker_memory_gib,
+        )
+        self.use(name, access)
+        self.nodes = "1 x this machine"
+        self.hourly_cost = 0.0
+        self.kubeconfig_command = f"export KUBECONFIG={shlex.quote(str(args.kubeconfig))}"
+        program = "kubectl" if shutil.which("kubectl") else kubectl() or "kubectl"
+        self.kubectl = f"{program} --kubeconfig {shlex.quote(str(args.kubeconfig))}"
+        self.node_shell = "bash"
+        self.register_outputs({"kubeconfig": self.kubeconfig})
+
+
+def modest(scheduler: PodSize, free: Capacity) -> PodSize:
+    """The scheduler's requests, cut to a quarter of a small machine; its memory limit stays as asked for."""
+    return PodSize(
+        min(scheduler.cpu_millicores, max(1, free.cpu_millicores // 4)),
+        min(scheduler.memory_mib, max(1, free.memory_mib // 4)),
+        scheduler.memory_mib,
+    )

@@ -1,0 +1,56 @@
+"""What a stack tells its user. Each command is whole: it can be pasted as it stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+
+from components.cluster import Cluster
+from components.release import Release
+from components.settings import Settings
+
+IDE_PORT = 8787
+USERNAME = "rstudio"
+"""User of the image, as in rocker/rstudio."""
+
+HOME = "/home/rstudio"
+
+
+def stack_outputs(settings: Settings, cluster: Cluster, release: Release) -> dict[str, Any]:
+    """The stack's outputs by name; `password` and `kubeconfig` are secrets."""
+    kubectl = pulumi.Output.concat(cluster.kubectl, f" --namespace {release.namespace}")
+    pod = pulumi.Output.concat(
+        '"$(',
+        kubectl,
+        f" get pods --selector app.kubernetes.io/instance={release.name},component=scheduler"
+        " --output jsonpath='{.items[0].metadata.name}')\"",
+    )
+    scheduler = f"{release.name}-scheduler"
+    outputs: dict[str, Any] = {
+        "url": f"https://{settings.host}" if settings.host else f"http://localhost:{IDE_PORT}",
+        "portForward": pulumi.Output.concat(kubectl, f" port-forward service/{scheduler} {IDE_PORT}:{IDE_PORT}"),
+        "username": USERNAME,
+        "password": release.password,
+        "kubeconfig": cluster.kubeconfig,
+        "kubeconfigCommand": cluster.kubeconfig_command,
+        "namespace": release.namespace,
+        "workers": settings.workers,
+        "maxWorkers": settings.max_workers,
+        "nodes": cluster.nodes,
+        "nodeShell": cluster.node_shell,
+        "hourlyCost": pulumi.Output.from_input(cluster.hourly_cost).apply(in_dollars),
+        "copyTo": pulumi.Output.concat(kubectl, " cp MY_FILE ", pod, f":{HOME}/"),
+        "copyFrom": pulumi.Output.concat(kubectl, " cp ", pod, f":{HOME}/MY_FILE MY_FILE"),
+        "shell": pulumi.Output.concat(kubectl, f" exec --stdin --tty deployment/{scheduler} -- bash"),
+    }
+    if settings.host:
+        outputs["hostAddress"] = pulumi.Output.from_input(cluster.public_address).apply(
+            lambda known: known or "unknown"
+        )
+    return outputs
+
+
+def in_dollars(cost: float | None) -> str:
+    """A price as people read it; a price that nobody gave is said to be unknown rather than guessed."""
+    return "unknown" if cost is None else f"${cost:.2f}"

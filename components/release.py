@@ -1,0 +1,217 @@
+"""The Helm release of the local chart, with the namespace and the Secret that it needs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi_kubernetes.core import v1 as core
+from pulumi_kubernetes.helm import v3 as helm
+
+from components.cluster import Cluster, Placement, PodSize, PublicAccess
+from components.kept_secret import KeptSecret
+from components.settings import Settings
+
+CHART_DIR = "chart"
+"""Relative to the project: an absolute path in an input would be a change on every other machine."""
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+
+PASSWORD_LENGTH = 16
+TOKEN_LENGTH = 48
+
+READY_SECONDS = 900
+"""A node that must first be bought takes up to five minutes, and pulling the image to it several more."""
+
+
+@dataclass(frozen=True)
+class ReleaseArgs:
+    """What the component needs. name: of the release and the start of its objects' names."""
+
+    name: str
+    namespace: str
+    create_namespace: bool
+    image: pulumi.Input[str]
+    ide: str
+    workers: int
+    max_workers: int
+    worker: PodSize
+    scheduler: PodSize
+    worker_placement: Placement = field(default_factory=Placement)
+    scheduler_placement: Placement = field(default_factory=Placement)
+    home_gib: int = 0
+    home_storage_class: pulumi.Input[str] | None = None
+    shared_gib: int = 0
+    shared_storage_class: pulumi.Input[str] | None = None
+    host: str | None = None
+    public_access: PublicAccess = field(default_factory=PublicAccess)
+    idle_minutes: int = 0
+    resource_quota: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    password: pulumi.Output[str] | None = field(default=None, repr=False)
+    after: Sequence[pulumi.Resource] = ()
+    """What must be there first, and on `destroy` goes last."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings, cluster: Cluster, image: pulumi.Input[str]) -> ReleaseArgs:
+        """The arguments that a stack's settings, its cluster and its image stand for."""
+        return cls(
+            name=settings.name,
+            namespace=settings.namespace,
+            create_namespace=settings.create_namespace and settings.namespace != "default",
+            image=image,
+            ide=settings.ide,
+            workers=settings.workers,
+            max_workers=settings.max_workers,
+            worker=cluster.worker_size,
+            scheduler=cluster.scheduler_size,
+            worker_placement=cluster.worker_placement,
+            scheduler_placement=cluster.scheduler_placement,
+            home_gib=settings.home_gib,
+            home_storage_class=cluster.home_storage_class,
+            shared_gib=settings.shared_gib,
+            shared_storage_class=cluster.shared_storage_class,
+            host=settings.host,
+            public_access=cluster.public_access,
+            idle_minutes=settings.idle_minutes,
+            resource_quota=settings.resource_quota,
+            labels=settings.labels,
+            password=settings.password,
+            after=cluster.ready,
+        )
+
+
+class Release(pulumi.ComponentResource):
+    """Namespace, Secret and Helm release. `password` is a secret output; `namespace` and `name` are plain."""
+
+    name: str
+    namespace: str
+    password: pulumi.Output[str]
+
+    def __init__(self, name: str, args: ReleaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("future-kubernetes:index:Release", name, None, opts)
+        # Named here since the SDK does not hand a component's `depends_on` down to its children.
+        child = pulumi.ResourceOptions(parent=self, depends_on=[*args.after])
+        self.name = args.name
+        self.namespace = args.namespace
+        namespace = self.create_namespace(name, args, child) if args.create_namespace else None
+
+        self.password = args.password or KeptSecret(f"{name}-password", PASSWORD_LENGTH, child).secret
+        token = KeptSecret(f"{name}-token", TOKEN_LENGTH, child).secret
+        secret = core.Secret(
+            name,
+            metadata={
+                "name": f"{args.name}-auth",
+                "namespace": namespace.metadata.name if namespace else args.namespace,
+                "labels": dict(args.labels),
+            },
+            string_data={"password": self.password, "token": token},
+            opts=child,
+        )
+        helm.Release(
+            name,
+            name=args.name,
+            namespace=secret.metadata.namespace,
+            chart=f"./{CHART_DIR}",
+            # The provider compares the chart's version alone, so that an edited template would never be deployed.
+            description=f"chart {chart_hash(PROJECT_DIR / CHART_DIR)}",
+            values=chart_values(args, secret.metadata.name),
+            # A failed install is taken away and a failed upgrade taken back, so that the next run starts from rest.
+            atomic=True,
+            timeout=READY_SECONDS,
+            max_history=5,
+            opts=child,
+        )
+        self.register_outputs({"namespace": self.namespace, "password": self.password})
+
+    def create_namespace(self, name: str, args: ReleaseArgs, opts: pulumi.ResourceOptions) -> core.Namespace:
+        """A namespace of the stack's own, in which no pod may be privileged."""
+        return core.Namespace(
+            name,
+            metadata={
+                "name": args.namespace,
+                "labels": {**args.labels, "pod-security.kubernetes.io/enforce": "baseline"},
+            },
+            opts=opts,
+        )
+
+
+def chart_values(args: ReleaseArgs, secret_name: pulumi.Input[str]) -> dict[str, Any]:
+    """The chart's values. No secret is among them: Helm keeps values in the cluster and shows them to whoever asks."""
+    return {
+        "fullnameOverride": args.name,
+        "image": args.image,
+        "ide": args.ide,
+        "auth": {"existingSecret": secret_name},
+        "scheduler": {
+            "resources": resources(args.scheduler),
+            **placement(args.scheduler_placement),
+            "homeGiB": args.home_gib,
+            "homeStorageClass": args.home_storage_class or "",
+        },
+        "worker": {
+            "replicas": args.workers,
+            "maxReplicas": args.max_workers,
+            "resources": resources(args.worker),
+            **placement(args.worker_placement),
+        },
+        "shared": {"GiB": args.shared_gib, "storageClass": args.shared_storage_class or ""},
+        "host": args.host or "",
+        "ingress": {
+            "className": args.public_access.ingress_class,
+            "annotations": dict(args.public_access.annotations),
+        },
+        "idleMinutes": args.idle_minutes,
+        "resourceQuota": {"hard": quota(args)},
+        "labels": dict(args.labels),
+    }
+
+
+def resources(size: PodSize) -> dict[str, dict[str, str]]:
+    """Requests and limits of a pod. CPU has no limit: what nobody asks for may be used."""
+    return {
+        "requests": {"cpu": f"{size.cpu_millicores}m", "memory": f"{size.memory_mib}Mi"},
+        "limits": {"memory": f"{size.memory_limit_mib or size.memory_mib}Mi"},
+    }
+
+
+def placement(where: Placement) -> dict[str, Any]:
+    """The chart's node selector and tolerations."""
+    return {
+        "nodeSelector": dict(where.node_selector),
+        "tolerations": [dict(toleration) for toleration in where.tolerations],
+    }
+
+
+SPARE_PODS = 3
+"""Beside the workers and the scheduler: the chart's test pod, and pods that are still ending."""
+
+
+def quota(args: ReleaseArgs) -> dict[str, str]:
+    """Limits of a namespace of the stack's own: all workers and no more, and no load balancer that nobody asked for."""
+    if not (args.resource_quota and args.create_namespace):
+        return {}
+    cpu = args.max_workers * args.worker.cpu_millicores + (1 + SPARE_PODS) * args.scheduler.cpu_millicores
+    memory = args.max_workers * args.worker.memory_mib + (1 + SPARE_PODS) * args.scheduler.memory_mib
+    return {
+        "pods": str(args.max_workers + 1 + SPARE_PODS),
+        "requests.cpu": f"{cpu}m",
+        "requests.memory": f"{memory}Mi",
+        "services.loadbalancers": "0",
+        "services.nodeports": "0",
+    }
+
+
+def chart_hash(folder: Path) -> str:
+    """A hash over names and contents of the chart's files, the same on every machine."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
+            digest.update(content)
+    return digest.hexdigest()[:16]
