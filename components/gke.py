@@ -1,0 +1,770 @@
+"""Google Kubernetes Engine: network, cluster, two node pools, registry and storage classes for one stack.
+
+Left alone: the project, its billing and which APIs it has switched on (docs/gke.md), and anything in a given `network`.
+Physical names that Pulumi draws carry a random suffix, so that two stacks of one name can share a project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pulumi
+import pulumi_gcp as gcp
+import pulumi_kubernetes as kubernetes
+
+from components import cloud, sizing
+from components.cluster import WORKER_NODE_LABEL, WORKER_TAINT, Cluster, ImageRegistry, PodSize
+from components.ingress import PublicIngress, PublicIngressArgs
+from components.leftovers import Leftovers
+from components.settings import Settings, short_name
+
+SYSTEM_MACHINE_TYPE = "e2-standard-2"
+WORKER_MACHINE_TYPE = "e2-standard-4"
+
+NODE_RANGE, POD_RANGE, SERVICE_RANGE = "10.0.0.0/20", "10.4.0.0/14", "10.8.0.0/20"
+"""Of the stack's own network. A node takes a /24 of the pods' range, which gives 1,024 nodes."""
+
+IAP_RANGE = "35.235.240.0/20"
+"""Where `gcloud compute ssh --tunnel-through-iap` comes from (https://cloud.google.com/iap/docs/using-tcp-forwarding)."""
+
+DAEMONS = (PodSize(600, 800),)
+"""What GKE's own daemonsets ask for on every node, together. Seen on GKE 1.29 (cryptnono/cryptnono#34): fluentbit 105m
+and 230 MiB, metadata server 100m and 100 MiB, some 30m and 180 MiB for metrics agent, disk driver and netd; the rest is
+room for Dataplane V2's agent. Generous on purpose: a worker may use CPU that it did not ask for."""
+
+SYSTEM_PODS = PodSize(900, 900)
+"""What kube-dns (twice 260m and 110 MiB), konnectivity, metrics-server and their autoscalers ask for (same source)."""
+
+FILESTORE_LEAST_GIB = 1024
+"""Smallest Filestore instance of tier BASIC_HDD (https://cloud.google.com/filestore/docs/service-tiers)."""
+
+ADC = "gcloud auth application-default login"
+FIXES = (
+    (r"default credentials|invalid_grant|reauth|oauth2: |unauthenticated|401", ADC),
+    (
+        r"SERVICE_DISABLED|has not been used in project|it is disabled",
+        "gcloud services enable compute.googleapis.com container.googleapis.com artifactregistry.googleapis.com "
+        "iam.googleapis.com file.googleapis.com (then wait a minute)",
+    ),
+    (r"invalid value for field 'region'|unknown region|region.*(not found|404)", "gcloud compute regions list"),
+    (r"invalid value for field 'zone'|unknown zone|zone.*(not found|404)", "gcloud compute zones list"),
+    (r"project.*(not found|404)|403|permission|forbidden", "check the project's ID, and your role in it (docs/gke.md)"),
+)
+
+
+@dataclass(frozen=True)
+class GkeClusterArgs:
+    """What a GKE cluster is made from; units as in `Settings`."""
+
+    stack: str
+    project: str
+    region: str
+    workers: int
+    max_workers: int
+    zone: str | None = None
+    machine_type: str = WORKER_MACHINE_TYPE
+    system_machine_type: str = SYSTEM_MACHINE_TYPE
+    spot: bool = False
+    worker_cpu: float | None = None
+    worker_memory_gib: float | None = None
+    scheduler: PodSize = field(default_factory=lambda: PodSize(500, 2048))
+    scales_to_zero: bool = False
+    """Whether workers may all go (idleMinutes), and their nodes with them."""
+    makes_image: bool = True
+    shared_gib: int = 0
+    host: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    authorized_networks: Sequence[str] = ()
+    network: str | None = None
+    subnet: str | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> GkeClusterArgs:
+        """The args that `settings` ask for. Raises CloudError for what GKE cannot do."""
+        problems = []
+        if settings.shared_gib and settings.shared_gib < FILESTORE_LEAST_GIB:
+            problems.append(
+                cloud.problem(
+                    f"sharedGiB is {settings.shared_gib}",
+                    f"0 (no /shared), or at least {FILESTORE_LEAST_GIB}: Filestore has no smaller basic instance",
+                    f"pulumi config set sharedGiB {FILESTORE_LEAST_GIB}",
+                )
+            )
+        if settings.network and len(settings.subnets) != 1:
+            problems.append(
+                cloud.problem(
+                    f"subnets has {len(settings.subnets)} entries, and network is set",
+                    "the one subnetwork of that network in which the nodes are to be",
+                    "pulumi config set subnets my-subnet",
+                )
+            )
+        if problems or not settings.project or not settings.region:
+            raise cloud.CloudError("\n".join(problems) or "project and region must be set")
+        return cls(
+            stack=settings.stack,
+            project=settings.project,
+            region=settings.region,
+            zone=settings.zone,
+            workers=settings.workers,
+            max_workers=settings.max_workers,
+            machine_type=settings.machine_type or WORKER_MACHINE_TYPE,
+            system_machine_type=settings.system_machine_type or SYSTEM_MACHINE_TYPE,
+            spot=settings.spot,
+            worker_cpu=settings.worker_cpu,
+            worker_memory_gib=settings.worker_memory_gib,
+            scheduler=PodSize(round(settings.scheduler_cpu * 1000), round(settings.scheduler_memory_gib * 1024)),
+            scales_to_zero=settings.idle_minutes > 0,
+            makes_image=settings.image is None,
+            shared_gib=settings.shared_gib,
+            host=settings.host,
+            labels=settings.labels,
+            authorized_networks=settings.authorized_networks,
+            network=settings.network,
+            subnet=settings.subnets[0] if settings.subnets else None,
+        )
+
+    @property
+    def autoscaled(self) -> bool:
+        """Whether the autoscaler owns the number of the workers' nodes."""
+        return self.max_workers > self.workers or self.scales_to_zero
+
+
+@dataclass(frozen=True)
+class Site:
+    """What Google says about the place and the machines: where nodes can be, and what they are."""
+
+    zones: tuple[str, ...]
+    """Zones of the workers' pool; the first is also that of the system pool and its disks."""
+    worker_machine: sizing.Machine
+    system_machine: sizing.Machine
+
+
+class GkeCluster(Cluster):
+    """A private, VPC-native GKE cluster with a system pool and a pool of tainted nodes for workers."""
+
+    public_address: pulumi.Output[str | None] | None = None
+
+    def __init__(self, name: str, args: GkeClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("future-kubernetes:index:GkeCluster", name, None, opts)
+        cloud.require_tool(
+            "gke-gcloud-auth-plugin",
+            "kubectl and Pulumi get their credentials for GKE from it",
+            "gcloud components install gke-gcloud-auth-plugin",
+        )
+        self.name = name
+        self.args = args
+        self.labels = cloud.common_labels(args.stack, args.labels)
+        self.google = gcp.Provider(
+            f"{name}-google",
+            project=args.project,
+            region=args.region,
+            default_labels=self.labels,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+        site = find_site(args, pulumi.InvokeOptions(provider=self.google))
+        pool = size_workers(args, site, pulumi.InvokeOptions(provider=self.google))
+        check_system(args, site)
+        check_quota(args, pool, site, pulumi.InvokeOptions(provider=self.google))
+        cloud.warn_if_open(args.authorized_networks, self)
+
+        network, subnet, unique, ways_out = self._network()
+        identity, rights = self._node_identity(unique)
+        self.registry, pull_rights = self._registry(unique, identity)
+        cluster = self._cluster(network, subnet, identity, site, ways_out)
+        system = self._system_pool(cluster, identity, site, [*rights, *pull_rights])
+        workers = self._worker_pool(cluster, identity, site, pool, [*rights, *pull_rights])
+
+        self.kubeconfig = pulumi.Output.secret(
+            pulumi.Output.all(cluster.name, cluster.endpoint, cluster.master_auth.cluster_ca_certificate).apply(
+                lambda parts: kubeconfig(*parts)
+            )
+        )
+        leftovers = Leftovers(
+            f"{name}-leftovers",
+            self.kubeconfig,
+            pulumi.ResourceOptions(parent=self, depends_on=[cluster, system, workers, *ways_out]),
+        )
+        self.provider = kubernetes.Provider(
+            f"{name}-kubernetes",
+            kubeconfig=self.kubeconfig,
+            cluster_identifier=cluster.id,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[leftovers]),
+        )
+        ready: list[pulumi.Resource] = [system, workers, leftovers]
+
+        disks = self._disk_class()
+        ready.append(disks)
+        self.home_storage_class = disks.metadata["name"]
+        if args.shared_gib:
+            volume = self._shared_volume(network, site)
+            ready.append(volume)
+            self.shared_storage_class = volume.spec["storage_class_name"]
+        if args.host:
+            public = PublicIngress(
+                f"{name}-public",
+                PublicIngressArgs(
+                    host=args.host,
+                    node_selector=cloud.SYSTEM_PLACEMENT.node_selector,
+                    storage_class=self.home_storage_class,
+                    wait_for=[system],
+                ),
+                self.provider,
+                pulumi.ResourceOptions(parent=self),
+            )
+            self.public_access, self.public_address = public.access, public.address
+            ready.append(public.release)
+
+        self.ready = tuple(ready)
+        self.worker_placement = cloud.WORKER_PLACEMENT
+        self.scheduler_placement = cloud.SYSTEM_PLACEMENT
+        self.worker_size = pool.worker
+        self.scheduler_size = args.scheduler
+        self.nodes = (
+            cloud.pool_words(
+                str(pool),
+                spot=args.spot,
+                least=least_nodes(args, pool),
+                most=pool.max_nodes,
+                autoscaled=args.autoscaled,
+            )
+            + f"; 1 x {args.system_machine_type} for scheduler and system"
+        )
+        self.kubeconfig_command = cluster.name.apply(
+            lambda given: (
+                f"gcloud container clusters get-credentials {given} --location {args.zone or args.region} "
+                f"--project {args.project}"
+            )
+        )
+        self.node_shell = (
+            'gcloud compute ssh "$(kubectl get nodes -o name | head -n 1 | cut -d/ -f2)" '
+            f"--project {args.project} --zone {site.zones[0]} --tunnel-through-iap"
+        )
+        # The price list (Cloud Billing Catalog) has no data source in the provider: unknown rather than invented.
+        self.hourly_cost = None
+        self.register_outputs({"kubeconfigCommand": self.kubeconfig_command, "nodes": self.nodes})
+
+    def _opts(self, depends_on: Sequence[pulumi.Resource] = (), **more: object) -> pulumi.ResourceOptions:
+        """Options of a child on Google's side."""
+        options = pulumi.ResourceOptions(parent=self, provider=self.google, depends_on=list(depends_on))
+        return pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(**more))  # type: ignore[arg-type]
+
+    def _network(
+        self,
+    ) -> tuple[pulumi.Input[str], pulumi.Input[str], pulumi.Output[str], list[pulumi.Resource]]:
+        """Network, subnetwork, a suffix that no other stack has, and what nodes need before they can reach anything."""
+        args = self.args
+        if args.network and args.subnet:
+            # No name is drawn here, so the suffix is what tells this stack from every other of the same Pulumi account.
+            owner = f"{pulumi.get_organization()}/{pulumi.get_project()}/{args.stack}/{args.subnet}"
+            digest = hashlib.sha256(owner.encode()).hexdigest()[:7]
+            return args.network, args.subnet, pulumi.Output.from_input(digest), []
+        network = gcp.compute.Network(
+            f"{self.name}-network",
+            auto_create_subnetworks=False,
+            routing_mode="REGIONAL",
+            opts=self._opts(),
+        )
+        subnet = gcp.compute.Subnetwork(
+            f"{self.name}-nodes",
+            network=network.id,
+            region=args.region,
+            ip_cidr_range=NODE_RANGE,
+            private_ip_google_access=True,
+            secondary_ip_ranges=[
+                {"range_name": "pods", "ip_cidr_range": POD_RANGE},
+                {"range_name": "services", "ip_cidr_range": SERVICE_RANGE},
+            ],
+            opts=self._opts(),
+        )
+        router = gcp.compute.Router(f"{self.name}-router", network=network.id, region=args.region, opts=self._opts())
+        nat = gcp.compute.RouterNat(
+            f"{self.name}-nat",
+            router=router.name,
+            region=args.region,
+            nat_ip_allocate_option="AUTO_ONLY",
+            source_subnetwork_ip_ranges_to_nat="LIST_OF_SUBNETWORKS",
+            subnetworks=[{"name": subnet.id, "source_ip_ranges_to_nats": ["ALL_IP_RANGES"]}],
+            opts=self._opts(),
+        )
+        ssh = gcp.compute.Firewall(
+            f"{self.name}-iap-ssh",
+            network=network.id,
+            description="A shell on a node, through Identity-Aware Proxy alone",
+            direction="INGRESS",
+            source_ranges=[IAP_RANGE],
+            allows=[{"protocol": "tcp", "ports": ["22"]}],
+            opts=self._opts(),
+        )
+        # Pulumi drew the network's name; its random end makes names where Pulumi draws none.
+        return network.id, subnet.id, network.name.apply(lambda drawn: drawn[-7:].lstrip("-")), [nat, ssh]
+
+    def _node_identity(self, unique: pulumi.Output[str]) -> tuple[gcp.serviceaccount.Account, list[pulumi.Resource]]:
+        """The service account that nodes run as, with the role that GKE documents as the least: logs and metrics."""
+        account = gcp.serviceaccount.Account(
+            f"{self.name}-nodes-identity",
+            account_id=unique.apply(lambda suffix: f"{short_name(self.name, 22)}-{suffix}"),
+            display_name=f"Nodes of {self.name}",
+            opts=self._opts(),
+        )
+        # https://cloud.google.com/kubernetes-engine/docs/how-to/hardening-your-cluster#use_least_privilege_sa
+        role = gcp.projects.IAMMember(
+            f"{self.name}-nodes-role",
+            project=self.args.project,
+            role="roles/container.defaultNodeServiceAccount",
+            member=account.member,
+            opts=self._opts(),
+        )
+        return account, [role]
+
+    def _registry(
+        self, unique: pulumi.Output[str], identity: gcp.serviceaccount.Account
+    ) -> tuple[ImageRegistry | None, list[pulumi.Resource]]:
+        """A repository in Artifact Registry for the image, and the nodes' right to pull from it alone."""
+        if not self.args.makes_image:
+            return None, []
+        args = self.args
+        repository = gcp.artifactregistry.Repository(
+            f"{self.name}-images",
+            repository_id=unique.apply(lambda suffix: f"{short_name(self.name, 50)}-{suffix}"),
+            location=args.region,
+            format="DOCKER",
+            description=f"Image of {self.name}",
+            labels=self.labels,
+            # INHERITED scans where the project has Container Scanning switched on, which is billed by the image.
+            vulnerability_scanning_config={"enablement_config": "INHERITED"},
+            cleanup_policies=[
+                {"id": "keep-recent", "action": "KEEP", "most_recent_versions": {"keep_count": 10}},
+                {"id": "delete-old", "action": "DELETE", "condition": {"older_than": "2592000s"}},
+            ],
+            opts=self._opts(),
+        )
+        pull = gcp.artifactregistry.RepositoryIamMember(
+            f"{self.name}-nodes-pull",
+            location=repository.location,
+            repository=repository.name,
+            role="roles/artifactregistry.reader",
+            member=identity.member,
+            opts=self._opts(),
+        )
+        server = f"{args.region}-docker.pkg.dev"
+        client = gcp.organizations.get_client_config_output(opts=pulumi.InvokeOutputOptions(provider=self.google))
+        return (
+            ImageRegistry(
+                repository=repository.repository_id.apply(
+                    lambda given: f"{server}/{args.project}/{given}/future-kubernetes"
+                ),
+                server=server,
+                username="oauth2accesstoken",
+                password=pulumi.Output.secret(client.access_token),
+            ),
+            [pull],
+        )
+
+    def _cluster(
+        self,
+        network: pulumi.Input[str],
+        subnet: pulumi.Input[str],
+        identity: gcp.serviceaccount.Account,
+        site: Site,
+        ways_out: Sequence[pulumi.Resource],
+    ) -> gcp.container.Cluster:
+        """The control plane, without nodes."""
+        args = self.args
+        authorized = [
+            gcp.container.ClusterMasterAuthorizedNetworksConfigCidrBlockArgs(
+                cidr_block=block, display_name="authorizedNetworks"
+            )
+            for block in args.authorized_networks
+        ]
+        return gcp.container.Cluster(
+            self.name,
+            location=args.zone or args.region,
+            network=network,
+            subnetwork=subnet,
+            networking_mode="VPC_NATIVE",
+            ip_allocation_policy=gcp.container.ClusterIpAllocationPolicyArgs(
+                # In a given subnetwork GKE makes the ranges itself.
+                cluster_secondary_range_name=None if args.network else "pods",
+                services_secondary_range_name=None if args.network else "services",
+            ),
+            # Dataplane V2 enforces network policies, which the chart relies on.
+            datapath_provider="ADVANCED_DATAPATH",
+            private_cluster_config={"enable_private_nodes": True, "enable_private_endpoint": False},
+            master_authorized_networks_config=gcp.container.ClusterMasterAuthorizedNetworksConfigArgs(
+                cidr_blocks=authorized, gcp_public_cidrs_access_enabled=False
+            )
+            if authorized
+            else None,
+            release_channel={"channel": "REGULAR"},
+            workload_identity_config={"workload_pool": f"{args.project}.svc.id.goog"},
+            enable_shielded_nodes=True,
+            enable_legacy_abac=False,
+            master_auth={"client_certificate_config": {"issue_client_certificate": False}},
+            remove_default_node_pool=True,
+            initial_node_count=1,
+            # The default pool lives for a minute, but without this it would run as the project's default account,
+            # which is an editor, or is switched off.
+            node_config={
+                "service_account": identity.email,
+                "oauth_scopes": ["https://www.googleapis.com/auth/cloud-platform"],
+                "shielded_instance_config": {"enable_secure_boot": True, "enable_integrity_monitoring": True},
+            },
+            node_pool_defaults={"node_config_defaults": {"insecure_kubelet_readonly_port_enabled": "FALSE"}},
+            addons_config={
+                "gce_persistent_disk_csi_driver_config": {"enabled": True},
+                "gcp_filestore_csi_driver_config": {"enabled": args.shared_gib > 0},
+            },
+            cluster_autoscaling={"enabled": False, "autoscaling_profile": "OPTIMIZE_UTILIZATION"},
+            logging_config={"enable_components": ["SYSTEM_COMPONENTS", "WORKLOADS"]},
+            # Managed Prometheus would put a collector on every worker's node.
+            monitoring_config={"enable_components": ["SYSTEM_COMPONENTS"], "managed_prometheus": {"enabled": False}},
+            cost_management_config={"enabled": True},
+            resource_labels=self.labels,
+            # Pulumi's own `protect` guards a cluster; with this on, `pulumi destroy` needs an update before it.
+            deletion_protection=False,
+            opts=self._opts(
+                depends_on=ways_out,
+                # GKE shows the default pool's settings here, and after its removal those of another pool.
+                ignore_changes=["nodeConfig", "initialNodeCount", "nodeVersion"],
+            ),
+        )
+
+    def _node_config(
+        self,
+        identity: gcp.serviceaccount.Account,
+        machine_type: str,
+        role: str,
+        *,
+        spot: bool = False,
+        tainted: bool = False,
+    ) -> gcp.container.NodePoolNodeConfigArgs:
+        """What both pools have in common: least identity, shielded, metadata only through workload identity."""
+        taint = {"key": WORKER_TAINT["key"], "value": WORKER_TAINT["value"], "effect": "NO_SCHEDULE"}
+        return gcp.container.NodePoolNodeConfigArgs(
+            machine_type=machine_type,
+            spot=spot,
+            image_type="COS_CONTAINERD",
+            disk_type="pd-balanced",
+            disk_size_gb=50,
+            service_account=identity.email,
+            # What a node may do is decided by its service account's roles; a scope would cut it a second time.
+            oauth_scopes=["https://www.googleapis.com/auth/cloud-platform"],
+            labels={WORKER_NODE_LABEL: role},
+            taints=[gcp.container.NodePoolNodeConfigTaintArgs(**taint)] if tainted else None,
+            resource_labels=self.labels,
+            metadata={"disable-legacy-endpoints": "true"},
+            shielded_instance_config=gcp.container.NodePoolNodeConfigShieldedInstanceConfigArgs(
+                enable_secure_boot=True, enable_integrity_monitoring=True
+            ),
+            workload_metadata_config=gcp.container.NodePoolNodeConfigWorkloadMetadataConfigArgs(mode="GKE_METADATA"),
+            kubelet_config=gcp.container.NodePoolNodeConfigKubeletConfigArgs(
+                insecure_kubelet_readonly_port_enabled="FALSE"
+            ),
+        )
+
+    def _system_pool(
+        self,
+        cluster: gcp.container.Cluster,
+        identity: gcp.serviceaccount.Account,
+        site: Site,
+        rights: Sequence[pulumi.Resource],
+    ) -> gcp.container.NodePool:
+        """One small node for the scheduler and Kubernetes' own pods; a second or third when they do not fit."""
+        return gcp.container.NodePool(
+            f"{self.name[:24].rstrip('-')}-system",
+            cluster=cluster.id,
+            node_locations=[site.zones[0]],
+            initial_node_count=1,
+            autoscaling={"total_min_node_count": 1, "total_max_node_count": 3},
+            management={"auto_repair": True, "auto_upgrade": True},
+            upgrade_settings={"max_surge": 1, "max_unavailable": 0},
+            network_config={"enable_private_nodes": True},
+            node_config=self._node_config(identity, self.args.system_machine_type, "system"),
+            opts=self._opts(
+                depends_on=rights,
+                ignore_changes=["initialNodeCount", "nodeCount", "nodeLocations"],
+                replace_on_changes=["nodeConfig.machineType"],
+            ),
+        )
+
+    def _worker_pool(
+        self,
+        cluster: gcp.container.Cluster,
+        identity: gcp.serviceaccount.Account,
+        site: Site,
+        pool: sizing.WorkerPool,
+        rights: Sequence[pulumi.Resource],
+    ) -> gcp.container.NodePool:
+        """The workers' nodes. Pulumi draws the pool's name, so that a replacement stands before the old one goes."""
+        args = self.args
+        # Where the machine type comes to a further zone of the region, the pool stays where it was.
+        ignored = ["nodeLocations"]
+        autoscaling = None
+        if args.autoscaled:
+            ignored += ["initialNodeCount", "nodeCount"]
+            autoscaling = gcp.container.NodePoolAutoscalingArgs(
+                total_min_node_count=least_nodes(args, pool),
+                total_max_node_count=pool.max_nodes,
+                location_policy="ANY" if args.spot else "BALANCED",
+            )
+        return gcp.container.NodePool(
+            f"{self.name[:24].rstrip('-')}-workers",
+            cluster=cluster.id,
+            node_locations=list(site.zones),
+            management={"auto_repair": True, "auto_upgrade": True},
+            upgrade_settings={"max_surge": 1, "max_unavailable": 0},
+            network_config={"enable_private_nodes": True},
+            node_config=self._node_config(identity, args.machine_type, "worker", spot=args.spot, tainted=True),
+            autoscaling=autoscaling,
+            # By zone; what is missing to the least is made by the autoscaler.
+            initial_node_count=pool.nodes // len(site.zones) if args.autoscaled else None,
+            ignore_node_count_changes=True if args.autoscaled else None,
+            node_count=None if args.autoscaled else pool.nodes,
+            opts=self._opts(
+                depends_on=rights,
+                ignore_changes=ignored,
+                # GKE would change the machine type node by node, in place; a new pool first keeps every worker until
+                # there is room for it.
+                replace_on_changes=["nodeConfig.machineType", "nodeConfig.spot"],
+            ),
+        )
+
+    def _disk_class(self) -> kubernetes.storage.v1.StorageClass:
+        """Disks that carry the stack's labels, which those of GKE's own classes do not."""
+        return kubernetes.storage.v1.StorageClass(
+            f"{self.name}-disks",
+            metadata={"name": "future-disks"},
+            provisioner="pd.csi.storage.gke.io",
+            parameters={
+                "type": "pd-balanced",
+                "labels": ",".join(f"{key}={value}" for key, value in self.labels.items()),
+            },
+            reclaim_policy="Delete",
+            volume_binding_mode="WaitForFirstConsumer",
+            allow_volume_expansion=True,
+            opts=pulumi.ResourceOptions(parent=self, provider=self.provider),
+        )
+
+    def _shared_volume(self, network: pulumi.Input[str], site: Site) -> kubernetes.core.v1.PersistentVolume:
+        """A Filestore instance for /shared, and the volume by which Kubernetes knows it."""
+        args = self.args
+        instance = gcp.filestore.Instance(
+            f"{self.name}-shared",
+            location=site.zones[0],
+            tier="BASIC_HDD",
+            file_shares={"name": "shared", "capacity_gb": args.shared_gib},
+            networks=[{"network": network, "modes": ["MODE_IPV4"], "connect_mode": "DIRECT_PEERING"}],
+            labels=self.labels,
+            opts=self._opts(),
+        )
+        address = instance.networks.apply(lambda networks: (networks[0].ip_addresses or [""])[0])
+        return kubernetes.core.v1.PersistentVolume(
+            f"{self.name}-shared",
+            metadata={"name": f"{self.name}-shared"},
+            spec={
+                "storage_class_name": "future-shared",
+                "capacity": {"storage": f"{args.shared_gib}Gi"},
+                "access_modes": ["ReadWriteMany"],
+                "persistent_volume_reclaim_policy": "Retain",
+                # By the driver rather than plain NFS: it hands the folder to the pods' group (fsGroup).
+                "csi": {
+                    "driver": "filestore.csi.storage.gke.io",
+                    "volume_handle": instance.name.apply(lambda given: f"modeInstance/{site.zones[0]}/{given}/shared"),
+                    "volume_attributes": {"ip": address, "volume": "shared"},
+                },
+            },
+            opts=pulumi.ResourceOptions(parent=self, provider=self.provider),
+        )
+
+
+def least_nodes(args: GkeClusterArgs, pool: sizing.WorkerPool) -> int:
+    """The fewest nodes that the autoscaler may leave: none where workers may all go, else those that `workers` need."""
+    return 0 if args.scales_to_zero else pool.nodes
+
+
+def find_site(args: GkeClusterArgs, opts: pulumi.InvokeOptions) -> Site:
+    """Asks Google which zones there are and what the machine types are. Raises CloudError, with what would do."""
+    zones = cloud.ask(
+        f"the zones of region {args.region}",
+        lambda: gcp.compute.get_zones(project=args.project, region=args.region, opts=opts).names,
+        FIXES,
+    )
+    if not zones:
+        raise cloud.CloudError(
+            cloud.problem(f"region is {args.region!r}", "a region of Google Cloud", "gcloud compute regions list")
+        )
+    if args.zone and args.zone not in zones:
+        raise cloud.CloudError(
+            cloud.problem(
+                f"zone is {args.zone!r}",
+                f"a zone of region {args.region}: {', '.join(sorted(zones))}",
+                f"pulumi config set zone {sorted(zones)[0]}",
+            )
+        )
+    # Spread over zones only where stock-outs are likely and the autoscaler chooses: one zone has no traffic between
+    # zones to be billed.
+    many = args.spot and args.autoscaled and not args.zone
+    both: list[str] = []
+    workers = system = None
+    for zone in [args.zone] if args.zone else sorted(zones):
+        offered = machine_types(args, zone, (args.machine_type, args.system_machine_type), opts)
+        if args.machine_type in offered and args.system_machine_type in offered:
+            workers, system = offered[args.machine_type], offered[args.system_machine_type]
+            both.append(zone)
+            if not many:
+                break
+    if workers is None or system is None:
+        raise not_offered(args, sorted(zones), opts)
+    return Site(zones=tuple(both), worker_machine=workers, system_machine=system)
+
+
+def machine_types(
+    args: GkeClusterArgs, zone: str, names: Sequence[str], opts: pulumi.InvokeOptions
+) -> dict[str, sizing.Machine]:
+    """Those of `names` (all, if empty) that a zone offers for x86-64, by name."""
+    answer = cloud.ask(
+        f"the machine types of zone {zone}",
+        lambda: (
+            gcp.compute.get_machine_types(
+                project=args.project,
+                zone=zone,
+                filter=" OR ".join(f'(name = "{name}")' for name in dict.fromkeys(names)) or None,
+                opts=opts,
+            ).machine_types
+        ),
+        FIXES,
+    )
+    return {
+        found.name: sizing.Machine(
+            found.name, found.guest_cpus, found.memory_mb, shared_core=bool(found.is_shared_cpus)
+        )
+        for found in answer
+        # Empty for older types, which are all x86-64. The image is built for that alone.
+        if (found.architecture or "X86_64") == "X86_64"
+    }
+
+
+def not_offered(args: GkeClusterArgs, zones: Sequence[str], opts: pulumi.InvokeOptions) -> cloud.CloudError:
+    """Which setting names a machine type that is not to be had there, and what is."""
+    zone = args.zone or zones[0]
+    place = f"zone {zone} does not offer" if args.zone else f"no zone of {args.region} offers"
+    everything = machine_types(args, zone, (), opts)
+    for key, wanted in (("machineType", args.machine_type), ("systemMachineType", args.system_machine_type)):
+        if wanted not in everything:
+            family = wanted.split("-")[0]
+            near = sorted(name for name in everything if name.startswith(f"{family}-standard")) or sorted(
+                name for name in everything if name.startswith("e2-standard")
+            )
+            return cloud.CloudError(
+                cloud.problem(
+                    f"{key} is {wanted!r}, which {place} for x86-64",
+                    f"such as {', '.join(near[:6])}",
+                    f"pulumi config set {key} {near[0] if near else 'e2-standard-4'}",
+                )
+            )
+    return cloud.CloudError(
+        cloud.problem(
+            f"{args.machine_type} and {args.system_machine_type} are in different zones of {args.region}",
+            "two types that one zone offers",
+            f"pulumi config set systemMachineType {args.machine_type}",
+        )
+    )
+
+
+def size_workers(args: GkeClusterArgs, site: Site, opts: pulumi.InvokeOptions) -> sizing.WorkerPool:
+    """Nodes and worker size. Raises SizingError, naming types of the same zone that would do."""
+
+    def size(others: Sequence[sizing.Candidate] = ()) -> sizing.WorkerPool:
+        return sizing.size_pool(
+            workers=args.workers,
+            max_workers=args.max_workers,
+            candidate=sizing.Candidate(site.worker_machine, sizing.gke_capacity(site.worker_machine)),
+            daemons=DAEMONS,
+            worker_cpu=args.worker_cpu,
+            worker_memory_gib=args.worker_memory_gib,
+            others=others,
+        )
+
+    try:
+        return size()
+    except sizing.SizingError:
+        # The whole catalogue is asked for only now, to say which types would do.
+        known = machine_types(args, site.zones[0], (), opts).values()
+        return size([sizing.Candidate(machine, sizing.gke_capacity(machine)) for machine in known])
+
+
+def check_system(args: GkeClusterArgs, site: Site) -> None:
+    """Raises CloudError when the scheduler does not fit on a system node beside Kubernetes' own pods."""
+    free = sizing.gke_capacity(site.system_machine).less([*DAEMONS, SYSTEM_PODS])
+    if free.count(args.scheduler) < 1:
+        raise cloud.CloudError(
+            cloud.problem(
+                f"the scheduler asks for {args.scheduler.cpu_millicores / 1000:g} cores and "
+                f"{args.scheduler.memory_mib / 1024:g} GiB (schedulerCpu, schedulerMemoryGiB)",
+                f"at most {max(0, free.cpu_millicores) / 1000:.2f} cores and {max(0, free.memory_mib) / 1024:.2f} GiB, "
+                f"which is what a {args.system_machine_type} has beside Kubernetes' own pods",
+                "pulumi config set systemMachineType e2-standard-4 (or a larger one)",
+            )
+        )
+
+
+def check_quota(args: GkeClusterArgs, pool: sizing.WorkerPool, site: Site, opts: pulumi.InvokeOptions) -> None:
+    """Raises CloudError when the nodes at their most need more CPUs than the project is allowed at all.
+
+    Other machines of the project count too, which nobody tells; and a project that hides its quotas is not refused.
+    """
+    need = pool.max_nodes * site.worker_machine.vcpus + site.system_machine.vcpus
+    for quota, where in (("CPUS-ALL-REGIONS-per-project", "all regions"), ("CPUS-per-project-region", args.region)):
+        answer = cloud.ask_or_none(
+            lambda quota=quota: gcp.cloudquota.get_s_quota_info(  # type: ignore[misc]
+                parent=f"projects/{args.project}", service="compute.googleapis.com", quota_id=quota, opts=opts
+            )
+        )
+        limits = [
+            int(info.details[0].value)
+            for info in (answer.dimensions_infos if answer else [])
+            if info.details and (where == "all regions" or where in info.applicable_locations)
+        ]
+        if limits and 0 <= min(limits) < need:
+            raise cloud.CloudError(
+                cloud.problem(
+                    f"maxWorkers is {args.max_workers}, for which {need} vCPUs are needed",
+                    f"{min(limits)} vCPUs, the project's quota {quota} in {where}",
+                    "ask for more at https://console.cloud.google.com/iam-admin/quotas, or set fewer workers",
+                )
+            )
+
+
+def kubeconfig(name: str, endpoint: str, certificate: str) -> str:
+    """A kubeconfig (JSON, which is YAML) that holds no credential: the plugin asks gcloud for one at each use."""
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": name,
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "clusters": [
+                {
+                    "name": name,
+                    "cluster": {"server": f"https://{endpoint}", "certificate-authority-data": certificate},
+                }
+            ],
+            "users": [
+                {
+                    "name": name,
+                    "user": {
+                        "exec": {
+                            "apiVersion": "client.authentication.k8s.io/v1beta1",
+                            "command": "gke-gcloud-auth-plugin",
+                            "installHint": "gcloud components install gke-gcloud-auth-plugin",
+                            "provideClusterInfo": True,
+                        }
+                    },
+                }
+            ],
+        }
+    )
