@@ -1,0 +1,493 @@
+"""The rendezvous itself: authenticated workers wait here, and an R session asks for one of them by connecting.
+
+An R session connects to it (never the other way round), says ``attach`` and, at the answer ``ok``, has a worker's R at
+the other end of that same connection. So R opens no port of its own, a worker is never handed to anything that did
+not ask, and what each connection carries is R's own protocol. README.md has the figures behind this.
+
+Sessions speak lines of words on the loopback interface, so that base R can:
+
+    attach PID SECONDS   -> ok ID POD NODE  (then R's bytes) | wait CONNECTED BUSY (while none is free) | error TEXT
+    count PID            -> ok FREE MINE OTHERS
+    fate ID              -> ok TEXT         how the worker of attachment ID ended, empty while unknown
+    workers              -> one line of JSON
+
+Environment, for tests: FUTURE_KUBERNETES_{PORT,HTTP_PORT,SESSION_PORT,TOKEN_FILE,RUN}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from . import tls, wire
+
+_HANDSHAKE_SECONDS = 10.0
+_GREETING_SECONDS = 10.0
+_ATTACH_SECONDS = 3.0
+_PROGRESS_SECONDS = 2.0
+_BUFFER_BYTES = 1024 * 1024
+_RETURN_SECONDS = 15.0
+_FATES_KEPT = 10_000
+
+
+def log(message: str) -> None:
+    """One line on the container's log."""
+    print(f"rendezvous: {message}", file=sys.stderr, flush=True)
+
+
+class Link(asyncio.Protocol):
+    """One connection that speaks lines first and, once it has a ``peer``, passes bytes to it."""
+
+    peer: Link | None = None
+    transport: asyncio.Transport
+
+    def __init__(self, hub: Rendezvous) -> None:
+        self.hub = hub
+        self.open = False
+        self._line = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Set the connection up; for a worker, TLS has been proved by now."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=_BUFFER_BYTES)
+        self.open = True
+        self.socket = transport.get_extra_info("socket")
+        wire.watch_peer(self.socket)
+
+    def data_received(self, data: bytes) -> None:
+        """Lines, until there is a peer to pass bytes to."""
+        if self.peer is not None:
+            self.peer.transport.write(data)
+            return
+        self._line += data
+        while self.peer is None and b"\n" in self._line and self.open:
+            line, _, self._line = self._line.partition(b"\n")
+            self.line_received(line)
+        if self.peer is not None and self._line:
+            self.peer.transport.write(self._line)
+            self._line = b""
+        elif len(self._line) > wire.MAX_LINE:
+            self.drop()
+
+    def line_received(self, line: bytes) -> None:
+        """One line, its newline taken off."""
+        raise NotImplementedError
+
+    def pause_writing(self) -> None:
+        """This side's reader is slow: read no more from the other side."""
+        if self.peer is not None:
+            self.peer.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Its reader has caught up."""
+        if self.peer is not None and self.peer.open:
+            self.peer.transport.resume_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """This side has ended: so does the other."""
+        self.open = False
+        if self.peer is not None:
+            self.peer.finish()
+
+    def say(self, line: bytes) -> None:
+        """Send one line."""
+        if self.open:
+            self.transport.write(line)
+
+    def drop(self) -> None:
+        """Close at once."""
+        self.open = False
+        self.transport.abort()
+
+    def finish(self) -> None:
+        """Close after what is buffered has been sent."""
+        self.open = False
+        self.transport.close()
+
+
+class Worker(Link):
+    """A worker's connection; it exists only after the peer has proved in the TLS handshake that it holds the token."""
+
+    wanted_by: Session | None = None
+    ended_well = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Give it ten seconds to say who it is."""
+        super().connection_made(transport)
+        self.pod = self.node = self.id = ""
+        self.state = "new"
+        self.since = time.time()
+        self.silent = 0
+        self._timer = self.hub.loop.call_later(_GREETING_SECONDS, self.drop)
+
+    @property
+    def session_pid(self) -> int:
+        """The process that uses it, or is about to; 0 when none does."""
+        return self.wanted_by.pid if self.wanted_by else 0
+
+    def enter(self, state: str) -> None:
+        """Change the state, and with it the time since when."""
+        self.state = state
+        self.since = time.time()
+
+    def line_received(self, line: bytes) -> None:
+        """A greeting, a report, or the answer to an offer."""
+        try:
+            message = wire.decode(line)
+            if self.state == "new":
+                self._timer.cancel()
+                self.pod, self.node = str(message["pod"]), str(message.get("node", ""))
+                self.hub.greeted(self, message)
+            elif self.state == "offered" and message.get("op") == "attached":
+                self._timer.cancel()
+                self.hub.attached(self)
+            else:
+                raise ValueError(f"a worker that is {self.state} sent {message.get('op')!r}")
+        except (ValueError, KeyError) as error:
+            log(f"dropped {self.pod or 'a worker'}: {error!r}")
+            self.drop()
+
+    def offer(self) -> None:
+        """Ask the worker to join a session; one that does not answer in time is dropped and another takes its place."""
+        self.enter("offered")
+        self.say(wire.encode(op="attach", id=self.id))
+        self._timer = self.hub.loop.call_later(_ATTACH_SECONDS, self.drop)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget it, and tell the session that waited for it."""
+        self._timer.cancel()
+        super().connection_lost(error)
+        self.hub.worker_lost(self)
+
+    def finish(self) -> None:
+        """Close; a backlog that the worker has yet to take is dropped, for its R is done with."""
+        if self.transport.get_write_buffer_size() > wire.RELAY_BYTES:
+            self.drop()
+        else:
+            super().finish()
+
+
+class Session(Link):
+    """A connection from an R session in this pod."""
+
+    pid = 0
+    left = False
+    deadline = 0.0
+
+    def line_received(self, line: bytes) -> None:
+        """A request, in words."""
+        words = line.decode(errors="replace").split()
+        answer: dict[str, Callable[..., None]] = {
+            "attach": self._attach,
+            "count": self._count,
+            "fate": self._fate,
+            "workers": self._workers,
+        }
+        try:
+            answer[words[0]](*words[1:])
+        except (KeyError, IndexError, TypeError, ValueError):
+            self.refuse(f"not understood: {line[:80]!r}; known are {', '.join(answer)}")
+
+    def refuse(self, text: str) -> None:
+        """Answer with an error and close."""
+        self.say(b"error " + text.encode() + b"\n")
+        self.finish()
+
+    def _attach(self, pid: str, seconds: str) -> None:
+        self.pid = int(pid)
+        self.deadline = self.hub.loop.time() + float(seconds)
+        self.hub.wanted(self)
+
+    def _count(self, pid: str) -> None:
+        free, mine, others = self.hub.count(int(pid))
+        self.say(b"ok %d %d %d\n" % (free, mine, others))
+
+    def _fate(self, attachment: str) -> None:
+        self.say(b"ok " + self.hub.fates.get(attachment, "").encode() + b"\n")
+
+    def _workers(self) -> None:
+        self.say(json.dumps(self.hub.table(), separators=(",", ":")).encode() + b"\n")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget what it waited for."""
+        super().connection_lost(error)
+        self.hub.session_lost(self)
+
+
+@dataclass
+class Pod:
+    """What is remembered of a worker's pod for as long as it is connected, or was lately."""
+
+    node: str
+    uses: int = 0
+    losses: int = 0
+    draining: bool = False
+    expected_until: float = 0.0
+    """Until when (loop time) its worker, let go by a session, is taken to come back with a fresh R."""
+
+
+@dataclass
+class Rendezvous:
+    """Who waits, who is in use, and who wants one. All of it runs in one thread's event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    idle: OrderedDict[Worker, None] = field(default_factory=OrderedDict)
+    busy: dict[str, Worker] = field(default_factory=dict)
+    queue: deque[Session] = field(default_factory=deque)
+    pods: dict[str, Pod] = field(default_factory=dict)
+    fates: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    attached_total: int = 0
+    lost_total: int = 0
+
+    def __post_init__(self) -> None:
+        self._number = itertools.count(1)
+        self._epoch = f"{int(time.time()):x}"  # an id of before a restart means nothing after it
+
+    # What workers do.
+
+    def greeted(self, worker: Worker, message: dict[str, Any]) -> None:
+        """A worker has said who it is, and whether it offers itself or reports on itself."""
+        worker.say(wire.encode(ok=True))
+        if message["op"] == "worker":
+            for other in [*self.idle, *self.busy.values()]:
+                if other.pod == worker.pod:  # its agent is here anew: the old connection is dead, noticed or not
+                    log(f"{worker.pod} is back; its old connection is dropped")
+                    other.drop()
+            pod = self.pods.setdefault(worker.pod, Pod(worker.node))
+            pod.node, pod.draining, pod.expected_until = worker.node, False, 0.0
+            worker.enter("idle")
+            self.idle[worker] = None
+            self.serve()
+            return
+        worker.enter("reporting")
+        if message["op"] == "draining":
+            self.pods.setdefault(worker.pod, Pod(worker.node)).draining = True
+            log(f"{worker.pod} was told to go and finishes what it does")
+        elif message["op"] == "ended":
+            attachment, status = str(message["id"]), message.get("status")
+            if status == 0 and attachment in self.busy:
+                self.busy[attachment].ended_well = True  # R was told to quit: parallel::stopCluster()
+            self.fate(attachment, describe_end(status, oom=bool(message.get("oom"))))
+        worker.finish()
+
+    def fate(self, attachment: str, text: str) -> None:
+        """Remember how the worker of an attachment ended."""
+        self.fates[attachment] = text
+        while len(self.fates) > _FATES_KEPT:
+            self.fates.popitem(last=False)
+
+    def attached(self, worker: Worker) -> None:
+        """The worker has joined: from here its bytes and the session's are passed on."""
+        session = cast(Session, worker.wanted_by)
+        if not session.open:
+            worker.drop()
+            return
+        worker.enter("busy")
+        self.attached_total += 1
+        self.pods[worker.pod].uses += 1
+        session.say(f"ok {worker.id} {worker.pod} {worker.node or '-'}\n".encode())
+        worker.peer, session.peer = session, worker
+
+    def worker_lost(self, worker: Worker) -> None:
+        """Its connection has ended, whoever ended it."""
+        self.idle.pop(worker, None)
+        self.busy.pop(worker.id, None)
+        if worker.state == "offered":
+            session = cast(Session, worker.wanted_by)
+            log(f"{worker.pod} did not join; another takes its place")
+            if session.open:
+                self.queue.appendleft(session)
+                self.serve()
+        elif worker.state == "busy" and (cast(Session, worker.wanted_by).left or worker.ended_well):
+            if not self.pods[worker.pod].draining:
+                self.pods[worker.pod].expected_until = self.loop.time() + _RETURN_SECONDS
+        elif worker.state == "busy":
+            self.lost_total += 1
+            self.pods[worker.pod].losses += 1
+            log(f"{worker.pod} was lost while a session used it")
+
+    # What sessions do.
+
+    def wanted(self, session: Session) -> None:
+        """A session wants a worker."""
+        self.queue.append(session)
+        self.serve()
+        if session in self.queue:
+            self._progress(session)
+
+    def serve(self) -> None:
+        """Give those who wait what is free."""
+        while self.queue and self.idle:
+            session = self.queue.popleft()
+            if not session.open:
+                continue
+            worker, _ = self.idle.popitem(last=False)
+            worker.id = f"{self._epoch}-{next(self._number)}"
+            worker.wanted_by = session
+            self.busy[worker.id] = worker
+            worker.offer()
+
+    def _progress(self, session: Session) -> None:
+        if not session.open or session not in self.queue:
+            return
+        if self.loop.time() >= session.deadline:
+            self.queue.remove(session)
+            session.refuse(
+                f"no worker is free: {len(self.idle) + len(self.busy)} connected, {len(self.busy)} in use. "
+                "Give back those of another session with plan(sequential) there, or add workers"
+            )
+            return
+        session.say(b"wait %d %d\n" % (len(self.idle) + len(self.busy), len(self.busy)))
+        self.loop.call_later(
+            min(_PROGRESS_SECONDS, max(0.05, session.deadline - self.loop.time())), self._progress, session
+        )
+
+    def session_lost(self, session: Session) -> None:
+        """The session has closed its connection, or died."""
+        session.left = True
+        with contextlib.suppress(ValueError):
+            self.queue.remove(session)
+
+    def count(self, pid: int) -> tuple[int, int, int]:
+        """How many workers are free (or about to be), in use by process ``pid``, and in use by others."""
+        mine = sum(1 for worker in self.busy.values() if worker.session_pid == pid)
+        returning = sum(1 for pod in self.pods.values() if pod.expected_until > self.loop.time())
+        return len(self.idle) + returning, mine, len(self.busy) - mine
+
+    def table(self) -> list[dict[str, Any]]:
+        """Each connected worker: pod, node, state, since (seconds of the epoch), session, uses, losses."""
+        return [
+            {
+                "pod": worker.pod,
+                "node": worker.node,
+                "state": "draining" if self.pods[worker.pod].draining else worker.state,
+                "since": round(worker.since, 3),
+                "session": worker.session_pid,
+                "id": worker.id,
+                "uses": self.pods[worker.pod].uses,
+                "losses": self.pods[worker.pod].losses,
+            }
+            for worker in [*self.idle, *self.busy.values()]
+        ]
+
+    # What time does.
+
+    async def watch(self) -> None:
+        """Drop the workers in use that no longer acknowledge what is sent to them."""
+        while True:
+            await asyncio.sleep(wire.CHECK_SECONDS)
+            for worker in list(self.busy.values()):
+                worker.silent = worker.silent + 1 if wire.peer_is_silent(worker.socket) else 0
+                if worker.silent == 2:
+                    log(f"{worker.pod} has fallen silent")
+                    self.fate(worker.id, "its network fell silent")
+                    worker.drop()
+
+    async def http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer /readyz and /metrics."""
+        with contextlib.suppress(OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, ValueError, IndexError):
+            request = await asyncio.wait_for(reader.readline(), 5.0)
+            path = request.split(b" ")[1]
+            known = {b"/readyz": "ok\n", b"/metrics": self.metrics()}
+            body = known.get(path, "not found\n").encode()
+            status = "200 OK" if path in known else "404 Not Found"
+            head = (
+                f"HTTP/1.0 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            writer.write(head.encode() + body)
+            await writer.drain()
+        writer.close()
+
+    def metrics(self) -> str:
+        """State in the Prometheus text format."""
+        draining = sum(1 for worker in self.busy.values() if self.pods[worker.pod].draining)
+        return "".join(
+            f"# TYPE future_kubernetes_{name} {kind}\n" + "".join(f"future_kubernetes_{name}{v}\n" for v in values)
+            for name, kind, values in (
+                (
+                    "workers",
+                    "gauge",
+                    [
+                        f'{{state="idle"}} {len(self.idle)}',
+                        f'{{state="busy"}} {len(self.busy) - draining}',
+                        f'{{state="draining"}} {draining}',
+                    ],
+                ),
+                ("sessions", "gauge", [f" {len({worker.session_pid for worker in self.busy.values()})}"]),
+                ("waiting", "gauge", [f" {len(self.queue)}"]),
+                ("attached_total", "counter", [f" {self.attached_total}"]),
+                ("lost_total", "counter", [f" {self.lost_total}"]),
+            )
+        )
+
+
+def describe_end(status: int | None, *, oom: bool) -> str:
+    """How an R process ended, in words; ``status`` is negative for a signal."""
+    if oom:
+        return "its R process was killed for want of memory (out of memory)"
+    if status is None:
+        return "its R process closed the connection"
+    if status < 0:
+        return f"its R process was ended by signal {-status}"
+    return f"its R process ended with exit status {status}"
+
+
+async def run(environ: dict[str, str]) -> None:
+    """Serve until SIGTERM."""
+    token = tls.read_token(Path(environ.get("FUTURE_KUBERNETES_TOKEN_FILE", "/etc/future-kubernetes/secret/token")))
+    run_folder = Path(environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes"))
+    loop = asyncio.get_running_loop()
+    hub = Rendezvous(loop)
+    workers = await loop.create_server(
+        lambda: Worker(hub),
+        None,
+        int(environ.get("FUTURE_KUBERNETES_PORT", wire.PORT)),
+        ssl=tls.context(token, server=True),
+        ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+        backlog=1024,
+    )
+    sessions = await loop.create_server(
+        lambda: Session(hub),
+        "127.0.0.1",
+        int(environ.get("FUTURE_KUBERNETES_SESSION_PORT", wire.SESSION_PORT)),
+        backlog=1024,
+    )
+    http = await asyncio.start_server(hub.http, None, int(environ.get("FUTURE_KUBERNETES_HTTP_PORT", wire.HTTP_PORT)))
+    ports = {
+        name: server.sockets[0].getsockname()[1]
+        for name, server in (("workers", workers), ("sessions", sessions), ("http", http))
+    }
+    # Its presence tells Rprofile.site that this R runs beside a rendezvous: RStudio's sessions get no environment.
+    temporary = run_folder / "rendezvous.port.new"
+    temporary.write_text(f"{ports['sessions']}\n")
+    temporary.rename(run_folder / "rendezvous.port")
+    log(f"listening: {ports}")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    watch = loop.create_task(hub.watch())
+    await stop.wait()
+    watch.cancel()
+
+
+def main() -> None:
+    """Run the rendezvous with the container's environment."""
+    try:
+        asyncio.run(run(dict(os.environ)))
+    except (tls.TokenError, OSError) as error:
+        raise SystemExit(f"rendezvous: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
