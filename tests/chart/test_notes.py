@@ -1,0 +1,68 @@
+"""What `helm install` tells the person: how to connect, how to read the password, what to look at."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+Install = Callable[[Mapping[str, Any]], str]
+
+
+@pytest.fixture
+def notes(install: Install) -> Install:
+    def run(values: Mapping[str, Any]) -> str:
+        return install(values).partition("\nNOTES:\n")[2]
+
+    return run
+
+
+def test_notes_give_the_exact_port_forward_and_how_to_read_the_password(notes: Install) -> None:
+    text = notes({})
+    assert "kubectl --namespace team port-forward service/lab-future-kubernetes-scheduler 8787:8787\n" in text
+    assert "http://localhost:8787" in text
+    assert (
+        "kubectl --namespace team get secret r-login --output go-template='{{.data.password | base64decode}}'\n" in text
+    )
+
+
+def test_notes_give_the_commands_that_diagnose(notes: Install) -> None:
+    text = notes({})
+    assert "kubectl --namespace team get pods --selector app.kubernetes.io/instance=lab" in text
+    assert "kubectl --namespace team get events" in text
+    assert "kubectl --namespace team logs deployment/lab-future-kubernetes-scheduler\n" in text
+    assert "kubectl --namespace team logs deployment/lab-future-kubernetes-worker" in text
+    assert "helm test lab --namespace team" in text
+
+
+def test_notes_name_the_ide_and_its_user(notes: Install) -> None:
+    assert notes({}).startswith("RStudio Server with 2 R workers: release lab in namespace team.\n")
+    assert "The user is rstudio." in notes({})
+    jupyterlab = notes({"ide": "jupyterlab", "worker": {"replicas": 1, "maxReplicas": 4}})
+    assert jupyterlab.startswith("JupyterLab with 1 R worker (up to 4): release lab")
+    assert "the password alone" in jupyterlab
+    assert "rstudio." not in jupyterlab
+
+
+def test_notes_with_a_host_give_its_address_and_how_to_see_what_is_wrong_with_it(notes: Install) -> None:
+    text = notes({"host": "r.example.org"})
+    assert "     https://r.example.org\n" in text
+    assert "get ingress/lab-future-kubernetes-scheduler secret/lab-future-kubernetes-tls\n" in text
+    assert "https://" not in notes({})
+
+
+def test_notes_without_workers_say_how_to_get_some(notes: Install) -> None:
+    assert "plan(cluster, manual = TRUE, quiet = TRUE)" in notes({})
+    elastic = notes({"worker": {"replicas": 0, "maxReplicas": 40}})
+    assert "plan(kubernetes, workers = 40)" in elastic
+    assert "plan(cluster" not in elastic
+    assert "deployment/lab-future-kubernetes-worker\n\n2. Open" not in elastic
+    never = notes({"worker": {"replicas": 0}})
+    assert "--set worker.maxReplicas=4" in never
+    assert "plan(" not in never
+
+
+def test_notes_say_what_happens_to_files_and_to_idle_workers(notes: Install) -> None:
+    assert "outlive the pod, but not `helm uninstall`" in notes({})
+    assert "go with the scheduler's pod" in notes({"scheduler": {"homeGiB": 0}})
+    assert "After 30 minutes" in notes({"idleMinutes": 30})
+    assert "minutes without" not in notes({})

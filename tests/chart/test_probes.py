@@ -1,0 +1,131 @@
+"""The probes: what they ask, tried against real servers, and that they are patient where a restart would cost work."""
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from .conftest import Helm
+
+Serve = Callable[[Mapping[str, int]], int]
+
+
+def container(helm: Helm, values: Mapping[str, Any], component: str) -> dict[str, Any]:
+    deployment = helm.objects(values)["Deployment", f"lab-future-kubernetes-{component}"]
+    return dict(deployment["spec"]["template"]["spec"]["containers"][0])
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts a server that answers each path with the given status, others with 404; 0 means never. Gives its port."""
+    servers = []
+    stop = threading.Event()
+
+    def start(statuses: Mapping[str, int]) -> int:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status = statuses.get(self.path, 404)
+                if not status:
+                    stop.wait(30)
+                    return
+                self.send_response(status)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        servers.append(server)
+        return server.server_port
+
+    yield start
+    stop.set()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def ready(helm: Helm, ide: str, ide_port: int, http_port: int) -> bool:
+    """Runs the scheduler's readiness probe, with other ports, as the kubelet would."""
+    command = container(helm, {"ide": ide}, "scheduler")["readinessProbe"]["exec"]["command"]
+    assert command[:2] == ["bash", "-c"]
+    script = (
+        command[2]
+        .replace("127.0.0.1 8787", f"127.0.0.1 {ide_port}")
+        .replace("127.0.0.1 8785", f"127.0.0.1 {http_port}")
+    )
+    assert f"127.0.0.1 {ide_port}" in script
+    assert f"127.0.0.1 {http_port}" in script
+    return subprocess.run(["bash", "-c", script], capture_output=True, timeout=20).returncode == 0
+
+
+@pytest.mark.parametrize(("ide", "page"), [("rstudio", "/auth-sign-in"), ("jupyterlab", "/login")])
+def test_the_scheduler_is_ready_when_the_login_page_and_the_rendezvous_answer(
+    helm: Helm, serve: Serve, ide: str, page: str
+) -> None:
+    assert ready(helm, ide, serve({page: 200}), serve({"/readyz": 200}))
+
+
+@pytest.mark.parametrize("login", [302, 404, 503])
+def test_the_scheduler_is_not_ready_without_a_login_page(helm: Helm, serve: Serve, login: int) -> None:
+    assert not ready(helm, "jupyterlab", serve({"/login": login}), serve({"/readyz": 200}))
+
+
+def test_the_scheduler_is_not_ready_without_the_rendezvous(helm: Helm, serve: Serve) -> None:
+    login = serve({"/login": 200})
+    assert not ready(helm, "jupyterlab", login, serve({"/readyz": 503}))
+    # Port 1 of loopback refuses.
+    assert not ready(helm, "jupyterlab", login, 1)
+    assert not ready(helm, "jupyterlab", 1, login)
+
+
+def test_a_server_that_hangs_does_not_hang_the_probe(helm: Helm, serve: Serve) -> None:
+    start = time.monotonic()
+    assert not ready(helm, "jupyterlab", serve({"/login": 0}), serve({"/readyz": 200}))
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(("ide", "page"), [("rstudio", "/auth-sign-in"), ("jupyterlab", "/login")])
+def test_only_five_minutes_without_a_login_page_restart_the_scheduler(helm: Helm, ide: str, page: str) -> None:
+    probes = container(helm, {"ide": ide}, "scheduler")
+    for kind in ("startupProbe", "livenessProbe"):
+        assert probes[kind]["httpGet"] == {"path": page, "port": "ide"}
+        assert probes[kind]["periodSeconds"] * probes[kind]["failureThreshold"] >= 300
+
+
+def test_a_worker_that_waits_for_its_scheduler_or_is_busy_is_not_restarted(helm: Helm) -> None:
+    probes = container(helm, {}, "worker")
+    for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert probes[kind]["exec"] == {"command": ["/usr/local/bin/future-worker", "--ready"]}
+    assert probes["startupProbe"]["periodSeconds"] * probes["startupProbe"]["failureThreshold"] >= 24 * 3600
+    assert probes["livenessProbe"]["periodSeconds"] * probes["livenessProbe"]["failureThreshold"] >= 1200
+
+
+def test_probes_of_idle_workers_are_rare_enough_for_hundreds_on_few_cores(helm: Helm) -> None:
+    probes = container(helm, {}, "worker")
+    a_minute = sum(60 / probes[kind]["periodSeconds"] for kind in ("readinessProbe", "livenessProbe"))
+    assert a_minute <= 3
+
+
+@pytest.mark.parametrize(("login", "readyz", "passes"), [(200, 200, True), (200, 503, False), (503, 200, False)])
+def test_helm_test_asks_both_and_gives_up_with_a_command_to_look(
+    helm: Helm, serve: Serve, login: int, readyz: int, passes: bool
+) -> None:
+    found = helm.objects({"ide": "jupyterlab"})["Pod", "lab-future-kubernetes-test"]
+    assert found["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    script = found["spec"]["containers"][0]["command"][2]
+    for service, port in (
+        ("lab-future-kubernetes-scheduler 8787", serve({"/login": login})),
+        ("lab-future-kubernetes-rendezvous 8785", serve({"/readyz": readyz})),
+    ):
+        assert service in script
+        script = script.replace(service, f"127.0.0.1 {port}")
+    script = script.replace("{1..60}", "{1..2}").replace("sleep 2", "sleep 0.1")
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30)
+    assert (done.returncode == 0) is passes
+    assert ("logs deployment/lab-future-kubernetes-scheduler" in done.stdout) is not passes
