@@ -27,7 +27,11 @@ CASES: dict[str, dict[str, Any]] = {
     "jupyterlab": {"ide": "jupyterlab"},
     "host": {
         "host": "r.example.org",
-        "ingress": {"className": "nginx", "annotations": {"cert-manager.io/cluster-issuer": "letsencrypt"}},
+        "ingress": {
+            "className": "nginx",
+            "tlsSecret": "r-tls",
+            "annotations": {"cert-manager.io/cluster-issuer": "letsencrypt"},
+        },
         "service": {"annotations": {"cloud.google.com/backend-config": '{"default": "r"}'}},
     },
     "shared": {"shared": {"GiB": 100, "storageClass": "filestore"}, "scheduler": {"homeStorageClass": "ssd"}},
@@ -60,7 +64,6 @@ CASES: dict[str, dict[str, Any]] = {
         "imagePullPolicy": "Always",
         "imagePullSecrets": [{"name": "regcred"}],
         "host": "r.example.org",
-        "ingress": {"tlsSecret": "own-certificate"},
         "shared": {"GiB": 1},
         "labels": {"team": "statistics", "cost-centre": "42"},
         "fullnameOverride": "future",

@@ -44,9 +44,10 @@ def test_notes_name_the_ide_and_its_user(notes: Install) -> None:
 
 
 def test_notes_with_a_host_give_its_address_and_how_to_see_what_is_wrong_with_it(notes: Install) -> None:
-    text = notes({"host": "r.example.org"})
+    text = notes({"host": "r.example.org", "ingress": {"tlsSecret": "r-tls"}})
     assert "     https://r.example.org\n" in text
-    assert "get ingress/lab-future-kubernetes-scheduler secret/lab-future-kubernetes-tls\n" in text
+    assert "get ingress/lab-future-kubernetes-scheduler secret/r-tls\n" in text
+    assert "get ingress/lab-future-kubernetes-scheduler\n" in notes({"host": "r.example.org"})
     assert "https://" not in notes({})
 
 

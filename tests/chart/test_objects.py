@@ -241,7 +241,7 @@ def test_shared_files_are_mounted_in_scheduler_and_workers(helm: Helm) -> None:
 
 def test_the_ingress_serves_the_ide_by_tls_only(helm: Helm) -> None:
     ingress = one(helm.objects(CASES["host"]), "Ingress", "-scheduler")
-    assert ingress["spec"]["tls"] == [{"hosts": ["r.example.org"], "secretName": "lab-future-kubernetes-tls"}]
+    assert ingress["spec"]["tls"] == [{"hosts": ["r.example.org"], "secretName": "r-tls"}]
     [rule] = ingress["spec"]["rules"]
     assert rule["host"] == "r.example.org"
     [path] = rule["http"]["paths"]
@@ -249,7 +249,7 @@ def test_the_ingress_serves_the_ide_by_tls_only(helm: Helm) -> None:
     assert ingress["spec"]["ingressClassName"] == "nginx"
     assert ingress["metadata"]["annotations"] == CASES["host"]["ingress"]["annotations"]
     own = one(helm.objects(CASES["everything"]), "Ingress", "-scheduler")
-    assert own["spec"]["tls"][0]["secretName"] == "own-certificate"
+    assert own["spec"]["tls"] == [{"hosts": ["r.example.org"]}]
     assert "ingressClassName" not in own["spec"]
 
 

@@ -22,7 +22,6 @@ ACCEPTED = {
     "deployment-strategy": "Recreate: two schedulers would share one home",
 }
 ACCEPTED_FOR_WORKERS = {
-    "pod-probes-identical": "the same question, with 20 times more patience before a restart",
     "deployment-has-poddisruptionbudget": "a drained worker's future runs again elsewhere",
     "deployment-has-host-podantiaffinity": "nodes are sized to hold several workers",
 }
