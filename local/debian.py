@@ -57,6 +57,7 @@ NODE_ROOT = DebianRoot(
         "etcd-server",
         "iproute2",
         "iptables",
+        "netavark",  # buildah asks for it even where a build uses no network of its own
         "openssl",
         "python3-minimal",
         "runc",

@@ -1,0 +1,195 @@
+"""Builds the image of stack `dev` and puts it into the node's registry, from package registries alone.
+
+The Dockerfile is the clouds' own; only its base differs: Debian packages instead of rocker/rstudio, which no package
+registry serves. Built with buildah inside the node's Debian root, so that no container engine is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import subprocess
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from local import debian
+from local.cluster import Node
+from local.errors import LocalError
+from local.node.supervisor import REGISTRY
+from local.paths import REPO, cache_dir
+from local.progress import step
+from local.tools import exclusive
+
+IMAGE_FOLDER = REPO / "image"
+BASE = debian.DebianRoot(
+    name="image-base",
+    # R and future come from forky; r-cran-irkernel is in trixie alone.
+    suites=("forky", "trixie"),
+    packages=(
+        "ca-certificates",
+        "openssl",
+        "procps",
+        "python3",
+        "python3-venv",
+        "r-base-core",
+        "r-cran-curl",
+        "r-cran-foreach",
+        "r-cran-furrr",
+        "r-cran-future",
+        "r-cran-future.apply",
+        "r-cran-irkernel",
+        "r-cran-jsonlite",
+        "r-cran-parallelly",
+        "r-cran-progressr",
+    ),
+    exclude=("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/icons/*"),
+    archive=True,
+)
+_NAME = "future-kubernetes"
+# Build steps run as plain processes on the machine's network: no bridge, no runtime.
+_ISOLATION = ("--isolation=chroot", "--network=host")
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """What decides the content of the image beside the files of `image/`."""
+
+    ide: str = "jupyterlab"
+    r_packages: tuple[str, ...] = ()
+    apt_packages: tuple[str, ...] = ()
+
+    def key(self) -> str:
+        """Changes with all that decides what is in the image."""
+        digest = hashlib.sha256(repr((self, BASE.path().name)).encode())
+        for source in sorted(path for path in IMAGE_FOLDER.rglob("*") if path.is_file()):
+            if "__pycache__" in source.parts or source.suffix == ".pyc":
+                continue
+            digest.update(f"{source.relative_to(IMAGE_FOLDER)}:{source.stat().st_mode & 0o111}:".encode())
+            digest.update(source.read_bytes())
+        return digest.hexdigest()[:12]
+
+
+def build(request: ImageRequest) -> str:
+    """Builds the image unless it is built, and returns its name in buildah's store."""
+    tag = f"localhost/{_NAME}:{request.key()}"
+    if _stamp(request).exists():
+        return tag
+    base = debian.ensure(BASE)
+    base_tag = f"localhost/{BASE.name}:{base.stem.rpartition('-')[2]}"
+    with exclusive(cache_dir() / "image.lock", "another build of the image"):
+        if _stamp(request).exists():
+            return tag
+        if _buildah(["inspect", "--type=image", base_tag]).returncode != 0:
+            with step("Importing the image's base"):
+                containerfile = f"FROM scratch\nADD {base.name} /\n"
+                arguments = ["build", "--quiet", *_ISOLATION, "--tag", base_tag, "--file=-", "/debian"]
+                imported = _buildah(arguments, binds={base.parent: "/debian"}, stdin=containerfile)
+                if imported.returncode != 0:
+                    raise LocalError(f"The image's base cannot be imported: {imported.stderr[-800:]}")
+        arguments = {
+            "BASE_IMAGE": base_tag,
+            "IDE": request.ide,
+            "R_PACKAGES": " ".join(request.r_packages),
+            "APT_PACKAGES": " ".join(request.apt_packages),
+        }
+        _build_layers(tag, arguments)
+        _stamp(request).parent.mkdir(parents=True, exist_ok=True)
+        _stamp(request).touch()
+    return tag
+
+
+def _build_layers(tag: str, arguments: dict[str, str]) -> None:
+    command = ["build", "--layers", *_ISOLATION, "--tag", tag]
+    command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    # Without SYS_RESOURCE no limit can be raised above the machine's own, which buildah tries otherwise.
+    for name, limit in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
+        hard = resource.getrlimit(limit)[1]
+        command.append(f"--ulimit={name}={hard}:{hard}")
+    # The build trusts what the machine trusts: behind a proxy with a certificate of its own, pip works as it does there.
+    command += ["--volume=/host-certificates:/etc/ssl/certs:ro", "/image"]
+    binds = {IMAGE_FOLDER: "/image", Path("/etc/ssl/certs"): "/host-certificates"}
+    last: deque[str] = deque(maxlen=25)
+    with (
+        step("Building the image") as progress,
+        subprocess.Popen(
+            _in_node_root(["buildah", *command], binds), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            last.append(line)
+            progress.note(line.strip())
+        process.wait()
+        if process.returncode != 0:
+            raise LocalError(f"The image cannot be built:\n{''.join(last)}")
+
+
+def push(node: Node, request: ImageRequest) -> str:
+    """Puts the image into the node's registry; returns the reference by digest that pods run."""
+    tag = build(request)
+    digest_file = _stamp(request).with_suffix(".digest")
+    repository = f"{REGISTRY}/{_NAME}"
+    if digest_file.exists():
+        digest = digest_file.read_text().strip()
+        if _in_registry(node, digest):
+            return f"{repository}@{digest}"
+    with step("Pushing the image to the local registry"):
+        # Uncompressed: on one machine gzip costs more time than the bytes that it saves.
+        arguments = ["push", "--tls-verify=false", "--disable-compression", "--digestfile=/out/digest"]
+        arguments += [tag, f"docker://{repository}:{request.key()}"]
+        out = digest_file.with_suffix(".out")
+        out.mkdir(parents=True, exist_ok=True)
+        pushed = _buildah(arguments, binds={out: "/out"}, node=node)
+        if pushed.returncode != 0:
+            raise LocalError(f"The image cannot be pushed to the node's registry: {pushed.stderr[-800:]}")
+        (out / "digest").replace(digest_file)
+        out.rmdir()
+    return f"{repository}@{digest_file.read_text().strip()}"
+
+
+def _in_registry(node: Node, digest: str) -> bool:
+    url = f"http://{REGISTRY}/v2/{_NAME}/manifests/{digest}"
+    accept = "Accept: application/vnd.oci.image.manifest.v1+json"
+    try:
+        answer = node.run("busybox", "wget", "-q", "-O-", "--header", accept, url).stdout
+    except LocalError:
+        return False
+    return "layers" in json.loads(answer)
+
+
+def _stamp(request: ImageRequest) -> Path:
+    return cache_dir() / "image" / request.key()
+
+
+def _buildah(
+    arguments: Sequence[str], binds: dict[Path, str] | None = None, stdin: str = "", node: Node | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = _in_node_root(["buildah", *arguments], binds or {}, node)
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+
+
+def _in_node_root(command: Sequence[str], binds: dict[Path, str], node: Node | None = None) -> list[str]:
+    """The command line that runs `command` in the node's Debian root, mounted for its time alone.
+
+    It has the machine's network, or that of `node`, whose registry listens on the node's loopback only.
+    """
+    root = debian.ensure(debian.NODE_ROOT)
+    scratch = cache_dir() / "buildah"
+    mounts = ["set -e", f"mount -t overlay overlay -o lowerdir={root},upperdir={scratch}/upper,workdir={scratch}/work {scratch}/root"]
+    mounts += [f"mount --rbind /{name} {scratch}/root/{name}" for name in ("proc", "sys", "dev")]
+    mounts += [f"mount -t tmpfs tmpfs {scratch}/root/{name}" for name in ("run", "tmp")]
+    # Buildah's store must lie on the disk itself: an overlay cannot be the upper layer of another.
+    for source, target in {scratch / "store": "/var/lib/containers", scratch / "tmp": "/var/tmp", **binds}.items():
+        source.mkdir(parents=True, exist_ok=True)
+        mounts.append(f"mkdir -p {scratch}/root{target}; mount --bind {source} {scratch}/root{target}")
+    mounts.append(f"rm -f {scratch}/root/etc/resolv.conf; cat /etc/resolv.conf > {scratch}/root/etc/resolv.conf")
+    mounts.append(f"cat /etc/hosts > {scratch}/root/etc/hosts")
+    mounts.append(f'exec chroot {scratch}/root env PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/var/tmp "$@"')
+    for name in ("upper", "work", "root", "store", "tmp"):
+        (scratch / name).mkdir(parents=True, exist_ok=True)
+    entered = [f"nsenter --net=/proc/{node.pid}/ns/net".split()] if node else []
+    prefix = entered[0] if entered else []
+    return [*prefix, "unshare", "--mount", "--propagation=private", "sh", "-c", "\n".join(mounts), "sh", *command]
