@@ -204,7 +204,7 @@ def test_values_for_a_component_reach_its_pod(helm: Helm) -> None:
         assert container(objects, component)["imagePullPolicy"] == "Always"
     for component, keys in (
         ("scheduler", ("priorityClassName", "nodeSelector", "tolerations", "affinity")),
-        ("worker", ("priorityClassName", "affinity", "topologySpreadConstraints")),
+        ("worker", ("priorityClassName", "affinity")),
     ):
         for key in keys:
             assert pod(objects, component)["spec"][key] == CASES["everything"][component][key]
@@ -219,6 +219,24 @@ def test_values_for_a_component_reach_its_pod(helm: Helm) -> None:
     both = helm.objects({"scheduler": {"resources": resources}, "worker": {"resources": resources}})
     for component in ("scheduler", "worker"):
         assert container(both, component)["resources"] == resources
+
+
+def test_a_spread_without_a_selector_counts_this_releases_workers(helm: Helm) -> None:
+    objects = helm.objects(CASES["everything"])
+    [spread] = pod(objects, "worker")["spec"]["topologySpreadConstraints"]
+    assert spread.items() >= CASES["everything"]["worker"]["topologySpreadConstraints"][0].items()
+    selector = one(objects, "Deployment", "-worker")["spec"]["selector"]
+    assert spread["labelSelector"] == selector
+    own = {
+        "maxSkew": 1,
+        "topologyKey": "a",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"a": "b"}},
+    }
+    [spread] = pod(helm.objects({"worker": {"topologySpreadConstraints": [own]}}), "worker")["spec"][
+        "topologySpreadConstraints"
+    ]
+    assert spread == own
 
 
 def test_a_given_storage_class_is_used_and_else_the_clusters_default(helm: Helm) -> None:
