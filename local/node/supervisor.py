@@ -329,7 +329,7 @@ def node_services() -> list[Service]:
             "local-path-provisioner",
             ["local-path-provisioner", "start", f"--kubeconfig={kubeconfig('provisioner')}",
              "--config=/opt/node/local-path/config.json", "--provisioner-name=rancher.io/local-path",
-             f"--helper-image={PAUSE_IMAGE}", "--helper-pod-file=/opt/node/local-path/helperPod.yaml",
+             "--helper-pod-file=/opt/node/local-path/helperPod.yaml",
              "--namespace=kube-system", "--service-account-name=default", "--configmap-name=local-path-config"],
             {"POD_NAMESPACE": "kube-system"},
         ),
