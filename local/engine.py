@@ -33,11 +33,11 @@ import pulumi
 import yaml
 from pulumi.runtime import mocks, rpc, set_all_config
 from pulumi.runtime.proto import resource_pb2
-from pulumi.runtime.settings import get_root_resource
+from pulumi.runtime.settings import get_root_resource, set_root_resource
 from pulumi.runtime.stack import run_pulumi_func
 from pulumi.runtime.sync_await import _ensure_event_loop, _sync_await
 
-from local.engine_resources import UNKNOWN, Interrupted, Kind, Tools, kind_of
+from local.engine_resources import UNKNOWN, Interrupted, Kind, Tools, kind_of, private_file
 from local.engine_state import Resource, State, locked
 from local.errors import LocalError
 from local.paths import REPO, state_dir
@@ -196,9 +196,8 @@ class Engine(mocks.MockMonitor):
         if not inputs or not inputs.get("kubeconfig"):
             return None
         if provider not in self._kubeconfigs:
-            from local.engine_resources import private_file
-
-            self._kubeconfigs[provider] = self._files.enter_context(private_file(inputs["kubeconfig"], ".kubeconfig"))
+            file = private_file(inputs["kubeconfig"], self.tools.scratch)
+            self._kubeconfigs[provider] = self._files.enter_context(file)
         return self._kubeconfigs[provider]
 
     def _previewed(self, provider: str) -> dict[str, Any]:
@@ -350,6 +349,8 @@ def run_program(engine: Engine, config: Mapping[str, str], secrets: list[str]) -
 
     async def program() -> tuple[dict[str, Any], list[str]]:
         set_all_config(dict(config), secrets)
+        # The SDK keeps the root of an earlier run in the same process, with that run's outputs.
+        set_root_resource(None)  # type: ignore[arg-type]
         logger = logging.getLogger("program")
         logger.addHandler(logging.StreamHandler(sys.stderr))
         pulumi.runtime.set_mocks(
@@ -382,12 +383,12 @@ def up(
     """
     config, secrets = read_config(stack, overrides or {})
     refuse_unless_local(stack, config)
-    tools = Tools.find()
-    tools.timeout_seconds = timeout_seconds
     path = state_path(stack)
+    tools = Tools.find(path.with_name("scratch"))
+    tools.timeout_seconds = timeout_seconds
     started = time.monotonic()
     print(f"{'Previewing' if preview else 'Updating'} stack {stack}\n  {NOTICE}", flush=True)
-    with locked(path.with_name("engine.lock")), stopping(tools), in_project():
+    with locked(path.with_name("engine.lock")), tools.scratch_folder(), stopping(tools), in_project():
         engine = Engine(stack, State.load(path), tools, preview)
         try:
             with quiet_asyncio():
@@ -415,9 +416,9 @@ def down(stack: str, *, forget: bool = False) -> None:
             path.unlink(missing_ok=True)
             print(f"Stack {stack}: nothing is left of it", flush=True)
             return
-        tools = Tools.find()
+        tools = Tools.find(path.with_name("scratch"))
         print(f"Removing stack {stack}\n  {NOTICE}", flush=True)
-        with stopping(tools):
+        with tools.scratch_folder(), stopping(tools):
             engine = Engine(stack, state, tools, preview=False)
             try:
                 engine.remove(list(state.resources))

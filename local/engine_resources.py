@@ -46,12 +46,14 @@ class Tools:
 
     kubectl: str
     helm: str
+    scratch: Path
+    """Folder for private files; emptied at each start, since a killed run cannot remove its own."""
     stop: threading.Event = field(default_factory=threading.Event)
     timeout_seconds: float | None = None
     """Overrides the time that a release may take."""
 
     @classmethod
-    def find(cls) -> Tools:
+    def find(cls, scratch: Path) -> Tools:
         """kubectl and helm in $FUTURE_KUBERNETES_BIN, else on PATH. Raises LocalError where one is missing."""
         found = {}
         for name in ("kubectl", "helm"):
@@ -62,19 +64,30 @@ class Tools:
                     f"{name} is not installed: it is neither in $FUTURE_KUBERNETES_BIN nor on PATH. Fix: make up"
                 )
             found[name] = path
-        return cls(found["kubectl"], found["helm"])
+        return cls(found["kubectl"], found["helm"], scratch)
+
+    @contextlib.contextmanager
+    def scratch_folder(self) -> Iterator[None]:
+        """The scratch folder for as long as the block runs. Only under the stack's lock."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir(mode=0o700, parents=True)
+        try:
+            yield
+        finally:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def private_file(content: str, suffix: str) -> Iterator[Path]:
+def private_file(content: str, folder: Path) -> Iterator[Path]:
     """A file of mode 0600 for as long as the block runs: values and kubeconfigs belong in no argument."""
-    handle, name = tempfile.mkstemp(suffix=suffix)
+    handle, name = tempfile.mkstemp(dir=folder)
     try:
         with os.fdopen(handle, "w") as file:
             file.write(content)
         yield Path(name)
     finally:
-        os.unlink(name)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
 
 
 class Kind(ABC):
@@ -247,7 +260,7 @@ class HelmRelease(Kind):
         """`helm upgrade --install --wait`; a failed install is taken away, a failed upgrade taken back."""
         with step(f"Release {new['name']}") as progress:
             self._recover(new, progress)
-            with private_file(json.dumps(new.get("values", {})), ".json") as values:
+            with private_file(json.dumps(new.get("values", {})), self.tools.scratch) as values:
                 seconds = self.tools.timeout_seconds or new.get("timeout", 600)
                 command = self._helm(new, "upgrade", "--install", new["name"], new["chart"], "--values", str(values),
                     "--wait", "--timeout", f"{seconds}s", "--history-max", str(new.get("maxHistory", 5)),

@@ -1,0 +1,240 @@
+"""Settings: what is right passes unchanged, and all that is wrong is said at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.settings import CLOUDS, KEYS, SettingsError, parse, short_name
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCAL = {"cloud": "local", "image": "127.0.0.1:5000/r:1"}
+GKE = {"cloud": "gke", "project": "my-project", "region": "us-west1"}
+EKS = {"cloud": "eks", "region": "us-west-2"}
+
+
+def problems(values: dict[str, Any], stack: str = "dev", secrets: frozenset[str] = frozenset()) -> dict[str, str]:
+    """The message of each problem by its key."""
+    with pytest.raises(SettingsError) as caught:
+        parse(values, stack=stack, secrets=secrets)
+    return {problem.key: str(problem) for problem in caught.value.problems}
+
+
+def test_the_smallest_stack_gets_every_default() -> None:
+    settings = parse(LOCAL, stack="dev")
+    assert (settings.workers, settings.max_workers, settings.namespace) == (4, 4, "future-dev")
+    assert (settings.ide, settings.home_gib, settings.shared_gib, settings.password) == ("rstudio", 10, 0, None)
+    assert not settings.elastic
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "four", "1e6", "2.5", "", " ", "true", "5001", "4 ", 0, -1, True, "٤"])
+def test_a_worker_count_that_is_none_is_refused_with_the_fix(wrong: Any) -> None:
+    if wrong in ("", "4 ", "٤"):
+        assert parse({**LOCAL, "workers": wrong}, stack="dev").workers == 4
+    else:
+        found = problems({**LOCAL, "workers": wrong})
+        assert list(found) == ["workers"]
+        assert repr(wrong) in found["workers"]
+        assert "from 1 to 5000" in found["workers"]
+        assert "pulumi config set workers 4" in found["workers"]
+
+
+def test_every_wrong_setting_is_reported_at_once() -> None:
+    found = problems({**GKE, "workers": "four", "spot": "maybe", "ide": "rstudoi", "homeGiB": "-1", "namespace": "A_b"})
+    assert set(found) == {"workers", "spot", "ide", "homeGiB", "namespace"}
+    assert "did you mean 'rstudio'?" in found["ide"]
+
+
+def test_the_message_names_key_value_allowed_and_command() -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse({**LOCAL, "homeGiB": "ten"}, stack="dev")
+    assert str(caught.value).splitlines() == [
+        "1 setting is wrong in stack 'dev':",
+        "  homeGiB is 'ten'",
+        "    allowed: a whole number of GiB (0: lost with the pod) from 0 to 65536",
+        "    fix:     pulumi config set homeGiB 10",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"), [("worker", "workers"), ("maxworkers", "maxWorkers"), ("r_packages", "rPackages"), ("IDE", "ide")]
+)
+def test_an_unknown_key_is_an_error_that_suggests_the_near_one(key: str, meant: str) -> None:
+    assert f"did you mean {meant}?" in problems({**LOCAL, key: "3"})[key]
+
+
+def test_an_unknown_key_like_no_other_gets_the_list_of_keys() -> None:
+    assert "there are cloud, workers" in problems({**LOCAL, "zzzzzz": "3"})["zzzzzz"]
+
+
+def test_the_value_of_an_unknown_key_is_not_shown_since_it_may_be_a_misspelt_password() -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse({**LOCAL, "pasword": "hunter2hunter2"}, stack="dev")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("zero", ["0", 0])
+def test_zero_and_false_are_values_and_not_absence(zero: Any) -> None:
+    settings = parse({**LOCAL, "homeGiB": zero, "idleMinutes": zero, "resourceQuota": "false"}, stack="dev")
+    assert (settings.home_gib, settings.idle_minutes, settings.resource_quota) == (0, 0, False)
+    assert "maxWorkers" in problems({**LOCAL, "maxWorkers": zero})
+
+
+def test_max_workers_below_workers_is_refused_and_equal_or_above_is_not() -> None:
+    assert "at least workers, which is 4" in problems({**LOCAL, "maxWorkers": "3"})["maxWorkers"]
+    assert parse({**LOCAL, "maxWorkers": "4"}, stack="dev").max_workers == 4
+    assert parse({**LOCAL, "maxWorkers": "9"}, stack="dev").elastic
+
+
+@pytest.mark.parametrize(
+    ("base", "region", "zone", "right"),
+    [
+        (GKE, "us-west1", "us-west1-a", True),
+        (GKE, "us-west1", "us-west2-a", False),
+        (GKE, "us-west1", "us-west-1a", False),
+        (GKE, "us-west-2", "", False),
+        (EKS, "us-west-2", "us-west-2a", True),
+        (EKS, "us-west-2", "us-west-1a", False),
+        (EKS, "us-west1", "", False),
+        (EKS, "us-gov-east-1", "us-gov-east-1b", True),
+    ],
+)
+def test_a_zone_must_lie_in_its_region(base: dict[str, str], region: str, zone: str, right: bool) -> None:
+    values = {**base, "region": region, "zone": zone}
+    if right:
+        assert parse(values, stack="dev").region == region
+    else:
+        assert set(problems(values)) <= {"region", "zone"}
+
+
+def test_the_region_follows_from_the_zone() -> None:
+    assert parse({**GKE, "region": "", "zone": "europe-west3-b"}, stack="dev").region == "europe-west3"
+    assert parse({**EKS, "region": "", "zone": "eu-central-1b"}, stack="dev").region == "eu-central-1"
+
+
+def test_what_a_cloud_cannot_do_without_is_asked_for() -> None:
+    assert set(problems({"cloud": "gke"})) == {"project", "region"}
+    assert set(problems({"cloud": "eks"})) == {"region"}
+    assert set(problems({"cloud": "kubeconfig"})) == {"image"}
+    assert set(problems({"cloud": "local"})) == {"image"}
+    assert set(problems({})) == {"cloud"}
+
+
+def test_a_setting_without_meaning_on_the_cloud_is_an_error_unless_it_is_the_default() -> None:
+    assert "only where cloud is gke or eks" in problems({**LOCAL, "spot": "true"})["spot"]
+    assert not parse({**LOCAL, "spot": "false", "authorizedNetworks": "[]", "region": ""}, stack="dev").spot
+
+
+@pytest.mark.parametrize("namespace", ["Team", "team_a", "-team", "team-", "t" * 64, "a.b"])
+def test_a_namespace_must_be_a_dns_label(namespace: str) -> None:
+    assert "DNS-1123" in problems({**LOCAL, "namespace": namespace})["namespace"]
+
+
+@pytest.mark.parametrize(("stack", "name"), [("dev", "future-dev"), ("Stat_243.fall", "future-stat-243-fall")])
+def test_a_stack_name_becomes_a_dns_label(stack: str, name: str) -> None:
+    assert parse(LOCAL, stack=stack).name == name
+
+
+@pytest.mark.parametrize("stack", ["x" * 30, "___"])
+def test_a_stack_name_that_makes_no_resource_name_is_refused(stack: str) -> None:
+    assert "the stack's name" in problems(LOCAL, stack=stack)
+
+
+def test_a_password_is_never_repeated_and_must_be_a_secret() -> None:
+    short = frozenset({"password"})
+    with pytest.raises(SettingsError) as caught:
+        parse({**LOCAL, "password": "geheim"}, stack="dev", secrets=short)
+    assert "geheim" not in str(caught.value)
+    assert "plain text" in problems({**LOCAL, "password": "long enough it is"})["password"]
+    settings = parse({**LOCAL, "password": "long enough it is"}, stack="dev", secrets=short)
+    assert settings.password is not None
+    assert "long enough" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "value", ['["data.table", "sf"]', "data.table sf", "data.table,sf", ["data.table", "sf"], "sf data.table sf"]
+)
+def test_lists_are_taken_from_yaml_and_from_the_command_line(value: Any) -> None:
+    assert set(parse({**GKE, "rPackages": value}, stack="dev").r_packages) == {"data.table", "sf"}
+
+
+@pytest.mark.parametrize("value", ['{"team": "statistics", "course": "243"}', "team=statistics,course=243"])
+def test_labels_are_taken_from_yaml_and_from_the_command_line(value: str) -> None:
+    assert parse({**GKE, "labels": value}, stack="dev").labels == {"team": "statistics", "course": "243"}
+
+
+@pytest.mark.parametrize("value", ["team", "Team=x", "team=Statistics", "team=x y=z=", "team=" + "x" * 64])
+def test_a_label_that_some_cloud_would_refuse_is_refused(value: str) -> None:
+    assert "labels" in problems({**GKE, "labels": value})
+
+
+@pytest.mark.parametrize("value", ["203.0.113.0/33", "203.0.113.1/24", "example.org"])
+def test_a_network_that_is_none_is_refused(value: str) -> None:
+    assert "authorizedNetworks" in problems({**GKE, "authorizedNetworks": value})
+
+
+@pytest.mark.parametrize("value", ["https://r.example.org", "localhost", "r example.org", "r..org"])
+def test_a_host_that_is_no_dns_name_is_refused(value: str) -> None:
+    assert "host" in problems({**GKE, "host": value})
+
+
+def test_an_image_is_either_given_or_built() -> None:
+    assert "only with an image that is built" in problems({**GKE, "image": "a/b:1", "rPackages": "sf"})["rPackages"]
+
+
+@given(st.dictionaries(st.sampled_from([*KEYS, "nonsense"]), st.text(max_size=12), max_size=6))
+def test_whatever_is_given_ends_in_settings_or_in_one_readable_error(values: dict[str, str]) -> None:
+    found: SettingsError | None = None
+    try:
+        settings = parse(values, stack="dev")
+    except SettingsError as error:
+        found = error
+    if found:
+        assert all(problem.allowed and problem.fix for problem in found.problems)
+    else:
+        assert 1 <= settings.workers <= settings.max_workers
+
+
+@given(st.text(min_size=1, max_size=80), st.text(min_size=1, max_size=80), st.integers(10, 40))
+def test_short_names_fit_and_stay_apart(one: str, two: str, limit: int) -> None:
+    assert len(short_name(one, limit)) <= limit
+    if one != two and max(len(one), len(two)) > limit:
+        assert short_name(one, limit) != short_name(two, limit)
+
+
+def test_the_project_file_declares_every_key_with_its_default_and_a_description() -> None:
+    declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    assert set(declared) == set(KEYS)
+    for name, entry in declared.items():
+        default = entry["default"]
+        assert len(entry["description"]) > 10, name
+        assert "type" not in entry, "the CLI would stop at the first wrong type"
+        if default in ("", []):
+            assert not KEYS[name].default or name == "cloud", name
+        else:
+            assert KEYS[name].parse(default) == KEYS[name].default, name
+
+
+def test_the_project_files_defaults_are_no_settings_of_any_cloud() -> None:
+    declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    defaults = {name: entry["default"] for name, entry in declared.items()}
+    for cloud, least in (("local", LOCAL), ("gke", GKE), ("eks", EKS)):
+        assert parse({**defaults, **least}, stack="dev").cloud == cloud
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("Pulumi.*.yaml")), ids=lambda path: path.name)
+def test_every_stack_file_of_the_project_is_right(path: Path) -> None:
+    if not re.fullmatch(r"Pulumi\.(dev|campus)\.yaml", path.name):
+        pytest.skip("a cloud's stack, tested with its cloud")
+    config = {
+        key.removeprefix("future-kubernetes:"): value
+        for key, value in yaml.safe_load(path.read_text())["config"].items()
+    }
+    config.setdefault("image", "127.0.0.1:5000/r:1")
+    assert parse(config, stack=path.name.split(".")[1]).cloud in CLOUDS

@@ -1,0 +1,197 @@
+"""Sizing, held against a model of what the Kubernetes scheduler does that shares no code with it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.cluster import PodSize
+from components.sizing import (
+    Candidate,
+    Capacity,
+    Machine,
+    SizingError,
+    WorkerPool,
+    eks_capacity,
+    gke_capacity,
+    gke_reserved_memory,
+    reserved_cpu,
+    size_pool,
+    size_shared,
+)
+
+FOUR = Machine("e2-standard-4", 4, 16384)
+
+
+def placed(capacity: Capacity, nodes: int, daemons: list[PodSize], workers: int, worker: PodSize) -> int:
+    """How many workers a scheduler places: first fit, node by node, pod by pod, daemonsets first."""
+    free = []
+    for _ in range(nodes):
+        cpu, memory, pods = capacity.cpu_millicores, capacity.memory_mib, capacity.pods
+        for daemon in daemons:
+            cpu, memory, pods = cpu - daemon.cpu_millicores, memory - daemon.memory_mib, pods - 1
+        free.append([cpu, memory, pods])
+    count = 0
+    for _ in range(workers):
+        for node in free:
+            if node[0] >= worker.cpu_millicores and node[1] >= worker.memory_mib and node[2] >= 1:
+                node[0] -= worker.cpu_millicores
+                node[1] -= worker.memory_mib
+                node[2] -= 1
+                count += 1
+                break
+    return count
+
+
+machines = st.builds(
+    Machine,
+    name=st.just("type"),
+    vcpus=st.sampled_from([1, 2, 4, 8, 16, 48, 96, 224]),
+    memory_mib=st.integers(1024, 1024 * 1024),
+    pods=st.sampled_from([8, 17, 29, 58, 110, 234]),
+)
+daemon_sets = st.lists(st.builds(PodSize, st.integers(1, 200), st.integers(1, 300)), max_size=5)
+
+
+@given(
+    machines,
+    st.sampled_from([gke_capacity, eks_capacity]),
+    daemon_sets,
+    st.integers(1, 300),
+    st.integers(0, 100),
+    st.none() | st.floats(0.01, 64),
+    st.none() | st.floats(0.0625, 256),
+)
+def test_every_worker_is_placed_and_no_node_is_to_spare(
+    machine: Machine,
+    capacity_of,
+    daemons: list[PodSize],
+    workers: int,
+    more: int,
+    cpu: float | None,
+    memory: float | None,
+) -> None:
+    capacity = capacity_of(machine)
+    try:
+        pool = size_pool(
+            workers=workers,
+            max_workers=workers + more,
+            candidate=Candidate(machine, capacity),
+            daemons=daemons,
+            worker_cpu=cpu,
+            worker_memory_gib=memory,
+        )
+    except SizingError:
+        least = PodSize(round(cpu * 1000) if cpu else 1, round(memory * 1024) if memory else 64)
+        assert placed(capacity, 1, daemons, 1, least) == 0, "a worker that fits was refused"
+        return
+    assert placed(capacity, pool.nodes, daemons, workers, pool.worker) == workers
+    assert placed(capacity, pool.max_nodes, daemons, workers + more, pool.worker) == workers + more
+    if cpu is not None:
+        assert placed(capacity, pool.nodes - 1, daemons, workers, pool.worker) < workers
+    assert pool.nodes * machine.vcpus >= workers or cpu is not None, "more than one worker a vCPU by default"
+    assert pool.wasted_cpu_millicores >= 0
+    assert pool.wasted_memory_mib >= 0
+
+
+@given(st.sampled_from([1, 2, 4, 8, 16, 64]), st.integers(1, 60))
+def test_by_default_as_many_workers_as_vcpus_fit(vcpus: int, nodes: int) -> None:
+    machine = Machine("type", vcpus, vcpus * 4096)
+    pool = pool_of(machine, workers=vcpus * nodes, daemons=[PodSize(400, 500)])
+    assert pool.nodes == nodes
+    assert pool.workers_per_node == vcpus
+
+
+def pool_of(machine: Machine, workers: int, daemons: list[PodSize], **wishes: float) -> WorkerPool:
+    return size_pool(
+        workers=workers,
+        max_workers=workers,
+        candidate=Candidate(machine, gke_capacity(machine)),
+        daemons=daemons,
+        **wishes,
+    )
+
+
+@given(st.integers(1, 200), st.integers(1, 200))
+def test_the_size_of_a_worker_does_not_depend_on_how_many_there_are(few: int, many: int) -> None:
+    assert pool_of(FOUR, few, []).worker == pool_of(FOUR, many, []).worker
+
+
+def test_the_articles_machine_holds_its_one_worker() -> None:
+    pool = pool_of(Machine("n1-standard-1", 1, 3840), 4, [PodSize(400, 400)])
+    assert (pool.nodes, pool.workers_per_node) == (4, 1)
+    assert pool.worker.cpu_millicores == 1000 - 60 - 400
+
+
+@pytest.mark.parametrize(("vcpus", "millicores"), [(1, 60), (2, 70), (4, 80), (8, 90), (16, 110), (96, 310)])
+def test_reserved_cpu_is_as_google_and_amazon_publish_it(vcpus: int, millicores: int) -> None:
+    assert reserved_cpu(vcpus) == millicores
+
+
+@pytest.mark.parametrize(
+    ("gib", "reserved_gib"), [(4, 1.0), (8, 1.8), (16, 2.6), (32, 3.56), (64, 5.48), (128, 9.32), (256, 11.88)]
+)
+def test_reserved_memory_is_as_google_publishes_it(gib: int, reserved_gib: float) -> None:
+    assert gke_reserved_memory(gib * 1024) == pytest.approx(reserved_gib * 1024, abs=2)
+
+
+def test_a_tiny_machine_reserves_what_google_publishes() -> None:
+    assert gke_reserved_memory(614) == 255
+
+
+def test_shared_cores_lose_more_than_a_core() -> None:
+    assert gke_capacity(Machine("e2-medium", 2, 4096, shared_core=True)).cpu_millicores == 940
+
+
+def test_eks_memory_depends_on_the_number_of_pods() -> None:
+    few, many = eks_capacity(Machine("m", 2, 8192, pods=29)), eks_capacity(Machine("m", 2, 8192, pods=110))
+    assert few.memory_mib - many.memory_mib == 11 * (110 - 29)
+
+
+def test_an_impossible_worker_names_machines_that_would_do() -> None:
+    big, small = Machine("big", 16, 131072), Machine("small", 2, 8192)
+    with pytest.raises(SizingError) as caught:
+        size_pool(
+            workers=2,
+            max_workers=2,
+            candidate=Candidate(FOUR, gke_capacity(FOUR)),
+            worker_memory_gib=64,
+            others=[Candidate(small, gke_capacity(small)), Candidate(big, gke_capacity(big))],
+        )
+    message = str(caught.value)
+    assert "64 GiB (workerMemoryGiB)" in message
+    assert "it fits on: big\n" in message
+    assert "pulumi config set machineType big" in message
+
+
+def test_waste_is_said_where_another_size_would_save_it() -> None:
+    assert "unused: 1.9 cores" in str(pool_of(FOUR, 1, [], worker_cpu=2))
+    assert "unused" not in str(pool_of(FOUR, 4, []))
+
+
+@given(
+    st.integers(1, 250),
+    st.integers(500, 64000),
+    st.integers(1000, 300000),
+    st.none() | st.floats(0.01, 4),
+    st.none() | st.floats(0.0625, 8),
+)
+def test_on_one_shared_node_all_workers_fit_beside_the_scheduler(
+    workers: int, cpu: int, memory: int, worker_cpu: float | None, worker_memory: float | None
+) -> None:
+    scheduler = PodSize(200, 500)
+    free = Capacity(cpu, memory, 250)
+    try:
+        worker = size_shared(
+            max_workers=workers, free=free, scheduler=scheduler, worker_cpu=worker_cpu, worker_memory_gib=worker_memory
+        )
+    except SizingError:
+        return
+    assert placed(free, 1, [scheduler], workers, worker) == workers
+    assert (worker.memory_limit_mib or 0) >= worker.memory_mib
+
+
+def test_a_machine_too_small_says_how_many_workers_it_has_room_for() -> None:
+    with pytest.raises(SizingError, match=r"room for 16 .*\n.*maxWorkers 16"):
+        size_shared(max_workers=40, free=Capacity(4000, 2048), scheduler=PodSize(100, 1024))
