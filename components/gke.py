@@ -35,12 +35,10 @@ DAEMONS = (PodSize(600, 800),)
 and 230 MiB, metadata server 100m and 100 MiB, some 30m and 180 MiB for metrics agent, disk driver and netd; the rest is
 room for Dataplane V2's agent. Generous on purpose: a worker may use CPU that it did not ask for."""
 
-SYSTEM_PODS = PodSize(900, 900)
-"""What kube-dns (twice 260m and 110 MiB), konnectivity, metrics-server and their autoscalers ask for (same source)."""
-
 FILESTORE_LEAST_GIB = 1024
 """Smallest Filestore instance of tier BASIC_HDD (https://cloud.google.com/filestore/docs/service-tiers)."""
 
+PLACES = "gcloud compute zones list, then pulumi config set region (or zone)"
 ADC = "gcloud auth application-default login"
 FIXES = (
     (r"default credentials|invalid_grant|reauth|oauth2: |unauthenticated|401", ADC),
@@ -49,8 +47,8 @@ FIXES = (
         "gcloud services enable compute.googleapis.com container.googleapis.com artifactregistry.googleapis.com "
         "iam.googleapis.com file.googleapis.com (then wait a minute)",
     ),
-    (r"invalid value for field 'region'|unknown region|region.*(not found|404)", "gcloud compute regions list"),
-    (r"invalid value for field 'zone'|unknown zone|zone.*(not found|404)", "gcloud compute zones list"),
+    (r"'projects/[^'/]*' was not found", "check the project's ID (pulumi config set project ...), and your role in it"),
+    (r"invalid value for field '(region|zone)'|unknown (region|zone)|/(regions|zones)/[^' ]*' was not found", PLACES),
     (r"project.*(not found|404)|403|permission|forbidden", "check the project's ID, and your role in it (docs/gke.md)"),
 )
 
@@ -145,8 +143,6 @@ class Site:
 class GkeCluster(Cluster):
     """A private, VPC-native GKE cluster with a system pool and a pool of tainted nodes for workers."""
 
-    public_address: pulumi.Output[str | None] | None = None
-
     def __init__(self, name: str, args: GkeClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("future-kubernetes:index:GkeCluster", name, None, opts)
         cloud.require_tool(
@@ -174,7 +170,7 @@ class GkeCluster(Cluster):
         network, subnet, unique, ways_out = self._network()
         identity, rights = self._node_identity(unique)
         self.registry, pull_rights = self._registry(unique, identity)
-        cluster = self._cluster(network, subnet, identity, site, ways_out)
+        cluster = self._cluster(network, subnet, identity)
         system = self._system_pool(cluster, identity, site, [*rights, *pull_rights])
         workers = self._worker_pool(cluster, identity, site, pool, [*rights, *pull_rights])
 
@@ -233,15 +229,19 @@ class GkeCluster(Cluster):
             )
             + f"; 1 x {args.system_machine_type} for scheduler and system"
         )
-        self.kubeconfig_command = cluster.name.apply(
-            lambda given: (
-                f"gcloud container clusters get-credentials {given} --location {args.zone or args.region} "
-                f"--project {args.project}"
-            )
+        location = args.zone or args.region
+        self.kubeconfig_command = pulumi.Output.concat(
+            "gcloud container clusters get-credentials ",
+            cluster.name,
+            f" --location {location} --project {args.project}",
         )
-        self.node_shell = (
-            'gcloud compute ssh "$(kubectl get nodes -o name | head -n 1 | cut -d/ -f2)" '
-            f"--project {args.project} --zone {site.zones[0]} --tunnel-through-iap"
+        # The context that get-credentials makes, so that two stacks are never taken for one another.
+        self.kubectl = pulumi.Output.concat(f"kubectl --context gke_{args.project}_{location}_", cluster.name)
+        self.node_shell = pulumi.Output.concat(
+            'gcloud compute ssh "$(',
+            self.kubectl,
+            f" get nodes --selector topology.kubernetes.io/zone={site.zones[0]} --output name | head -n 1 | cut -d/ -f2)"
+            f'" --project {args.project} --zone {site.zones[0]} --tunnel-through-iap',
         )
         # The price list (Cloud Billing Catalog) has no data source in the provider: unknown rather than invented.
         self.hourly_cost = None
@@ -369,8 +369,6 @@ class GkeCluster(Cluster):
         network: pulumi.Input[str],
         subnet: pulumi.Input[str],
         identity: gcp.serviceaccount.Account,
-        site: Site,
-        ways_out: Sequence[pulumi.Resource],
     ) -> gcp.container.Cluster:
         """The control plane, without nodes."""
         args = self.args
@@ -381,7 +379,8 @@ class GkeCluster(Cluster):
             for block in args.authorized_networks
         ]
         return gcp.container.Cluster(
-            self.name,
+            # A cluster's name has at most 40 characters, eight of which Pulumi draws.
+            short_name(self.name, 32),
             location=args.zone or args.region,
             network=network,
             subnetwork=subnet,
@@ -427,7 +426,6 @@ class GkeCluster(Cluster):
             # Pulumi's own `protect` guards a cluster; with this on, `pulumi destroy` needs an update before it.
             deletion_protection=False,
             opts=self._opts(
-                depends_on=ways_out,
                 # GKE shows the default pool's settings here, and after its removal those of another pool.
                 ignore_changes=["nodeConfig", "initialNodeCount", "nodeVersion"],
             ),
@@ -698,15 +696,18 @@ def size_workers(args: GkeClusterArgs, site: Site, opts: pulumi.InvokeOptions) -
 
 
 def check_system(args: GkeClusterArgs, site: Site) -> None:
-    """Raises CloudError when the scheduler does not fit on a system node beside Kubernetes' own pods."""
-    free = sizing.gke_capacity(site.system_machine).less([*DAEMONS, SYSTEM_PODS])
+    """Raises CloudError when the scheduler fits on no system node.
+
+    What else Kubernetes runs there can move to a second node, which the autoscaler adds; daemonsets cannot.
+    """
+    free = sizing.gke_capacity(site.system_machine).less(DAEMONS)
     if free.count(args.scheduler) < 1:
         raise cloud.CloudError(
             cloud.problem(
                 f"the scheduler asks for {args.scheduler.cpu_millicores / 1000:g} cores and "
                 f"{args.scheduler.memory_mib / 1024:g} GiB (schedulerCpu, schedulerMemoryGiB)",
                 f"at most {max(0, free.cpu_millicores) / 1000:.2f} cores and {max(0, free.memory_mib) / 1024:.2f} GiB, "
-                f"which is what a {args.system_machine_type} has beside Kubernetes' own pods",
+                f"which is what a {args.system_machine_type} has beside the daemonsets",
                 "pulumi config set systemMachineType e2-standard-4 (or a larger one)",
             )
         )

@@ -91,8 +91,8 @@ def wait_until_nothing_is_left(
 ) -> None:
     """Returns when the cluster holds no disk and no load balancer of its own making.
 
-    Times in seconds. Raises LeftoversError, naming each, when there still are some after `patience`. A cluster that
-    does not answer for `unreachable` was deleted by other means: that is told, and stops nothing, since no wait could help.
+    Times in seconds. Raises LeftoversError, naming each, when some are left after `patience`. A cluster that does not
+    answer for `unreachable` was deleted by other means: that is told, and stops nothing, since no wait could help.
     """
     started = answered = time.monotonic()
     found: list[str] = []

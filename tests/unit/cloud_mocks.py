@@ -1,0 +1,316 @@
+"""Runs the whole program against a recorded cloud: every registration with its wiring, every question, every warning.
+
+Only the clouds' APIs are stood in for. What a real provider computes (drawn names, endpoints) is made up here; what the
+program sends is kept as it was sent, with secrets still marked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import runpy
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import yaml
+from google.protobuf import json_format
+from pulumi.runtime import mocks, set_all_config, stack
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+SECRET_MARK = "1b47061264138c4ac30d75fd1eb44270"
+DRAWN = "0a1b2c3"
+"""What the stand-in provider appends where Pulumi draws a name."""
+
+Answer = Callable[[Mapping[str, Any]], Any]
+
+
+def is_secret(value: Any) -> bool:
+    """Whether a recorded value is marked as a secret."""
+    return isinstance(value, dict) and value.get("4dabf18193072939515e22adb298388d") == SECRET_MARK
+
+
+def plain(value: Any) -> Any:
+    """A recorded value without its marks of secrecy."""
+    if is_secret(value):
+        return plain(value["value"])
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+@dataclass
+class Recorded:
+    """One registered resource: what was sent, and what it hangs on."""
+
+    urn: str
+    type: str
+    name: str
+    parent: str
+    provider: str
+    sent: dict[str, Any]
+    depends_on: set[str]
+    ignore_changes: list[str]
+    replace_on_changes: list[str]
+    delete_before_replace: bool
+    custom: bool
+    aliases: int
+    protect: bool
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The inputs, secrets included, without marks."""
+        return dict(plain(self.sent))
+
+    @property
+    def secrets(self) -> set[str]:
+        """Names of the inputs that are secret as a whole."""
+        return {key for key, value in self.sent.items() if is_secret(value)}
+
+
+@dataclass
+class Recording:
+    """What one run of the program did."""
+
+    resources: list[Recorded] = field(default_factory=list)
+    asked: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
+    """Questions to a provider: token, arguments, the provider that was asked."""
+    said: list[tuple[str, str]] = field(default_factory=list)
+    """Messages: severity, text."""
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+    def one(self, type_: str, name_part: str = "") -> Recorded:
+        """The only resource of this type (its end is enough) whose name contains `name_part`."""
+        found = self.all(type_, name_part)
+        assert len(found) == 1, f"{len(found)} of {type_} {name_part}: {[resource.name for resource in found]}"
+        return found[0]
+
+    def all(self, type_: str, name_part: str = "") -> list[Recorded]:
+        """Every resource of this type whose name contains `name_part`."""
+        return [resource for resource in self.resources if resource.type.endswith(type_) and name_part in resource.name]
+
+    def below(self, resource: Recorded) -> set[str]:
+        """URNs of all that `resource` needs, directly or not: what on destroy goes after it."""
+        by_urn = {entry.urn: entry for entry in self.resources}
+        found: set[str] = set()
+        todo = [resource.urn]
+        while todo:
+            entry = by_urn.get(todo.pop())
+            if entry is None:
+                continue
+            needs = set(entry.depends_on)
+            if entry.provider:
+                needs.add(entry.provider.rsplit("::", 1)[0])
+            todo += needs - found
+            found |= needs
+        return found
+
+    def goes_before(self, first: Recorded, then: Recorded) -> bool:
+        """Whether destroy is bound to delete `first` before `then`."""
+        return then.urn in self.below(first)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was said above the level of information."""
+        return [text for severity, text in self.said if severity in ("WARNING", "ERROR")]
+
+
+class Engine(mocks.MockEngine):
+    """Keeps what the program logs."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__(logging.getLogger("pulumi-stand-in"))
+        self.recording = recording
+
+    def Log(self, request: Any) -> Any:  # noqa: N802 - the name of the remote call
+        """One message of the program."""
+        names = {0: "DEBUG", 1: "INFO", 2: "WARNING", 3: "ERROR"}
+        self.recording.said.append((names.get(request.severity, "ERROR"), request.message))
+
+
+class Monitor(mocks.MockMonitor):
+    """The SDK's own mock monitor, which also keeps what it is told of parents, dependencies and options."""
+
+    def __init__(self, cloud: mocks.Mocks, recording: Recording) -> None:
+        super().__init__(cloud)
+        self.recording = recording
+
+    def Invoke(self, request: Any) -> Any:  # noqa: N802
+        """One question to a provider."""
+        args = json_format.MessageToDict(request.args)
+        self.recording.asked.append((request.tok, args, request.provider))
+        return super().Invoke(request)
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802
+        """One resource."""
+        if request.type != "pulumi:pulumi:Stack":
+            urn = self.make_urn(request.parent, request.type, request.name)
+            depends_on = set(request.dependencies)
+            for property_dependency in request.propertyDependencies.values():
+                depends_on |= set(property_dependency.urns)
+            self.recording.resources.append(
+                Recorded(
+                    urn=urn,
+                    type=request.type,
+                    name=request.name,
+                    parent=request.parent,
+                    provider=request.provider,
+                    sent=json_format.MessageToDict(request.object),
+                    depends_on=depends_on,
+                    ignore_changes=list(request.ignoreChanges),
+                    replace_on_changes=list(request.replaceOnChanges),
+                    delete_before_replace=bool(request.deleteBeforeReplace),
+                    custom=bool(request.custom),
+                    aliases=len(request.aliases),
+                    protect=bool(request.protect),
+                )
+            )
+        return super().RegisterResource(request)
+
+
+class Cloud(mocks.Mocks):
+    """A provider that accepts all and makes up what it would compute.
+
+    answers: those of its data sources, by token. A PermissionError that one raises is the provider's refusal.
+    """
+
+    def __init__(
+        self, answers: Mapping[str, Answer], computed: Callable[[str, str, dict[str, Any]], dict[str, Any]]
+    ) -> None:
+        self.answers = answers
+        self.computed = computed
+
+    def call(self, args: mocks.MockCallArgs) -> Any:
+        """The answer to a question, or the refusal that the answer raises."""
+        if args.token not in self.answers:
+            raise AssertionError(f"the program asked {args.token}, which this test has no answer to")
+        try:
+            return self.answers[args.token](args.args)
+        except PermissionError as refusal:
+            return {}, [("", str(refusal))]
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        """The ID and the state of a resource."""
+        state = dict(args.inputs)
+        if args.typ == "pulumi-python:dynamic/future-kubernetes:KeptSecret":
+            state["value"] = "drawn-" + "x" * 12
+        state |= self.computed(args.typ, args.name, state)
+        return state.get("id", f"{args.name}-id"), state
+
+
+def run(
+    config: Mapping[str, Any],
+    answers: Mapping[str, Answer],
+    computed: Callable[[str, str, dict[str, Any]], dict[str, Any]],
+    *,
+    stack_name: str = "team",
+    preview: bool = False,
+) -> Recording:
+    """Runs `__main__.py` as stack `stack_name` with `config` (keys without namespace) and gives back what it did."""
+    # The SDK keeps its state by context; a loop of its own keeps one run from the next.
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    recording = Recording()
+    mocks.set_mocks(
+        Cloud(answers, computed),
+        project="future-kubernetes",
+        stack=stack_name,
+        preview=preview,
+        organization="organization",
+        monitor=Monitor(Cloud(answers, computed), recording),
+    )
+    pulumi.runtime.settings.SETTINGS.engine = Engine(recording)
+    values = {
+        f"future-kubernetes:{key}": value if isinstance(value, str) else yaml_text(value)
+        for key, value in config.items()
+    }
+    set_all_config(values, [])
+
+    async def program() -> None:
+        await stack.run_pulumi_func(lambda: runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__"))
+
+    try:
+        try:
+            loop.run_until_complete(program())
+        except Exception as error:
+            raise Refused(error, recording) from error
+        root = pulumi.runtime.get_root_resource()
+        outputs = dict(root.outputs) if root is not None else {}
+        for name, value in outputs.items():
+            recording.outputs[name] = loop.run_until_complete(resolved(value))
+    finally:
+        loop.close()
+        asyncio.set_event_loop(None)
+    return recording
+
+
+class Refused(Exception):  # noqa: N818
+    """The program ended with an error: `error`, after it had done what is in `recording`."""
+
+    def __init__(self, error: Exception, recording: Recording) -> None:
+        super().__init__(str(error))
+        self.error, self.recording = error, recording
+
+    @property
+    def nothing_was_made(self) -> bool:
+        """Whether there is nothing but providers, which are no more than a set of credentials."""
+        return all(
+            not resource.custom or resource.type.startswith("pulumi:providers:")
+            for resource in self.recording.resources
+        )
+
+
+async def resolved(value: Any) -> tuple[Any, bool]:
+    """An exported value, and whether it is a secret."""
+    output = pulumi.Output.from_input(value)
+    return await output.future(), await output.is_secret()
+
+
+def yaml_text(value: Any) -> str:
+    """A config value as Pulumi hands it over: text, or JSON for lists and maps."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def stack_config(name: str) -> dict[str, Any]:
+    """The config of an example stack, by key."""
+    content = yaml.safe_load((ROOT / f"Pulumi.{name}.yaml").read_text())["config"]
+    return {key.removeprefix("future-kubernetes:"): value for key, value in content.items()}
+
+
+def listing(recording: Recording) -> str:
+    """One line a resource, for the golden lists: type, name, what it needs, and the options that guard it."""
+    lines = []
+    short = {resource.urn: f"{resource.type.split(':')[-1]}/{resource.name}" for resource in recording.resources}
+    for resource in sorted(recording.resources, key=lambda entry: (entry.type, entry.name)):
+        parts = [f"{resource.type} {resource.name}"]
+        for urn in sorted(resource.depends_on, key=lambda urn: short.get(urn, urn)):
+            parts.append(f"  needs {short.get(urn, urn)}")
+        if resource.secrets:
+            parts.append(f"  secret {', '.join(sorted(resource.secrets))}")
+        if resource.ignore_changes:
+            parts.append(f"  ignores {', '.join(resource.ignore_changes)}")
+        if resource.replace_on_changes:
+            parts.append(f"  replaced on {', '.join(resource.replace_on_changes)}")
+        lines += parts
+    return "\n".join(lines) + "\n"
+
+
+def labelled(resource: Recorded, modules: Mapping[str, Any], keys: Sequence[str]) -> str | None:
+    """The input by which this type takes labels or tags (one of `keys`), read from the SDK; None where it has none."""
+    package, rest = resource.type.split(":", 1)
+    if package not in modules:
+        return None
+    module, name = rest.split("/")[0], resource.type.split(":")[-1]
+    args = inspect.signature(getattr(getattr(modules[package], module), f"{name}Args").__init__).parameters
+    return next((key for key in keys if key in args), None)

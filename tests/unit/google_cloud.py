@@ -1,0 +1,113 @@
+"""What Google Cloud answers in the tests: three zones of us-west1, a few machine types, no quotas."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cloud_mocks import DRAWN, Answer, Recording, run
+
+ZONES = ["us-west1-a", "us-west1-b", "us-west1-c"]
+
+MACHINE_TYPES = {
+    # name: vCPUs, memory in MB, architecture, shared, zones
+    "e2-medium": (2, 4096, "X86_64", True, ZONES),
+    "e2-standard-2": (2, 8192, "X86_64", False, ZONES),
+    "e2-standard-4": (4, 16384, "X86_64", False, ZONES),
+    "e2-highmem-8": (8, 65536, "X86_64", False, ZONES),
+    "n1-standard-1": (1, 3840, "", False, ZONES),
+    "c3-standard-4": (4, 16384, "X86_64", False, ["us-west1-b", "us-west1-c"]),
+    "t2a-standard-4": (4, 16384, "ARM64", False, ZONES),
+}
+
+GKE = {"cloud": "gke", "project": "my-project", "region": "us-west1", "authorizedNetworks": "203.0.113.0/24"}
+
+
+def zones(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The zones of a region; none of an unknown one."""
+    return {"id": "zones", "project": "my-project", "names": ZONES if args.get("region") == "us-west1" else []}
+
+
+def machine_types(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Machine types of a zone, those alone that the filter names."""
+    wanted = args.get("filter")
+    return {
+        "id": "types",
+        "project": "my-project",
+        "zone": args["zone"],
+        "filter": wanted,
+        "machineTypes": [
+            {
+                "name": name,
+                "guestCpus": cpus,
+                "memoryMb": memory,
+                "architecture": architecture,
+                "isSharedCpus": shared,
+                "accelerators": [],
+                "bundledLocalSsds": [],
+                "deprecateds": [],
+                "description": "",
+                "maximumPersistentDisks": 128,
+                "maximumPersistentDisksSizeGb": 1,
+                "selfLink": "",
+            }
+            for name, (cpus, memory, architecture, shared, where) in MACHINE_TYPES.items()
+            if args["zone"] in where and (not wanted or f'"{name}"' in wanted)
+        ],
+    }
+
+
+def no_quota(_args: Mapping[str, Any]) -> dict[str, Any]:
+    """A project whose quotas this user may not see."""
+    raise PermissionError("403 cloudquotas.googleapis.com is not enabled")
+
+
+ANSWERS: dict[str, Answer] = {
+    "gcp:compute/getZones:getZones": zones,
+    "gcp:compute/getMachineTypes:getMachineTypes": machine_types,
+    "gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": no_quota,
+    "gcp:organizations/getClientConfig:getClientConfig": lambda _args: {
+        "id": "client",
+        "accessToken": "short-lived-token",
+        "project": "my-project",
+        "region": "",
+        "zone": "",
+        "defaultLabels": {},
+    },
+}
+
+
+def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What Google computes of a resource."""
+    state: dict[str, Any] = {"name": inputs.get("name", f"{name}-{DRAWN}")}
+    if type_ == "gcp:serviceaccount/account:Account":
+        email = f"{inputs['accountId']}@my-project.iam.gserviceaccount.com"
+        state |= {"email": email, "member": f"serviceAccount:{email}"}
+    if type_ == "gcp:container/cluster:Cluster":
+        state |= {
+            "endpoint": "198.51.100.7",
+            "masterAuth": {"clusterCaCertificate": "Q0E=", **inputs.get("masterAuth", {})},
+            "id": f"projects/my-project/locations/{inputs['location']}/clusters/{name}-{DRAWN}",
+        }
+    if type_ == "gcp:filestore/instance:Instance":
+        state["networks"] = [{**inputs["networks"][0], "ipAddresses": ["10.20.0.2"]}]
+    if type_ == "docker-build:index:Image":
+        state |= {"ref": "us-west1-docker.pkg.dev/my-project/r/future-kubernetes@sha256:" + "a" * 64, "digest": "a"}
+    if type_ == "kubernetes:core/v1:Service":
+        state["status"] = {"loadBalancer": {"ingress": [{"ip": "198.51.100.9"}]}}
+    return state
+
+
+def gke(config: Mapping[str, Any] | None = None, answers: Mapping[str, Answer] | None = None, **more: Any) -> Recording:
+    """Runs the program on GKE with settings beside the least that it needs. Equal runs are run once."""
+    wanted = {**GKE, **(config or {})}
+    if answers:
+        return run(wanted, {**ANSWERS, **answers}, computed, **more)
+    return _gke(json.dumps(wanted, sort_keys=True), json.dumps(more, sort_keys=True))
+
+
+@functools.cache
+def _gke(config: str, more: str) -> Recording:
+    return run(json.loads(config), ANSWERS, computed, **json.loads(more))
