@@ -18,6 +18,7 @@ class Step:
 
     def __init__(self, title: str) -> None:
         self.title = title
+        self.outcome = "done"
         self._started = time.monotonic()
         self._shown_at = 0.0
         self._live = sys.stdout.isatty()
@@ -50,7 +51,7 @@ class Step:
 
 @contextmanager
 def step(title: str) -> Iterator[Step]:
-    """A step that says `done` at its end, or `failed` where an exception passes through."""
+    """A step that says its `outcome` ("done") at its end, or `failed` where an exception passes through."""
     current = Step(title)
     current._show("...")
     try:
@@ -58,4 +59,4 @@ def step(title: str) -> Iterator[Step]:
     except BaseException:
         current.finish("failed")
         raise
-    current.finish("done")
+    current.finish(current.outcome)

@@ -1,0 +1,45 @@
+# `make up` and `make test` install all that they need themselves; see README.md.
+SHELL := /bin/bash
+RUN := .venv/bin/python
+
+.PHONY: help up down status password test test-unit test-chart test-e2e lint bench
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts $$'\t'
+
+up: .venv/ready-up ## Kubernetes on this machine, stack dev, and a parallel R run; FULL=1 for the article's full size, CONFIG="workers=8 ide=..." over Pulumi.dev.yaml
+	@$(RUN) -m local up $(if $(FULL),--full) $(foreach pair,$(CONFIG),--config $(pair))
+
+down: .venv/ready-up ## remove stack dev and its cluster
+	@$(RUN) -m local down
+
+status: .venv/ready-up ## what runs, and the commands to reach it
+	@$(RUN) -m local status
+
+password: .venv/ready-up ## the IDE's password
+	@$(RUN) -m local password
+
+test: test-unit test-chart test-e2e ## every test
+
+test-unit: .venv/ready-test ## settings, sizing, each cloud under mocks, rendezvous
+	$(RUN) -m pytest tests/unit tests/rendezvous
+
+test-chart: .venv/ready-test ## the chart, rendered and checked against the Kubernetes schemas
+	$(RUN) -m pytest tests/chart
+
+test-e2e: .venv/ready-test ## a real cluster of its own on this machine, R, and a real browser
+	$(RUN) -m pytest tests/e2e
+
+lint: .venv/ready-test ## ruff and mypy
+	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy .
+
+bench: .venv/ready-test ## benchmarks on stack dev; results in bench/
+	$(RUN) -m bench
+
+# Each holds a superset of the former; --inexact leaves what the other has put there.
+.venv/ready-up: pyproject.toml uv.lock local/setup.sh
+	@sh local/setup.sh --no-default-groups
+	@touch $@
+
+.venv/ready-test: pyproject.toml uv.lock local/setup.sh
+	@sh local/setup.sh --group test --all-extras
+	@touch $@ .venv/ready-up

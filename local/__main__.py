@@ -1,0 +1,148 @@
+"""Command line of the local cluster, behind the Makefile: `python -m local up|down|status|password|tools`.
+
+`up` starts Kubernetes, builds the image, brings stack `dev` up by the Pulumi CLI (or by the stand-in where the CLI
+cannot be had), and ends with a parallel R run that proves it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+from components.settings import Settings, decoded, parse
+from local import cluster, debian, image, proof, pulumi_cli, tools
+from local.engine import PROJECT, pair, read_config
+from local.errors import LocalError
+from local.node.supervisor import REGISTRY
+from local.paths import state_dir
+
+STACK = "dev"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status: 0, 1 for what a person can mend, 130 when interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("\nInterrupted. Nothing is lost: run it again and it goes on from here.", file=sys.stderr)
+        return 130
+    except (LocalError, pulumi.RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno != 28:  # ENOSPC
+            raise
+        print(f"error: the disk is full: {error}. Free some space, then run it again.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    up = commands.add_parser("up", help="Kubernetes, the image, stack dev, and a parallel R run")
+    up.add_argument("--config", type=pair, action="append", default=[], metavar="KEY=VALUE", help="over Pulumi.dev.yaml's")
+    up.add_argument("--full", action="store_true", help="the article's full size: 40 means of ten million numbers")
+    up.set_defaults(run=_up)
+    commands.add_parser("down", help="remove stack and cluster").set_defaults(run=_down)
+    commands.add_parser("status", help="what runs, and its commands").set_defaults(run=_status)
+    commands.add_parser("password", help="the IDE's password").set_defaults(run=_password)
+    build = commands.add_parser("tools", help="build the node's and the tests' programs; prints their folders")
+    build.set_defaults(run=_tools)
+    return parser
+
+
+def _up(arguments: argparse.Namespace) -> None:
+    started = time.monotonic()
+    overrides = dict(arguments.config)
+    settings = _settings(overrides)
+    cluster.preflight()
+    node, reference = start_with_image("dev", request_for(settings))
+    engine = pulumi_cli.engine_for(node)
+    outputs = engine.up(STACK, {**overrides, "image": overrides.get("image", reference)})
+    measured = proof.prove(node, outputs, proof.ARTICLE_LENGTH if arguments.full else proof.SHORT_LENGTH)
+    print(proof.report(measured, outputs))
+    print(f"All of it took {time.monotonic() - started:.0f} s. `make down` removes everything again.")
+
+
+def start_with_image(name: str, request: image.ImageRequest) -> tuple[cluster.Node, str]:
+    """A started cluster with the image in its registry, and the reference by which pods run it.
+
+    Compiling takes the processors and installing takes the network, so both are done at once.
+    """
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        debian.ensure(debian.NODE_ROOT)
+        built = pool.submit(image.build, request)
+        compiled = pool.submit(tools.build, tools.NODE)
+        compiled.result()
+        node = cluster.start(name)
+        built.result()
+    return node, image.push(node, request)
+
+
+def request_for(settings: Settings) -> image.ImageRequest:
+    """What the stack's settings ask of the image."""
+    return image.ImageRequest(settings.ide, tuple(sorted(settings.r_packages)), tuple(sorted(settings.apt_packages)))
+
+
+def _settings(overrides: Mapping[str, str]) -> Settings:
+    """Stack dev's settings, or every error in them at once, before the first minute is spent."""
+    # What the image will be called is known once it is built; all else is checked now.
+    config, secrets = read_config(STACK, {"image": f"{REGISTRY}/future-kubernetes", **overrides})
+    values = {key.removeprefix(f"{PROJECT}:"): value for key, value in config.items()}
+    hidden = frozenset(key.removeprefix(f"{PROJECT}:") for key in secrets)
+    settings = parse({key: decoded(key, value) for key, value in values.items()}, stack=STACK, secrets=hidden)
+    if settings.cloud != "local":
+        raise LocalError(f"Stack {STACK} has cloud {settings.cloud!r}; `make up` is for this machine. Fix: pulumi up")
+    return settings
+
+
+def _down(_arguments: argparse.Namespace) -> None:
+    node = cluster.running(STACK)
+    if node is not None:
+        # With the cluster go its pods and volumes; what lies outside of it is the stack's state alone.
+        pulumi_cli.engine_for(node).forget(STACK)
+    print("Everything is gone." if cluster.stop(STACK) else "Nothing was there.")
+
+
+def _running() -> cluster.Node:
+    node = cluster.running(STACK)
+    if node is None:
+        raise LocalError("Kubernetes does not run on this machine. Fix: make up")
+    return node
+
+
+def _status(_arguments: argparse.Namespace) -> None:
+    node = _running()
+    print(node.kubectl("get", "nodes,pods", "--all-namespaces", "-o", "wide").stdout)
+    for key, value in _outputs(node).items():
+        print(f"{key:18} {'[secret]' if key in ('password', 'kubeconfig') else value}")
+    print(f"{'logs':18} {state_dir(STACK) / 'upper/var/log/node'}")
+
+
+def _password(_arguments: argparse.Namespace) -> None:
+    print(_outputs(_running())["password"])
+
+
+def _outputs(node: cluster.Node) -> Mapping[str, Any]:
+    return pulumi_cli.engine_for(node).outputs(STACK)
+
+
+def _tools(_arguments: argparse.Namespace) -> None:
+    folders: list[Path] = [tools.build(tools.NODE), tools.build(tools.KUBE_SCORE)]
+    print(json.dumps([str(folder) for folder in folders]))
+
+
+if __name__ == "__main__":
+    os.umask(0o022)
+    sys.exit(main())
