@@ -31,6 +31,7 @@ class ImageArgs:
     given: str | None
     registry: ImageRegistry | None
     tag: str
+    ide: str = "rstudio"
     base_image: str | None = None
     r_packages: tuple[str, ...] = ()
     apt_packages: tuple[str, ...] = ()
@@ -42,6 +43,7 @@ class ImageArgs:
             given=settings.image,
             registry=registry,
             tag=settings.name,
+            ide=settings.ide,
             base_image=settings.base_image,
             r_packages=settings.r_packages,
             apt_packages=settings.apt_packages,
@@ -52,6 +54,7 @@ class ImageArgs:
         """Values of the Dockerfile's ARGs. Sorted, so that another order in the config is no other image."""
         values = {
             "BASE_IMAGE": self.base_image or "",
+            "IDE": self.ide,
             "R_PACKAGES": " ".join(sorted(self.r_packages)),
             "APT_PACKAGES": " ".join(sorted(self.apt_packages)),
         }
