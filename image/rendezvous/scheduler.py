@@ -15,9 +15,12 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+from . import process
 
 PASSWORD_FILE = "/etc/future-kubernetes/secret/password"  # noqa: S105
 USER = "rstudio"
@@ -39,7 +42,7 @@ def ide_command(ide: str) -> list[str]:
     """
     if ide == "jupyterlab":
         # The rest, with the password, is in /etc/jupyter/jupyter_server_config.py.
-        return ["jupyter", "lab", "--no-browser"]
+        return ["jupyter-lab", "--no-browser"]
     if ide == "rstudio":
         if os.geteuid() != 0:
             raise SystemExit(
@@ -64,27 +67,27 @@ class Supervisor:
         self._running: dict[int, str] = {}
         self._started: dict[str, float] = {}
         self._short_lives: dict[str, int] = dict.fromkeys(commands, 0)
-        self._stopping = False
+        self._stopping = threading.Event()
 
     def _start(self, name: str) -> None:
         self._started[name] = time.monotonic()
-        self._running[subprocess.Popen(self._commands[name], start_new_session=True).pid] = name
+        self._running[process.spawn(self._commands[name])] = name
 
     def _ended(self, name: str, status: int) -> None:
-        if self._stopping:
+        if self._stopping.is_set():
             return
         if time.monotonic() - self._started[name] >= _SHORT_LIFE:
             self._short_lives[name] = 0
         delay = min(_LONGEST_DELAY, 0.1 * 4.0 ** self._short_lives[name])
         self._short_lives[name] += 1
         log(f"{name} ended with status {status}; starting it again in {delay:.1f} s")
-        time.sleep(delay)
-        self._start(name)
+        if not self._stopping.wait(delay):
+            self._start(name)
 
     def _stop(self, *_: object) -> None:
-        if self._stopping:
+        if self._stopping.is_set():
             return
-        self._stopping = True
+        self._stopping.set()
         self._signal(signal.SIGTERM)
         signal.setitimer(signal.ITIMER_REAL, _STOP_SECONDS)
 

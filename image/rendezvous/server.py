@@ -22,6 +22,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections import OrderedDict, deque
@@ -443,6 +444,13 @@ def describe_end(status: int | None, *, oom: bool) -> str:
     return f"its R process ended with exit status {status}"
 
 
+def listen(port: int) -> socket.socket:
+    """A socket for IPv6 and IPv4 together where the pod has both, else for IPv4."""
+    with contextlib.suppress(OSError):
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
+    return socket.create_server(("", port), backlog=1024)
+
+
 async def run(environ: dict[str, str]) -> None:
     """Serve until SIGTERM."""
     token = tls.read_token(Path(environ.get("FUTURE_KUBERNETES_TOKEN_FILE", "/etc/future-kubernetes/secret/token")))
@@ -451,8 +459,7 @@ async def run(environ: dict[str, str]) -> None:
     hub = Rendezvous(loop)
     workers = await loop.create_server(
         lambda: Worker(hub),
-        None,
-        int(environ.get("FUTURE_KUBERNETES_PORT", wire.PORT)),
+        sock=listen(int(environ.get("FUTURE_KUBERNETES_PORT", wire.PORT))),
         ssl=tls.context(token, server=True),
         ssl_handshake_timeout=_HANDSHAKE_SECONDS,
         backlog=1024,
@@ -463,7 +470,9 @@ async def run(environ: dict[str, str]) -> None:
         int(environ.get("FUTURE_KUBERNETES_SESSION_PORT", wire.SESSION_PORT)),
         backlog=1024,
     )
-    http = await asyncio.start_server(hub.http, None, int(environ.get("FUTURE_KUBERNETES_HTTP_PORT", wire.HTTP_PORT)))
+    http = await asyncio.start_server(
+        hub.http, sock=listen(int(environ.get("FUTURE_KUBERNETES_HTTP_PORT", wire.HTTP_PORT)))
+    )
     ports = {
         name: server.sockets[0].getsockname()[1]
         for name, server in (("workers", workers), ("sessions", sessions), ("http", http))

@@ -22,12 +22,12 @@ RELAY_BYTES = 256 * 1024
 """Largest piece of R's stream that is passed on at a time."""
 CHECK_SECONDS = 3.0
 """How often a connection in use is asked whether its peer still acknowledges."""
-_SILENT_MS = 9000
+_SILENT_MS = 7000
 _TCP_INFO_BYTES = 60
 
 
 def watch_peer(sock: socket.socket) -> None:
-    """Make the kernel notice within 14 s that the peer of an idle connection is gone, and send without delay.
+    """Make the kernel notice within 12 s that the peer of an idle connection is gone, and send without delay.
 
     TCP_USER_TIMEOUT is left alone on purpose: Linux also counts the time in which the peer is well but does not
     read, so it would cut off a result that waits for a busy R session (measured: README.md). ``peer_is_silent``
@@ -35,13 +35,13 @@ def watch_peer(sock: socket.socket) -> None:
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 4)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
 
 def peer_is_silent(sock: socket.socket) -> bool:
-    """Whether data was sent again, or a probe, and nothing at all came back for nine seconds.
+    """Whether data was sent again, or a probe, and nothing at all came back for seven seconds.
 
     Ask every ``CHECK_SECONDS`` and believe the second yes in a row: a lone probe may be under way just now.
     Fields: struct tcp_info of linux/tcp.h, tcpi_retransmits, tcpi_probes and tcpi_last_ack_recv (ms).

@@ -18,7 +18,6 @@ import shutil
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import tls, wire
+from . import process, tls, wire
 
 # The package future takes half a second to load: loaded before the session asks, it costs its first future nothing.
 _R_CODE = "invisible(try(loadNamespace('future'), silent = TRUE)); parallel:::.workRSOCK()"
@@ -109,12 +108,10 @@ class RProcess:
                 "SETUPTIMEOUT": int(_R_START_SECONDS),
                 "SETUPSTRATEGY": "sequential",
             }
-            self.pid = subprocess.Popen(
+            self.pid = process.spawn(
                 [*command, *(f"{name}={value}" for name, value in arguments.items())],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                env={**os.environ, "TMPDIR": self._folder},
-            ).pid
+                {**os.environ, "TMPDIR": self._folder},
+            )
             self.socket = self._accept(listener)
 
     def _accept(self, listener: socket.socket) -> socket.socket:

@@ -1,0 +1,210 @@
+"""Real rendezvous and worker processes on loopback; R is played by a small program, so that R itself is not needed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+TOKEN = "test-token-of-forty-characters-0123456789"
+FAKE_R = Path(__file__).parent / "fake_r.py"
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """The first true answer of ``what``; fails after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := what():
+            return answer
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s")
+
+
+class Process:
+    """A process of the project, with its log."""
+
+    def __init__(self, module: str, log: Path, environ: dict[str, str], prefix: tuple[str, ...] = ()) -> None:
+        self.log_file = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*prefix, sys.executable, "-m", module],
+                cwd=ROOT,
+                env={"PATH": os.environ["PATH"], **environ},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def end(self, number: int = signal.SIGKILL) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def wait(self, seconds: float = 10.0) -> int:
+        return self.process.wait(seconds)
+
+
+class Bed:
+    """One rendezvous and its workers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.token_file = self.write("token", TOKEN)
+        self.processes: list[Process] = []
+        self.ports: dict[str, int] = {"workers": 0, "sessions": 0, "http": 0}
+        self.start_rendezvous()
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def start_rendezvous(self, prefix: tuple[str, ...] = (), **environ: str) -> Process:
+        """Start it, on the ports that it had before if it was started before."""
+        process = Process(
+            "image.rendezvous.server",
+            self.folder / f"rendezvous-{len(self.processes)}.log",
+            {
+                "FUTURE_KUBERNETES_TOKEN_FILE": str(self.token_file),
+                "FUTURE_KUBERNETES_RUN": str(self.folder),
+                "FUTURE_KUBERNETES_PORT": str(self.ports["workers"]),
+                "FUTURE_KUBERNETES_SESSION_PORT": str(self.ports["sessions"]),
+                "FUTURE_KUBERNETES_HTTP_PORT": str(self.ports["http"]),
+                **environ,
+            },
+            prefix,
+        )
+        self.processes.append(process)
+        self.rendezvous = process
+        found = wait_for(lambda: re.search(r"listening: (\{.*\})", process.log()))
+        self.ports = ast.literal_eval(found[1])
+        return process
+
+    def start_worker(self, pod: str, prefix: tuple[str, ...] = (), **environ: str) -> Process:
+        run = self.folder / pod
+        run.mkdir(exist_ok=True)
+        process = Process(
+            "image.rendezvous.worker",
+            self.folder / f"{pod}.log",
+            {
+                "FUTURE_KUBERNETES_SCHEDULER": "127.0.0.1",
+                "FUTURE_KUBERNETES_PORT": str(self.ports["workers"]),
+                "FUTURE_KUBERNETES_TOKEN_FILE": str(self.token_file),
+                "FUTURE_KUBERNETES_RUN": str(run),
+                "FUTURE_KUBERNETES_HTTP_PORT": "0",
+                "FUTURE_KUBERNETES_R": f"{sys.executable} {FAKE_R}",
+                "POD_NAME": pod,
+                "NODE_NAME": f"node-of-{pod}",
+                **environ,
+            },
+            prefix,
+        )
+        self.processes.append(process)
+        return process
+
+    def worker(self, pod: str, prefix: tuple[str, ...] = (), **environ: str) -> Process:
+        """A worker that has come to wait in the rendezvous."""
+        process = self.start_worker(pod, prefix, **environ)
+        wait_for(lambda: self.state(pod) == "idle")
+        return process
+
+    def session(self) -> Session:
+        return Session(self.ports["sessions"])
+
+    def ask(self, line: str) -> str:
+        with self.session() as session:
+            session.send(line)
+            return session.line()
+
+    def table(self) -> dict[str, dict[str, Any]]:
+        return {row["pod"]: row for row in json.loads(self.ask("workers"))}
+
+    def state(self, pod: str) -> str | None:
+        row = self.table().get(pod)
+        return row["state"] if row else None
+
+    def attach(self, pid: int = 1, seconds: float = 5.0) -> Session:
+        """A session that has been joined to a worker."""
+        session = self.session()
+        session.send(f"attach {pid} {seconds}")
+        answer = session.line()
+        while answer.startswith("wait"):
+            answer = session.line()
+        assert answer.startswith("ok"), answer
+        _, session.id, session.pod, session.node = answer.split()
+        return session
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            process.end(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(3)
+            except subprocess.TimeoutExpired:
+                process.end()
+                process.wait()
+
+
+class Session:
+    """What an R session does, in bytes."""
+
+    id = pod = node = ""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, line: str) -> None:
+        self.socket.sendall(line.encode() + b"\n")
+
+    def line(self) -> str:
+        line = b""
+        while not line.endswith(b"\n"):
+            piece = self.socket.recv(1)
+            if not piece:
+                raise EOFError(line)
+            line += piece
+        return line.decode().rstrip("\n")
+
+    def call(self, line: str) -> str:
+        """One call to the program that plays R."""
+        self.send(line)
+        return self.line()
+
+    def ended(self, seconds: float) -> bool:
+        """Whether the other end closes within ``seconds``."""
+        self.socket.settimeout(seconds)
+        try:
+            return self.socket.recv(1) == b""
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Bed]:
+    """A rendezvous, with helpers to start workers and to speak as an R session."""
+    made = Bed(tmp_path)
+    yield made
+    made.stop()
