@@ -1,0 +1,145 @@
+"""Time and memory of the program alone, from settings to registered resources, for each cloud. No engine, no network.
+
+    python bench/program.py [--runs 5]
+
+Each run is a process of its own, measured by what the kernel accounts to it (getrusage): wall-clock time, CPU time and
+the most memory it had resident.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ROOT / "tests" / "unit"
+IMAGE = "127.0.0.1:5000/future-kubernetes@sha256:" + "ab" * 32
+
+SECONDS = {"local": 1.5, "kubeconfig": 1.5, "gke": 2.0, "eks": 2.0}
+MIB = {"local": 120, "kubeconfig": 120, "gke": 160, "eks": 160}
+
+KUBECONFIG = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+    "users": [{"name": "u", "user": {"token": "t"}}],
+    "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+    "current-context": "x",
+}
+
+# The clouds' answers are those of the unit tests: their own data sources would be the network.
+PROGRAM = {
+    "local": f"run({{'cloud': 'local', 'image': {IMAGE!r}}}, {{}}, lambda *a: {{}}, stack_name='bench')",
+    "kubeconfig": f"run({{'cloud': 'kubeconfig', 'image': {IMAGE!r}}}, {{}}, lambda *a: {{}}, stack_name='bench')",
+    "gke": "import google_cloud as c; run(stack_config('gke-team'), c.ANSWERS, c.computed, stack_name='gke-team')",
+    "eks": "import aws_cloud as c; run(stack_config('eks-team'), c.ANSWERS, c.computed, stack_name='eks-team')",
+}
+CHILD = """
+import shutil, sys
+sys.path[:0] = [{tests!r}, {root!r}]
+which = shutil.which
+shutil.which = lambda name, **more: None if name == "kubectl" else which(name, **more) or "/usr/bin/" + name
+from cloud_mocks import run, stack_config
+{program}
+"""
+
+
+class Row(TypedDict):
+    """A line of the table."""
+
+    cloud: str
+    seconds: float
+    cpuSeconds: float
+    mib: int
+    atMostSeconds: float
+    atMostMib: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one process cost."""
+
+    seconds: float
+    cpu_seconds: float
+    mib: float
+
+
+def measured(cloud: str, environment: dict[str, str]) -> Run:
+    """One run of the program. Raises RuntimeError with its last words where it fails."""
+    code = CHILD.format(tests=str(TESTS), root=str(ROOT), program=PROGRAM[cloud])
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    said = process.stderr.read()
+    # wait4 rather than wait: getrusage of all children would add up the runs, and keep the largest memory of any.
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(said.strip().splitlines()[-1] if said.strip() else f"exit status {process.returncode}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def main() -> int:
+    """Prints the table; the exit status says whether every cloud keeps its promise."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="the figures as JSON")
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        kubeconfig = Path(folder) / "kubeconfig"
+        kubeconfig.write_text(json.dumps(KUBECONFIG))
+        environment = {
+            **os.environ, "FUTURE_KUBERNETES_KUBECONFIG": str(kubeconfig), "KUBECONFIG": str(kubeconfig)
+        }  # fmt: skip
+        # Without its bytecode an SDK is compiled at each start: most of the time, and half of the memory.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        for cloud in PROGRAM:
+            try:
+                # The first run writes bytecode and fills the page cache, which happens once on a machine.
+                measured(cloud, environment)
+                runs = [measured(cloud, environment) for _ in range(arguments.runs)]
+            except RuntimeError as error:
+                print(f"{cloud}: not measured: {error}", file=sys.stderr)
+                continue
+            rows.append(
+                {
+                    "cloud": cloud,
+                    "seconds": round(statistics.median(run.seconds for run in runs), 2),
+                    "cpuSeconds": round(statistics.median(run.cpu_seconds for run in runs), 2),
+                    "mib": round(max(run.mib for run in runs)),
+                    "atMostSeconds": SECONDS[cloud],
+                    "atMostMib": MIB[cloud],
+                }
+            )
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print("| cloud | median seconds | CPU seconds | most memory, MiB | promised |")
+        print("| --- | ---: | ---: | ---: | --- |")
+        for row in rows:
+            promised = f"{row['atMostSeconds']} s, {row['atMostMib']} MiB"
+            print(f"| {row['cloud']} | {row['seconds']} | {row['cpuSeconds']} | {row['mib']} | {promised} |")
+    kept = all(row["seconds"] <= row["atMostSeconds"] and row["mib"] <= row["atMostMib"] for row in rows)
+    return 0 if kept and rows else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
