@@ -26,6 +26,8 @@ from local.node.supervisor import REGISTRY
 from local.paths import state_dir
 
 STACK = "dev"
+# The tests run all of this on a cluster of another name, beside the one of `make up`.
+CLUSTER = os.environ.get("FUTURE_KUBERNETES_CLUSTER", "dev")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,8 +69,8 @@ def _up(arguments: argparse.Namespace) -> None:
     overrides = dict(arguments.config)
     settings = _settings(overrides)
     cluster.preflight()
-    node, reference = start_with_image("dev", request_for(settings))
-    engine = pulumi_cli.engine_for(node)
+    node, reference = start_with_image(CLUSTER, request_for(settings))
+    engine = pulumi_cli.engine_for(node, STACK)
     outputs = engine.up(STACK, {**overrides, "image": overrides.get("image", reference)})
     measured = proof.prove(node, outputs, proof.ARTICLE_LENGTH if arguments.full else proof.SHORT_LENGTH)
     print(proof.report(measured, outputs))
@@ -108,15 +110,14 @@ def _settings(overrides: Mapping[str, str]) -> Settings:
 
 
 def _down(_arguments: argparse.Namespace) -> None:
-    node = cluster.running(STACK)
+    node = cluster.running(CLUSTER)
     if node is not None:
-        # With the cluster go its pods and volumes; what lies outside of it is the stack's state alone.
-        pulumi_cli.engine_for(node).forget(STACK)
-    print("Everything is gone." if cluster.stop(STACK) else "Nothing was there.")
+        pulumi_cli.engine_for(node, STACK).forget(STACK)
+    print("Everything is gone." if cluster.stop(CLUSTER) else "Nothing was there.")
 
 
 def _running() -> cluster.Node:
-    node = cluster.running(STACK)
+    node = cluster.running(CLUSTER)
     if node is None:
         raise LocalError("Kubernetes does not run on this machine. Fix: make up")
     return node
@@ -127,7 +128,7 @@ def _status(_arguments: argparse.Namespace) -> None:
     print(node.kubectl("get", "nodes,pods", "--all-namespaces", "-o", "wide").stdout)
     for key, value in _outputs(node).items():
         print(f"{key:18} {'[secret]' if key in ('password', 'kubeconfig') else value}")
-    print(f"{'logs':18} {state_dir(STACK) / 'upper/var/log/node'}")
+    print(f"{'logs':18} {state_dir(CLUSTER) / 'upper/var/log/node'}")
 
 
 def _password(_arguments: argparse.Namespace) -> None:
@@ -135,7 +136,7 @@ def _password(_arguments: argparse.Namespace) -> None:
 
 
 def _outputs(node: cluster.Node) -> Mapping[str, Any]:
-    return pulumi_cli.engine_for(node).outputs(STACK)
+    return pulumi_cli.engine_for(node, STACK).outputs(STACK)
 
 
 def _tools(_arguments: argparse.Namespace) -> None:

@@ -79,7 +79,7 @@ def ensure(root: DebianRoot) -> Path:
 
 
 def _make(root: DebianRoot, target: Path) -> None:
-    mmdebstrap = _mmdebstrap()
+    mmdebstrap = program("mmdebstrap", "mmdebstrap", "debian-archive-keyring")
     target.parent.mkdir(parents=True, exist_ok=True)
     sources = "".join(f"deb [signed-by={_KEYRING}] {MIRROR} {suite} main\n" for suite in root.suites)
     with (
@@ -122,17 +122,18 @@ def _make(root: DebianRoot, target: Path) -> None:
         made.rename(target)
 
 
-def _mmdebstrap() -> str:
-    """The one program that the machine itself must have; installed where apt-get is there to do so."""
-    found = shutil.which("mmdebstrap")
+def program(name: str, *packages: str) -> str:
+    """Path of a program that the machine itself must have; installs `packages` for it where apt-get is there."""
+    found = shutil.which(name)
     if found:
         return found
-    if not shutil.which("apt-get"):
-        raise LocalError("mmdebstrap is not installed. Install it with this system's package manager, then run again.")
-    with step("Installing mmdebstrap"):
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise LocalError(f"{name} is not installed. Install {' '.join(packages)}, then run again.")
+    with step(f"Installing {' '.join(packages)}"):
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", "mmdebstrap"]):
+        for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *packages]):
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise LocalError(f"apt-get cannot install mmdebstrap: {done.stderr.strip()[-400:]}")
-    return shutil.which("mmdebstrap") or "/usr/bin/mmdebstrap"
+        found = shutil.which(name)
+        if done.returncode != 0 or not found:
+            raise LocalError(f"apt-get cannot install {' '.join(packages)}: {done.stderr.strip()[-400:]}")
+    return found

@@ -7,6 +7,7 @@ process, slirp4netns and the cgroups, and it takes the last two along.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -54,11 +55,23 @@ def main(cluster: str) -> int:
             time.sleep(0.05 if way_out is None else 0.5)
         return 0 if stopping else 1
     finally:
-        for process in (node, way_out):
-            if process is not None:
-                process.kill()
-                process.wait()
+        end_node(state, node)
+        if way_out is not None:
+            way_out.kill()
+            way_out.wait()
         remove_cgroups(cluster)
+
+
+def end_node(state: Path, node: subprocess.Popen[bytes]) -> None:
+    """Kills the node's first process; unshare, its parent, ends once the kernel has ended all the others."""
+    if node.poll() is None:
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int((state / "init.pid").read_text()), signal.SIGKILL)
+    try:
+        node.wait(_CLEANUP_SECONDS)
+    except subprocess.TimeoutExpired:
+        node.kill()
+        node.wait()
 
 
 def _die_with_parent() -> None:

@@ -35,15 +35,15 @@ class StackEngine(Protocol):
         """Outputs of the last run, secrets included."""
 
     def forget(self, stack: str) -> None:
-        """Removes the stack where something of it would outlive the cluster."""
+        """Forgets the stack, whose cluster is about to go."""
 
 
-def engine_for(node: Node) -> StackEngine:
+def engine_for(node: Node, stack: str) -> StackEngine:
     """The engine of this machine; commands that it starts find the node's kubeconfig and programs."""
     os.environ["FUTURE_KUBERNETES_KUBECONFIG"] = str(node.kubeconfig)
     os.environ["FUTURE_KUBERNETES_BIN"] = str(node.programs)
     os.environ["PATH"] = f"{os.environ['PATH']}{os.pathsep}{node.programs}"
-    if stand_in.state_path(node.cluster).exists():
+    if stand_in.state_path(stack).exists():
         return StandIn()  # one stack, one state: `make down` comes before another engine
     command = _pulumi_command()
     return PulumiEngine(command, node) if command else StandIn()
@@ -61,7 +61,8 @@ class StandIn:
         return stand_in.outputs(stack)[0]
 
     def forget(self, stack: str) -> None:
-        """Nothing: the state file goes with the cluster's folder."""
+        """Drops the state alone: all that it stands for goes with the cluster."""
+        stand_in.down(stack, forget=True)
 
 
 class PulumiEngine:

@@ -24,6 +24,8 @@ PAUSE_IMAGE = "future-kubernetes.local/pause:1"
 PKI = Path("/var/lib/pki")
 CONFIG = Path("/etc/node")
 LOGS = Path("/var/log/node")
+SERVICES = Path("/run/node/services")
+"""A file for each service with its PID inside the node, 0 while it is down."""
 
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 10.0
@@ -46,7 +48,7 @@ class Service:
 def main(cgroup: str) -> None:
     """Prepares the node once, then keeps its services running until it is killed."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    for folder in (CONFIG, LOGS, PKI, Path("/etc/cni/net.d"), Path("/run/node")):
+    for folder in (CONFIG, LOGS, PKI, Path("/etc/cni/net.d"), SERVICES):
         folder.mkdir(parents=True, exist_ok=True)
     wait_for_network()
     make_pki()
@@ -91,6 +93,7 @@ def start(service: Service) -> None:
             start_new_session=True,
         )
     service.pid, service.started = child.pid, time.monotonic()
+    (SERVICES / service.name).write_text(str(child.pid))
     child.returncode = 0  # reaped below with all other children, never by the Popen object
 
 
@@ -110,6 +113,7 @@ def reap(services: list[Service]) -> None:
             steady = now - service.started > _STEADY_SECONDS
             service.delay = _FIRST_DELAY_SECONDS if steady else min(service.delay * 2, _LONGEST_DELAY_SECONDS)
             service.pid, service.restart_at = 0, now + service.delay
+            (SERVICES / service.name).write_text("0")
             code = os.waitstatus_to_exitcode(status)
             print(f"{service.name} ended with status {code}; again in {service.delay:.1f} s", flush=True)
 

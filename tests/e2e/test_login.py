@@ -1,0 +1,88 @@
+"""The way in, as a person takes it: the printed port-forward, a real browser, the password."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from local import debian
+from tests.e2e.conftest import Stack
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def page(stack: Stack) -> Iterator[str]:
+    """The IDE's address behind the stack's own port-forward command, on a port that is free here."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = stack.outputs()["portForward"].replace("8787:8787", f"{port}:8787")
+    forward = subprocess.Popen(shlex.split(command), env=stack.environment(), stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert time.monotonic() < deadline, command
+            assert forward.poll() is None, command
+            time.sleep(0.1)
+        yield f"http://localhost:{port}"
+    finally:
+        forward.terminate()
+        forward.wait(10)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = debian.program("chromium", "chromium", "chromium-driver")
+    for switch in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+        "--window-size=1280,900", f"--user-data-dir={tmp_path}/profile",
+    ):  # fmt: skip
+        options.add_argument(switch)
+    service = webdriver.ChromeService(debian.program("chromedriver", "chromium-driver"), env=dict(os.environ))
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+def log_in(browser: webdriver.Chrome, page: str, password: str) -> None:
+    browser.get(page)
+    field = WebDriverWait(browser, 30).until(lambda b: b.find_element(By.ID, "password_input"))
+    field.send_keys(password)
+    browser.find_element(By.ID, "login_submit").click()
+
+
+def test_the_generated_password_opens_the_ide_with_an_r_kernel(
+    stack: Stack, page: str, browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    log_in(browser, page, stack.outputs()["password"])
+    try:
+        WebDriverWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, "#jp-main-dock-panel"))
+        card = (By.CSS_SELECTOR, '.jp-LauncherCard[title="R"], .jp-LauncherCard[data-category="Notebook"][title*="R"]')
+        WebDriverWait(browser, 60).until(lambda b: b.find_elements(*card))
+    finally:
+        browser.save_screenshot(str(tmp_path / "page.png"))
+    assert "/lab" in browser.current_url
+
+
+def test_a_wrong_password_is_refused(page: str, browser: webdriver.Chrome) -> None:
+    log_in(browser, page, "not the password")
+    WebDriverWait(browser, 30).until(lambda b: "Invalid" in b.page_source)
+    assert "/lab" not in browser.current_url
+    browser.get(f"{page}/lab")
+    WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.ID, "password_input"))

@@ -1,0 +1,102 @@
+"""The node itself: what it leaves alone on the machine, what it leaves behind, and how it comes back after a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local import cluster, keeper
+from local.errors import LocalError
+from local.paths import state_dir
+
+pytestmark = pytest.mark.timeout(300)
+
+NAME = "passing"
+
+
+@pytest.fixture
+def node(own_state: Path) -> Iterator[cluster.Node]:
+    cluster.stop(NAME)
+    yield cluster.start(NAME)
+    cluster.stop(NAME)
+
+
+def footprint() -> dict[str, object]:
+    """What the machine has of mounts, network devices, routes, firewall rules, settings and cgroups."""
+
+    def output(*argv: str) -> str:
+        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+
+    return {
+        "mounts": sorted(Path("/proc/mounts").read_text().splitlines()),
+        "links": sorted(json.dumps(link["ifname"]) for link in json.loads(output("ip", "-j", "link") or "[]")),
+        "routes": output("ip", "route"),
+        "rules": [Path(f"/proc/net/{table}").read_text() for table in ("ip_tables_names",) if Path(f"/proc/net/{table}").exists()],
+        "settings": [
+            Path("/proc/sys", name).read_text()
+            for name in ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
+        ],
+        "cgroups": sorted(str(path) for path in keeper.cgroup_folders(NAME) if path.exists()),
+    }
+
+
+def test_nothing_of_a_removed_cluster_is_left_on_the_machine(own_state: Path) -> None:
+    cluster.stop(NAME)
+    before = footprint()
+    node = cluster.start(NAME)
+    during = footprint()
+    assert during.pop("cgroups")
+    assert during == {key: value for key, value in before.items() if key != "cgroups"}
+    cluster.stop(NAME)
+    assert footprint() == before
+    assert not state_dir(NAME).exists()
+    assert not Path(f"/proc/{node.pid}").exists()
+    assert cluster.stop(NAME) is False
+
+
+def test_a_crashed_node_comes_back_with_what_was_in_it(node: cluster.Node) -> None:
+    node.kubectl("create", "configmap", "kept", "--from-literal=key=value")
+    os.kill(node.pid, 9)
+    deadline = time.monotonic() + 30
+    while cluster.running(NAME) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    again = cluster.start(NAME)
+    assert again.pid != node.pid
+    assert again.kubectl("get", "configmap", "kept", "-o=jsonpath={.data.key}").stdout == "value"
+
+
+def test_a_service_of_the_node_that_dies_is_started_again(node: cluster.Node) -> None:
+    before = node.run("cat", "/run/node/services/coredns").stdout
+    node.run("busybox", "kill", "-9", before)
+    deadline = time.monotonic() + 30
+    while (now := node.run("cat", "/run/node/services/coredns").stdout) in (before, "0"):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    node.run("busybox", "kill", "-0", now)
+
+
+def test_a_start_while_it_runs_changes_nothing(node: cluster.Node) -> None:
+    assert cluster.start(NAME) == node
+
+
+def test_without_root_it_says_so_and_shows_the_way_by_an_existing_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.cluster.os.geteuid", lambda: 1000)
+    with pytest.raises(LocalError, match="you are not root") as refused:
+        cluster.preflight()
+    assert "cloud kubeconfig" in str(refused.value)
+
+
+def test_a_full_disk_is_said_before_anything_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        free = 100 << 20
+
+    monkeypatch.setattr("local.cluster.shutil.disk_usage", lambda _path: Full)
+    with pytest.raises(LocalError, match=r"0\.1 GiB free"):
+        cluster.preflight()

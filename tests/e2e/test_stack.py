@@ -1,0 +1,195 @@
+"""Stack dev on a real cluster: up, the article's computation, changes, a second stack, refusals, down."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local import cluster
+from local.engine import state_path
+from local.paths import REPO
+from local.proof import prove
+from tests.e2e.conftest import WORKERS, Stack
+
+pytestmark = pytest.mark.timeout(600)
+
+UNCHANGED = re.compile(r"0 created, 0 updated, 0 replaced, 0 deleted, \d+ same")
+
+
+@pytest.fixture
+def second(stack: Stack, own_state: Path) -> Iterator[Stack]:
+    """Another stack on the same cluster, with a namespace of its own."""
+    other = Stack(stack.node, own_state / "second", {**stack.config, "namespace": "second", "workers": "2"})
+    yield other
+    other.engine("down")
+
+
+def test_up_ends_with_the_articles_computation_on_distinct_pods(made_up: tuple[cluster.Node, str]) -> None:
+    _, printed = made_up
+    assert f"Parallel R works: {WORKERS} workers, each in a pod of its own" in printed
+    assert len(set(re.findall(r"^    (\S+-worker-\S+)$", printed, re.MULTILINE))) == WORKERS
+
+
+def test_the_outputs_are_those_that_users_rely_on(stack: Stack) -> None:
+    names = {
+        "url", "portForward", "username", "password", "kubeconfig", "kubeconfigCommand", "namespace", "workers",
+        "maxWorkers", "nodes", "hourlyCost", "copyTo", "copyFrom", "shell",
+    }  # fmt: skip
+    assert names <= set(stack.outputs())
+
+
+def test_up_again_changes_nothing(stack: Stack) -> None:
+    before = [pod["metadata"]["uid"] for pod in stack.pods("scheduler") + stack.pods("worker")]
+    assert UNCHANGED.search(stack.up().stdout)
+    assert [pod["metadata"]["uid"] for pod in stack.pods("scheduler") + stack.pods("worker")] == before
+
+
+def test_another_worker_count_is_deployed_and_the_scheduler_stays(stack: Stack) -> None:
+    before = stack.pods("scheduler")[0]["metadata"]["uid"]
+    stack.up(workers=str(WORKERS + 2))
+    assert len(stack.pods("worker")) == WORKERS + 2
+    # The article's line, in a new R session, without a number of workers.
+    live = 'plan <- future::plan; plan(future::cluster, manual = TRUE, quiet = TRUE); cat("N", future::nbrOfWorkers())'
+    assert f"N {WORKERS + 2}" in stack.wait("the new workers", 30, lambda: _if_in(f"N {WORKERS + 2}", stack.rscript(live)))
+    stack.up()
+    assert stack.pods("scheduler")[0]["metadata"]["uid"] == before
+    stack.wait("the surplus workers to go", 60, lambda: len(stack.pods("worker")) == WORKERS)
+
+
+def _if_in(wanted: str, text: str) -> str:
+    return text if wanted in text else ""
+
+
+def test_a_changed_chart_template_is_deployed(stack: Stack, tmp_path: Path) -> None:
+    copied = tmp_path / "project"
+    shutil.copytree(REPO, copied, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "tests"))
+    template = copied / "chart/templates/worker/deployment.yaml"
+    if not template.exists():
+        template = next(path for path in (copied / "chart/templates").rglob("*worker*deployment*.yaml"))
+    text = template.read_text()
+    assert "\nmetadata:\n" in text
+    template.write_text(text.replace("\nmetadata:\n", '\nmetadata:\n  annotations: {tests/edited: "yes"}\n', 1))
+    edited = Stack(stack.node, stack.state, stack.config, copied)
+    assert "1 updated" in edited.up().stdout
+    assert "tests/edited" in stack.kubectl("get", "deployments", "-l", "app.kubernetes.io/component=worker", "-o", "yaml")
+    assert "1 updated" in stack.up().stdout
+    assert "tests/edited" not in stack.kubectl("get", "deployments", "-o", "yaml")
+
+
+def test_two_stacks_live_side_by_side(stack: Stack, second: Stack) -> None:
+    second.up()
+    assert prove(second.node, second.outputs(), 1000)["pods"]
+    assert prove(stack.node, stack.outputs(), 1000)["pods"]
+    assert second.outputs()["password"] != stack.outputs()["password"]
+
+
+def test_the_password_is_in_no_object_but_its_secret(stack: Stack) -> None:
+    password = stack.outputs()["password"]
+    everything = stack.kubectl("get", "all,configmaps,events,ingresses,networkpolicies", "-o", "yaml")
+    helm = [str(stack.node.programs / "helm"), "--kubeconfig", str(stack.node.kubeconfig), "-n", stack.namespace]
+    release = json.loads(subprocess.run([*helm, "list", "-o", "json"], capture_output=True, check=True).stdout)[0]["name"]
+    for part in ("values", "manifest", "notes"):
+        everything += subprocess.run([*helm, "get", part, release], capture_output=True, text=True, check=True).stdout
+    for pod in stack.pods("scheduler") + stack.pods("worker"):
+        everything += stack.kubectl("logs", pod["metadata"]["name"])
+    assert password not in everything
+    assert password not in stack.up().stdout
+
+
+def test_workers_have_no_api_token_and_the_scheduler_can_scale_its_workers_alone(stack: Stack) -> None:
+    worker = stack.pods("worker")[0]["metadata"]["name"]
+    listing = stack.kubectl("exec", worker, "--", "sh", "-c", "ls /var/run/secrets/kubernetes.io 2>&1 || true")
+    assert "No such file" in listing
+    account = stack.pods("scheduler")[0]["spec"]["serviceAccountName"]
+    workers = stack.pods("worker")[0]["metadata"]["labels"]["app.kubernetes.io/instance"] + "-worker"
+
+    def can(*what: str) -> bool:
+        argv = ["auth", "can-i", *what, f"--as=system:serviceaccount:{stack.namespace}:{account}"]
+        kubectl = [str(stack.node.programs / "kubectl"), f"--kubeconfig={stack.node.kubeconfig}", "-n", stack.namespace]
+        return subprocess.run([*kubectl, *argv], capture_output=True, check=False).returncode == 0
+
+    assert can("list", "pods")
+    assert can("patch", f"deployments.apps/{workers}", "--subresource=scale")
+    for refused in (
+        ("patch", "deployments.apps/another", "--subresource=scale"),
+        ("patch", f"deployments.apps/{workers}"),
+        ("delete", "pods"),
+        ("create", "pods/exec"),
+        ("get", "secrets"),
+        ("list", "pods", "--namespace=kube-system"),
+        ("list", "nodes"),
+    ):
+        assert not can(*refused), refused
+
+
+def test_a_missing_image_is_named_within_half_a_minute_and_the_next_run_mends_it(stack: Stack) -> None:
+    missing = f"127.0.0.1:5000/no-such-image@sha256:{'0' * 64}"
+    started = time.monotonic()
+    failed = stack.up(check=False, image=missing)
+    took = time.monotonic() - started
+    assert failed.returncode == 1
+    assert "no-such-image" in failed.stderr
+    assert "not found" in failed.stderr
+    assert took < 45, f"{took:.0f} s"  # 30 s from the pod's event, and the time to get there
+    stack.up()
+    assert prove(stack.node, stack.outputs(), 1000)["pods"]
+
+
+def test_an_interrupted_up_is_finished_by_the_next(stack: Stack) -> None:
+    pairs = [f"--config={key}={value}" for key, value in {**stack.config, "workers": str(WORKERS + 1)}.items()]
+    argv = [shutil.which("python3") or "python3", "-m", "local.engine", "up", *pairs]
+    argv[0] = str(REPO / ".venv/bin/python")
+    running = subprocess.Popen(argv, cwd=REPO, env=stack.environment(), stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    for line in running.stdout:
+        if "Release" in line:
+            break
+    running.send_signal(2)
+    running.communicate(timeout=60)
+    assert running.returncode == 130
+    stack.up()
+    assert len(stack.wait("the workers", 60, lambda: _exactly(WORKERS, stack.pods("worker")))) == WORKERS
+
+
+def _exactly(count: int, pods: list[dict[str, object]]) -> list[dict[str, object]]:
+    return pods if len(pods) == count else []
+
+
+def test_wrong_settings_are_all_named_before_anything_is_made(stack: Stack) -> None:
+    before = state_path("dev").read_text()
+    failed = stack.up(check=False, workers="four", homeGiB="-1", wokers="3")
+    assert failed.returncode == 1
+    assert all(word in failed.stderr for word in ("workers", "'four'", "homeGiB", "wokers", "pulumi config set"))
+    assert state_path("dev").read_text() == before
+
+
+def test_files_in_the_home_folder_outlive_the_scheduler_pod(stack: Stack) -> None:
+    scheduler = stack.pods("scheduler")[0]["metadata"]["name"]
+    stack.kubectl("exec", scheduler, "--", "sh", "-c", "echo kept > /home/rstudio/file")
+    stack.kubectl("delete", "pod", scheduler)
+    deployment = stack.kubectl("get", "deployments", "-l", "app.kubernetes.io/component=scheduler", "-o", "name").strip()
+    stack.kubectl("rollout", "status", deployment, "--timeout=120s")
+    again = stack.pods("scheduler")[0]["metadata"]["name"]
+    assert again != scheduler
+    assert stack.kubectl("exec", again, "--", "cat", "/home/rstudio/file") == "kept\n"
+    # The workers find the new rendezvous by themselves.
+    stack.wait("the workers' return", 60, lambda: f"N {WORKERS}" in stack.rscript(
+        'library(future); plan(cluster, manual = TRUE, quiet = TRUE); cat("N", nbrOfWorkers())'))  # fmt: skip
+
+
+def test_metrics_of_pods_can_be_asked_for(stack: Stack) -> None:
+    stack.wait("metrics", 60, lambda: stack.pods("scheduler")[0]["metadata"]["name"] in _top(stack))
+
+
+def _top(stack: Stack) -> str:
+    try:
+        return stack.kubectl("top", "pods")
+    except cluster.LocalError:
+        return ""
