@@ -17,6 +17,7 @@ import pulumi_kubernetes as kubernetes
 
 from components import cloud, sizing
 from components.cluster import WORKER_NODE_LABEL, WORKER_TAINT, Cluster, ImageRegistry, PodSize
+from components.google_site import Site, check_quota, check_system, find_site, size_workers
 from components.ingress import PublicIngress, PublicIngressArgs
 from components.leftovers import Leftovers
 from components.settings import Settings, short_name
@@ -30,27 +31,8 @@ NODE_RANGE, POD_RANGE, SERVICE_RANGE = "10.0.0.0/20", "10.4.0.0/14", "10.8.0.0/2
 IAP_RANGE = "35.235.240.0/20"
 """Where `gcloud compute ssh --tunnel-through-iap` comes from (https://cloud.google.com/iap/docs/using-tcp-forwarding)."""
 
-DAEMONS = (PodSize(600, 800),)
-"""What GKE's own daemonsets ask for on every node, together. Seen on GKE 1.29 (cryptnono/cryptnono#34): fluentbit 105m
-and 230 MiB, metadata server 100m and 100 MiB, some 30m and 180 MiB for metrics agent, disk driver and netd; the rest is
-room for Dataplane V2's agent. Generous on purpose: a worker may use CPU that it did not ask for."""
-
 FILESTORE_LEAST_GIB = 1024
 """Smallest Filestore instance of tier BASIC_HDD (https://cloud.google.com/filestore/docs/service-tiers)."""
-
-PLACES = "gcloud compute zones list, then pulumi config set region (or zone)"
-ADC = "gcloud auth application-default login"
-FIXES = (
-    (r"default credentials|invalid_grant|reauth|oauth2: |unauthenticated|401", ADC),
-    (
-        r"SERVICE_DISABLED|has not been used in project|it is disabled",
-        "gcloud services enable compute.googleapis.com container.googleapis.com artifactregistry.googleapis.com "
-        "iam.googleapis.com file.googleapis.com (then wait a minute)",
-    ),
-    (r"'projects/[^'/]*' was not found", "check the project's ID (pulumi config set project ...), and your role in it"),
-    (r"invalid value for field '(region|zone)'|unknown (region|zone)|/(regions|zones)/[^' ]*' was not found", PLACES),
-    (r"project.*(not found|404)|403|permission|forbidden", "check the project's ID, and your role in it (docs/gke.md)"),
-)
 
 
 @dataclass(frozen=True)
@@ -128,16 +110,6 @@ class GkeClusterArgs:
     def autoscaled(self) -> bool:
         """Whether the autoscaler owns the number of the workers' nodes."""
         return self.max_workers > self.workers or self.scales_to_zero
-
-
-@dataclass(frozen=True)
-class Site:
-    """What Google says about the place and the machines: where nodes can be, and what they are."""
-
-    zones: tuple[str, ...]
-    """Zones of the workers' pool; the first is also that of the system pool and its disks."""
-    worker_machine: sizing.Machine
-    system_machine: sizing.Machine
 
 
 class GkeCluster(Cluster):
@@ -240,8 +212,8 @@ class GkeCluster(Cluster):
         self.node_shell = pulumi.Output.concat(
             'gcloud compute ssh "$(',
             self.kubectl,
-            f" get nodes --selector topology.kubernetes.io/zone={site.zones[0]} --output name | head -n 1 | cut -d/ -f2)"
-            f'" --project {args.project} --zone {site.zones[0]} --tunnel-through-iap',
+            f" get nodes --selector topology.kubernetes.io/zone={site.system_zone} --output name | head -n 1"
+            f' | cut -d/ -f2)" --project {args.project} --zone {site.system_zone} --tunnel-through-iap',
         )
         # The price list (Cloud Billing Catalog) has no data source in the provider: unknown rather than invented.
         self.hourly_cost = None
@@ -475,7 +447,7 @@ class GkeCluster(Cluster):
         return gcp.container.NodePool(
             f"{self.name[:24].rstrip('-')}-system",
             cluster=cluster.id,
-            node_locations=[site.zones[0]],
+            node_locations=[site.system_zone],
             initial_node_count=1,
             autoscaling={"total_min_node_count": 1, "total_max_node_count": 3},
             management={"auto_repair": True, "auto_upgrade": True},
@@ -484,7 +456,7 @@ class GkeCluster(Cluster):
             node_config=self._node_config(identity, self.args.system_machine_type, "system"),
             opts=self._opts(
                 depends_on=rights,
-                ignore_changes=["initialNodeCount", "nodeCount", "nodeLocations"],
+                ignore_changes=["initialNodeCount", "nodeCount"],
                 replace_on_changes=["nodeConfig.machineType"],
             ),
         )
@@ -499,11 +471,8 @@ class GkeCluster(Cluster):
     ) -> gcp.container.NodePool:
         """The workers' nodes. Pulumi draws the pool's name, so that a replacement stands before the old one goes."""
         args = self.args
-        # Where the machine type comes to a further zone of the region, the pool stays where it was.
-        ignored = ["nodeLocations"]
         autoscaling = None
         if args.autoscaled:
-            ignored += ["initialNodeCount", "nodeCount"]
             autoscaling = gcp.container.NodePoolAutoscalingArgs(
                 total_min_node_count=least_nodes(args, pool),
                 total_max_node_count=pool.max_nodes,
@@ -512,19 +481,19 @@ class GkeCluster(Cluster):
         return gcp.container.NodePool(
             f"{self.name[:24].rstrip('-')}-workers",
             cluster=cluster.id,
-            node_locations=list(site.zones),
+            node_locations=list(site.worker_zones),
             management={"auto_repair": True, "auto_upgrade": True},
             upgrade_settings={"max_surge": 1, "max_unavailable": 0},
             network_config={"enable_private_nodes": True},
             node_config=self._node_config(identity, args.machine_type, "worker", spot=args.spot, tainted=True),
             autoscaling=autoscaling,
             # By zone; what is missing to the least is made by the autoscaler.
-            initial_node_count=pool.nodes // len(site.zones) if args.autoscaled else None,
+            initial_node_count=pool.nodes // len(site.worker_zones) if args.autoscaled else None,
             ignore_node_count_changes=True if args.autoscaled else None,
             node_count=None if args.autoscaled else pool.nodes,
             opts=self._opts(
                 depends_on=rights,
-                ignore_changes=ignored,
+                ignore_changes=["initialNodeCount", "nodeCount"] if args.autoscaled else [],
                 # GKE would change the machine type node by node, in place; a new pool first keeps every worker until
                 # there is room for it.
                 replace_on_changes=["nodeConfig.machineType", "nodeConfig.spot"],
@@ -552,7 +521,7 @@ class GkeCluster(Cluster):
         args = self.args
         instance = gcp.filestore.Instance(
             f"{self.name}-shared",
-            location=site.zones[0],
+            location=site.system_zone,
             tier="BASIC_HDD",
             file_shares={"name": "shared", "capacity_gb": args.shared_gib},
             networks=[{"network": network, "modes": ["MODE_IPV4"], "connect_mode": "DIRECT_PEERING"}],
@@ -571,7 +540,9 @@ class GkeCluster(Cluster):
                 # By the driver rather than plain NFS: it hands the folder to the pods' group (fsGroup).
                 "csi": {
                     "driver": "filestore.csi.storage.gke.io",
-                    "volume_handle": instance.name.apply(lambda given: f"modeInstance/{site.zones[0]}/{given}/shared"),
+                    "volume_handle": instance.name.apply(
+                        lambda given: f"modeInstance/{site.system_zone}/{given}/shared"
+                    ),
                     "volume_attributes": {"ip": address, "volume": "shared"},
                 },
             },
@@ -582,162 +553,6 @@ class GkeCluster(Cluster):
 def least_nodes(args: GkeClusterArgs, pool: sizing.WorkerPool) -> int:
     """The fewest nodes that the autoscaler may leave: none where workers may all go, else those that `workers` need."""
     return 0 if args.scales_to_zero else pool.nodes
-
-
-def find_site(args: GkeClusterArgs, opts: pulumi.InvokeOptions) -> Site:
-    """Asks Google which zones there are and what the machine types are. Raises CloudError, with what would do."""
-    zones = cloud.ask(
-        f"the zones of region {args.region}",
-        lambda: gcp.compute.get_zones(project=args.project, region=args.region, opts=opts).names,
-        FIXES,
-    )
-    if not zones:
-        raise cloud.CloudError(
-            cloud.problem(f"region is {args.region!r}", "a region of Google Cloud", "gcloud compute regions list")
-        )
-    if args.zone and args.zone not in zones:
-        raise cloud.CloudError(
-            cloud.problem(
-                f"zone is {args.zone!r}",
-                f"a zone of region {args.region}: {', '.join(sorted(zones))}",
-                f"pulumi config set zone {sorted(zones)[0]}",
-            )
-        )
-    # Spread over zones only where stock-outs are likely and the autoscaler chooses: one zone has no traffic between
-    # zones to be billed.
-    many = args.spot and args.autoscaled and not args.zone
-    both: list[str] = []
-    workers = system = None
-    for zone in [args.zone] if args.zone else sorted(zones):
-        offered = machine_types(args, zone, (args.machine_type, args.system_machine_type), opts)
-        if args.machine_type in offered and args.system_machine_type in offered:
-            workers, system = offered[args.machine_type], offered[args.system_machine_type]
-            both.append(zone)
-            if not many:
-                break
-    if workers is None or system is None:
-        raise not_offered(args, sorted(zones), opts)
-    return Site(zones=tuple(both), worker_machine=workers, system_machine=system)
-
-
-def machine_types(
-    args: GkeClusterArgs, zone: str, names: Sequence[str], opts: pulumi.InvokeOptions
-) -> dict[str, sizing.Machine]:
-    """Those of `names` (all, if empty) that a zone offers for x86-64, by name."""
-    answer = cloud.ask(
-        f"the machine types of zone {zone}",
-        lambda: (
-            gcp.compute.get_machine_types(
-                project=args.project,
-                zone=zone,
-                filter=" OR ".join(f'(name = "{name}")' for name in dict.fromkeys(names)) or None,
-                opts=opts,
-            ).machine_types
-        ),
-        FIXES,
-    )
-    return {
-        found.name: sizing.Machine(
-            found.name, found.guest_cpus, found.memory_mb, shared_core=bool(found.is_shared_cpus)
-        )
-        for found in answer
-        # Empty for older types, which are all x86-64. The image is built for that alone.
-        if (found.architecture or "X86_64") == "X86_64"
-    }
-
-
-def not_offered(args: GkeClusterArgs, zones: Sequence[str], opts: pulumi.InvokeOptions) -> cloud.CloudError:
-    """Which setting names a machine type that is not to be had there, and what is."""
-    zone = args.zone or zones[0]
-    place = f"zone {zone} does not offer" if args.zone else f"no zone of {args.region} offers"
-    everything = machine_types(args, zone, (), opts)
-    for key, wanted in (("machineType", args.machine_type), ("systemMachineType", args.system_machine_type)):
-        if wanted not in everything:
-            family = wanted.split("-")[0]
-            near = sorted(name for name in everything if name.startswith(f"{family}-standard")) or sorted(
-                name for name in everything if name.startswith("e2-standard")
-            )
-            return cloud.CloudError(
-                cloud.problem(
-                    f"{key} is {wanted!r}, which {place} for x86-64",
-                    f"such as {', '.join(near[:6])}",
-                    f"pulumi config set {key} {near[0] if near else 'e2-standard-4'}",
-                )
-            )
-    return cloud.CloudError(
-        cloud.problem(
-            f"{args.machine_type} and {args.system_machine_type} are in different zones of {args.region}",
-            "two types that one zone offers",
-            f"pulumi config set systemMachineType {args.machine_type}",
-        )
-    )
-
-
-def size_workers(args: GkeClusterArgs, site: Site, opts: pulumi.InvokeOptions) -> sizing.WorkerPool:
-    """Nodes and worker size. Raises SizingError, naming types of the same zone that would do."""
-
-    def size(others: Sequence[sizing.Candidate] = ()) -> sizing.WorkerPool:
-        return sizing.size_pool(
-            workers=args.workers,
-            max_workers=args.max_workers,
-            candidate=sizing.Candidate(site.worker_machine, sizing.gke_capacity(site.worker_machine)),
-            daemons=DAEMONS,
-            worker_cpu=args.worker_cpu,
-            worker_memory_gib=args.worker_memory_gib,
-            others=others,
-        )
-
-    try:
-        return size()
-    except sizing.SizingError:
-        # The whole catalogue is asked for only now, to say which types would do.
-        known = machine_types(args, site.zones[0], (), opts).values()
-        return size([sizing.Candidate(machine, sizing.gke_capacity(machine)) for machine in known])
-
-
-def check_system(args: GkeClusterArgs, site: Site) -> None:
-    """Raises CloudError when the scheduler fits on no system node.
-
-    What else Kubernetes runs there can move to a second node, which the autoscaler adds; daemonsets cannot.
-    """
-    free = sizing.gke_capacity(site.system_machine).less(DAEMONS)
-    if free.count(args.scheduler) < 1:
-        raise cloud.CloudError(
-            cloud.problem(
-                f"the scheduler asks for {args.scheduler.cpu_millicores / 1000:g} cores and "
-                f"{args.scheduler.memory_mib / 1024:g} GiB (schedulerCpu, schedulerMemoryGiB)",
-                f"at most {max(0, free.cpu_millicores) / 1000:.2f} cores and {max(0, free.memory_mib) / 1024:.2f} GiB, "
-                f"which is what a {args.system_machine_type} has beside the daemonsets",
-                "pulumi config set systemMachineType e2-standard-4 (or a larger one)",
-            )
-        )
-
-
-def check_quota(args: GkeClusterArgs, pool: sizing.WorkerPool, site: Site, opts: pulumi.InvokeOptions) -> None:
-    """Raises CloudError when the nodes at their most need more CPUs than the project is allowed at all.
-
-    Other machines of the project count too, which nobody tells; and a project that hides its quotas is not refused.
-    """
-    need = pool.max_nodes * site.worker_machine.vcpus + site.system_machine.vcpus
-    for quota, where in (("CPUS-ALL-REGIONS-per-project", "all regions"), ("CPUS-per-project-region", args.region)):
-        answer = cloud.ask_or_none(
-            lambda quota=quota: gcp.cloudquota.get_s_quota_info(  # type: ignore[misc]
-                parent=f"projects/{args.project}", service="compute.googleapis.com", quota_id=quota, opts=opts
-            )
-        )
-        limits = [
-            int(info.details[0].value)
-            for info in (answer.dimensions_infos if answer else [])
-            if info.details and (where == "all regions" or where in info.applicable_locations)
-        ]
-        if limits and 0 <= min(limits) < need:
-            raise cloud.CloudError(
-                cloud.problem(
-                    f"maxWorkers is {args.max_workers}, for which {need} vCPUs are needed",
-                    f"{min(limits)} vCPUs, the project's quota {quota} in {where}",
-                    "ask for more at https://console.cloud.google.com/iam-admin/quotas, or set fewer workers",
-                )
-            )
 
 
 def kubeconfig(name: str, endpoint: str, certificate: str) -> str:

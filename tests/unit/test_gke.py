@@ -83,7 +83,7 @@ def test_a_fixed_pool_has_the_nodes_that_the_workers_need() -> None:
     workers = gke({"workers": 10}).one("nodePool:NodePool", "workers")
     assert workers.inputs["nodeCount"] == 3
     assert "autoscaling" not in workers.inputs
-    assert workers.ignore_changes == ["nodeLocations"]
+    assert workers.ignore_changes == []
 
 
 def test_an_autoscaled_pool_goes_from_the_wanted_workers_to_the_most_and_its_count_is_left_alone() -> None:

@@ -1,0 +1,203 @@
+"""What Google Cloud says of a place before anything is made there: zones, machine types, quotas.
+
+Every refusal is a `CloudError` with what would do and the command for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pulumi
+import pulumi_gcp as gcp
+
+from components import cloud, sizing
+from components.cluster import PodSize
+
+if TYPE_CHECKING:
+    from components.gke import GkeClusterArgs
+
+DAEMONS = (PodSize(600, 800),)
+"""What GKE's own daemonsets ask for on every node, together. Seen on GKE 1.29 (cryptnono/cryptnono#34): fluentbit 105m
+and 230 MiB, metadata server 100m and 100 MiB, some 30m and 180 MiB for metrics agent, disk driver and netd; the rest is
+room for Dataplane V2's agent. Generous on purpose: a worker may use CPU that it did not ask for."""
+
+PLACES = "gcloud compute zones list, then pulumi config set region (or zone)"
+ADC = "gcloud auth application-default login"
+FIXES = (
+    (r"default credentials|invalid_grant|reauth|oauth2: |unauthenticated|401", ADC),
+    (
+        r"SERVICE_DISABLED|has not been used in project|it is disabled",
+        "gcloud services enable compute.googleapis.com container.googleapis.com artifactregistry.googleapis.com "
+        "iam.googleapis.com file.googleapis.com (then wait a minute)",
+    ),
+    (r"'projects/[^'/]*' was not found", "check the project's ID (pulumi config set project ...), and your role in it"),
+    (r"invalid value for field '(region|zone)'|unknown (region|zone)|/(regions|zones)/[^' ]*' was not found", PLACES),
+    (r"project.*(not found|404)|403|permission|forbidden", "check the project's ID, and your role in it (docs/gke.md)"),
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What Google says about the place and the machines."""
+
+    system_zone: str
+    """Zone of the system pool and of the disks."""
+    worker_zones: tuple[str, ...]
+    worker_machine: sizing.Machine
+    system_machine: sizing.Machine
+
+
+def find_site(args: GkeClusterArgs, opts: pulumi.InvokeOptions) -> Site:
+    """Asks Google which zones there are and what the machine types are. Raises CloudError, with what would do."""
+    zones = sorted(
+        cloud.ask(
+            f"the zones of region {args.region}",
+            lambda: gcp.compute.get_zones(project=args.project, region=args.region, opts=opts).names,
+            FIXES,
+        )
+    )
+    if not zones:
+        raise cloud.CloudError(
+            cloud.problem(f"region is {args.region!r}", "a region of Google Cloud", "gcloud compute regions list")
+        )
+    if args.zone and args.zone not in zones:
+        raise cloud.CloudError(
+            cloud.problem(
+                f"zone is {args.zone!r}",
+                f"a zone of region {args.region}: {', '.join(zones)}",
+                f"pulumi config set zone {zones[0]}",
+            )
+        )
+    tried = [args.zone] if args.zone else zones
+    offers = {zone: machine_types(args, zone, (args.machine_type, args.system_machine_type), opts) for zone in tried}
+    system_zones = [zone for zone in tried if args.system_machine_type in offers[zone]]
+    worker_zones = [zone for zone in tried if args.machine_type in offers[zone]]
+    if not system_zones:
+        raise not_offered("systemMachineType", args.system_machine_type, args, tried, opts)
+    if not worker_zones:
+        raise not_offered("machineType", args.machine_type, args, tried, opts)
+    # The scheduler's zone depends on nothing about the workers: its disk could not follow it into another.
+    system_zone = system_zones[0]
+    # Spread over zones only where stock-outs are likely and the autoscaler chooses: traffic between zones is billed.
+    if not (args.spot and args.autoscaled):
+        worker_zones = [system_zone] if system_zone in worker_zones else worker_zones[:1]
+    return Site(
+        system_zone=system_zone,
+        worker_zones=tuple(worker_zones),
+        worker_machine=offers[worker_zones[0]][args.machine_type],
+        system_machine=offers[system_zone][args.system_machine_type],
+    )
+
+
+def machine_types(
+    args: GkeClusterArgs, zone: str, names: Sequence[str], opts: pulumi.InvokeOptions
+) -> dict[str, sizing.Machine]:
+    """Those of `names` (all, if empty) that a zone offers for x86-64, by name."""
+    answer = cloud.ask(
+        f"the machine types of zone {zone}",
+        lambda: (
+            gcp.compute.get_machine_types(
+                project=args.project,
+                zone=zone,
+                filter=" OR ".join(f'(name = "{name}")' for name in dict.fromkeys(names)) or None,
+                opts=opts,
+            ).machine_types
+        ),
+        FIXES,
+    )
+    return {
+        found.name: sizing.Machine(
+            found.name, found.guest_cpus, found.memory_mb, shared_core=bool(found.is_shared_cpus)
+        )
+        for found in answer
+        # Empty for older types, which are all x86-64. The image is built for that alone.
+        if (found.architecture or "X86_64") == "X86_64"
+    }
+
+
+def not_offered(
+    key: str, wanted: str, args: GkeClusterArgs, zones: Sequence[str], opts: pulumi.InvokeOptions
+) -> cloud.CloudError:
+    """That a machine type is not to be had in any of `zones`, and what is."""
+    place = f"zone {args.zone} does not offer" if args.zone else f"no zone of {args.region} offers"
+    everything = machine_types(args, zones[0], (), opts)
+    family = wanted.split("-")[0]
+    near = sorted(name for name in everything if name.startswith(f"{family}-")) or sorted(
+        name for name in everything if name.startswith("e2-standard")
+    )
+    return cloud.CloudError(
+        cloud.problem(
+            f"{key} is {wanted!r}, which {place} for x86-64",
+            f"such as {', '.join(near[:8])}",
+            f"pulumi config set {key} {near[0] if near else 'e2-standard-4'}",
+        )
+    )
+
+
+def size_workers(args: GkeClusterArgs, site: Site, opts: pulumi.InvokeOptions) -> sizing.WorkerPool:
+    """Nodes and worker size. Raises SizingError, naming types of the same zone that would do."""
+
+    def size(others: Sequence[sizing.Candidate] = ()) -> sizing.WorkerPool:
+        return sizing.size_pool(
+            workers=args.workers,
+            max_workers=args.max_workers,
+            candidate=sizing.Candidate(site.worker_machine, sizing.gke_capacity(site.worker_machine)),
+            daemons=DAEMONS,
+            worker_cpu=args.worker_cpu,
+            worker_memory_gib=args.worker_memory_gib,
+            others=others,
+        )
+
+    try:
+        return size()
+    except sizing.SizingError:
+        # The whole catalogue is asked for only now, to say which types would do.
+        known = machine_types(args, site.worker_zones[0], (), opts).values()
+        return size([sizing.Candidate(machine, sizing.gke_capacity(machine)) for machine in known])
+
+
+def check_system(args: GkeClusterArgs, site: Site) -> None:
+    """Raises CloudError when the scheduler fits on no system node.
+
+    What else Kubernetes runs there can move to a second node, which the autoscaler adds; daemonsets cannot.
+    """
+    free = sizing.gke_capacity(site.system_machine).less(DAEMONS)
+    if free.count(args.scheduler) < 1:
+        raise cloud.CloudError(
+            cloud.problem(
+                f"the scheduler asks for {args.scheduler.cpu_millicores / 1000:g} cores and "
+                f"{args.scheduler.memory_mib / 1024:g} GiB (schedulerCpu, schedulerMemoryGiB)",
+                f"at most {max(0, free.cpu_millicores) / 1000:.2f} cores and {max(0, free.memory_mib) / 1024:.2f} GiB, "
+                f"which is what a {args.system_machine_type} has beside the daemonsets",
+                "pulumi config set systemMachineType e2-standard-4 (or a larger one)",
+            )
+        )
+
+
+def check_quota(args: GkeClusterArgs, pool: sizing.WorkerPool, site: Site, opts: pulumi.InvokeOptions) -> None:
+    """Raises CloudError when the nodes at their most need more CPUs than the project is allowed at all.
+
+    Other machines of the project count too, which nobody tells; and a project that hides its quotas is not refused.
+    """
+    need = pool.max_nodes * site.worker_machine.vcpus + site.system_machine.vcpus
+    for quota, where in (("CPUS-ALL-REGIONS-per-project", "all regions"), ("CPUS-per-project-region", args.region)):
+        answer = cloud.ask_or_none(
+            lambda quota=quota: gcp.cloudquota.get_s_quota_info(  # type: ignore[misc]
+                parent=f"projects/{args.project}", service="compute.googleapis.com", quota_id=quota, opts=opts
+            )
+        )
+        limits = [
+            int(info.details[0].value)
+            for info in (answer.dimensions_infos if answer else [])
+            if info.details and (where == "all regions" or where in info.applicable_locations)
+        ]
+        if limits and 0 <= min(limits) < need:
+            raise cloud.CloudError(
+                cloud.problem(
+                    f"maxWorkers is {args.max_workers}, for which {need} vCPUs are needed",
+                    f"{min(limits)} vCPUs, the project's quota {quota} in {where}",
+                    "ask for more at https://console.cloud.google.com/iam-admin/quotas, or set fewer workers",
+                )
+            )

@@ -1,0 +1,167 @@
+"""What AWS answers in the tests: four zones of us-west-2, a few machine types, a price list, ample quotas."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cloud_mocks import DRAWN, Answer, Recording, run
+
+ZONES = ["us-west-2a", "us-west-2b", "us-west-2c", "us-west-2d"]
+
+MACHINE_TYPES = {
+    # name: vCPUs, memory in MiB, interfaces, addresses each, architecture, zones
+    "m6i.large": (2, 8192, 3, 10, "x86_64", ZONES),
+    "m6i.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
+    "m6i.2xlarge": (8, 32768, 4, 15, "x86_64", ZONES),
+    "r6i.2xlarge": (8, 65536, 4, 15, "x86_64", ZONES),
+    "m6g.xlarge": (4, 16384, 4, 15, "arm64", ZONES),
+    "m7i.xlarge": (4, 16384, 4, 15, "x86_64", ["us-west-2b", "us-west-2c"]),
+    "m5n.xlarge": (4, 16384, 4, 15, "x86_64", ["us-west-2d"]),
+    "m6i.16xlarge": (64, 262144, 15, 50, "x86_64", ZONES),
+}
+PRICES = {"m6i.large": 0.1, "m6i.xlarge": 0.2, "AmazonEKS": 0.1, "NAT": 0.05}
+"""Round figures that no one pays: the tests are about what is done with them."""
+SPOT_PRICE = 0.08
+
+EKS = {"cloud": "eks", "region": "us-west-2", "authorizedNetworks": "203.0.113.0/24"}
+
+
+def offerings(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Where machine types are offered."""
+    pattern = args["filters"][0]["values"][0]
+    names = [name for name in MACHINE_TYPES if fnmatch.fnmatch(name, pattern)]
+    pairs = [(name, zone) for name in names for zone in MACHINE_TYPES[name][5]]
+    if args["locationType"] == "region":
+        pairs = [(name, "us-west-2") for name in names]
+    return {
+        "id": "us-west-2",
+        "region": "us-west-2",
+        "instanceTypes": [name for name, _ in pairs],
+        "locations": [place for _, place in pairs],
+        "locationTypes": [args["locationType"] for _ in pairs],
+    }
+
+
+def instance_type(args: Mapping[str, Any]) -> dict[str, Any]:
+    """What a machine type is."""
+    name = args["instanceType"]
+    if name not in MACHINE_TYPES:
+        raise PermissionError(f"InvalidInstanceType: the following supplied instance types do not exist: [{name}]")
+    cpus, memory, interfaces, addresses, architecture, _ = MACHINE_TYPES[name]
+    return {
+        "id": name,
+        "instanceType": name,
+        "defaultVcpus": cpus,
+        "memorySize": memory,
+        "maximumNetworkInterfaces": interfaces,
+        "maximumIpv4AddressesPerInterface": addresses,
+        "supportedArchitectures": [architecture],
+    }
+
+
+def product(args: Mapping[str, Any]) -> dict[str, Any]:
+    """One product of the price list."""
+    wanted = {entry["field"]: entry["value"] for entry in args["filters"]}
+    name = wanted.get("instanceType") or ("NAT" if "productFamily" in wanted else args["serviceCode"])
+    if name not in PRICES:
+        raise PermissionError("Pricing product query not precise enough. Returned 0 elements")
+    terms = {"x": {"priceDimensions": {"y": {"unit": "Hrs", "pricePerUnit": {"USD": str(PRICES[name])}}}}}
+    return {"id": name, "serviceCode": args["serviceCode"], "result": json.dumps({"terms": {"OnDemand": terms}})}
+
+
+ANSWERS: dict[str, Answer] = {
+    "aws:index/getCallerIdentity:getCallerIdentity": lambda _args: {
+        "id": "123456789012",
+        "accountId": "123456789012",
+        "arn": "arn:aws:sts::123456789012:assumed-role/engineer/me",
+        "userId": "AROA:me",
+    },
+    "aws:index/getAvailabilityZones:getAvailabilityZones": lambda _args: {
+        "id": "us-west-2",
+        "names": ZONES,
+        "zoneIds": [f"usw2-az{index}" for index in range(1, 5)],
+        "groupNames": ["us-west-2"],
+        "region": "us-west-2",
+    },
+    "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings": offerings,
+    "aws:ec2/getInstanceType:getInstanceType": instance_type,
+    "aws:ec2/getSpotPrice:getSpotPrice": lambda args: {
+        "id": "spot",
+        "instanceType": args["instanceType"],
+        "availabilityZone": args["availabilityZone"],
+        "region": "us-west-2",
+        "spotPrice": str(SPOT_PRICE),
+        "spotPriceTimestamp": "",
+    },
+    "aws:servicequotas/getServiceQuota:getServiceQuota": lambda args: {
+        "id": "quota",
+        "quotaCode": args["quotaCode"],
+        "quotaName": "Running On-Demand Standard instances",
+        "value": 640.0,
+    },
+    "aws:pricing/getProduct:getProduct": product,
+    "aws:eks/getAddonVersion:getAddonVersion": lambda args: {
+        "id": args["addonName"],
+        "addonName": args["addonName"],
+        "kubernetesVersion": args["kubernetesVersion"],
+        "version": f"v1.2.3-for-{args['kubernetesVersion']}",
+    },
+    "aws:ecr/getAuthorizationToken:getAuthorizationToken": lambda _args: {
+        "id": "token",
+        "userName": "AWS",
+        "password": "short-lived-token",
+        "authorizationToken": "QVdT",
+        "expiresAt": "",
+        "proxyEndpoint": "",
+    },
+    "aws:ec2/getSubnet:getSubnet": lambda args: {
+        "id": args["id"],
+        "vpcId": "vpc-campus",
+        "availabilityZone": {"subnet-1": "us-west-2a", "subnet-2": "us-west-2b", "subnet-3": "us-west-2a"}[args["id"]],
+    },
+}
+
+
+def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What AWS computes of a resource."""
+    state: dict[str, Any] = {"name": inputs.get("name", f"{name}-{DRAWN}")}
+    kind = type_.split(":")[-1]
+    state["arn"] = f"arn:aws:{type_.split(':')[1].split('/')[0]}:us-west-2:123456789012:{kind}/{state['name']}"
+    if type_ == "aws:eks/cluster:Cluster":
+        state |= {
+            "endpoint": "https://ABC.us-west-2.eks.amazonaws.com",
+            "certificateAuthority": {"data": "Q0E="},
+            "version": inputs.get("version", "1.35"),
+            "vpcConfig": {**inputs["vpcConfig"], "clusterSecurityGroupId": "sg-cluster"},
+        }
+    if type_ == "aws:eks/nodeGroup:NodeGroup":
+        state["resources"] = [{"autoscalingGroups": [{"name": f"eks-{name}"}], "remoteAccessSecurityGroupId": ""}]
+    if type_ == "aws:ec2/launchTemplate:LaunchTemplate":
+        state["latestVersion"] = 1
+    if type_ == "aws:ecr/repository:Repository":
+        state |= {
+            "repositoryUrl": f"123456789012.dkr.ecr.us-west-2.amazonaws.com/{state['name']}",
+            "registryId": "123456789012",
+        }
+    if type_ == "docker-build:index:Image":
+        state |= {"ref": "123456789012.dkr.ecr.us-west-2.amazonaws.com/i@sha256:" + "a" * 64, "digest": "a"}
+    if type_ == "kubernetes:core/v1:Service":
+        state["status"] = {"loadBalancer": {"ingress": [{"hostname": "lb.us-west-2.elb.amazonaws.com"}]}}
+    return state
+
+
+def eks(config: Mapping[str, Any] | None = None, answers: Mapping[str, Answer] | None = None, **more: Any) -> Recording:
+    """Runs the program on EKS with settings beside the least that it needs. Equal runs are run once."""
+    wanted = {**EKS, **(config or {})}
+    if answers:
+        return run(wanted, {**ANSWERS, **answers}, computed, **more)
+    return _eks(json.dumps(wanted, sort_keys=True), json.dumps(more, sort_keys=True))
+
+
+@functools.cache
+def _eks(config: str, more: str) -> Recording:
+    return run(json.loads(config), ANSWERS, computed, **json.loads(more))
