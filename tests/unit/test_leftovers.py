@@ -23,7 +23,6 @@ from components.leftovers import (
     wait_until_nothing_is_left,
 )
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
