@@ -9,7 +9,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ FINAL_WORDS = ("not found", "manifest unknown", "denied", "unauthorized", "no su
 """What a registry says when trying again will not help."""
 
 FINAL_SECONDS = 4.0
+
+INHERITED_SECONDS = 25.0
+"""What an earlier, failed try left behind is given this long to be replaced."""
 
 CRASHES = 2
 """Restarts after which a container counts as one that will not start."""
@@ -66,6 +69,8 @@ class Trouble:
     reason: str
     what: str
     message: str
+    inherited: bool = False
+    """Whether the pod is older than the rollout, and may be one that the rollout is about to replace."""
 
     def __str__(self) -> str:
         return f"{self.what}: {self.reason}: {self.message}"
@@ -79,6 +84,8 @@ class Trouble:
     def grace(self) -> float:
         """Seconds that it must last before it counts as final."""
         seconds = GRACE_SECONDS.get(self.reason, 20.0)
+        if self.inherited:
+            return INHERITED_SECONDS
         if self.family == "image" and any(word in self.message.lower() for word in FINAL_WORDS):
             return min(seconds, FINAL_SECONDS)
         return seconds
@@ -120,7 +127,11 @@ class Rollout:
         pods = [item for item in items if item["kind"] == "Pod" and self._is_ours(item)]
         names = {pod["metadata"]["name"] for pod in pods}
         events = [item for item in items if item["kind"] == "Event" and self._concerns(item, names)]
-        current = [trouble for pod in pods for trouble in pod_troubles(pod, events)]
+        current = [
+            replace(trouble, inherited=pod["metadata"].get("creationTimestamp", "~") < self._started_at)
+            for pod in pods
+            for trouble in pod_troubles(pod, events)
+        ]
         current += creation_troubles(events)
         self.progress = in_words(pods, events)
         return self._lasting(current)
