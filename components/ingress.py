@@ -114,7 +114,7 @@ def traefik_values(args: PublicIngressArgs) -> dict[str, Any]:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "certificatesResolvers": {RESOLVER: {"acme": {"storage": "/data/acme.json", "tlsChallenge": {}}}},
+        "certificatesResolvers": {RESOLVER: {"acme": {"storage": "/data/acme.json", "tlsChallenge": True}}},
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
         "nodeSelector": dict(args.node_selector),
     }

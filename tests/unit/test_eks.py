@@ -202,6 +202,9 @@ def test_a_load_balancer_is_there_only_when_a_host_is_asked_for_and_finds_its_su
     assert all(subnet.inputs["tags"]["kubernetes.io/role/elb"] == "1" for subnet in public)
     assert done.outputs["hostAddress"][0] == "lb.us-west-2.elb.amazonaws.com"
     assert release_of(done)["ingress"]["className"] == "future-kubernetes"
+    # An empty map would vanish in Traefik's chart, and with it the only way to a certificate.
+    resolver = done.one("v3:Release", "traefik").inputs["values"]["certificatesResolvers"]["letsencrypt"]
+    assert resolver["acme"]["tlsChallenge"] is True
 
 
 def test_the_registry_scans_forgets_and_goes_with_its_images() -> None:
