@@ -93,6 +93,16 @@ def test_an_image_that_is_not_there_is_told_at_once_though_its_state_goes_to_and
     pytest.fail("never told")
 
 
+def test_what_an_earlier_try_left_behind_is_given_time_to_be_replaced(watched: tuple[Rollout, Clock]) -> None:
+    rollout, clock = watched
+    left = waiting("ErrImagePull", "not found")
+    left["metadata"]["creationTimestamp"] = "2001-01-01T00:00:00Z"
+    show(rollout, left)
+    told = seconds_until_told(rollout, clock)
+    assert told is not None
+    assert 20 < told < 30
+
+
 def test_a_registry_that_hiccups_is_given_time(watched: tuple[Rollout, Clock]) -> None:
     rollout, clock = watched
     show(rollout, waiting("ErrImagePull", "i/o timeout"))
