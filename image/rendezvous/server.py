@@ -10,8 +10,11 @@ Sessions speak lines of words on the loopback interface, so that base R can:
     count PID            -> ok FREE MINE OTHERS
     fate ID              -> ok TEXT         how the worker of attachment ID ended, empty while unknown
     workers              -> one line of JSON
+    scale N              -> ok N | error KIND TEXT   sets how many workers there are to be
+    status               -> ok WANTED CONNECTED STARTING WAITING <tab> TEXT <tab> PROBLEM | error KIND TEXT
 
-Environment, for tests: FUTURE_KUBERNETES_{PORT,HTTP_PORT,SESSION_PORT,TOKEN_FILE,RUN}.
+Environment: FUTURE_KUBERNETES_{RELEASE,NAMESPACE}, and Kubernetes' own.
+For tests: FUTURE_KUBERNETES_{PORT,HTTP_PORT,SESSION_PORT,TOKEN_FILE,RUN,CONFIG,ACCOUNT,IDLE_CHECK_SECONDS}.
 """
 
 from __future__ import annotations
@@ -26,12 +29,12 @@ import socket
 import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from . import tls, wire
+from . import idle, kube, tls, wire
 
 _HANDSHAKE_SECONDS = 10.0
 _GREETING_SECONDS = 10.0
@@ -39,6 +42,7 @@ _ATTACH_SECONDS = 3.0
 _PROGRESS_SECONDS = 2.0
 _BUFFER_BYTES = 1024 * 1024
 _RETURN_SECONDS = 15.0
+_RETIRE_SECONDS = 90.0
 _FATES_KEPT = 10_000
 
 
@@ -194,6 +198,8 @@ class Session(Link):
             "count": self._count,
             "fate": self._fate,
             "workers": self._workers,
+            "scale": self._scale,
+            "status": self._status,
         }
         try:
             answer[words[0]](*words[1:])
@@ -216,6 +222,18 @@ class Session(Link):
 
     def _fate(self, attachment: str) -> None:
         self.say(b"ok " + self.hub.fates.get(attachment, "").encode() + b"\n")
+
+    def _scale(self, workers: str) -> None:
+        self.hub.later(self._answer(self.hub.scale(int(workers))))
+
+    def _status(self) -> None:
+        self.hub.later(self._answer(self.hub.status()))
+
+    async def _answer(self, work: Awaitable[str]) -> None:
+        try:
+            self.say(f"ok {await work}\n".encode())
+        except kube.KubeError as error:
+            self.say(f"error {error.kind} {' '.join(str(error).split())}\n".encode())
 
     def _workers(self) -> None:
         self.say(json.dumps(self.hub.table(), separators=(",", ":")).encode() + b"\n")
@@ -243,6 +261,7 @@ class Rendezvous:
     """Who waits, who is in use, and who wants one. All of it runs in one thread's event loop."""
 
     loop: asyncio.AbstractEventLoop
+    environ: Mapping[str, str] = field(default_factory=dict)
     idle: OrderedDict[Worker, None] = field(default_factory=OrderedDict)
     busy: dict[str, Worker] = field(default_factory=dict)
     queue: deque[Session] = field(default_factory=deque)
@@ -252,6 +271,10 @@ class Rendezvous:
     lost_total: int = 0
 
     def __post_init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._shrinking: asyncio.Task[None] | None = None
+        self.config = Path(self.environ.get("FUTURE_KUBERNETES_CONFIG", "/etc/future-kubernetes/config"))
+        self.last_active = time.time()
         self._number = itertools.count(1)
         self._epoch = f"{int(time.time()):x}"  # an id of before a restart means nothing after it
 
@@ -322,6 +345,7 @@ class Rendezvous:
 
     def wanted(self, session: Session) -> None:
         """A session wants a worker."""
+        self.last_active = time.time()
         self.queue.append(session)
         self.serve()
         if session in self.queue:
@@ -356,6 +380,8 @@ class Rendezvous:
 
     def session_lost(self, session: Session) -> None:
         """The session has closed its connection, or died."""
+        if session.peer is not None:
+            self.last_active = time.time()
         session.left = True
         with contextlib.suppress(ValueError):
             self.queue.remove(session)
@@ -381,6 +407,93 @@ class Rendezvous:
             }
             for worker in [*self.idle, *self.busy.values()]
         ]
+
+    # What the cluster is asked for.
+
+    def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run it beside everything else."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def setting(self, name: str) -> float:
+        """A number of the release's settings, read anew for they change without a restart; 0 when there is none."""
+        try:
+            return float((self.config / name).read_text())
+        except (OSError, ValueError):
+            return 0.0
+
+    async def scale(self, workers: int) -> str:
+        """Set how many workers there are to be.
+
+        Fewer: idle ones are made unready first and the number is lowered when Kubernetes has seen it, because it
+        then takes those before any that is in use. Workers in use are never asked to leave.
+        """
+        self.last_active = time.time()
+        most = int(self.setting("maxWorkers"))
+        if workers < 0 or (most and workers > most):
+            raise kube.KubeError("above-maximum", f"{workers} workers were asked for; this release allows 0 to {most}")
+        cluster = kube.Cluster(self.environ)
+        if self._shrinking is not None:
+            self._shrinking.cancel()
+            self._shrinking = None
+        wanted = await asyncio.to_thread(cluster.wanted)
+        workers = max(workers, len(self.busy))
+        if workers >= wanted:
+            if workers > wanted:
+                await asyncio.to_thread(cluster.scale, workers)
+                log(f"asked for {workers} workers instead of {wanted}")
+        else:
+            self._shrinking = self.later(self._shrink(cluster, workers))
+        return str(workers)
+
+    async def _shrink(self, cluster: kube.Cluster, workers: int) -> None:
+        try:
+            deadline = self.loop.time() + _RETIRE_SECONDS
+            while self.loop.time() < deadline:
+                ready = {p["metadata"]["name"] for p in await asyncio.to_thread(cluster.pods) if kube.ready(p)}
+                leaving = ready - {worker.pod for worker in [*self.idle, *self.busy.values()]}
+                surplus = len(ready) - workers
+                if surplus <= 0:
+                    break
+                retiring = list(self.idle)[: max(0, surplus - len(leaving))]
+                if not retiring and not leaving:
+                    break  # the rest is in use
+                for worker in retiring:
+                    log(f"{worker.pod} is let go: {workers} workers are enough")
+                    worker.say(wire.encode(op="retire", seconds=_RETIRE_SECONDS))
+                    worker.finish()
+                    self.idle.pop(worker, None)
+                await asyncio.sleep(2.0)
+            workers = max(workers, len(self.busy))
+            await asyncio.to_thread(cluster.scale, workers)
+            log(f"lowered the number of workers to {workers}")
+        except kube.KubeError as error:
+            log(f"could not lower the number of workers: {error}")
+
+    async def status(self) -> str:
+        """How the workers stand, for a person who waits for them."""
+        found = await asyncio.to_thread(kube.Cluster(self.environ).status)
+        connected = len(self.idle) + len(self.busy)
+        return f"{found.wanted} {connected} {found.starting} {found.waiting}\t{found.text}\t{found.problem}"
+
+    async def watch_idleness(self) -> None:
+        """Scale to nothing once no session has used a worker for ``idleMinutes``."""
+        while True:
+            await asyncio.sleep(float(self.environ.get("FUTURE_KUBERNETES_IDLE_CHECK_SECONDS", idle.CHECK_SECONDS)))
+            if self.busy or self.queue:
+                self.last_active = time.time()
+            minutes = self.setting("idleMinutes")
+            if not idle.due(time.time(), self.last_active, minutes):
+                continue
+            try:
+                if await asyncio.to_thread(kube.Cluster(self.environ).wanted):
+                    log(f"no session has used a worker for {minutes:g} minutes: scaling to 0 (idleMinutes)")
+                    await self.scale(0)
+            except kube.KubeError as error:
+                log(f"could not scale to 0: {error}")
+            self.last_active = time.time()  # ask again in as many minutes, not in a few seconds
 
     # What time does.
 
@@ -456,7 +569,7 @@ async def run(environ: dict[str, str]) -> None:
     token = tls.read_token(Path(environ.get("FUTURE_KUBERNETES_TOKEN_FILE", "/etc/future-kubernetes/secret/token")))
     run_folder = Path(environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes"))
     loop = asyncio.get_running_loop()
-    hub = Rendezvous(loop)
+    hub = Rendezvous(loop, environ)
     workers = await loop.create_server(
         lambda: Worker(hub),
         sock=listen(int(environ.get("FUTURE_KUBERNETES_PORT", wire.PORT))),
@@ -485,9 +598,9 @@ async def run(environ: dict[str, str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    watch = loop.create_task(hub.watch())
+    hub.later(hub.watch())
+    hub.later(hub.watch_idleness())
     await stop.wait()
-    watch.cancel()
 
 
 def main() -> None:

@@ -315,8 +315,14 @@ class Agent:
             if not piece or len(line) > wire.MAX_LINE:
                 return False
             if line.endswith(b"\n"):
+                message = wire.decode(line)
+                if message["op"] == "retire":
+                    # Unready, so that Kubernetes takes this pod before one in use; back to work if it does not.
+                    self._set_state("retiring")
+                    readable(r.socket, float(message["seconds"]))
+                    return False
                 with self._lock:
-                    self._attached = str(wire.decode(line)["id"])
+                    self._attached = str(message["id"])
                     self._set_state("busy")
                 sock.sendall(wire.encode(op="attached"))
                 return True

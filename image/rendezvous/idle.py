@@ -1,0 +1,17 @@
+"""When workers that nobody uses are to go. Pure: the rendezvous asks, logs and acts."""
+
+from __future__ import annotations
+
+CHECK_SECONDS = 10.0
+"""How often the rendezvous asks."""
+
+
+def due(now: float, last_active: float, idle_minutes: float) -> bool:
+    """Whether to scale to nothing.
+
+    Args:
+        now: seconds of the epoch.
+        last_active: when a session last used, let go or asked for a worker, or for another number of them.
+        idle_minutes: after how many minutes without any of that; 0 is never.
+    """
+    return idle_minutes > 0 and now - last_active >= idle_minutes * 60

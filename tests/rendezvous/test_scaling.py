@@ -1,0 +1,251 @@
+"""Workers are asked for, waited for and let go through the Kubernetes API; the API alone is a stand-in."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from image.rendezvous import idle, kube
+
+from .conftest import Bed, wait_for
+
+SCALE = "/apis/apps/v1/namespaces/team/deployments/r-worker/scale"
+
+
+def pod(name: str, *, ready: bool = True, waiting: str = "", unscheduled: str = "") -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    if unscheduled:
+        conditions.append({"type": "PodScheduled", "status": "False", "message": unscheduled})
+    containers = [{"state": {"waiting": {"reason": waiting, "message": "said"}}}] if waiting else []
+    return {
+        "metadata": {"name": f"r-worker-{name}"},
+        "status": {"conditions": conditions, "containerStatuses": containers},
+    }
+
+
+class Api(ThreadingHTTPServer):
+    """Serves one Deployment's scale, pods and events over TLS, and records what it is asked."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.replicas = 2
+        self.pods: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+        self.status = 200
+        self.asked: list[str] = []
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Api
+    known: ClassVar = {"pods", "events"}
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, body: object) -> None:
+        assert self.headers["Authorization"] == "Bearer account-token"
+        data = json.dumps({"message": "no"} if self.server.status != 200 else body).encode()
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        name = self.path.split("?")[0].rsplit("/", 1)[1]
+        if self.path == SCALE:
+            self._answer({"spec": {"replicas": self.server.replicas} if self.server.replicas else {}})
+        else:
+            self._answer({"items": getattr(self.server, name)})
+
+    def do_PATCH(self) -> None:
+        assert self.path == SCALE
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.status == 200:
+            self.server.replicas = body["spec"]["replicas"]
+            self.server.asked.append(str(self.server.replicas))
+        self._answer({})
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    account = tmp_path / "account"
+    account.mkdir()
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "2",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", account / "key", "-out", account / "ca.crt"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (account / "token").write_text("account-token")
+    server = Api(account / "ca.crt", account / "key")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def environ(api: Api, folder: Path) -> dict[str, str]:
+    config = folder / "config"
+    config.mkdir(exist_ok=True)
+    (config / "maxWorkers").write_text("10\n")
+    return {
+        "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+        "KUBERNETES_SERVICE_PORT": str(api.server_address[1]),
+        "FUTURE_KUBERNETES_RELEASE": "r",
+        "FUTURE_KUBERNETES_NAMESPACE": "team",
+        "FUTURE_KUBERNETES_ACCOUNT": str(folder / "account"),
+        "FUTURE_KUBERNETES_CONFIG": str(config),
+    }
+
+
+@pytest.fixture
+def scaled(bed: Bed, api: Api, tmp_path: Path) -> Bed:
+    """A rendezvous that has an API to speak to."""
+    bed.rendezvous.end()
+    bed.rendezvous.wait()
+    bed.start_rendezvous((), **environ(api, tmp_path), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
+    return bed
+
+
+def test_more_workers_are_asked_for_at_once(scaled: Bed, api: Api) -> None:
+    assert scaled.ask("scale 7") == "ok 7"
+    assert api.asked == ["7"]
+    assert scaled.ask("scale 7") == "ok 7"
+    assert api.asked == ["7"], "what is so already is not asked for again"
+
+
+@pytest.mark.parametrize("number", ["11", "-1", "1000000"])
+def test_more_than_the_maximum_is_refused_and_named(scaled: Bed, api: Api, number: str) -> None:
+    assert scaled.ask(f"scale {number}") == (
+        f"error above-maximum {number} workers were asked for; this release allows 0 to 10"
+    )
+    assert api.asked == []
+
+
+def test_fewer_workers_lets_idle_ones_go_first_and_none_in_use(scaled: Bed, api: Api) -> None:
+    api.replicas = 3
+    for name in ("a", "b", "c"):
+        scaled.worker(f"r-worker-{name}")
+    api.pods = [pod(name) for name in ("a", "b", "c")]
+    with scaled.attach() as session:
+        assert scaled.ask("scale 1") == "ok 1"
+        wait_for(lambda: len(scaled.table()) == 1)
+        assert api.asked == [], "Kubernetes could still take the one in use"
+        api.pods = [pod(name, ready=f"r-worker-{name}" == session.pod) for name in ("a", "b", "c")]
+        wait_for(lambda: api.asked == ["1"])
+        assert int(session.call("pid")) > 0
+    for name in {"a", "b", "c"} - {session.pod.removeprefix("r-worker-")}:
+        assert (scaled.folder / f"r-worker-{name}" / "worker.state").read_text() == "retiring\n"
+
+
+def test_fewer_than_are_in_use_keeps_those_in_use(scaled: Bed, api: Api) -> None:
+    scaled.worker("r-worker-a")
+    api.pods = [pod("a")]
+    with scaled.attach():
+        assert scaled.ask("scale 0") == "ok 1"
+        wait_for(lambda: api.asked == ["1"])
+
+
+def test_a_role_that_is_missing_is_named(scaled: Bed, api: Api) -> None:
+    api.status = 403
+    answer = scaled.ask("scale 3")
+    assert answer.startswith("error permission ")
+    assert "Its Role is r-scheduler: deploy the release again" in answer
+
+
+def test_an_api_that_cannot_be_reached_is_told_at_once(scaled: Bed, api: Api) -> None:
+    api.shutdown()
+    api.server_close()
+    assert scaled.ask("status").startswith("error unreachable ")
+
+
+def test_outside_a_cluster_scaling_says_so(bed: Bed) -> None:
+    assert bed.ask("scale 3").startswith("error outside ")
+
+
+def test_an_api_whose_certificate_is_not_the_clusters_is_refused(scaled: Bed, tmp_path: Path) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=evil", "-days", "2",
+         "-keyout", "/dev/null", "-out", tmp_path / "account" / "ca.crt"], check=True, capture_output=True,
+    )  # fmt: skip
+    assert "CERTIFICATE_VERIFY_FAILED" in scaled.ask("status")
+
+
+def test_the_status_counts_and_explains(scaled: Bed, api: Api) -> None:
+    api.replicas = 5
+    api.pods = [pod("a"), pod("b", ready=False), pod("c", ready=False, unscheduled="0/3 nodes are available")]
+    api.events = [{"reason": "TriggeredScaleUp", "involvedObject": {"name": "r-worker-c"}, "message": "2->3"}]
+    scaled.worker("r-worker-a")
+    assert scaled.ask("status") == (
+        "ok 5 1 1 3\t1 starting, 1 waiting for a node (autoscaler adding nodes), 2 to be created\t"
+    )
+
+
+def test_an_image_that_cannot_be_pulled_is_a_problem_with_its_fix() -> None:
+    status = kube.summarise(1, [pod("a", ready=False, waiting="ImagePullBackOff")], [])
+    assert status.problem.startswith("r-worker-a: ImagePullBackOff: said (check the image's name")
+
+
+def test_a_quota_that_forbids_pods_is_a_problem() -> None:
+    events = [
+        {"reason": "FailedCreate", "involvedObject": {"name": "r-worker-1"}, "message": "exceeded quota: team"},
+    ]
+    assert kube.summarise(3, [pod("a")], events).problem == "2 pods cannot be created: exceeded quota: team"
+    assert kube.summarise(1, [pod("a")], events).problem == "", "what was refused before is no problem now"
+
+
+def test_a_node_that_fits_none_is_a_problem_unless_one_is_on_its_way() -> None:
+    pods = [pod("a", ready=False, unscheduled="0/1 nodes are available: 1 Insufficient cpu.")]
+    assert kube.summarise(1, pods, []).problem == (
+        "no node fits 1 workers: 0/1 nodes are available: 1 Insufficient cpu."
+    )
+    adding = [{"reason": "TriggeredScaleUp", "involvedObject": {"name": "r-worker-a"}}]
+    assert kube.summarise(1, pods, adding).problem == ""
+
+
+@given(st.lists(st.sampled_from(["ready", "starting", "unscheduled", "leaving"])), st.integers(0, 30))
+def test_every_wanted_worker_is_counted_once(kinds: list[str], wanted: int) -> None:
+    pods = [
+        pod(str(i), ready=kind == "ready", unscheduled="no node" if kind == "unscheduled" else "")
+        for i, kind in enumerate(kinds)
+    ]
+    for kind, item in zip(kinds, pods, strict=True):
+        if kind == "leaving":
+            item["metadata"]["deletionTimestamp"] = "now"
+    status = kube.summarise(wanted, pods, [])
+    present = len([kind for kind in kinds if kind != "leaving"])
+    assert status.running + status.starting + status.waiting == max(wanted, present)
+
+
+def test_workers_nobody_uses_are_let_go_after_the_idle_minutes(scaled: Bed, api: Api, tmp_path: Path) -> None:
+    scaled.worker("r-worker-a")
+    api.pods = [pod("a")]
+    (tmp_path / "config" / "idleMinutes").write_text("0.02")
+    with scaled.attach() as session:
+        with pytest.raises(AssertionError):
+            wait_for(lambda: "scaling to 0" in scaled.rendezvous.log(), 3)
+        assert int(session.call("pid")) > 0, "a session that holds a worker keeps it"
+    wait_for(lambda: "no session has used a worker for 0.02 minutes: scaling to 0" in scaled.rendezvous.log())
+    api.pods = [pod("a", ready=False)]
+    wait_for(lambda: api.replicas == 0)
+
+
+@given(st.floats(0, 1e9), st.floats(0, 1e9), st.floats(0, 1e5))
+def test_idle_workers_go_after_their_minutes_and_never_when_those_are_0(
+    now: float, last: float, minutes: float
+) -> None:
+    assert idle.due(now, last, minutes) == (minutes > 0 and now - last >= minutes * 60)
+    assert not idle.due(now, last, 0)
+    assert not idle.due(last, last, max(minutes, 0.001))
