@@ -416,12 +416,14 @@ def test_ctrl_c_while_helm_waits_leaves_a_state_from_which_the_next_run_goes_on(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 30
     while not (machine.home / "hanging").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    # As a terminal does: to every process of the group.
+    os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 130, said
     assert "goes on from here" in said

@@ -192,6 +192,17 @@ def test_on_one_shared_node_all_workers_fit_beside_the_scheduler(
     assert (worker.memory_limit_mib or 0) >= worker.memory_mib
 
 
+def test_on_a_shared_node_too_another_number_of_workers_is_no_other_worker() -> None:
+    free, scheduler = Capacity(4000, 16000), PodSize(200, 500)
+    sizes = {size_shared(max_workers=number, free=free, scheduler=scheduler) for number in (1, 4, 40)}
+    assert len(sizes) == 1
+
+
 def test_a_machine_too_small_says_how_many_workers_it_has_room_for() -> None:
-    with pytest.raises(SizingError, match=r"room for 16 .*\n.*maxWorkers 16"):
+    with pytest.raises(SizingError, match=r"room for 8 .*\n.*maxWorkers 8"):
         size_shared(max_workers=40, free=Capacity(4000, 2048), scheduler=PodSize(100, 1024))
+
+
+def test_on_one_machine_another_number_of_workers_leaves_each_workers_size_as_it_is() -> None:
+    sizes = {size_shared(max_workers=n, free=Capacity(2000, 24000), scheduler=PodSize(100, 1024)) for n in (1, 4, 40)}
+    assert len(sizes) == 1
