@@ -1,0 +1,187 @@
+"""The rules that previews are held to, each a plain function of a resource's type and inputs.
+
+They repeat what `components/` promises, on purpose: a change there, or a resource that somebody adds beside it, is
+caught by a reader that shares no code with it. A rule that meets a value which a preview does not know yet is skipped
+by Pulumi, which says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+WORLD = ("0.0.0.0/0", "::/0")
+MOST_NODES = 200
+"""More in one pool than anybody means who does not say so; raise it here when you do."""
+
+Check = Callable[[str, Mapping[str, Any]], Iterator[str]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. mandatory: whether breaking it stops the update. check: yields what is wrong with a resource."""
+
+    name: str
+    description: str
+    check: Check
+    mandatory: bool = True
+
+
+def each(value: Any) -> list[Any]:
+    """A list of `value`, which may be one thing, several, or missing."""
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
+def no_public_nodes(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
+    """Nodes have private addresses alone."""
+    if type_ == "gcp:container/cluster:Cluster" and not (props.get("privateClusterConfig") or {}).get(
+        "enablePrivateNodes"
+    ):
+        yield "the cluster's nodes have public addresses (privateClusterConfig.enablePrivateNodes)"
+    if (
+        type_ == "gcp:container/nodePool:NodePool"
+        and (props.get("networkConfig") or {}).get("enablePrivateNodes") is False
+    ):
+        yield "the pool's nodes have public addresses (networkConfig.enablePrivateNodes)"
+    if type_ == "aws:ec2/subnet:Subnet" and props.get("mapPublicIpOnLaunch"):
+        yield "machines in this subnet get public addresses (mapPublicIpOnLaunch)"
+    if type_ == "aws:ec2/launchTemplate:LaunchTemplate":
+        for interface in each(props.get("networkInterfaces")):
+            if str(interface.get("associatePublicIpAddress", "false")).lower() == "true":
+                yield "nodes get public addresses (networkInterfaces.associatePublicIpAddress)"
+
+
+def no_open_firewall(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
+    """No firewall rule of the stack lets the whole internet in."""
+    if (
+        type_ == "gcp:compute/firewall:Firewall"
+        and props.get("direction", "INGRESS") == "INGRESS"
+        and props.get("allows")
+    ) and set(each(props.get("sourceRanges"))) & set(WORLD):
+        yield "the firewall lets every address in (sourceRanges)"
+    if type_ == "aws:ec2/securityGroup:SecurityGroup":
+        for rule in each(props.get("ingress")):
+            if set(each(rule.get("cidrBlocks")) + each(rule.get("ipv6CidrBlocks"))) & set(WORLD):
+                yield "the security group lets every address in (ingress)"
+    sources = {props.get("cidrIpv4"), props.get("cidrIpv6")} & set(WORLD)
+    if type_ == "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule" and sources:
+        yield "the rule lets every address in (cidrIpv4, cidrIpv6)"
+
+
+def closed_control_plane(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
+    """Somebody has decided who may reach the Kubernetes API."""
+    fix = "pulumi config set authorizedNetworks 203.0.113.0/24"
+    if type_ == "gcp:container/cluster:Cluster":
+        blocks = each((props.get("masterAuthorizedNetworksConfig") or {}).get("cidrBlocks"))
+        if not blocks or any(block.get("cidrBlock") in WORLD for block in blocks):
+            yield f"the Kubernetes API answers the whole internet; {fix}"
+    if type_ == "aws:eks/cluster:Cluster":
+        config = props.get("vpcConfig") or {}
+        cidrs = each(config.get("publicAccessCidrs"))
+        if config.get("endpointPublicAccess", True) and (not cidrs or set(cidrs) & set(WORLD)):
+            yield f"the Kubernetes API answers the whole internet; {fix}"
+
+
+def guarded_metadata(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
+    """Pods cannot take the credentials of their node."""
+    if type_ == "aws:ec2/launchTemplate:LaunchTemplate":
+        options = props.get("metadataOptions") or {}
+        if options.get("httpTokens") != "required" or int(options.get("httpPutResponseHopLimit", 2)) > 1:
+            yield "pods can reach the node's credentials (metadataOptions: httpTokens required, hop limit 1)"
+    if type_ == "gcp:container/nodePool:NodePool":
+        config = props.get("nodeConfig") or {}
+        if (config.get("workloadMetadataConfig") or {}).get("mode") != "GKE_METADATA":
+            yield "pods can reach the node's credentials (workloadMetadataConfig.mode: GKE_METADATA)"
+
+
+def encrypted_disks(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
+    """What is kept on AWS is encrypted; on Google Cloud it always is."""
+    if type_ == "aws:ec2/launchTemplate:LaunchTemplate":
+        for mapping in each(props.get("blockDeviceMappings")):
+            if str((mapping.get("ebs") or {}).get("encrypted", "false")).lower() != "true":
+                yield "a node's disk is not encrypted (blockDeviceMappings.ebs.encrypted)"
+    if type_ == "aws:efs/fileSystem:FileSystem" and not props.get("encrypted"):
+        yield "the file system is not encrypted (encrypted)"
+    on_aws = type_ == "kubernetes:storage.k8s.io/v1:StorageClass" and props.get("provisioner") == "ebs.csi.aws.com"
+    if on_aws and str((props.get("parameters") or {}).get("encrypted", "false")).lower() != "true":
+        yield "volumes are not encrypted (parameters.encrypted)"
+
+
+BROAD_ROLES = ("roles/owner", "roles/editor")
+BROAD_POLICIES = ("AdministratorAccess", "PowerUserAccess", "IAMFullAccess")
+
+
+def least_privilege(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
+    """Nothing in the cluster may do what an administrator may."""
+    role = str(props.get("role", ""))
+    if type_.startswith("gcp:") and "iam" in type_.lower() and (role in BROAD_ROLES or role.lower().endswith("admin")):
+        yield f"{role} is more than any part of the cluster needs"
+    if type_ == "aws:iam/rolePolicyAttachment:RolePolicyAttachment":
+        arn = str(props.get("policyArn", ""))
+        if arn.rsplit("/", 1)[-1] in BROAD_POLICIES or arn.endswith("FullAccess"):
+            yield f"{arn} is more than any part of the cluster needs"
+
+
+def bounded_pools(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
+    """A slip in maxWorkers is seen before it is billed."""
+    most = 0
+    if type_ == "gcp:container/nodePool:NodePool":
+        scaling = props.get("autoscaling") or {}
+        most = max(int(scaling.get("totalMaxNodeCount") or 0), int(props.get("nodeCount") or 0))
+    if type_ == "aws:eks/nodeGroup:NodeGroup":
+        most = int((props.get("scalingConfig") or {}).get("maxSize") or 0)
+    if most > MOST_NODES:
+        yield f"the pool may grow to {most} nodes; if that is meant, raise MOST_NODES ({MOST_NODES}) in policy/rules.py"
+
+
+def pinned_image(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
+    """Pods run an image by its digest."""
+    values = props.get("values")
+    image = values.get("image") if isinstance(values, Mapping) else None
+    own_chart = type_ == "kubernetes:helm.sh/v3:Release" and "worker" in (values or {})
+    if own_chart and isinstance(image, str) and image and "@sha256:" not in image:
+        yield f"the image {image} is not pinned to a digest"
+
+
+def labelled_for_cost(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
+    """What is billed says whose it is."""
+    places = {
+        "gcp:container/cluster:Cluster": ("resourceLabels",),
+        "gcp:filestore/instance:Instance": ("labels",),
+        "gcp:artifactregistry/repository:Repository": ("labels",),
+        "gcp:container/nodePool:NodePool": ("nodeConfig", "resourceLabels"),
+    }
+    if type_ in places:
+        found: Any = props
+        for key in places[type_]:
+            found = (found or {}).get(key)
+        if not {"app", "stack"} <= set(found or {}):
+            yield f"the labels app and stack are missing ({'.'.join(places[type_])})"
+    if type_ == "aws:ec2/launchTemplate:LaunchTemplate":
+        for entry in each(props.get("tagSpecifications")):
+            if not {"app", "stack"} <= set(entry.get("tags") or {}):
+                yield f"the tags app and stack are missing on each {entry.get('resourceType')} (tagSpecifications)"
+
+
+RULES = (
+    Rule("no-public-nodes", "Nodes have private addresses alone.", no_public_nodes),
+    Rule("no-open-firewall", "No firewall rule lets the whole internet in.", no_open_firewall),
+    Rule(
+        "closed-control-plane",
+        "Somebody decided who reaches the API.",
+        closed_control_plane,
+        mandatory=False,
+    ),
+    Rule("guarded-metadata", "Pods cannot take the credentials of their node.", guarded_metadata),
+    Rule("encrypted-disks", "Disks and file systems are encrypted.", encrypted_disks),
+    Rule("least-privilege", "No part of the cluster administers the project or account.", least_privilege),
+    Rule("bounded-pools", "Node pools have a limit that somebody meant.", bounded_pools),
+    Rule("pinned-image", "Pods run an image by its digest.", pinned_image),
+    Rule("labelled-for-cost", "What is billed carries the stack's labels.", labelled_for_cost),
+)
+
+
+def complaints(type_: str, props: Mapping[str, Any]) -> list[tuple[Rule, str]]:
+    """Every rule that a resource breaks, with the reason."""
+    return [(rule, reason) for rule in RULES for reason in rule.check(type_, props)]

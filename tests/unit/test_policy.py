@@ -1,0 +1,129 @@
+"""The policy pack: the example stacks break none of its rules, and each rule catches what it is there for."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import amazon
+import google_cloud
+from cloud_mocks import ROOT, Recording, run, stack_config
+
+
+def load(name: str) -> ModuleType:
+    """A module of the policy pack, which is a program of its own and no package of this one."""
+    spec = importlib.util.spec_from_file_location(f"policy_{name}", ROOT / "policy" / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+rules = load("rules")
+
+POOL = "gcp:container/nodePool:NodePool"
+GKE = "gcp:container/cluster:Cluster"
+EKS = "aws:eks/cluster:Cluster"
+TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
+RELEASE = "kubernetes:helm.sh/v3:Release"
+
+
+@pytest.fixture(autouse=True)
+def _tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+
+
+def broken(done: Recording) -> list[tuple[str, str, str]]:
+    return [
+        (resource.name, rule.name, reason)
+        for resource in done.resources
+        for rule, reason in rules.complaints(resource.type, resource.inputs)
+    ]
+
+
+def test_the_example_stacks_break_no_rule() -> None:
+    assert (
+        broken(run(stack_config("gke-team"), google_cloud.ANSWERS, google_cloud.computed, stack_name="gke-team")) == []
+    )
+    assert broken(run(stack_config("eks-team"), amazon.ANSWERS, amazon.computed, stack_name="eks-team")) == []
+
+
+def test_everything_that_a_stack_can_have_breaks_no_rule() -> None:
+    more = {"host": "r.example.org", "maxWorkers": 40}
+    assert broken(google_cloud.gke({**more, "sharedGiB": 1024})) == []
+    assert broken(amazon.eks({**more, "sharedGiB": 10, "natPerZone": True})) == []
+
+
+def test_an_open_control_plane_is_advised_against_on_both_clouds() -> None:
+    for done in (google_cloud.gke({"authorizedNetworks": "0.0.0.0/0"}), amazon.eks({"authorizedNetworks": ""})):
+        assert {rule for _, rule, _ in broken(done)} == {"closed-control-plane"}
+    level = {rule.name: rule.mandatory for rule in rules.RULES}
+    assert level.pop("closed-control-plane") is False
+    assert all(level.values())
+
+
+@pytest.mark.parametrize(
+    ("type_", "props", "rule"),
+    [
+        (GKE, {"privateClusterConfig": {"enablePrivateNodes": False}}, "no-public-nodes"),
+        (POOL, {"networkConfig": {"enablePrivateNodes": False}}, "no-public-nodes"),
+        ("aws:ec2/subnet:Subnet", {"mapPublicIpOnLaunch": True}, "no-public-nodes"),
+        (TEMPLATE, {"networkInterfaces": [{"associatePublicIpAddress": "true"}]}, "no-public-nodes"),
+        ("gcp:compute/firewall:Firewall", {"allows": [{}], "sourceRanges": ["0.0.0.0/0"]}, "no-open-firewall"),
+        ("aws:ec2/securityGroup:SecurityGroup", {"ingress": [{"cidrBlocks": ["0.0.0.0/0"]}]}, "no-open-firewall"),
+        ("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", {"cidrIpv6": "::/0"}, "no-open-firewall"),
+        (EKS, {"vpcConfig": {"publicAccessCidrs": ["0.0.0.0/0"]}}, "closed-control-plane"),
+        (TEMPLATE, {"metadataOptions": {"httpTokens": "optional", "httpPutResponseHopLimit": 1}}, "guarded-metadata"),
+        (TEMPLATE, {"metadataOptions": {"httpTokens": "required", "httpPutResponseHopLimit": 2}}, "guarded-metadata"),
+        (POOL, {"nodeConfig": {"workloadMetadataConfig": {"mode": "GCE_METADATA"}}}, "guarded-metadata"),
+        (TEMPLATE, {"blockDeviceMappings": [{"ebs": {"volumeSize": 50}}]}, "encrypted-disks"),
+        ("aws:efs/fileSystem:FileSystem", {}, "encrypted-disks"),
+        ("kubernetes:storage.k8s.io/v1:StorageClass", {"provisioner": "ebs.csi.aws.com"}, "encrypted-disks"),
+        ("gcp:projects/iAMMember:IAMMember", {"role": "roles/editor"}, "least-privilege"),
+        ("gcp:projects/iAMMember:IAMMember", {"role": "roles/storage.admin"}, "least-privilege"),
+        (
+            "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
+            {"policyArn": "arn:aws:iam::aws:policy/AmazonS3FullAccess"},
+            "least-privilege",
+        ),
+        (POOL, {"autoscaling": {"totalMaxNodeCount": 4000}}, "bounded-pools"),
+        (POOL, {"nodeCount": 201}, "bounded-pools"),
+        ("aws:eks/nodeGroup:NodeGroup", {"scalingConfig": {"maxSize": 201}}, "bounded-pools"),
+        (RELEASE, {"values": {"image": "ghcr.io/o/i:latest", "worker": {}}}, "pinned-image"),
+        (GKE, {"resourceLabels": {"app": "x"}}, "labelled-for-cost"),
+        (POOL, {"nodeConfig": {}}, "labelled-for-cost"),
+        (TEMPLATE, {"tagSpecifications": [{"resourceType": "volume", "tags": {}}]}, "labelled-for-cost"),
+    ],
+)
+def test_each_rule_catches_what_it_is_there_for(type_: str, props: dict[str, Any], rule: str) -> None:
+    assert rule in {found.name for found, _ in rules.complaints(type_, props)}
+
+
+def test_the_pack_hands_every_rule_to_pulumi_with_its_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+    stand_in = ModuleType("pulumi_policy")
+    stand_in.__dict__.update(
+        EnforcementLevel=SimpleNamespace(MANDATORY="mandatory", ADVISORY="advisory"),
+        PolicyPack=lambda name, policies: made.update({policy.name: policy for policy in policies}),
+        ReportViolation=Any,
+        ResourceValidationArgs=Any,
+        ResourceValidationPolicy=lambda **given: SimpleNamespace(**given),
+    )
+    monkeypatch.setitem(sys.modules, "pulumi_policy", stand_in)
+    monkeypatch.setitem(sys.modules, "rules", rules)
+    load("__main__")
+    assert set(made) == {rule.name for rule in rules.RULES}
+    assert made["closed-control-plane"].enforcement_level == "advisory"
+    said: list[str] = []
+    made["bounded-pools"].validate(SimpleNamespace(resource_type=POOL, props={"nodeCount": 999}), said.append)
+    assert "999 nodes" in said[0]
