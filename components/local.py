@@ -20,8 +20,8 @@ from components.settings import Settings
 from components.sizing import Capacity, size_shared
 from local.paths import kubeconfig_path
 
-LOCAL_SYSTEM_PODS = (PodSize(100, 70), PodSize(100, 200), PodSize(100, 64))
-"""Requests of what runs beside the release on the one node: CoreDNS, metrics-server, the storage provisioner."""
+LOCAL_SYSTEM_PODS = (PodSize(300, 1024),)
+"""What the control plane, DNS and the other addons take: they run as processes on the node, which tells Kubernetes nothing of it."""
 
 
 @dataclass(frozen=True)

@@ -234,8 +234,10 @@ def too_small(
     return f"{message}\n    fix: ask for less by workerCpu or workerMemoryGiB, or set a larger machineType"
 
 
-SHARED_WORKER_MIB = 512
-"""What a worker on a machine that serves other things too asks for at most, unless told; its limit may be higher."""
+SHARED_WORKER_MILLICORES = 20
+SHARED_WORKER_MIB = 128
+"""What a worker on stack `dev`'s one node asks for, unless told: an idle R worker with its agent takes some 70 MiB there,
+and busy ones share the machine's cores. Its memory limit is a quarter of the node."""
 
 
 def size_shared(
@@ -246,19 +248,17 @@ def size_shared(
     worker_cpu: float | None = None,
     worker_memory_gib: float | None = None,
 ) -> PodSize:
-    """The size of a worker on the one node of stack `dev`, where scheduler and workers share what is `free`.
+    """The size of a worker on the one node of stack `dev`, where all share what is `free`.
 
-    Raises SizingError where `max_workers` do not fit beside the scheduler.
+    It does not depend on the number of workers: another number must not replace the pods that run, nor keep a second
+    stack from the node. Raises SizingError where `max_workers` do not fit beside the scheduler.
     """
     left = free.less([scheduler])
-    share_cpu = max(0, left.cpu_millicores) // max_workers
-    share_memory = max(0, left.memory_mib) // max_workers
-    cpu = max(1, round(worker_cpu * 1000)) if worker_cpu else max(1, min(1000, share_cpu))
+    cpu = max(1, round(worker_cpu * 1000)) if worker_cpu else SHARED_WORKER_MILLICORES
     if worker_memory_gib:
         memory = limit = max(1, round(worker_memory_gib * 1024))
     else:
-        memory = max(MIN_WORKER_MEMORY_MIB, min(SHARED_WORKER_MIB, share_memory))
-        limit = max(2 * SHARED_WORKER_MIB, share_memory)
+        memory, limit = SHARED_WORKER_MIB, max(1024, free.memory_mib // 4)
     worker = PodSize(cpu, memory, limit)
     fitting = left.count(worker)
     if fitting < max_workers:
@@ -267,6 +267,6 @@ def size_shared(
         raise SizingError(
             f"this machine is too small for {asked}: beside the scheduler, {what} "
             f"({max(0, left.cpu_millicores) / 1000:.2f} cores and {max(0, left.memory_mib) / 1024:.1f} GiB are free)\n"
-            f"    fix: pulumi config set {'maxWorkers' if fitting else 'workerMemoryGiB'} {fitting or 0.25}"
+            f"    fix: pulumi config set {'maxWorkers' if fitting else 'workerMemoryGiB'} {fitting or 0.1}"
         )
     return worker

@@ -229,8 +229,13 @@ def _ready(node: Node, path: str) -> bool:
 
 
 def _node_is_ready(node: Node) -> bool:
-    condition = '{.items[*].status.conditions[?(@.type=="Ready")].status}'
-    return node.kubectl("get", "nodes", f"-o=jsonpath={condition}").stdout == "True"
+    """Ready, and without the taint that the controller takes off a moment later."""
+    found = json.loads(node.kubectl("get", "nodes", "-o", "json").stdout)["items"]
+    return any(
+        not item["spec"].get("taints")
+        and any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"].get("conditions", []))
+        for item in found
+    )
 
 
 def _dns_answers(node: Node) -> bool:

@@ -70,12 +70,10 @@ def _if_in(wanted: str, text: str) -> str:
 def test_a_changed_chart_template_is_deployed(stack: Stack, tmp_path: Path) -> None:
     copied = tmp_path / "project"
     shutil.copytree(REPO, copied, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "tests"))
-    template = copied / "chart/templates/worker/deployment.yaml"
-    if not template.exists():
-        template = next(path for path in (copied / "chart/templates").rglob("*worker*deployment*.yaml"))
+    template = copied / "chart/templates/worker-deployment.yaml"
     text = template.read_text()
-    assert "\nmetadata:\n" in text
-    template.write_text(text.replace("\nmetadata:\n", '\nmetadata:\n  annotations: {tests/edited: "yes"}\n', 1))
+    assert text.count("\n  annotations:\n") == 1
+    template.write_text(text.replace("\n  annotations:\n", '\n  annotations:\n    tests/edited: "yes"\n'))
     edited = Stack(stack.node, stack.state, stack.config, copied)
     assert "1 updated" in edited.up().stdout
     assert "tests/edited" in stack.kubectl("get", "deployments", "-l", "app.kubernetes.io/component=worker", "-o", "yaml")
