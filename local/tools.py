@@ -57,7 +57,6 @@ NODE = GoModule(
         "sigs.k8s.io/metrics-server/cmd/metrics-server",
         "github.com/rancher/local-path-provisioner",
         "github.com/distribution/distribution/v3/cmd/registry",
-        "github.com/yannh/kubeconform/cmd/kubeconform",
     ),
 )
 KUBE_SCORE = GoModule(REPO / "tests" / "chart" / "kube-score", ("github.com/zegl/kube-score/cmd/kube-score",))

@@ -3,7 +3,6 @@
 import copy
 import json
 import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from local import tools
 
 CHART = Path(__file__).parents[2] / "chart"
 KUBERNETES = "1.36.0"
@@ -100,12 +101,8 @@ def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def binary(name: str) -> str:
-    """Path of a tool: from the folder ``$FUTURE_KUBERNETES_BIN``, else from ``PATH``."""
-    folder = os.environ.get("FUTURE_KUBERNETES_BIN", "")
-    found = shutil.which(name, path=folder or None) or shutil.which(name)
-    if not found:
-        pytest.fail(f"{name} is neither in $FUTURE_KUBERNETES_BIN ({folder or 'unset'}) nor on PATH. Run: make test")
-    return found
+    """Path of a tool at the version that the project pins; built at its first use on a machine."""
+    return str(tools.build(tools.KUBE_SCORE if name == "kube-score" else tools.NODE) / name)
 
 
 class Helm:
