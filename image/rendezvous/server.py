@@ -9,6 +9,7 @@ Sessions speak lines of words on the loopback interface, so that base R can:
     attach PID SECONDS   -> ok ID POD NODE  (then R's bytes) | wait CONNECTED BUSY (while none is free) | error TEXT
     count PID            -> ok FREE MINE OTHERS
     fate ID              -> ok TEXT         how the worker of attachment ID ended, empty while unknown
+    draining PID         -> ok ID ...         attachments of process PID whose worker was told to go
     workers              -> one line of JSON
     scale N              -> ok N | error KIND TEXT   sets how many workers there are to be
     status               -> ok WANTED CONNECTED STARTING WAITING <tab> TEXT <tab> PROBLEM | error KIND TEXT
@@ -197,6 +198,7 @@ class Session(Link):
             "attach": self._attach,
             "count": self._count,
             "fate": self._fate,
+            "draining": self._draining,
             "workers": self._workers,
             "scale": self._scale,
             "status": self._status,
@@ -222,6 +224,10 @@ class Session(Link):
 
     def _fate(self, attachment: str) -> None:
         self.say(b"ok " + self.hub.fates.get(attachment, "").encode() + b"\n")
+
+    def _draining(self, pid: str) -> None:
+        mine = [w.id for w in self.hub.busy.values() if w.session_pid == int(pid) and self.hub.pods[w.pod].draining]
+        self.say(f"ok {' '.join(mine)}\n".encode())
 
     def _scale(self, workers: str) -> None:
         self.hub.later(self._answer(self.hub.scale(int(workers))))

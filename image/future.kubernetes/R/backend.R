@@ -1,0 +1,352 @@
+#' Futures on the workers of this Kubernetes release
+#'
+#' To be used in [future::plan()] alone. The plan asks for the workers that it lacks, waits for them with a line that
+#' says what is still missing, and connects to all at once. The next plan, or the end of the session, gives them back.
+#'
+#' @section A number, or two:
+#' `workers = 40` is a fixed number. `workers = c(2, 40)` starts with two; while futures wait for a worker the number is
+#' doubled, up to 40, and workers that have been idle for half a minute are given back, down to two.
+#' A worker that is lost is replaced as soon as Kubernetes has started another.
+#'
+#' @section Faults:
+#' The future of a worker that is lost (its pod deleted, out of memory, its node gone) is run again on another, with the
+#' same random numbers when `seed = TRUE`, at most `retries` times. Then it ends with a `KubernetesWorkerLostError`, see
+#' [kubernetes_conditions]. So a future that changes something outside R may do so more than once.
+#'
+#' @param workers number of workers, or the smallest and the largest number. By default as many as the release is set
+#'   to have now; after it was scaled to nothing, as many as it was deployed with.
+#' @param retries how often a future whose worker was lost is run again.
+#' @param wait seconds to wait for workers before giving up. What cannot be cured by waiting (an image that cannot be
+#'   pulled, no node that fits) is told within seconds.
+#' @param ... passed on to [future::MultiprocessFutureBackend()].
+#' @param gc,earlySignal,interrupts as in [future::cluster()].
+#'
+#' @return Nothing: it is called by [future::plan()].
+#'
+#' @examples
+#' if (file.exists("/run/future-kubernetes/rendezvous.port")) {
+#'   plan(kubernetes, workers = 2)
+#'   f <- future(Sys.info()[["nodename"]])
+#'   print(value(f))
+#'   plan(sequential)
+#' }
+#' @export
+kubernetes <- function(..., workers = NULL, retries = 2L, wait = 600, gc = FALSE, earlySignal = FALSE,
+                       interrupts = TRUE) {
+  stop("future.kubernetes::kubernetes() is not called directly: use plan(kubernetes)")
+}
+
+#' @rdname kubernetes
+#' @export
+KubernetesFutureBackend <- function(workers = NULL, retries = 2L, wait = 600, gc = FALSE, earlySignal = FALSE,
+                                    interrupts = TRUE, ...) {
+  if (is.function(workers)) workers <- workers()
+  range <- check_workers(if (is.null(workers)) default_workers() else workers)
+  if (!is.numeric(retries) || length(retries) != 1L || is.na(retries) || retries < 0) {
+    stop(kubernetes_error("Workers", "retries is ", deparse(retries), "; it is a whole number of at least 0"))
+  }
+  nodes <- obtain(range[1L], wait)
+  name <- sprintf("kubernetes-%d-%s", Sys.getpid(), nodes[[1L]]$attachment)
+  backend <- future::MultiprocessFutureBackend(
+    workers = as_cluster(nodes, name), reg = paste0("workers-", name), gc = gc, earlySignal = earlySignal,
+    interrupts = interrupts, ...
+  )
+  backend[["range"]] <- range(range)
+  backend[["target"]] <- length(nodes)
+  backend[["retries"]] <- as.integer(retries)
+  backend[["wait"]] <- wait
+  backend[["tasks"]] <- integer()
+  backend[["ticked"]] <- clock()
+  backend[["free_since"]] <- numeric()
+  backend[["futureClasses"]] <- c("KubernetesFuture", "ClusterFuture", backend[["futureClasses"]])
+  structure(backend, class = c("KubernetesFutureBackend", "ClusterFutureBackend", class(backend)))
+}
+
+clock <- function() proc.time()[["elapsed"]]
+
+as_cluster <- function(nodes, name) {
+  structure(nodes, class = c("RichSOCKcluster", "SOCKcluster", "cluster"), name = name)
+}
+
+default_workers <- function() {
+  wanted <- tryCatch(kubernetes_status()$wanted, KubernetesError = function(e) {
+    counts <- count_workers()
+    counts$free + counts$mine
+  })
+  if (wanted > 0L) wanted else max(1L, setting("workers"), na.rm = TRUE)
+}
+
+# n workers, connected: asked of Kubernetes when too few wait. Nothing stays asked for when this does not succeed.
+obtain <- function(n, wait) {
+  counts <- count_workers()
+  if (counts$free < n) {
+    before <- NULL
+    on.exit(if (!is.null(before)) try(ask("scale", before), silent = TRUE))
+    most <- setting("maxWorkers")
+    if (!is.na(most) && n <= most && n + counts$others > most) {
+      n <- max(1L, as.integer(most) - counts$others)
+      message(sprintf(
+        "%d workers are in use by another R session, and this release allows %d: this plan gets %d",
+        counts$others, as.integer(most), n
+      ))
+    }
+    before <- ask_for(n + counts$others)
+    await_workers(n, wait)
+    before <- NULL
+  }
+  nodes <- attach_nodes(n, wait = 30)
+  if (length(nodes) == 0L) {
+    stop(kubernetes_error("Unavailable", "No worker could be connected: another R session may have taken them. Try again"))
+  }
+  if (length(nodes) < n) {
+    message(sprintf("%d of %d workers are connected; the others join as they become free", length(nodes), n))
+  }
+  nodes
+}
+
+# Raise the number of workers to `total`; the number before, or NULL when nothing had to be changed.
+ask_for <- function(total) {
+  wanted <- tryCatch(kubernetes_status()$wanted, KubernetesRendezvousError = function(e) NULL)
+  if (is.null(wanted)) {
+    return(NULL) # no Kubernetes behind this rendezvous: workers may still connect by themselves
+  }
+  if (wanted >= total) {
+    return(NULL)
+  }
+  ask("scale", total)
+  wanted
+}
+
+# Wait until n workers are free for this session, and tell what is waited for.
+await_workers <- function(n, wait) {
+  line <- progress_line()
+  on.exit(line$end())
+  start <- clock()
+  asked <- -Inf
+  problem_since <- NULL
+  text <- ""
+  repeat {
+    counts <- count_workers()
+    if (counts$free >= n) {
+      return(invisible())
+    }
+    if (clock() - asked >= 1) {
+      asked <- clock()
+      status <- tryCatch(kubernetes_status(), KubernetesUnreachableError = function(e) {
+        list(text = paste("the Kubernetes API does not answer:", conditionMessage(e)), problem = "")
+      }, KubernetesRendezvousError = function(e) list(text = "", problem = ""))
+      text <- status$text
+      problem_since <- if (nzchar(status$problem)) c(problem_since, clock())[1L]
+      # An autoscaler needs some seconds to say that it adds a node; what an image lacks is known at once.
+      patience <- if (startsWith(status$problem, "no node fits")) 30 else 3
+      if (!is.null(problem_since) && clock() - problem_since > patience) {
+        stop(kubernetes_error(
+          "Unavailable", sprintf("%d workers were asked for, %d came. ", n, counts$free), status$problem
+        ))
+      }
+    }
+    if (clock() - start > wait) {
+      stop(kubernetes_error("Unavailable", sprintf(
+        "%d workers were asked for, %d came within %.0f s. %s", n, counts$free, wait, text
+      )))
+    }
+    line$show(sprintf("%d workers: %d connected%s", n, counts$free, if (nzchar(text)) paste0(", ", text) else ""))
+    Sys.sleep(if (clock() - start < 2) 0.05 else 0.25)
+  }
+}
+
+# One line that is written over on a terminal, and said again only when it changes elsewhere.
+progress_line <- function() {
+  said <- ""
+  terminal <- isatty(stderr())
+  start <- clock()
+  list(
+    show = function(text) {
+      if (text == said || clock() - start < 1) {
+        return()
+      }
+      said <<- text
+      if (terminal) cat("\r", formatC(text, width = -100L), sep = "", file = stderr()) else message(text)
+    },
+    end = function() if (terminal && nzchar(said)) cat("\n", file = stderr())
+  )
+}
+
+active_futures <- function(backend) internal("FutureRegistry", "future")(backend[["reg"]], action = "list", earlySignal = FALSE)
+
+used_nodes <- function(backend) {
+  vapply(active_futures(backend), function(f) as.integer(f[["node"]]), 0L)
+}
+
+# Take nodes out; the futures of the others follow theirs to its new place.
+drop_nodes <- function(backend, index) {
+  workers <- backend[["workers"]]
+  keep <- setdiff(seq_along(workers), index)
+  for (node in unclass(workers)[index]) close_node(node)
+  for (f in active_futures(backend)) f[["node"]] <- match(f[["node"]], keep)
+  backend[["workers"]] <- as_cluster(unclass(workers)[keep], attr(workers, "name"))
+}
+
+add_nodes <- function(backend, n) {
+  workers <- backend[["workers"]]
+  nodes <- attach_nodes(n)
+  backend[["workers"]] <- as_cluster(c(unclass(workers), nodes), attr(workers, "name"))
+  length(nodes)
+}
+
+# Once a second at most: let go those that are told to go, take in those that came, give back those that idle.
+tick <- function(backend, now = clock()) {
+  if (now - backend[["ticked"]] < 1) {
+    return(invisible())
+  }
+  backend[["ticked"]] <- now
+  free <- setdiff(seq_along(backend[["workers"]]), used_nodes(backend))
+  ids <- vapply(unclass(backend[["workers"]]), function(node) node$attachment, "")
+  draining <- strsplit(ask("draining", Sys.getpid()), " ", fixed = TRUE)[[1L]]
+  gone <- free[ids[free] %in% draining | !vapply(unclass(backend[["workers"]])[free], node_idle_alive, NA)]
+  backend[["draining"]] <- draining
+  since <- backend[["free_since"]][ids[free]]
+  since[is.na(since)] <- now
+  names(since) <- ids[free]
+  backend[["free_since"]] <- since
+  if (diff(backend[["range"]]) > 0L) {
+    spare <- free[now - since > 30]
+    spare <- utils::head(spare, max(0L, length(ids) - backend[["range"]][1L]))
+    if (length(spare) > 0L) {
+      gone <- union(gone, spare)
+      backend[["target"]] <- max(backend[["range"]][1L], length(ids) - length(spare))
+      try(ask("scale", backend[["target"]] + count_workers()$others), silent = TRUE)
+    }
+  }
+  if (length(gone) > 0L) drop_nodes(backend, gone)
+  missing <- backend[["target"]] - length(backend[["workers"]])
+  if (missing > 0L) {
+    available <- min(missing, count_workers()$free)
+    if (available > 0L) add_nodes(backend, available)
+  }
+  invisible()
+}
+
+# The next worker to use: one that is free and alive. Blocks until there is one.
+free_node <- function(backend) {
+  start <- grown <- clock()
+  line <- progress_line()
+  on.exit(line$end())
+  repeat {
+    tick(backend)
+    workers <- unclass(backend[["workers"]])
+    free <- setdiff(seq_along(workers), used_nodes(backend))
+    ids <- vapply(workers[free], function(node) node$attachment, "")
+    free <- free[!ids %in% backend[["draining"]]]
+    for (i in free) {
+      if (node_idle_alive(workers[[i]])) {
+        return(i)
+      }
+    }
+    if (length(free) > 0L) {
+      drop_nodes(backend, free)
+      next
+    }
+    now <- clock()
+    if (now - grown > 0.5 && backend[["target"]] < backend[["range"]][2L]) {
+      grown <- now
+      backend[["target"]] <- min(backend[["range"]][2L], max(1L, 2L * backend[["target"]]))
+      try(ask("scale", backend[["target"]] + count_workers()$others), silent = TRUE)
+    }
+    if (length(workers) > 0L) {
+      start <- now
+      collect(backend, timeout = 0.25)
+    } else {
+      if (now - start > backend[["wait"]]) {
+        stop(kubernetes_error("Unavailable", sprintf("All workers are gone, and none came back within %.0f s", now - start)))
+      }
+      line$show("All workers are gone; waiting for their replacements")
+      Sys.sleep(0.1)
+    }
+  }
+}
+
+# Take in what workers have sent, of those that have sent something within `timeout` seconds.
+collect <- function(backend, timeout) {
+  futures <- active_futures(backend)
+  if (length(futures) == 0L) {
+    return(invisible())
+  }
+  cons <- lapply(futures, function(f) backend[["workers"]][[f[["node"]]]]$con)
+  for (f in futures[socketSelect(cons, timeout = timeout)]) resolved(f)
+  invisible()
+}
+
+#' @exportS3Method future::launchFuture
+launchFuture.KubernetesFutureBackend <- function(backend, future, ...) {
+  future[["backend"]] <- backend
+  evaluate <- internal("evalFuture", "future")
+  erase <- internal("grmall", "future")
+  # The global environment is cleared in the same call as the future is evaluated in: stock cluster futures take three.
+  run <- function(erase, evaluate, data) {
+    erase()
+    evaluate(data)
+  }
+  environment(run) <- baseenv()
+  repeat {
+    index <- free_node(backend)
+    node <- backend[["workers"]][[index]]
+    future[["node"]] <- index
+    future[["nodeHasConnection"]] <- TRUE
+    data <- internal("getFutureData", "future")(future, mc.cores = 1L)
+    sent <- tryCatch(suppressWarnings(send_call(node, run, list(erase, evaluate, data))), error = identity)
+    if (!inherits(sent, "error")) break
+    if (node_open(node) && node_idle_alive(node)) stop(sent) # the data cannot be sent to any worker
+    drop_nodes(backend, index)
+  }
+  internal("FutureRegistry", "future")(backend[["reg"]], action = "add", future = future, earlySignal = FALSE)
+  tasks <- backend[["tasks"]]
+  tasks[node$host] <- sum(tasks[node$host], 1L, na.rm = TRUE)
+  backend[["tasks"]] <- tasks
+  future[["state"]] <- "running"
+  future
+}
+
+#' @exportS3Method future::stopWorkers
+stopWorkers.KubernetesFutureBackend <- function(backend, interrupt = TRUE, ...) {
+  for (f in active_futures(backend)) {
+    f[["state"]] <- "canceled"
+    f[["result"]] <- future::FutureCanceledError("The plan was changed while this future was running", future = f)
+  }
+  internal("FutureRegistry", "future")(backend[["reg"]], action = "reset")
+  for (node in unclass(backend[["workers"]])) close_node(node)
+  backend[["workers"]] <- as_cluster(list(), attr(backend[["workers"]], "name"))
+  TRUE
+}
+
+#' @exportS3Method future::interruptFuture
+interruptFuture.KubernetesFutureBackend <- function(backend, future, ...) {
+  index <- future[["node"]]
+  internal("FutureRegistry", "future")(backend[["reg"]], action = "remove", future = future, earlySignal = FALSE)
+  future[["node"]] <- NA_integer_
+  drop_nodes(backend, index)
+  future[["state"]] <- "interrupted"
+  future[["result"]] <- future::FutureCanceledError("The future was canceled, and its worker's R ended", future = future)
+  future
+}
+
+#' @exportS3Method future::nbrOfWorkers
+nbrOfWorkers.KubernetesFutureBackend <- function(evaluator) {
+  # An elastic plan says how many it can have: map functions cut their work into as many pieces.
+  if (diff(evaluator[["range"]]) > 0L) evaluator[["range"]][2L] else max(1L, evaluator[["target"]])
+}
+
+#' @exportS3Method future::nbrOfFreeWorkers
+nbrOfFreeWorkers.KubernetesFutureBackend <- function(evaluator, ...) {
+  max(0L, future::nbrOfWorkers(evaluator) - length(active_futures(evaluator)))
+}
+
+#' @export
+print.KubernetesFutureBackend <- function(x, ...) {
+  range <- unique(x[["range"]])
+  cat(sprintf(
+    "Kubernetes workers: %s asked for, %d connected, %d in use; lost futures are run again at most %d times\n",
+    paste(range, collapse = " to "), length(x[["workers"]]), length(active_futures(x)), x[["retries"]]
+  ))
+  invisible(x)
+}
