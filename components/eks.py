@@ -65,14 +65,13 @@ class EksClusterArgs:
     @classmethod
     def from_settings(cls, settings: Settings) -> EksClusterArgs:
         """The args that `settings` ask for. Raises CloudError for what EKS cannot do."""
-        admin_roles: Sequence[str] = getattr(settings, "admin_roles", ())
         problems = [
             cloud.problem(
                 f"{key} has {arn!r}",
                 "the ARN of an IAM role (for an assumed role, of the role itself)",
                 f"pulumi config set {key} arn:aws:iam::123456789012:role/statistics",
             )
-            for key, arns in (("teamRoles", settings.team_roles), ("adminRoles", admin_roles))
+            for key, arns in (("teamRoles", settings.team_roles), ("adminRoles", settings.admin_roles))
             for arn in arns
             if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", arn)
         ]
@@ -109,7 +108,7 @@ class EksClusterArgs:
             subnets=settings.subnets,
             nat_per_zone=settings.nat_per_zone,
             team_roles=settings.team_roles,
-            admin_roles=admin_roles,
+            admin_roles=settings.admin_roles,
         )
 
     @property
@@ -177,9 +176,7 @@ class EksCluster(Cluster):
         leftovers = Leftovers(
             f"{name}-leftovers",
             self.kubeconfig,
-            pulumi.ResourceOptions(
-                parent=self, depends_on=[cluster, system, workers, *addons, *targets, *scaling, *network.ways_out]
-            ),
+            pulumi.ResourceOptions(parent=self, depends_on=[cluster, system, workers, *addons, *targets, *scaling]),
         )
         self.provider = kubernetes.Provider(
             f"{name}-kubernetes",

@@ -153,9 +153,16 @@ def size_workers(args: GkeClusterArgs, site: Site, opts: pulumi.InvokeOptions) -
     try:
         return size()
     except sizing.SizingError:
-        # The whole catalogue is asked for only now, to say which types would do.
+        # The catalogue is asked for only now, to say which types would do: common families rather than exotic ones.
+        families = {args.machine_type.split("-")[0], "e2", "n2"}
         known = machine_types(args, site.worker_zones[0], (), opts).values()
-        return size([sizing.Candidate(machine, sizing.gke_capacity(machine)) for machine in known])
+        return size(
+            [
+                sizing.Candidate(machine, sizing.gke_capacity(machine))
+                for machine in known
+                if machine.name.split("-")[0] in families
+            ]
+        )
 
 
 def check_system(args: GkeClusterArgs, site: Site) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from amazon import ANSWERS, PRICES, SPOT_PRICE, computed, eks
+from aws_cloud import ANSWERS, PRICES, SPOT_PRICE, computed, eks
 from cloud_mocks import ROOT, Recording, Refused, labelled, listing, plain, run, stack_config
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -598,7 +598,7 @@ def test_the_kubelets_room_for_pods_is_that_of_the_machines_network_interfaces()
 def test_only_awss_sdk_is_imported() -> None:
     script = (
         "import sys, shutil; sys.path[:0] = ['tests/unit', '.']; shutil.which = lambda name: name\n"
-        "from amazon import eks\n"
+        "from aws_cloud import eks\n"
         "eks({'host': 'r.example.org', 'sharedGiB': 10, 'maxWorkers': 40})\n"
         "print(sorted(name for name in sys.modules if name in ('pulumi_aws', 'pulumi_gcp', 'components.gke')))\n"
     )

@@ -357,7 +357,7 @@ def test_old_images_are_deleted_and_recent_ones_kept() -> None:
         ({"machineType": "t2a-standard-4"}, "x86-64"),
         ({"systemMachineType": "z9-huge"}, "pulumi config set systemMachineType e2-standard-2"),
         ({"workerCpu": 6}, "pulumi config set machineType e2-highmem-8"),
-        ({"workerMemoryGiB": 14}, "it fits on: e2-highmem-8"),
+        ({"workerMemoryGiB": 14}, "it fits on: e2-highmem-8\n"),
         ({"schedulerMemoryGiB": 9}, "pulumi config set systemMachineType"),
         ({"sharedGiB": 100}, "pulumi config set sharedGiB 1024"),
         ({"network": "campus"}, "pulumi config set subnets"),

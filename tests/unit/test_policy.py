@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import amazon
+import aws_cloud
 import google_cloud
 from cloud_mocks import ROOT, Recording, run, stack_config
 
@@ -55,17 +55,17 @@ def test_the_example_stacks_break_no_rule() -> None:
     assert (
         broken(run(stack_config("gke-team"), google_cloud.ANSWERS, google_cloud.computed, stack_name="gke-team")) == []
     )
-    assert broken(run(stack_config("eks-team"), amazon.ANSWERS, amazon.computed, stack_name="eks-team")) == []
+    assert broken(run(stack_config("eks-team"), aws_cloud.ANSWERS, aws_cloud.computed, stack_name="eks-team")) == []
 
 
 def test_everything_that_a_stack_can_have_breaks_no_rule() -> None:
     more = {"host": "r.example.org", "maxWorkers": 40}
     assert broken(google_cloud.gke({**more, "sharedGiB": 1024})) == []
-    assert broken(amazon.eks({**more, "sharedGiB": 10, "natPerZone": True})) == []
+    assert broken(aws_cloud.eks({**more, "sharedGiB": 10, "natPerZone": True})) == []
 
 
 def test_an_open_control_plane_is_advised_against_on_both_clouds() -> None:
-    for done in (google_cloud.gke({"authorizedNetworks": "0.0.0.0/0"}), amazon.eks({"authorizedNetworks": ""})):
+    for done in (google_cloud.gke({"authorizedNetworks": "0.0.0.0/0"}), aws_cloud.eks({"authorizedNetworks": ""})):
         assert {rule for _, rule, _ in broken(done)} == {"closed-control-plane"}
     level = {rule.name: rule.mandatory for rule in rules.RULES}
     assert level.pop("closed-control-plane") is False
