@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi_kubernetes.core import v1 as core
 from pulumi_kubernetes.helm import v3 as helm
 
 from components.cluster import Cluster, Placement, PodSize, PublicAccess
 from components.kept_secret import KeptSecret
+from components.objects import KubernetesObject
 from components.settings import Settings
 
 CHART_DIR = "chart"
@@ -98,49 +98,43 @@ class Release(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self, depends_on=[*args.after])
         self.name = args.name
         self.namespace = args.namespace
-        namespace = self.create_namespace(name, args, child) if args.create_namespace else None
+        before: list[pulumi.Resource] = [*args.after]
+        if args.create_namespace:
+            # In a namespace of the stack's own no pod may be privileged.
+            labels = {**args.labels, "pod-security.kubernetes.io/enforce": "baseline"}
+            metadata: dict[str, Any] = {"name": args.namespace, "labels": labels}
+            before.append(KubernetesObject("v1", "Namespace", name, {"metadata": metadata}, child))
 
         self.password = args.password or KeptSecret(f"{name}-password", PASSWORD_LENGTH, child).secret
         token = KeptSecret(f"{name}-token", TOKEN_LENGTH, child).secret
-        secret = core.Secret(
+        secret_name = f"{args.name}-auth"
+        metadata = {"name": secret_name, "namespace": args.namespace, "labels": dict(args.labels)}
+        secret = KubernetesObject(
+            "v1",
+            "Secret",
             name,
-            metadata={
-                "name": f"{args.name}-auth",
-                "namespace": namespace.metadata.name if namespace else args.namespace,
-                "labels": dict(args.labels),
-            },
-            string_data={"password": self.password, "token": token},
-            opts=child,
+            {"metadata": metadata, "stringData": {"password": self.password, "token": token}},
+            pulumi.ResourceOptions(parent=self, depends_on=before),
+            secret=("data", "stringData"),
         )
         helm.Release(
             name,
             name=args.name,
-            namespace=secret.metadata.namespace,
+            namespace=args.namespace,
             chart=f"./{CHART_DIR}",
             # The provider compares the chart's version alone, so that an edited template would never be deployed.
             description=f"chart {chart_hash(PROJECT_DIR / CHART_DIR)}",
-            values=chart_values(args, secret.metadata.name),
+            values=chart_values(args, secret_name),
             # A failed install is taken away and a failed upgrade taken back, so that the next run starts from rest.
             atomic=True,
             timeout=READY_SECONDS,
             max_history=5,
-            opts=child,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[*args.after, secret]),
         )
         self.register_outputs({"namespace": self.namespace, "password": self.password})
 
-    def create_namespace(self, name: str, args: ReleaseArgs, opts: pulumi.ResourceOptions) -> core.Namespace:
-        """A namespace of the stack's own, in which no pod may be privileged."""
-        return core.Namespace(
-            name,
-            metadata={
-                "name": args.namespace,
-                "labels": {**args.labels, "pod-security.kubernetes.io/enforce": "baseline"},
-            },
-            opts=opts,
-        )
 
-
-def chart_values(args: ReleaseArgs, secret_name: pulumi.Input[str]) -> dict[str, Any]:
+def chart_values(args: ReleaseArgs, secret_name: str) -> dict[str, Any]:
     """The chart's values. No secret is among them: Helm keeps values in the cluster and shows them to whoever asks."""
     return {
         "fullnameOverride": args.name,

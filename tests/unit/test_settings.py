@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,16 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCAL = {"cloud": "local", "image": "127.0.0.1:5000/r:1"}
 GKE = {"cloud": "gke", "project": "my-project", "region": "us-west1"}
 EKS = {"cloud": "eks", "region": "us-west-2"}
+
+
+@pytest.fixture(autouse=True)
+def _event_loop() -> Iterator[None]:
+    """Where a secret output can be made: other tests leave none behind."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 def problems(values: dict[str, Any], stack: str = "dev", secrets: frozenset[str] = frozenset()) -> dict[str, str]:
