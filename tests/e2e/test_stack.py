@@ -168,6 +168,15 @@ def test_wrong_settings_are_all_named_before_anything_is_made(stack: Stack) -> N
     assert state_path("dev").read_text() == before
 
 
+def test_more_workers_than_the_machine_holds_are_refused_before_anything_is_made(stack: Stack) -> None:
+    before = state_path("dev").read_text()
+    failed = stack.up(check=False, workers="2000")
+    assert failed.returncode == 1
+    assert "too small for 2000 workers" in failed.stderr
+    assert "pulumi config set maxWorkers" in failed.stderr
+    assert state_path("dev").read_text() == before
+
+
 def test_files_in_the_home_folder_outlive_the_scheduler_pod(stack: Stack) -> None:
     scheduler = stack.pods("scheduler")[0]["metadata"]["name"]
     stack.kubectl("exec", scheduler, "--", "sh", "-c", "echo kept > /home/rstudio/file")

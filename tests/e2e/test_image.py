@@ -1,0 +1,59 @@
+"""The image as the stack's pods run it, and what a stack adds to it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from local import image
+from local.errors import LocalError
+from tests.e2e.conftest import Stack
+
+pytestmark = pytest.mark.timeout(600)
+
+BAKED = ("foreach", "furrr", "future", "future.apply", "parallelly", "progressr")
+
+
+@pytest.mark.parametrize("component", ["scheduler", "worker"])
+def test_pods_run_without_root_and_cannot_write_to_the_image(stack: Stack, component: str) -> None:
+    pod = stack.pods(component)[0]["metadata"]["name"]
+    told = stack.kubectl("exec", pod, "--", "sh", "-c", "id -u; grep CapEff /proc/self/status; touch /usr/x 2>&1 || true")
+    assert told.splitlines()[0] == "1000"
+    assert "0000000000000000" in told
+    assert "Read-only file system" in told
+
+
+def test_the_packages_for_futures_are_in_the_image_on_scheduler_and_workers(stack: Stack) -> None:
+    names = json.dumps(BAKED)[1:-1]
+    code = f"""
+    library(future); plan(cluster, manual = TRUE, quiet = TRUE)
+    there <- function() vapply(c({names}), requireNamespace, NA, quietly = TRUE)
+    cat("HERE", all(there()), "THERE", all(value(future(there()))))
+    """
+    assert "HERE TRUE THERE TRUE" in stack.rscript(code)
+
+
+def test_a_stacks_own_packages_are_baked_in(stack: Stack) -> None:
+    request = image.ImageRequest(r_packages=("data.table",), apt_packages=("tree",))
+    reference = image.push(stack.node, request)
+    stack.node.run("ctr", "-n", "k8s.io", "images", "pull", "--plain-http", reference)
+    told = stack.node.run(
+        "ctr", "-n", "k8s.io", "run", "--rm", reference, "baked", "Rscript", "-e",
+        'library(data.table); cat("HAS", nrow(data.table(x = 1:3)), nzchar(Sys.which("tree")))',
+    ).stdout  # fmt: skip
+    assert "HAS 3 TRUE" in told
+
+
+@pytest.mark.parametrize(
+    ("request_", "named"),
+    [
+        (image.ImageRequest(r_packages=("no.such.package",)), "no.such.package"),
+        (image.ImageRequest(apt_packages=("no-such-library",)), "no-such-library"),
+    ],
+)
+def test_a_package_that_cannot_be_installed_fails_the_build_and_is_named(
+    stack: Stack, request_: image.ImageRequest, named: str
+) -> None:
+    with pytest.raises(LocalError, match=named):
+        image.build(request_)

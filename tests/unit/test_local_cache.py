@@ -1,0 +1,94 @@
+"""What `make up` keeps in its cache folder: nothing half-made, and an interrupted run goes on where it ended."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from local import debian, tools
+from local.errors import LocalError
+
+FAKE_GO = """#!/bin/sh
+case "$1" in
+  env) echo go1.99.0 ;;
+  list) printf 'a\\nb\\nc\\n' ;;
+  build)
+    for last; do :; done
+    echo "$last" >> "$GO_CALLS"
+    if [ "$last" = "$GO_FAILS_AT" ]; then echo "no space left on device" >&2; exit 1; fi
+    while [ "$1" != -o ]; do shift; done
+    echo program > "$2" ;;
+esac
+"""
+
+FAKE_MMDEBSTRAP = """#!/bin/sh
+for word; do case "$word" in /*) target=$word ;; esac; done
+mkdir -p "$target"; echo half > "$target/half"
+cat > /dev/null
+if [ -n "$DEBIAN_FAILS" ]; then echo "E: Unable to locate package nonsense"; exit 1; fi
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, text in (("go", FAKE_GO), ("mmdebstrap", FAKE_MMDEBSTRAP)):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FUTURE_KUBERNETES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GO_CALLS", str(tmp_path / "calls"))
+    (tmp_path / "module").mkdir()
+    (tmp_path / "module/go.mod").write_text("module m\n\ngo 1.26.0\n")
+    return tmp_path
+
+
+def test_a_failed_build_keeps_what_is_done_and_the_next_one_goes_on(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tools.GoModule(machine / "module", ("example.org/one", "example.org/two", "example.org/three"))
+    monkeypatch.setenv("GO_FAILS_AT", "example.org/two")
+    with pytest.raises(LocalError, match="no space left on device"):
+        tools.build(module)
+    monkeypatch.delenv("GO_FAILS_AT")
+    folder = tools.build(module)
+    assert sorted(path.name for path in folder.iterdir()) == ["one", "three", "two"]
+    assert (machine / "calls").read_text().split() == [f"example.org/{n}" for n in ("one", "two", "two", "three")]
+    tools.build(module)
+    assert len((machine / "calls").read_text().split()) == 4, "what is built is not built again"
+
+
+def test_another_version_is_built_beside_the_old_one(machine: Path) -> None:
+    module = tools.GoModule(machine / "module", ("example.org/one",))
+    before = tools.build(module)
+    (machine / "module/go.sum").write_text("something newer\n")
+    assert tools.build(module) != before
+    assert before.exists()
+
+
+def test_a_root_folder_that_could_not_be_finished_is_not_there(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = debian.DebianRoot("node", ("forky",), ("nonsense",))
+    monkeypatch.setenv("DEBIAN_FAILS", "yes")
+    with pytest.raises(LocalError, match="Unable to locate package nonsense"):
+        debian.ensure(root)
+    assert not root.path().exists()
+    assert [path.name for path in root.path().parent.iterdir()] == []
+    monkeypatch.setenv("DEBIAN_FAILS", "")
+    assert (debian.ensure(root) / "half").exists()
+
+
+def test_go_that_is_too_old_is_not_used(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = machine / "programs/go"
+    fake.write_text(FAKE_GO.replace("go1.99.0", "go1.19.8"))
+    monkeypatch.setenv("GOPROXY", "http://127.0.0.1:9")
+    with pytest.raises(LocalError, match="cannot be had from http://127.0.0.1:9/golang.org/toolchain"):
+        tools.build(tools.GoModule(machine / "module", ("example.org/one",)))
+
+
+def test_a_program_that_no_package_manager_can_bring_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.debian.shutil.which", lambda _name: None)
+    with pytest.raises(LocalError, match="Install chromium chromium-driver"):
+        debian.program("chromium", "chromium", "chromium-driver")
