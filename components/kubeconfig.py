@@ -270,7 +270,7 @@ class KubeconfigCluster(Cluster):
         access = read_access(kubeconfig_files(args.kubeconfig), args.context)
         nodes = read_nodes(access)
         if nodes is None:
-            pulumi.log.warn("the cluster's nodes cannot be read, so whether the workers fit is not checked", self)
+            pulumi.log.info("the cluster's nodes cannot be read, so whether the workers fit is not checked", self)
         else:
             warning = check_fit(nodes, args.worker, args.workers)
             if warning:

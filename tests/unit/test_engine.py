@@ -176,6 +176,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.delenv(engine.PASSWORD_VARIABLE, raising=False)
     monkeypatch.setattr("local.engine_resources.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("local.rollout.FINAL_SECONDS", 0.3)
     return Machine(tmp_path)
 
 
