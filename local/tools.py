@@ -93,16 +93,19 @@ def build(module: GoModule) -> Path:
 def _build_missing(module: GoModule, missing: list[str], bin_dir: Path, progress: Step) -> None:
     go = _go(module.folder, progress)
     environment = _environment()
-    progress.note("downloading modules")
-    listed = subprocess.run(
-        [go, "list", "-deps", *missing], cwd=module.folder, env=environment, capture_output=True, text=True, check=False
-    )
-    if listed.returncode != 0:
-        raise LocalError(
-            f"The Go modules of {module.folder.relative_to(REPO)} cannot be had: {listed.stderr.strip()[-600:]}\n"
-            f"GOPROXY is {environment.get('GOPROXY', 'https://proxy.golang.org')}; run again once it answers."
+    # One by one: local-path-provisioner spells a module in a case of its own, which Go refuses in one build with the others.
+    needed: set[str] = set()
+    for package in missing:
+        progress.note(f"downloading the modules of {Path(package).name}")
+        listed = subprocess.run(
+            [go, "list", "-deps", package], cwd=module.folder, env=environment, capture_output=True, text=True, check=False
         )
-    total = len(listed.stdout.split())
+        if listed.returncode != 0:
+            raise LocalError(
+                f"go list {package} failed in {module.folder}: {listed.stderr.strip()[-600:]}\n"
+                f"Is the Go module proxy reached? GOPROXY is {environment.get('GOPROXY', 'https://proxy.golang.org')}."
+            )
+        needed.update(listed.stdout.split())
     compiled = 0
     with tempfile.TemporaryDirectory(dir=bin_dir.parent) as scratch:
         for package in missing:
@@ -116,7 +119,7 @@ def _build_missing(module: GoModule, missing: list[str], bin_dir: Path, progress
                 for line in process.stderr:
                     lines.append(line)
                     compiled += 1
-                    progress.update(compiled, total, name)
+                    progress.update(compiled, len(needed), name)
             if process.returncode != 0:
                 raise LocalError(
                     f"go build {package} failed:\n{''.join(lines[-15:])}\n"
