@@ -16,6 +16,7 @@ import pulumi_gcp as gcp
 import pulumi_kubernetes as kubernetes
 
 from components import cloud, sizing
+from components import google_compute as compute
 from components.cluster import WORKER_NODE_LABEL, WORKER_TAINT, Cluster, ImageRegistry, PodSize
 from components.google_site import Site, check_quota, check_system, find_site, size_workers
 from components.ingress import PublicIngress, PublicIngressArgs
@@ -234,42 +235,39 @@ class GkeCluster(Cluster):
             owner = f"{pulumi.get_organization()}/{pulumi.get_project()}/{args.stack}/{args.subnet}"
             digest = hashlib.sha256(owner.encode()).hexdigest()[:7]
             return args.network, args.subnet, pulumi.Output.from_input(digest), []
-        network = gcp.compute.Network(
-            f"{self.name}-network",
-            auto_create_subnetworks=False,
-            routing_mode="REGIONAL",
-            opts=self._opts(),
+        network = compute.Network(
+            f"{self.name}-network", self._opts(), autoCreateSubnetworks=False, routingMode="REGIONAL"
         )
-        subnet = gcp.compute.Subnetwork(
+        subnet = compute.Subnetwork(
             f"{self.name}-nodes",
+            self._opts(),
             network=network.id,
             region=args.region,
-            ip_cidr_range=NODE_RANGE,
-            private_ip_google_access=True,
-            secondary_ip_ranges=[
-                {"range_name": "pods", "ip_cidr_range": POD_RANGE},
-                {"range_name": "services", "ip_cidr_range": SERVICE_RANGE},
+            ipCidrRange=NODE_RANGE,
+            privateIpGoogleAccess=True,
+            secondaryIpRanges=[
+                {"rangeName": "pods", "ipCidrRange": POD_RANGE},
+                {"rangeName": "services", "ipCidrRange": SERVICE_RANGE},
             ],
-            opts=self._opts(),
         )
-        router = gcp.compute.Router(f"{self.name}-router", network=network.id, region=args.region, opts=self._opts())
-        nat = gcp.compute.RouterNat(
+        router = compute.Router(f"{self.name}-router", self._opts(), network=network.id, region=args.region)
+        nat = compute.RouterNat(
             f"{self.name}-nat",
+            self._opts(),
             router=router.name,
             region=args.region,
-            nat_ip_allocate_option="AUTO_ONLY",
-            source_subnetwork_ip_ranges_to_nat="LIST_OF_SUBNETWORKS",
-            subnetworks=[{"name": subnet.id, "source_ip_ranges_to_nats": ["ALL_IP_RANGES"]}],
-            opts=self._opts(),
+            natIpAllocateOption="AUTO_ONLY",
+            sourceSubnetworkIpRangesToNat="LIST_OF_SUBNETWORKS",
+            subnetworks=[{"name": subnet.id, "sourceIpRangesToNats": ["ALL_IP_RANGES"]}],
         )
-        ssh = gcp.compute.Firewall(
+        ssh = compute.Firewall(
             f"{self.name}-iap-ssh",
+            self._opts(),
             network=network.id,
             description="A shell on a node, through Identity-Aware Proxy alone",
             direction="INGRESS",
-            source_ranges=[IAP_RANGE],
+            sourceRanges=[IAP_RANGE],
             allows=[{"protocol": "tcp", "ports": ["22"]}],
-            opts=self._opts(),
         )
         # Pulumi drew the network's name; its random end makes names where Pulumi draws none.
         return network.id, subnet.id, network.name.apply(lambda drawn: drawn[-7:].lstrip("-")), [nat, ssh]

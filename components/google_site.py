@@ -13,6 +13,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from components import cloud, sizing
+from components import google_compute as compute
 from components.cluster import PodSize
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def find_site(args: GkeClusterArgs, opts: pulumi.InvokeOptions) -> Site:
     zones = sorted(
         cloud.ask(
             f"the zones of region {args.region}",
-            lambda: gcp.compute.get_zones(project=args.project, region=args.region, opts=opts).names,
+            lambda: compute.zones(args.project, args.region, opts),
             FIXES,
         )
     )
@@ -97,23 +98,19 @@ def machine_types(
     """Those of `names` (all, if empty) that a zone offers for x86-64, by name."""
     answer = cloud.ask(
         f"the machine types of zone {zone}",
-        lambda: (
-            gcp.compute.get_machine_types(
-                project=args.project,
-                zone=zone,
-                filter=" OR ".join(f'(name = "{name}")' for name in dict.fromkeys(names)) or None,
-                opts=opts,
-            ).machine_types
-        ),
+        lambda: compute.machine_types(args.project, zone, tuple(names), opts),
         FIXES,
     )
     return {
-        found.name: sizing.Machine(
-            found.name, found.guest_cpus, found.memory_mb, shared_core=bool(found.is_shared_cpus)
+        found["name"]: sizing.Machine(
+            found["name"],
+            int(found["guestCpus"]),
+            int(found["memoryMb"]),
+            shared_core=bool(found.get("isSharedCpus")),
         )
         for found in answer
         # Empty for older types, which are all x86-64. The image is built for that alone.
-        if (found.architecture or "X86_64") == "X86_64"
+        if (found.get("architecture") or "X86_64") == "X86_64"
     }
 
 

@@ -170,6 +170,13 @@ def test_addons_get_their_rights_by_pod_identity() -> None:
         "aws-efs-csi-driver": "efs-csi-controller-sa",
     }
     assert not any("serviceAccountRoleArn" in addon for addon in addons.values())
+    done = eks({"sharedGiB": 10})
+    for addon, part in (("vpc-cni", "network"), ("aws-ebs-csi-driver", "disks"), ("aws-efs-csi-driver", "files")):
+        own = done.one("eks/addon:Addon", addon)
+        assert done.goes_before(own, done.one("RolePolicyAttachment", f"-{part}-")), (
+            "an addon that starts without rights"
+        )
+        assert done.goes_before(own, done.one("eks/addon:Addon", "pod-identity-agent"))
 
 
 def test_disks_are_encrypted_gp3_by_default() -> None:

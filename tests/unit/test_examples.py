@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,17 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cloud_mocks import ROOT, Recording, listing, run, stack_config
+from cloud_mocks import ROOT, Recorded, Recording, listing, run, stack_config
+
+from components import kubeconfig as existing
+from components.sizing import Capacity
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(autouse=True)
 def _campus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A kubeconfig with the context `campus`; no kubectl, so that nothing is asked of a cluster."""
+    """A kubeconfig with the context `campus`, whose cluster has four nodes."""
     kubeconfig = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -30,7 +32,7 @@ def _campus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     }
     (tmp_path / "config").write_text(json.dumps(kubeconfig))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-    monkeypatch.setattr(shutil, "which", lambda name, **_more: None if name == "kubectl" else f"/usr/bin/{name}")
+    monkeypatch.setattr(existing, "read_nodes", lambda _access: [Capacity(16000, 65536)] * 4)
 
 
 def computed(_type: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -64,19 +66,15 @@ def test_a_tag_is_pinned_to_its_digest() -> None:
 
 def test_two_stacks_on_one_cluster_share_no_object() -> None:
     own = {"namespace": "", "createNamespace": True}
-    objects = []
-    for name in ("statistics", "biology"):
-        done = campus(own, name)
-        objects.append(
-            {
-                (
-                    resource.type,
-                    json.dumps(resource.inputs.get("metadata", resource.inputs.get("name")), sort_keys=True),
-                )
-                for resource in done.resources
-                if resource.type.startswith("kubernetes:")
-            }
-        )
+
+    def named(resource: Recorded) -> tuple[str, str]:
+        metadata = resource.inputs.get("metadata", resource.inputs)
+        return resource.type, f"{metadata.get('namespace')}/{metadata['name']}"
+
+    objects = [
+        {named(resource) for resource in campus(own, name).resources if resource.type.startswith("kubernetes:")}
+        for name in ("statistics", "biology")
+    ]
     assert len(objects[0]) >= 3
     assert not objects[0] & objects[1]
 

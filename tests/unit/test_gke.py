@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -468,3 +469,23 @@ def test_only_googles_sdk_is_imported() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "['pulumi_gcp']"
+
+
+def test_what_is_sent_to_compute_engine_by_token_is_what_googles_sdk_would_take() -> None:
+    import inspect
+
+    import pulumi_gcp
+
+    for resource in gke().resources:
+        if not resource.type.startswith("gcp:compute/"):
+            continue
+        args = getattr(pulumi_gcp.compute, f"{resource.type.split(':')[-1]}Args")
+        known = set(inspect.signature(args.__init__).parameters)
+        sent = {re.sub(r"(?<!^)(?=[A-Z])", "_", key).lower() for key in resource.inputs}
+        assert sent <= known, resource.type
+        required = {
+            name
+            for name, parameter in inspect.signature(args.__init__).parameters.items()
+            if parameter.default is inspect.Parameter.empty and name != "__self__"
+        }
+        assert required <= sent, resource.type

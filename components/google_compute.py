@@ -1,0 +1,69 @@
+"""The few resources and questions of Compute Engine that a stack needs, by their type tokens.
+
+`pulumi_gcp.compute` has them all, in 189,000 lines that Python reads whole: 0.9 s and 62 MiB (measured with pulumi-gcp
+10.2) for five resources and two questions. The provider that each is given decides the version of the plugin.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+
+
+class ComputeResource(pulumi.CustomResource):
+    """A resource of Compute Engine; inputs are named as in the provider's schema. `name` is what Pulumi draws."""
+
+    name: pulumi.Output[str]
+    kind: str
+
+    def __init__(self, name: str, opts: pulumi.ResourceOptions, **inputs: Any) -> None:
+        token = f"gcp:compute/{self.kind[0].lower()}{self.kind[1:]}:{self.kind}"
+        super().__init__(token, name, {"name": None, **inputs}, opts)
+
+
+class Network(ComputeResource):
+    """https://www.pulumi.com/registry/packages/gcp/api-docs/compute/network/"""
+
+    kind = "Network"
+
+
+class Subnetwork(ComputeResource):
+    """https://www.pulumi.com/registry/packages/gcp/api-docs/compute/subnetwork/"""
+
+    kind = "Subnetwork"
+
+
+class Router(ComputeResource):
+    """https://www.pulumi.com/registry/packages/gcp/api-docs/compute/router/"""
+
+    kind = "Router"
+
+
+class RouterNat(ComputeResource):
+    """https://www.pulumi.com/registry/packages/gcp/api-docs/compute/routernat/"""
+
+    kind = "RouterNat"
+
+
+class Firewall(ComputeResource):
+    """https://www.pulumi.com/registry/packages/gcp/api-docs/compute/firewall/"""
+
+    kind = "Firewall"
+
+
+def zones(project: str, region: str, opts: pulumi.InvokeOptions) -> list[str]:
+    """Names of a region's zones; none of an unknown region. Raises Exception where the provider refuses."""
+    answer = pulumi.runtime.invoke("gcp:compute/getZones:getZones", {"project": project, "region": region}, opts)
+    return list(answer.value["names"])
+
+
+def machine_types(project: str, zone: str, names: tuple[str, ...], opts: pulumi.InvokeOptions) -> list[dict[str, Any]]:
+    """A zone's machine types of these names, or all, as the provider gives them (`name`, `guestCpus`, ...)."""
+    wanted = " OR ".join(f'(name = "{name}")' for name in dict.fromkeys(names))
+    answer = pulumi.runtime.invoke(
+        "gcp:compute/getMachineTypes:getMachineTypes",
+        {"project": project, "zone": zone, **({"filter": wanted} if wanted else {})},
+        opts,
+    )
+    return list(answer.value["machineTypes"])
