@@ -130,9 +130,16 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* Environment that both components have. Call with (list $ "worker"). */}}
+{{/*
+Environment that both components have. Call with (list $ "worker"). USER, as RStudio Server asks it who it runs as, and
+a container without a login has none.
+*/}}
 {{- define "future-kubernetes.env" -}}
 {{- $root := index . 0 -}}
+- name: USER
+  value: rstudio
+- name: HOME
+  value: /home/rstudio
 - name: FUTURE_KUBERNETES_RELEASE
   value: {{ include "future-kubernetes.fullname" $root }}
 - name: FUTURE_KUBERNETES_NAMESPACE

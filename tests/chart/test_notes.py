@@ -31,7 +31,7 @@ def test_notes_give_the_commands_that_diagnose(notes: Install) -> None:
     assert "kubectl --namespace team get events" in text
     assert "kubectl --namespace team logs deployment/lab-future-kubernetes-scheduler\n" in text
     assert "kubectl --namespace team logs deployment/lab-future-kubernetes-worker" in text
-    assert "helm test lab --namespace team" in text
+    assert "helm test lab --namespace team || kubectl --namespace team logs pod/lab-future-kubernetes-test\n" in text
 
 
 def test_notes_name_the_ide_and_its_user(notes: Install) -> None:
