@@ -136,7 +136,7 @@ class LeftoversProvider(ResourceProvider):
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         """Waits. Raises LeftoversError when disks or load balancers stay."""
-        wait_until_nothing_is_left(props["kubeconfig"])
+        wait_until_nothing_is_left(props["kubeconfig"], pause=PAUSE_SECONDS)
 
 
 class Leftovers(Resource, name="Leftovers"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cloud_mocks import ROOT, Recorded, Recording, listing, run, stack_config
 
 from components import kubeconfig as existing
+from components.settings import KEYS
 from components.sizing import Capacity
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -82,3 +84,26 @@ def test_two_stacks_on_one_cluster_share_no_object() -> None:
 @pytest.mark.parametrize("name", ["gke-team", "eks-team", "campus"])
 def test_an_example_stack_is_a_handful_of_lines(name: str) -> None:
     assert len((ROOT / f"Pulumi.{name}.yaml").read_text().splitlines()) <= 12
+
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_and_output_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text()
+    named = set(re.findall(r"pulumi config set (?:--secret )?(\w+)", text))
+    assert named <= set(KEYS), named - set(KEYS)
+    told = {*campus().outputs, "hostAddress"}
+    asked = set(re.findall(r"pulumi stack output (\w+)", text))
+    assert asked <= told, asked - told
+    for key in re.findall(r"fix: +pulumi config set (\w+)", text):
+        assert key in KEYS
+
+
+@pytest.mark.parametrize("module", ["gke", "eks", "google_site", "aws_site", "cloud"])
+def test_every_setting_that_a_message_tells_people_to_set_exists(module: str) -> None:
+    text = (ROOT / "components" / f"{module}.py").read_text()
+    named = set(re.findall(r"pulumi config (?:set|rm) (\w+)", text))
+    assert named
+    assert named <= set(KEYS), named - set(KEYS)
