@@ -24,3 +24,8 @@ c.ServerApp.quit_button = False
 c.ServerApp.root_dir = str(Path.home())
 # By port-forward the page is asked for as localhost, by an ingress under the ingress's name.
 c.ServerApp.allow_remote_access = True
+
+# Notebooks are in R. JupyterLab brings a Python kernel, which has none of this project's packages.
+c.KernelSpecManager.ensure_native_kernel = False
+c.KernelSpecManager.allowed_kernelspecs = {"ir"}
+c.MappingKernelManager.default_kernel_name = "ir"

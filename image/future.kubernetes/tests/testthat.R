@@ -1,0 +1,3 @@
+library(testthat)
+library(future.kubernetes)
+test_check("future.kubernetes")

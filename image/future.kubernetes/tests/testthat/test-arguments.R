@@ -1,0 +1,40 @@
+test_that("a number of workers that is none is refused with a class of its own, and the session stays usable", {
+  for (bad in list(0, -1, NA, "four", 1.5, c(5, 2), c(1, 2, 3), NULL, Inf, TRUE)) {
+    expect_error(check_workers(bad), class = "KubernetesWorkersError")
+  }
+  expect_error(plan(kubernetes, workers = "four"), "four.*as in workers = 4", class = "KubernetesWorkersError")
+  plan(sequential)
+  expect_identical(value(future(42)), 42)
+})
+
+test_that("a number, or a smallest and a largest, is taken as it is", {
+  expect_identical(check_workers(4), 4L)
+  expect_identical(check_workers(c(2, 40)), c(2L, 40L))
+  expect_identical(check_workers(0, least = 0L), 0L)
+})
+
+test_that("scale_workers() takes one number", {
+  expect_error(scale_workers(-1), class = "KubernetesWorkersError")
+  expect_error(scale_workers(c(1, 2)), "one number", class = "KubernetesWorkersError")
+})
+
+test_that("outside a scheduler pod the plan says where it works", {
+  Sys.setenv(FUTURE_KUBERNETES_RUN = tempfile())
+  on.exit(Sys.unsetenv("FUTURE_KUBERNETES_RUN"))
+  expect_error(plan(kubernetes, workers = 2), "scheduler pod", class = "KubernetesRendezvousError")
+  plan(sequential)
+  expect_error(workers(), class = "KubernetesRendezvousError")
+})
+
+test_that("each answer of the rendezvous has its class, and the maximum its fix", {
+  expect_s3_class(answer_error("permission no role"), "KubernetesPermissionError")
+  expect_s3_class(answer_error("unreachable gone"), "KubernetesUnreachableError")
+  expect_s3_class(answer_error("no worker is free"), "KubernetesUnavailableError")
+  expect_match(conditionMessage(answer_error("above-maximum 9 were asked for")), "^9 were asked for.*maxWorkers")
+})
+
+test_that("a future that is given up names its pods, their ends and what helps", {
+  text <- lost_message("x", c("a", "b"), c("its network fell silent", "killed for want of memory (out of memory)"))
+  expect_match(text, "lost 2 times.*a: its network fell silent; b: killed.*workerMemoryGiB")
+  expect_no_match(lost_message("x", "a", "gone"), "workerMemoryGiB")
+})
