@@ -69,7 +69,7 @@ close_node <- function(node) {
 node_open <- function(node) isTRUE(suppressWarnings(tryCatch(parallelly::isConnectionValid(node$con), error = function(e) FALSE)))
 
 # A worker that waits for a call has nothing to say: what can be read then is the end of its connection.
-node_idle_alive <- function(node) node_open(node) && !socketSelect(list(node$con), timeout = 0)
+node_idle_alive <- function(node) tryCatch(!socketSelect(list(node$con), timeout = 0), error = function(e) FALSE)
 
 #' @exportS3Method parallelly::isNodeAlive
 isNodeAlive.kubernetes_node <- function(x, ...) {
