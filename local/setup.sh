@@ -29,4 +29,4 @@ if [ -z "$uv" ]; then
   fi
 fi
 echo "Installing the Python packages of uv.lock"
-UV_PYTHON_DOWNLOADS=never exec "$uv" sync --quiet --frozen --inexact --python "$python" "$@"
+UV_PYTHON_DOWNLOADS=never exec "$uv" sync --quiet --frozen --inexact --compile-bytecode --python "$python" "$@"

@@ -1,8 +1,8 @@
 """The scheduler pod's first process: starts the rendezvous and the IDE, starts again what ends, and stops both.
 
-RStudio Server is started as root, which it needs to open a session as the user after PAM has checked the password;
-JupyterLab runs as the user that the container has. The password is read from the Secret's file and never is an
-argument or a variable.
+Both IDEs run as the user that the container has. RStudio Server does so when it is told its user and given folders to
+write to, as in rocker's recipe for Singularity (https://rocker-project.org/use/singularity.html); the password that it asks
+a helper for is read from the Secret's file, and never is an argument or a variable.
 
 Environment: FUTURE_KUBERNETES_IDE (jupyterlab or rstudio). For tests: FUTURE_KUBERNETES_{RUN,PASSWORD_FILE}.
 """
@@ -13,7 +13,6 @@ import contextlib
 import os
 import resource
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from . import process
 
-PASSWORD_FILE = "/etc/future-kubernetes/secret/password"  # noqa: S105
+PASSWORD_CHECK = "/usr/local/bin/future-check-password"  # noqa: S105 (a program)
 USER = "rstudio"
 _SHORT_LIFE = 5.0
 _LONGEST_DELAY = 10.0
@@ -34,29 +33,32 @@ def log(message: str) -> None:
     print(f"future-scheduler: {message}", file=sys.stderr, flush=True)
 
 
-def ide_command(ide: str) -> list[str]:
-    """How to start the IDE of that name in the foreground on port 8787.
+def ide_command(ide: str, run: Path) -> list[str]:
+    """How to start the IDE of that name in the foreground on port 8787; what it needs is written below `run`.
 
     Raises:
-        SystemExit: for an IDE that is not one of the two, or when RStudio Server would not run as root.
+        SystemExit: for an IDE that is not one of the two.
     """
     if ide == "jupyterlab":
         # The rest, with the password, is in /etc/jupyter/jupyter_server_config.py.
-        return ["jupyter-lab", "--no-browser"]
+        return ["jupyter", "lab", "--no-browser"]
     if ide == "rstudio":
-        if os.geteuid() != 0:
-            raise SystemExit(
-                "future-scheduler: RStudio Server checks passwords by PAM and opens sessions as the user, and needs "
-                "root to start; set the scheduler's securityContext.runAsUser to 0, or ide to jupyterlab"
-            )
-        return ["/usr/lib/rstudio-server/bin/rserver", "--server-daemonize=0", "--www-port=8787"]
+        folder = run / "rstudio"
+        folder.mkdir(parents=True, exist_ok=True)
+        database = folder / "database.conf"
+        database.write_text(f"provider=sqlite\ndirectory={folder}\n")
+        return [
+            "/usr/lib/rstudio-server/bin/rserver",
+            "--server-daemonize=0",
+            "--www-port=8787",
+            f"--server-user={USER}",
+            "--auth-none=0",
+            f"--auth-pam-helper-path={PASSWORD_CHECK}",
+            f"--server-data-dir={folder}",
+            f"--database-config-file={database}",
+            f"--secure-cookie-key-file={folder}/secure-cookie-key",
+        ]
     raise SystemExit(f"future-scheduler: FUTURE_KUBERNETES_IDE is {ide!r}; it is 'jupyterlab' or 'rstudio'")
-
-
-def set_login_password(password_file: Path) -> None:
-    """Give the user of RStudio Server the release's password, by standard input."""
-    password = password_file.read_text().strip()
-    subprocess.run(["chpasswd"], input=f"{USER}:{password}\n", text=True, check=True)
 
 
 class Supervisor:
@@ -113,9 +115,7 @@ class Supervisor:
 def main() -> None:
     """Run the scheduler with the container's environment."""
     ide = os.environ.get("FUTURE_KUBERNETES_IDE", "jupyterlab")
-    command = ide_command(ide)
-    if ide == "rstudio":
-        set_login_password(Path(os.environ.get("FUTURE_KUBERNETES_PASSWORD_FILE", PASSWORD_FILE)))
+    command = ide_command(ide, Path(os.environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")))
     # One socket a worker in the R session and two in the rendezvous; a soft limit of 1024 would be the ceiling.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -54,26 +55,43 @@ def test_what_ends_at_once_is_started_again_ever_more_slowly(tmp_path: Path) -> 
     assert 3 <= len((tmp_path / "log").read_text().split()) <= 4
 
 
-def test_an_unknown_ide_is_refused_with_those_that_are_known() -> None:
+def test_an_unknown_ide_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="'emacs'; it is 'jupyterlab' or 'rstudio'"):
-        scheduler.ide_command("emacs")
+        scheduler.ide_command("emacs", tmp_path)
 
 
-def test_rstudio_without_root_is_refused_with_the_setting_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(SystemExit, match="runAsUser to 0, or ide to jupyterlab"):
-        scheduler.ide_command("rstudio")
-    monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert scheduler.ide_command("rstudio")[0].endswith("rserver")
+def test_rstudio_writes_to_the_pods_own_folder_alone_and_asks_for_the_password(tmp_path: Path) -> None:
+    command = scheduler.ide_command("rstudio", tmp_path)
+    assert {"--auth-none=0", "--server-user=rstudio"} <= set(command)
+    written = [word.partition("=")[2] for word in command if "-dir=" in word or "-file=" in word]
+    assert len(written) == 3
+    assert all(path.startswith(str(tmp_path)) for path in written)
+    assert f"directory={tmp_path}/rstudio" in (tmp_path / "rstudio/database.conf").read_text()
 
 
-def test_the_login_password_is_never_an_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "password").write_text("s3cret\n")
-    calls: list[tuple[list[str], object]] = []
+@pytest.mark.parametrize(
+    ("user", "typed", "status"),
+    [
+        ("rstudio", "s3cret\n", 0),
+        ("rstudio", "s3cret", 0),
+        ("rstudio", "S3cret\n", 1),
+        ("rstudio", "\n", 1),
+        ("rstudio", "", 1),
+        ("root", "s3cret\n", 1),
+    ],
+)
+def test_rstudios_password_is_compared_with_the_secrets_file(
+    tmp_path: Path, user: str, typed: str, status: int
+) -> None:
+    (tmp_path / "password").write_text("s3cret")
+    program = ROOT / "image/bin/future-check-password"
+    environment = {**os.environ, "FUTURE_KUBERNETES_PASSWORD_FILE": str(tmp_path / "password")}
+    assert subprocess.run([program, user], input=typed, text=True, env=environment, check=False).returncode == status
 
-    def run(command: list[str], **rest: object) -> None:
-        calls.append((command, rest["input"]))
 
-    monkeypatch.setattr(subprocess, "run", run)
-    scheduler.set_login_password(tmp_path / "password")
-    assert calls == [(["chpasswd"], "rstudio:s3cret\n")]
+def test_no_password_opens_rstudio_where_the_secret_is_empty_or_missing(tmp_path: Path) -> None:
+    program = ROOT / "image/bin/future-check-password"
+    environment = {**os.environ, "FUTURE_KUBERNETES_PASSWORD_FILE": str(tmp_path / "password")}
+    assert subprocess.run([program, "rstudio"], input="\n", text=True, env=environment, check=False).returncode
+    (tmp_path / "password").write_text("")
+    assert subprocess.run([program, "rstudio"], input="\n", text=True, env=environment, check=False).returncode
