@@ -55,7 +55,6 @@ class ImageArgs:
         values = {
             "BASE_IMAGE": self.base_image or "",
             "IDE": self.ide,
-            "IDE": self.ide,
             "R_PACKAGES": " ".join(sorted(self.r_packages)),
             "APT_PACKAGES": " ".join(sorted(self.apt_packages)),
         }

@@ -21,7 +21,7 @@ from components.sizing import Capacity, size_shared
 from local.paths import kubeconfig_path
 
 LOCAL_SYSTEM_PODS = (PodSize(300, 1024),)
-"""What the control plane, DNS and the other addons take: they run as processes on the node, which tells Kubernetes nothing of it."""
+"""What the control plane, DNS and the other addons take: they run as processes, of which Kubernetes knows nothing."""
 
 
 @dataclass(frozen=True)

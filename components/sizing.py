@@ -236,8 +236,8 @@ def too_small(
 
 SHARED_WORKER_MILLICORES = 20
 SHARED_WORKER_MIB = 128
-"""What a worker on stack `dev`'s one node asks for, unless told: an idle R worker with its agent takes some 70 MiB there,
-and busy ones share the machine's cores. Its memory limit is a quarter of the node."""
+"""What a worker on stack `dev`'s one node asks for, unless told: an idle R worker with its agent takes some 70 MiB
+there, and busy ones share the machine's cores. Its memory limit is a quarter of the node."""
 
 
 def size_shared(

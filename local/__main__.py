@@ -53,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     commands = parser.add_subparsers(required=True)
     up = commands.add_parser("up", help="Kubernetes, the image, stack dev, and a parallel R run")
-    up.add_argument("--config", type=pair, action="append", default=[], metavar="KEY=VALUE", help="over Pulumi.dev.yaml's")
+    up.add_argument(
+        "--config", type=pair, action="append", default=[], metavar="KEY=VALUE", help="over Pulumi.dev.yaml's"
+    )
     up.add_argument("--full", action="store_true", help="the article's full size: 40 means of ten million numbers")
     up.set_defaults(run=_up)
     commands.add_parser("down", help="remove stack and cluster").set_defaults(run=_down)

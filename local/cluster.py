@@ -84,13 +84,16 @@ def preflight() -> None:
         wanted = _FREE_DISK_GIB if debian.NODE_ROOT.path().exists() else _FREE_DISK_EMPTY_CACHE_GIB
         free = shutil.disk_usage(cache_dir()).free / 2**30
         if free < wanted:
-            reasons.append(f"{cache_dir()} has {free:.1f} GiB free; {wanted} GiB are needed (or set FUTURE_KUBERNETES_CACHE)")
+            reasons.append(
+                f"{cache_dir()} has {free:.1f} GiB free; {wanted} GiB are needed (or set FUTURE_KUBERNETES_CACHE)"
+            )
     if reasons:
         raise LocalError(
             "Kubernetes cannot run on this machine:\n  - "
             + "\n  - ".join(reasons)
             + "\nAn existing cluster will do instead:\n"
-            "  pulumi stack init campus && pulumi config set cloud kubeconfig && pulumi config set context NAME && pulumi up\n"
+            "  pulumi stack init campus && pulumi config set cloud kubeconfig\n"
+            "  pulumi config set context NAME && pulumi up\n"
             "(`kubectl config get-contexts` lists the names)"
         )
 
@@ -172,7 +175,9 @@ def _launch(cluster: str, programs: Path, root: Path, progress: Step) -> Node:
     deadline = time.monotonic() + _START_SECONDS
     while (node := running(cluster)) is None:
         if process.poll() is not None or time.monotonic() > deadline:
-            raise LocalError(f"The node did not start:\n{_tail(state / 'node.log')}\nThe whole log: {state / 'node.log'}")
+            raise LocalError(
+                f"The node did not start:\n{_tail(state / 'node.log')}\nThe whole log: {state / 'node.log'}"
+            )
         progress.note("preparing the node")
         time.sleep(0.1)
     _write_kubeconfig(node, port)
@@ -263,7 +268,7 @@ def _import_pause_image(node: Node) -> bool:
 
 
 def _busybox_image(busybox: bytes) -> bytes:
-    """A docker-archive (https://github.com/moby/docker-image-spec) of a static busybox that sleeps until told to end."""
+    """A docker-archive (github.com/moby/docker-image-spec) of a static busybox that sleeps until it is ended."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as archive:
         for folder in ("bin", "tmp"):

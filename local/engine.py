@@ -151,7 +151,10 @@ class Engine(mocks.MockMonitor):
         if request.tok != "docker:index/getRegistryImage:getRegistryImage":
             raise LocalError(f"the stand-in engine cannot answer {request.tok}")
         answer = {"name": arguments["name"], "sha256Digest": image_digest(arguments["name"])}
-        return resource_pb2.ResourceInvokeResponse(**{"return": _sync_await(rpc.serialize_properties(answer, {}))})
+        given: dict[str, Any] = {
+            "return": _sync_await(rpc.serialize_properties(answer, {}))
+        }  # a word that Python keeps
+        return resource_pb2.ResourceInvokeResponse(**given)
 
     def _register(self, urn: str, request: Any, shown: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         if self.failure or self.tools.stop.is_set():

@@ -1,4 +1,4 @@
-"""The one exception for what a person can mend: its text says what is wrong and what to do, and no traceback is shown."""
+"""The one exception for what a person can mend: its text says what is wrong and what to do; no traceback is shown."""
 
 from __future__ import annotations
 

@@ -89,13 +89,13 @@ def build(request: ImageRequest) -> str:
                 imported = _buildah(arguments, binds={base.parent: "/debian"}, stdin=containerfile)
                 if imported.returncode != 0:
                     raise LocalError(f"The image's base cannot be imported: {imported.stderr[-800:]}")
-        arguments = {
+        build_arguments = {
             "BASE_IMAGE": base_tag,
             "IDE": request.ide,
             "R_PACKAGES": " ".join(request.r_packages),
             "APT_PACKAGES": " ".join(request.apt_packages),
         }
-        _build_layers(tag, arguments)
+        _build_layers(tag, build_arguments)
         _stamp(request).parent.mkdir(parents=True, exist_ok=True)
         _stamp(request).touch()
     return tag
@@ -108,7 +108,7 @@ def _build_layers(tag: str, arguments: dict[str, str]) -> None:
     for name, limit in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
         hard = resource.getrlimit(limit)[1]
         command.append(f"--ulimit={name}={hard}:{hard}")
-    # The build trusts what the machine trusts: behind a proxy with a certificate of its own, pip works as it does there.
+    # The build trusts what the machine trusts: behind a proxy with its own certificate, pip works as it does there.
     command += ["--volume=/host-certificates:/etc/ssl/certs:ro", "/image"]
     binds = {IMAGE_FOLDER: "/image", Path("/etc/ssl/certs"): "/host-certificates"}
     last: deque[str] = deque(maxlen=25)
@@ -178,11 +178,14 @@ def _in_node_root(command: Sequence[str], binds: dict[Path, str], node: Node | N
     """
     root = debian.ensure(debian.NODE_ROOT)
     scratch = cache_dir() / "buildah"
-    mounts = ["set -e", f"mount -t overlay overlay -o lowerdir={root},upperdir={scratch}/upper,workdir={scratch}/work {scratch}/root"]
+    mounts = [
+        "set -e",
+        f"mount -t overlay overlay -o lowerdir={root},upperdir={scratch}/upper,workdir={scratch}/work {scratch}/root",
+    ]
     mounts += [f"mount --rbind /{name} {scratch}/root/{name}" for name in ("proc", "sys", "dev")]
     mounts += [f"mount -t tmpfs tmpfs {scratch}/root/{name}" for name in ("run", "tmp")]
     # Buildah's store must lie on the disk itself: an overlay cannot be the upper layer of another.
-    for source, target in {scratch / "store": "/var/lib/containers", scratch / "tmp": "/var/tmp", **binds}.items():
+    for source, target in {scratch / "store": "/var/lib/containers", scratch / "tmp": "/var/tmp", **binds}.items():  # noqa: S108
         source.mkdir(parents=True, exist_ok=True)
         mounts.append(f"mkdir -p {scratch}/root{target}; mount --bind {source} {scratch}/root{target}")
     mounts.append(f"rm -f {scratch}/root/etc/resolv.conf; cat /etc/resolv.conf > {scratch}/root/etc/resolv.conf")

@@ -136,6 +136,6 @@ def _pulumi_command() -> str | None:
         with step("Looking for the Pulumi CLI") as progress:
             try:
                 PulumiCommand.install(root=str(folder))
-            except Exception as error:  # noqa: BLE001 (whatever the installer's script and the network do)
+            except Exception as error:  # whatever the installer's script and network do
                 progress.outcome = f"not to be had here ({type(error).__name__}); the project's stand-in serves instead"
     return str(installed) if installed.exists() else None

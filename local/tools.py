@@ -1,7 +1,7 @@
 """Builds the programs of the local node and of the tests from pinned Go modules, once, into the cache folder.
 
-The versions stand in `node/go.mod` with their checksums in `node/go.sum`; the built programs are keyed by both. Go itself
-comes from PATH where it is new enough, else from the Go module proxy, which serves each toolchain as a module
+The versions stand in `node/go.mod` with their checksums in `node/go.sum`; the built programs are keyed by both. Go
+itself comes from PATH where it is new enough, else from the Go module proxy, which serves each toolchain as a module
 (https://go.dev/doc/toolchain).
 """
 
@@ -93,12 +93,17 @@ def build(module: GoModule) -> Path:
 def _build_missing(module: GoModule, missing: list[str], bin_dir: Path, progress: Step) -> None:
     go = _go(module.folder, progress)
     environment = _environment()
-    # One by one: local-path-provisioner spells a module in a case of its own, which Go refuses in one build with the others.
+    # One by one: local-path-provisioner spells a module's name in a case of its own, which Go refuses beside the other.
     needed: set[str] = set()
     for package in missing:
         progress.note(f"downloading the modules of {Path(package).name}")
         listed = subprocess.run(
-            [go, "list", "-deps", package], cwd=module.folder, env=environment, capture_output=True, text=True, check=False
+            [go, "list", "-deps", package],
+            cwd=module.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if listed.returncode != 0:
             raise LocalError(
@@ -180,7 +185,9 @@ def _toolchain(progress: Step) -> Path:
             with urllib.request.urlopen(url, timeout=60) as answer, archive.open("wb") as out:  # noqa: S310 (http(s) only, above)
                 shutil.copyfileobj(answer, out)
         except (urllib.error.URLError, OSError) as error:
-            raise LocalError(f"Go {_GO_VERSION} cannot be had from {url}: {error}. Install Go by hand, then run again.") from error
+            raise LocalError(
+                f"Go {_GO_VERSION} cannot be had from {url}: {error}. Install Go by hand, then run again."
+            ) from error
         found = hashlib.sha256(archive.read_bytes()).hexdigest()
         if found != _GO_SHA256[arch]:
             raise LocalError(f"{url} has SHA-256 {found}, expected {_GO_SHA256[arch]}: it was not unpacked.")

@@ -1,8 +1,8 @@
 """The scheduler pod's first process: starts the rendezvous and the IDE, starts again what ends, and stops both.
 
 Both IDEs run as the user that the container has. RStudio Server does so when it is told its user and given folders to
-write to, as in rocker's recipe for Singularity (https://rocker-project.org/use/singularity.html); the password that it asks
-a helper for is read from the Secret's file, and never is an argument or a variable.
+write to, as in rocker's recipe for Singularity (https://rocker-project.org/use/singularity.html). The password that it
+asks a helper for is read from the Secret's file, and never is an argument or a variable.
 
 Environment: FUTURE_KUBERNETES_IDE (jupyterlab or rstudio). For tests: FUTURE_KUBERNETES_{RUN,PASSWORD_FILE}.
 """

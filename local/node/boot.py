@@ -1,6 +1,6 @@
 """First process of a node's namespaces: lays the node's root folder, enters it, and becomes its supervisor.
 
-Runs as `python3 boot.py STATE ROOT BIN REGISTRY` in fresh mount, PID, network, UTS and IPC namespaces. All that it mounts
+Runs as `python3 boot.py STATE ROOT BIN REGISTRY` in fresh mount, PID, network, UTS and IPC namespaces. What it mounts
 lives and dies with the mount namespace, so that nothing is left to unmount on the machine. Standard library only.
 """
 
@@ -41,7 +41,7 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
     _mount("--rbind", "/sys", f"{root}/sys")
     _mount("--rbind", "/dev", f"{root}/dev")
     _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", f"{root}/run")
-    _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", f"{root}/tmp")
+    _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", f"{root}/tmp")  # noqa: S108
     (root / "run" / "lock").mkdir()
     # An overlay cannot be the upper layer of another: what containers are made in is a folder of the machine's disk.
     for source, target in (
@@ -75,7 +75,7 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
     subprocess.run(["mount", "--make-rshared", "/"], check=True)
     environment = {"PATH": "/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
     cgroup = f"/future-kubernetes-{state.name}"
-    os.execve("/usr/bin/python3", ["python3", "/opt/node/supervisor.py", cgroup], environment)
+    os.execve("/usr/bin/python3", ["python3", "/opt/node/supervisor.py", cgroup], environment)  # noqa: S606
 
 
 def _mount(*arguments: str) -> None:

@@ -1,7 +1,7 @@
 """PID 1 of a node: keeps the control plane, kubelet, containerd, DNS and the registry running.
 
-Runs inside the node's root as `python3 supervisor.py CGROUP`. It restarts what ends, with a delay that doubles up to ten
-seconds, and reaps what is orphaned. When it ends, the kernel ends all in its PID namespace. Standard library only.
+Runs inside the node's root as `python3 supervisor.py CGROUP`. It restarts what ends, with a delay that doubles up to
+ten seconds, and reaps what is orphaned. When it ends, the kernel ends all in its PID namespace. Standard library only.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def start(service: Service) -> None:
             stdout=log,
             stderr=log,
             env={**os.environ, **service.environment},
-            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD}),  # noqa: PLW1509 (one thread only)
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD}),
             start_new_session=True,
         )
     service.pid, service.started = child.pid, time.monotonic()
@@ -136,11 +136,14 @@ def make_pki() -> None:
     PKI.chmod(0o700)
     key = ("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out")
     run("openssl", *key, f"{PKI}/ca.key")
-    run("openssl", "req", "-x509", "-new", "-key", f"{PKI}/ca.key", "-days", "3650", "-subj", "/CN=future-kubernetes-local",
-        "-addext", "keyUsage=critical,keyCertSign,digitalSignature", "-out", f"{PKI}/ca.crt")  # fmt: skip
+    run("openssl", "req", "-x509", "-new", "-key", f"{PKI}/ca.key", "-days", "3650",
+        "-out", f"{PKI}/ca.crt", "-subj", "/CN=future-kubernetes-local",
+        "-addext", "keyUsage=critical,keyCertSign,digitalSignature")  # fmt: skip
     run("openssl", *key, f"{PKI}/service-account.key")
     run("openssl", "ec", "-in", f"{PKI}/service-account.key", "-pubout", "-out", f"{PKI}/service-account.pub")
-    names = f"IP:127.0.0.1,IP:{NODE_IP},IP:{API_SERVICE_IP},DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local"
+    addresses = ("127.0.0.1", NODE_IP, API_SERVICE_IP)
+    hosts = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
+    names = ",".join([*(f"IP:{address}" for address in addresses), *(f"DNS:{host}" for host in hosts)])
     for name, subject, alternative in (
         ("apiserver", "/CN=kube-apiserver", names),
         ("kubelet-server", "/CN=node", f"IP:{NODE_IP},DNS:node"),
@@ -161,7 +164,8 @@ def make_pki() -> None:
         (PKI / f"{name}.ext").write_text(extensions)
         run("openssl", "req", "-new", "-key", f"{PKI}/{name}.key", "-subj", subject, "-out", f"{PKI}/{name}.csr")
         run("openssl", "x509", "-req", "-in", f"{PKI}/{name}.csr", "-CA", f"{PKI}/ca.crt", "-CAkey", f"{PKI}/ca.key",
-            "-CAcreateserial", "-days", "3650", "-extfile", f"{PKI}/{name}.ext", "-out", f"{PKI}/{name}.crt")  # fmt: skip
+            "-CAcreateserial", "-days", "3650", "-extfile", f"{PKI}/{name}.ext",
+            "-out", f"{PKI}/{name}.crt")  # fmt: skip
     (PKI / "complete").touch()
 
 
@@ -188,7 +192,8 @@ def write_configuration(cgroup: str) -> None:
     # br_netfilter is on for the machine.
     (Path("/etc/cni/net.d") / "10-ptp.conflist").write_text(f"""\
 {{"cniVersion": "0.4.0", "name": "pods", "plugins": [
-  {{"type": "ptp", "mtu": 65520, "ipam": {{"type": "host-local", "dataDir": "/run/cni", "ranges": [[{{"subnet": "{POD_RANGE}"}}]],
+  {{"type": "ptp", "mtu": 65520, "ipam": {{"type": "host-local", "dataDir": "/run/cni",
+    "ranges": [[{{"subnet": "{POD_RANGE}"}}]],
     "routes": [{{"dst": "0.0.0.0/0"}}]}}}},
   {{"type": "portmap", "capabilities": {{"portMappings": true}}}}]}}
 """)
@@ -304,7 +309,8 @@ def control_plane() -> list[Service]:
         ),
         Service(
             "kube-scheduler",
-            ["kube-scheduler", f"--kubeconfig={kubeconfig('scheduler')}", "--leader-elect=false", "--bind-address=127.0.0.1"],
+            ["kube-scheduler", f"--kubeconfig={kubeconfig('scheduler')}", "--leader-elect=false",
+             "--bind-address=127.0.0.1"],
         ),
     ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A real cluster of the tests' own: started as `make up` starts stack dev, removed at the end, whatever has happened."""
+"""A real cluster of the tests' own: started as `make up` starts stack dev, removed at the end, whatever happened."""
 
 from __future__ import annotations
 

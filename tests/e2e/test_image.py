@@ -18,7 +18,9 @@ BAKED = ("foreach", "furrr", "future", "future.apply", "parallelly", "progressr"
 @pytest.mark.parametrize("component", ["scheduler", "worker"])
 def test_pods_run_without_root_and_cannot_write_to_the_image(stack: Stack, component: str) -> None:
     pod = stack.pods(component)[0]["metadata"]["name"]
-    told = stack.kubectl("exec", pod, "--", "sh", "-c", "id -u; grep CapEff /proc/self/status; touch /usr/x 2>&1 || true")
+    told = stack.kubectl(
+        "exec", pod, "--", "sh", "-c", "id -u; grep CapEff /proc/self/status; touch /usr/x 2>&1 || true"
+    )
     assert told.splitlines()[0] == "1000"
     assert "0000000000000000" in told
     assert "Read-only file system" in told

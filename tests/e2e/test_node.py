@@ -37,7 +37,11 @@ def footprint() -> dict[str, object]:
         "mounts": sorted(Path("/proc/mounts").read_text().splitlines()),
         "links": sorted(json.dumps(link["ifname"]) for link in json.loads(output("ip", "-j", "link") or "[]")),
         "routes": output("ip", "route"),
-        "rules": [Path(f"/proc/net/{table}").read_text() for table in ("ip_tables_names",) if Path(f"/proc/net/{table}").exists()],
+        "rules": [
+            Path(f"/proc/net/{table}").read_text()
+            for table in ("ip_tables_names",)
+            if Path(f"/proc/net/{table}").exists()
+        ],
         "settings": [
             Path("/proc/sys", name).read_text()
             for name in ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")

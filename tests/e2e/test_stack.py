@@ -14,6 +14,7 @@ import pytest
 
 from local import cluster
 from local.engine import state_path
+from local.errors import LocalError
 from local.paths import REPO
 from local.proof import prove
 from tests.e2e.conftest import WORKERS, Stack
@@ -57,7 +58,9 @@ def test_another_worker_count_is_deployed_and_the_scheduler_stays(stack: Stack) 
     assert len(stack.pods("worker")) == WORKERS + 2
     # The article's line, in a new R session, without a number of workers.
     live = 'plan <- future::plan; plan(future::cluster, manual = TRUE, quiet = TRUE); cat("N", future::nbrOfWorkers())'
-    assert f"N {WORKERS + 2}" in stack.wait("the new workers", 30, lambda: _if_in(f"N {WORKERS + 2}", stack.rscript(live)))
+    assert f"N {WORKERS + 2}" in stack.wait(
+        "the new workers", 30, lambda: _if_in(f"N {WORKERS + 2}", stack.rscript(live))
+    )
     stack.up()
     assert stack.pods("scheduler")[0]["metadata"]["uid"] == before
     stack.wait("the surplus workers to go", 60, lambda: len(stack.pods("worker")) == WORKERS)
@@ -76,7 +79,9 @@ def test_a_changed_chart_template_is_deployed(stack: Stack, tmp_path: Path) -> N
     template.write_text(text.replace("\n  annotations:\n", '\n  annotations:\n    tests/edited: "yes"\n'))
     edited = Stack(stack.node, stack.state, stack.config, copied)
     assert "1 updated" in edited.up().stdout
-    assert "tests/edited" in stack.kubectl("get", "deployments", "-l", "app.kubernetes.io/component=worker", "-o", "yaml")
+    assert "tests/edited" in stack.kubectl(
+        "get", "deployments", "-l", "app.kubernetes.io/component=worker", "-o", "yaml"
+    )
     assert "1 updated" in stack.up().stdout
     assert "tests/edited" not in stack.kubectl("get", "deployments", "-o", "yaml")
 
@@ -92,7 +97,9 @@ def test_the_password_is_in_no_object_but_its_secret(stack: Stack) -> None:
     password = stack.outputs()["password"]
     everything = stack.kubectl("get", "all,configmaps,events,ingresses,networkpolicies", "-o", "yaml")
     helm = [str(stack.node.programs / "helm"), "--kubeconfig", str(stack.node.kubeconfig), "-n", stack.namespace]
-    release = json.loads(subprocess.run([*helm, "list", "-o", "json"], capture_output=True, check=True).stdout)[0]["name"]
+    release = json.loads(subprocess.run([*helm, "list", "-o", "json"], capture_output=True, check=True).stdout)[0][
+        "name"
+    ]
     for part in ("values", "manifest", "notes"):
         everything += subprocess.run([*helm, "get", part, release], capture_output=True, text=True, check=True).stdout
     for pod in stack.pods("scheduler") + stack.pods("worker"):
@@ -181,7 +188,9 @@ def test_files_in_the_home_folder_outlive_the_scheduler_pod(stack: Stack) -> Non
     scheduler = stack.pods("scheduler")[0]["metadata"]["name"]
     stack.kubectl("exec", scheduler, "--", "sh", "-c", "echo kept > /home/rstudio/file")
     stack.kubectl("delete", "pod", scheduler)
-    deployment = stack.kubectl("get", "deployments", "-l", "app.kubernetes.io/component=scheduler", "-o", "name").strip()
+    deployment = stack.kubectl(
+        "get", "deployments", "-l", "app.kubernetes.io/component=scheduler", "-o", "name"
+    ).strip()
     stack.kubectl("rollout", "status", deployment, "--timeout=120s")
     again = stack.pods("scheduler")[0]["metadata"]["name"]
     assert again != scheduler
@@ -198,5 +207,5 @@ def test_metrics_of_pods_can_be_asked_for(stack: Stack) -> None:
 def _top(stack: Stack) -> str:
     try:
         return stack.kubectl("top", "pods")
-    except cluster.LocalError:
+    except LocalError:
         return ""

@@ -84,7 +84,7 @@ def test_go_that_is_too_old_is_not_used(machine: Path, monkeypatch: pytest.Monke
     fake = machine / "programs/go"
     fake.write_text(FAKE_GO.replace("go1.99.0", "go1.19.8"))
     monkeypatch.setenv("GOPROXY", "http://127.0.0.1:9")
-    with pytest.raises(LocalError, match="cannot be had from http://127.0.0.1:9/golang.org/toolchain"):
+    with pytest.raises(LocalError, match=r"cannot be had from http://127.0.0.1:9/golang.org/toolchain"):
         tools.build(tools.GoModule(machine / "module", ("example.org/one",)))
 
 
