@@ -32,8 +32,8 @@ test-e2e: .venv/ready-test ## a real cluster of its own on this machine, R, and 
 lint: .venv/ready-test ## ruff and mypy
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy .
 
-bench: .venv/ready-test ## benchmarks on stack dev; results in bench/
-	$(RUN) -m bench
+bench: .venv/ready-test ## benchmarks, beside their baselines: the program alone, and 40 workers that wait on stack dev
+	$(RUN) bench/program.py && $(RUN) bench/waiting.py
 
 # Each holds a superset of the former; --inexact leaves what the other has put there.
 .venv/ready-up: pyproject.toml uv.lock local/setup.sh
