@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import MINIMAL, Helm, merged
+from .conftest import CHART, MINIMAL, Helm, merged
 
 
 @pytest.mark.parametrize(
@@ -84,5 +84,6 @@ def test_a_quota_on_what_the_pods_state_is_taken(helm: Helm) -> None:
 
 
 def test_an_old_kubernetes_is_refused(helm: Helm) -> None:
-    done = helm.run("template", "lab", "chart", "--kube-version", "1.26.0", values=MINIMAL)
+    done = helm.run("template", "lab", str(CHART), "--kube-version", "1.26.0", values=MINIMAL)
     assert done.returncode != 0
+    assert "requires kubeVersion" in done.stderr
