@@ -61,7 +61,7 @@ NODE = GoModule(
 )
 KUBE_SCORE = GoModule(REPO / "tests" / "chart" / "kube-score", ("github.com/zegl/kube-score/cmd/kube-score",))
 
-# Without these every node and client would report v0.0.0 (k8s.io/component-base/version).
+# Without these, nodes and clients would report v0.0.0, and `helm template` would take Kubernetes for an old one.
 _LDFLAGS = " ".join(
     ["-s", "-w"]
     + [
@@ -69,6 +69,7 @@ _LDFLAGS = " ".join(
         for package in ("k8s.io/component-base", "k8s.io/client-go/pkg")
         for name, value in (("gitVersion", KUBERNETES_VERSION), ("gitMajor", "1"), ("gitMinor", "36"))
     ]
+    + [f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersion{part}" for part in ("Major=1", "Minor=36")]
 )
 
 

@@ -53,6 +53,8 @@ def ide_command(ide: str, run: Path) -> list[str]:
             "--www-port=8787",
             f"--server-user={USER}",
             "--auth-none=0",
+            # A day-long computation is looked after from one login, as with JupyterLab.
+            "--auth-timeout-minutes=0",
             f"--auth-pam-helper-path={PASSWORD_CHECK}",
             f"--server-data-dir={folder}",
             f"--database-config-file={database}",
