@@ -308,7 +308,7 @@ class Rendezvous:
             attachment, status = str(message["id"]), message.get("status")
             if status == 0 and attachment in self.busy:
                 self.busy[attachment].ended_well = True  # R was told to quit: parallel::stopCluster()
-            self.fate(attachment, describe_end(status, oom=bool(message.get("oom"))))
+            self.fate(attachment, describe_end(status, oom=bool(message.get("oom")), limit_mib=message.get("limit")))
         worker.finish()
 
     def fate(self, attachment: str, text: str) -> None:
@@ -552,10 +552,11 @@ class Rendezvous:
         )
 
 
-def describe_end(status: int | None, *, oom: bool) -> str:
+def describe_end(status: int | None, *, oom: bool = False, limit_mib: int | None = None) -> str:
     """How an R process ended, in words; ``status`` is negative for a signal."""
     if oom:
-        return "its R process was killed for want of memory (out of memory)"
+        limit = f", limit {limit_mib} MiB" if limit_mib else ""
+        return f"its R process was killed for want of memory (out of memory{limit})"
     if status is None:
         return "its R process closed the connection"
     if status < 0:

@@ -58,6 +58,15 @@ def oom_kills() -> int:
     return 0
 
 
+def memory_limit_mib() -> int | None:
+    """The container's memory limit in MiB (cgroup v2, else v1); None when there is none."""
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limit = int(Path(path).read_text())
+            return limit >> 20 if limit < 1 << 60 else None  # v1 says "none" by a number near 2**63
+    return None
+
+
 class Children:
     """Reaps every child, and orphans too when it is the first process, and remembers how each ended."""
 
@@ -363,7 +372,7 @@ class Agent:
         oom = oom_kills() > r.oom_before
         if status != 0:
             log(f"R ended with status {status} in use" + (", for want of memory" if oom else ""))
-        self._notify(op="ended", id=self._attached, status=status, oom=oom)
+        self._notify(op="ended", id=self._attached, status=status, oom=oom, limit=memory_limit_mib() if oom else None)
 
     def run(self) -> NoReturn:
         """Serve until SIGTERM."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from image.rendezvous import worker
+from image.rendezvous import server, worker
 
 from .conftest import ROOT, Bed, Process, wait_for
 
@@ -210,3 +210,12 @@ def test_a_network_that_falls_silent_is_noticed_on_both_ends_within_15_seconds(
         assert 3 < time.monotonic() - start < 15
         wait_for(lambda: ready(bed, "w1").returncode == 1, 16 - (time.monotonic() - start))
     assert process.process.poll() is None
+
+
+def test_an_r_that_ran_out_of_memory_is_named_so_with_the_limit() -> None:
+    assert server.describe_end(-9, oom=True, limit_mib=512) == (
+        "its R process was killed for want of memory (out of memory, limit 512 MiB)"
+    )
+    assert server.describe_end(-9, oom=True).endswith("(out of memory)")
+    assert server.describe_end(-11) == "its R process was ended by signal 11"
+    assert server.describe_end(3) == "its R process ended with exit status 3"

@@ -93,7 +93,7 @@ lost <- function(backend, future, node, index) {
 }
 
 lost_message <- function(label, pods, reasons) {
-  memory <- any(grepl("out of memory", reasons, fixed = TRUE))
+  memory <- any(grepl("(out of memory", reasons, fixed = TRUE))
   paste0(
     sprintf(ngettext(length(pods), "The worker of future %s was lost %d time", "The worker of future %s was lost %d times"),
       label, length(pods)

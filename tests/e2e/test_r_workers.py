@@ -1,0 +1,217 @@
+"""What an R user of future.kubernetes sees on a real cluster: workers come, are lost, are run short of, and go."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local.errors import LocalError
+from tests.e2e.conftest import Stack
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def elastic(stack: Stack, own_state: Path) -> Iterator[Stack]:
+    """A stack of two workers that may become six."""
+    config = {**stack.config, "namespace": "elastic", "workers": "2", "maxWorkers": "6", "workerMemoryGiB": "0.5"}
+    other = Stack(stack.node, own_state / "elastic", config)
+    other.up()
+    yield other
+    other.engine("down")
+
+
+def r(cluster: Stack, code: str, timeout: float = 120) -> str:
+    return cluster.rscript(f"suppressMessages({{library(future.kubernetes); library(future.apply)}})\n{code}", timeout)
+
+
+def pods(cluster: Stack) -> set[str]:
+    return {pod["metadata"]["name"] for pod in cluster.pods("worker")}
+
+
+def workload(cluster: Stack) -> str:
+    names = cluster.kubectl("get", "deployments", "-o", "name").split()
+    return next(name for name in names if name.endswith("-worker"))
+
+
+def replicas(cluster: Stack) -> int:
+    return int(cluster.kubectl("get", workload(cluster), "-o", "jsonpath={.spec.replicas}"))
+
+
+def test_the_plan_brings_the_workers_that_it_asks_for(elastic: Stack) -> None:
+    printed = r(
+        elastic,
+        """
+        plan(kubernetes, workers = 4)
+        used <- unique(future_sapply(1:8, function(i) { Sys.sleep(0.5); Sys.info()[["nodename"]] }))
+        stopifnot(setequal(used, workers()$pod), nbrOfWorkers() == 4L)
+        cat("USED", used)
+        """,
+    )
+    assert set(printed.split("USED ")[1].split()) == pods(elastic)
+    assert replicas(elastic) == 4
+
+
+def test_the_articles_line_takes_the_live_number_after_scaling(elastic: Stack) -> None:
+    assert "N 4" in r(elastic, 'scale_workers(4); plan(cluster, manual = TRUE, quiet = TRUE); cat("N", nbrOfWorkers())')
+
+
+def test_local_clusters_are_never_handed_a_remote_worker(elastic: Stack) -> None:
+    code = """
+        plan(multisession, workers = 2)
+        here <- future_sapply(1:4, function(i) Sys.info()[["nodename"]])
+        cl <- parallel::makeCluster(2)
+        there <- unlist(parallel::clusterEvalQ(cl, Sys.info()[["nodename"]]))
+        stopifnot(c(here, there) == Sys.info()[["nodename"]])
+        cat("LOCAL")
+    """
+    assert "LOCAL" in r(elastic, code)
+
+
+def test_the_future_of_a_deleted_pod_runs_again_and_others_are_not_disturbed(elastic: Stack) -> None:
+    code = """
+        plan(kubernetes, workers = 3)
+        draw <- function(seconds) lapply(1:3, function(i) future({
+          pod <- Sys.info()[["nodename"]]
+          Sys.sleep(seconds)
+          list(pod, rnorm(1), Sys.getpid())
+        }, seed = as.integer(i)))
+        fs <- draw(8)
+        writeLines(workers()$pod[workers()$tasks > 0][1], "/tmp/victim")
+        again <- value(fs)
+        same <- value(draw(0))
+        stopifnot(identical(lapply(again, `[[`, 2), lapply(same, `[[`, 2)))
+        cat("PODS", sapply(again, `[[`, 1))
+    """
+    printed: list[str] = []
+    thread = threading.Thread(target=lambda: printed.append(r(elastic, code)))
+    thread.start()
+    scheduler = elastic.pods("scheduler")[0]["metadata"]["name"]
+
+    def victim() -> str:
+        try:
+            return elastic.kubectl("exec", scheduler, "--", "cat", "/tmp/victim").strip()
+        except LocalError:
+            return ""
+
+    lost = elastic.wait("the futures to start", 60, victim)
+    elastic.kubectl("delete", "pod", lost, "--grace-period=0", "--force", "--wait=false")
+    thread.join(120)
+    assert printed
+    used = printed[0].split("PODS ")[1].split()
+    assert lost not in used
+    assert len(used) == 3
+
+
+def test_a_future_that_runs_out_of_memory_is_named_so(elastic: Stack) -> None:
+    code = """
+        plan(kubernetes, workers = 2, retries = 0)
+        hungry <- future({ x <- lapply(1:400, function(i) rnorm(2e6)); length(x) }, seed = TRUE)
+        e <- tryCatch(value(hungry), error = identity)
+        stopifnot(inherits(e, "KubernetesWorkerLostError"))
+        cat("SAID", conditionMessage(e))
+        stopifnot(value(future(1)) == 1)
+    """
+    said = r(elastic, code).split("SAID ")[1]
+    assert "out of memory" in said
+    assert "workerMemoryGiB" in said
+
+
+def test_fewer_workers_leave_those_in_use_alone(elastic: Stack) -> None:
+    code = """
+        scale_workers(4)
+        plan(kubernetes, workers = 2)
+        fs <- lapply(1:2, function(i) future({ Sys.sleep(45); Sys.info()[["nodename"]] }))
+        busy <- workers()$pod[workers()$state == "busy"]
+        scale_workers(2)
+        stopifnot(setequal(unlist(value(fs)), busy))
+        cat("KEPT")
+    """
+    assert "KEPT" in r(elastic, code, 150)
+    elastic.wait("two workers to be left", 90, lambda: replicas(elastic) == 2)
+
+
+def test_a_second_session_gets_what_is_free_and_is_told(elastic: Stack) -> None:
+    held: list[str] = []
+    hold = threading.Thread(
+        target=lambda: held.append(r(elastic, "scale_workers(6); plan(kubernetes, workers = 4); Sys.sleep(25)"))
+    )
+    hold.start()
+    in_use = 'sum(workers()$state == "busy")'
+    elastic.wait("the first session", 90, lambda: r(elastic, f"cat({in_use})").strip() == "4")
+    code = """
+        told <- character()
+        withCallingHandlers(plan(kubernetes, workers = 5), message = function(m) told <<- c(told, conditionMessage(m)))
+        cat("N", nbrOfWorkers(), told)
+    """
+    printed = r(elastic, code)
+    hold.join()
+    assert "N 2 4 workers are in use by another R session, and this release allows 6" in printed
+
+
+def test_an_image_that_cannot_be_pulled_is_told_within_30_seconds(elastic: Stack) -> None:
+    r(elastic, "scale_workers(2)")
+    elastic.wait("two workers", 120, lambda: replicas(elastic) == 2 and len(pods(elastic)) == 2)
+    name = workload(elastic)
+    before = elastic.kubectl("get", name, "-o", "jsonpath={.spec.template.spec.containers[0].image}")
+    elastic.kubectl("set", "image", name, "*=registry.invalid/none:1")
+    try:
+        start = time.monotonic()
+        code = """
+            e <- tryCatch(suppressMessages(plan(kubernetes, workers = 4)), error = identity)
+            stopifnot(inherits(e, "KubernetesUnavailableError"))
+            cat("SAID", conditionMessage(e))
+        """
+        said = r(elastic, code).split("SAID ")[1]
+        assert time.monotonic() - start < 30
+        assert "Pull" in said
+        assert "registry.invalid" in said
+        assert replicas(elastic) == 2, "nothing stays asked for"
+    finally:
+        elastic.kubectl("set", "image", name, f"*={before}")
+        elastic.kubectl("rollout", "status", name, "--timeout=120s")
+
+
+def test_without_its_role_the_plan_says_what_is_missing(elastic: Stack) -> None:
+    binding = elastic.kubectl("get", "rolebindings", "-o", "name").split()[0]
+    kept = json.loads(elastic.kubectl("get", binding, "-o", "json"))
+    for field in ("uid", "resourceVersion", "creationTimestamp"):
+        kept["metadata"].pop(field, None)
+    elastic.kubectl("delete", binding)
+    try:
+        said = r(elastic, 'cat("SAID", class(tryCatch(scale_workers(6), error = identity)))')
+        assert "KubernetesPermissionError" in said
+    finally:
+        elastic.kubectl("apply", "-f", "-", input=json.dumps(kept))
+
+
+def test_workers_nobody_uses_go_after_the_idle_minutes_and_come_back(elastic: Stack) -> None:
+    config = elastic.kubectl("get", "configmaps", "-o", "name").split()
+    name = next(line for line in config if line.endswith("-config"))
+    elastic.kubectl("patch", name, "--type=merge", "-p", '{"data": {"idleMinutes": "0.2"}}')
+    try:
+        elastic.wait("the workers to go", 240, lambda: replicas(elastic) == 0)
+    finally:
+        elastic.kubectl("patch", name, "--type=merge", "-p", '{"data": {"idleMinutes": "0"}}')
+    assert "N 2" in r(elastic, 'plan(kubernetes, workers = 2); cat("N", nrow(workers()))')
+
+
+def test_a_worker_without_the_token_is_not_let_in(elastic: Stack) -> None:
+    scheduler = elastic.pods("scheduler")[0]["metadata"]["name"]
+    code = """
+import socket, ssl
+sock = ssl._create_unverified_context().wrap_socket(socket.create_connection(("127.0.0.1", 8786)))
+try:
+    sock.sendall(b'{"op":"worker","pod":"intruder"}\\n')
+    print("ANSWER", sock.recv(100))
+except OSError:
+    print("DROPPED")
+"""
+    answer = elastic.kubectl("exec", scheduler, "--", "python3", "-c", code)
+    assert answer.strip() in {"ANSWER b''", "DROPPED"}
+    assert "intruder" not in r(elastic, "print(workers()$pod)")
