@@ -66,24 +66,38 @@ class StandIn:
 
 
 class PulumiEngine:
-    """The Pulumi CLI, with the backend that it is logged in to, else with one in the cluster's folder."""
+    """The Pulumi CLI, with the backend that it is logged in to, else with one in the cluster's folder.
+
+    The stack's config file is a copy in that folder, with a bare Pulumi.yaml beside it: the CLI writes a salt into the
+    file when it makes a stack, and deletes it with the stack, and the project's own is under version control.
+    """
 
     def __init__(self, pulumi: str, node: Node) -> None:
         self._pulumi = pulumi
         self._folder = state_dir(node.cluster)
-        self._environment = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
+        self._environment = {
+            **os.environ,
+            "PATH": _path_with_uv(),
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            # Else it fetches a plugin for all that uv.lock names, the clouds' hundreds of megabytes among them.
+            "PULUMI_OPTION_SKIP_PLUGIN_PRE_INSTALL": "true",
+            # What a stack in a lasting backend still holds of a cluster that is gone cannot be deleted there.
+            "PULUMI_K8S_DELETE_UNREACHABLE": "true",
+        }
         if self._run("whoami", check=False).returncode != 0:
             self._environment |= self._own_backend()
+            self._environment.pop("PULUMI_CONFIG_PASSPHRASE", None)  # it would win over the file
 
     def up(self, stack: str, config: Mapping[str, str]) -> Mapping[str, Any]:
         """`pulumi up` with `config` over the stack's file, in a copy: the file in the project stays as it is."""
         file = self._config_file(stack, config)
-        self._run("stack", "select", stack, "--create")
-        shown = subprocess.run(
-            [self._pulumi, "up", "--stack", stack, "--config-file", str(file), "--yes", "--skip-preview"],
-            cwd=REPO, env=self._environment, check=False,
-        )  # fmt: skip
-        if shown.returncode != 0:
+        self._unlock()
+        self._run("stack", "select", stack, "--create", cwd=self._folder)
+        password = os.environ.get(stand_in.PASSWORD_VARIABLE)
+        if password:
+            key = f"{stand_in.PROJECT}:password"
+            self._run("config", "set", "--stack", stack, "--config-file", str(file), "--secret", key, stdin=password)
+        if self._show("up", "--stack", stack, "--config-file", str(file), "--yes", "--skip-preview") != 0:
             raise LocalError("pulumi up failed; its messages are above")
         return self.outputs(stack)
 
@@ -94,17 +108,24 @@ class PulumiEngine:
         return found
 
     def forget(self, stack: str) -> None:
-        """`pulumi destroy`, and the stack with it."""
-        file = self._config_file(stack, {})
-        self._run("destroy", "--stack", stack, "--config-file", str(file), "--yes", "--skip-preview")
-        self._run("stack", "rm", stack, "--yes")
+        """`pulumi stack rm --force`: all that it stands for goes with the cluster, which need not even answer."""
+        self._bare_project()
+        self._unlock()
+        if self._run("stack", "select", stack, check=False, cwd=self._folder).returncode == 0:
+            self._run("stack", "rm", stack, "--force", "--yes", cwd=self._folder)
 
     def _config_file(self, stack: str, config: Mapping[str, str]) -> Path:
+        self._bare_project()
+        file = self._folder / f"Pulumi.{stack}.yaml"
+        last = yaml.safe_load(file.read_text()) if file.exists() else {}
         content = yaml.safe_load((REPO / f"Pulumi.{stack}.yaml").read_text())
         content["config"] |= {f"{stand_in.PROJECT}:{key}": value for key, value in config.items()}
-        file = self._folder / f"Pulumi.{stack}.yaml"
-        file.write_text(yaml.safe_dump(content))
+        # What the stack's secrets are encrypted with stays, such as the salt.
+        file.write_text(yaml.safe_dump({key: value for key, value in last.items() if key != "config"} | content))
         return file
+
+    def _bare_project(self) -> None:
+        (self._folder / "Pulumi.yaml").write_text(yaml.safe_dump({"name": stand_in.PROJECT, "runtime": "python"}))
 
     def _own_backend(self) -> dict[str, str]:
         passphrase = self._folder / "pulumi-passphrase"
@@ -115,14 +136,47 @@ class PulumiEngine:
         backend.mkdir(exist_ok=True)
         return {"PULUMI_BACKEND_URL": f"file://{backend}", "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase)}
 
-    def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def _unlock(self) -> None:
+        """Takes away what a killed CLI leaves in the cluster's folder, where the process that locked it is gone."""
+        for lock in (self._folder / "pulumi").glob(".pulumi/locks/**/*.json"):
+            owner = Path(f"/proc/{json.loads(lock.read_text())['pid']}/comm")
+            if not owner.exists() or owner.read_text().strip() != Path(self._pulumi).name:
+                lock.unlink(missing_ok=True)
+
+    def _show(self, *arguments: str) -> int:
+        """Runs a command on the screen; returns its status.
+
+        Ctrl-C reaches it too, and it is left the time to end what it has begun: killed, it would leave a locked stack.
+        """
+        interrupted = False
+        with subprocess.Popen([self._pulumi, *arguments], cwd=REPO, env=self._environment) as process:
+            while process.returncode is None:
+                try:
+                    process.wait()
+                except KeyboardInterrupt:
+                    interrupted = True
+        if interrupted:
+            raise KeyboardInterrupt
+        return process.returncode
+
+    def _run(
+        self, *arguments: str, check: bool = True, cwd: Path = REPO, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [self._pulumi, *arguments, "--non-interactive"],
-            cwd=REPO, env=self._environment, capture_output=True, text=True, check=False,
+            cwd=cwd, env=self._environment, input=stdin, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if check and done.returncode != 0:
             raise LocalError(f"pulumi {arguments[0]} failed: {done.stderr.strip()[-800:]}")
         return done
+
+
+def _path_with_uv() -> str:
+    """PATH, with the uv that `local/setup.sh` installed where the machine has none: the CLI runs programs by it."""
+    if shutil.which("uv"):
+        return os.environ["PATH"]
+    installed = sorted(str(program.parent) for program in cache_dir().glob("uv-*/bin/uv"))
+    return os.pathsep.join([os.environ["PATH"], *installed[-1:]])
 
 
 def _pulumi_command() -> str | None:
