@@ -76,7 +76,10 @@ class LocalCluster(KubeconfigCluster):
         self.nodes = "1 x this machine"
         self.hourly_cost = 0.0
         self.kubeconfig_command = f"export KUBECONFIG={shlex.quote(str(args.kubeconfig))}"
-        program = "kubectl" if shutil.which("kubectl") else kubectl() or "kubectl"
+        # `make up` adds its own programs to PATH, which the shell that these commands are pasted into lacks.
+        found, own = kubectl(), os.environ.get("FUTURE_KUBERNETES_BIN", "")
+        others = os.pathsep.join(folder for folder in os.get_exec_path() if folder != own)
+        program = "kubectl" if not found or shutil.which("kubectl", path=others) else shlex.quote(found)
         self.kubectl = f"{program} --kubeconfig {shlex.quote(str(args.kubeconfig))}"
         self.node_shell = "bash"
         self.register_outputs({"kubeconfig": self.kubeconfig})

@@ -108,7 +108,9 @@ class Release(pulumi.ComponentResource):
         self.password = args.password or KeptSecret(f"{name}-password", PASSWORD_LENGTH, child).secret
         token = KeptSecret(f"{name}-token", TOKEN_LENGTH, child).secret
         secret_name = f"{args.name}-auth"
-        metadata = {"name": secret_name, "namespace": args.namespace, "labels": dict(args.labels)}
+        metadata = {"name": secret_name, "namespace": args.namespace}
+        if args.labels:  # empty ones would be a change on every run, since the cluster does not keep them
+            metadata["labels"] = dict(args.labels)
         secret = KubernetesObject(
             "v1",
             "Secret",

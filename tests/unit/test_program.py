@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -229,6 +230,27 @@ def test_a_command_among_the_outputs_is_one_that_a_shell_accepts(name: str) -> N
         assert command.startswith(("kubectl ", "/"))
         assert "--namespace future-dev" in command
         subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+def test_without_a_kubectl_of_the_machines_own_the_commands_name_the_one_of_make_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("own", "machine"):
+        (tmp_path / folder).mkdir()
+    program_file = tmp_path / "own/kubectl"
+    program_file.write_text("#!/bin/sh\n")
+    program_file.chmod(0o755)
+    monkeypatch.setenv("FUTURE_KUBERNETES_BIN", str(tmp_path / "own"))
+    monkeypatch.setenv("PATH", f"{tmp_path}/machine:{tmp_path}/own")
+    assert program(LOCAL).outputs["shell"][0].startswith(f"{program_file} --kubeconfig ")
+    shutil.copy(program_file, tmp_path / "machine")
+    assert program(LOCAL).outputs["shell"][0].startswith("kubectl --kubeconfig ")
+
+
+def test_an_object_has_no_empty_labels_which_would_be_a_change_on_every_run() -> None:
+    assert "labels" not in program(LOCAL).one("core/v1:Secret").inputs["metadata"]
+    labelled = program({**LOCAL, "labels": "team=statistics"}).one("core/v1:Secret")
+    assert labelled.inputs["metadata"]["labels"] == {"team": "statistics"}
 
 
 def test_a_public_host_is_the_url_and_its_address_an_output() -> None:
