@@ -217,3 +217,26 @@ def test_a_result_that_waits_for_a_busy_session_is_not_cut_off(bed: Bed) -> None
             piece = session.socket.recv(1 << 20)
             assert piece
             left -= len(piece)
+
+
+@pytest.mark.timeout(60)
+def test_250_workers_wait_and_are_all_handed_out(bed: Bed) -> None:
+    context = tls.context(TOKEN.encode(), server=False)
+    peers = []
+    for i in range(250):
+        peers.append(_peer(bed, context))
+        peers[-1].sendall(wire.encode(op="worker", pod=f"p{i}", node="n"))
+        assert wire.decode(peers[-1].recv(100)) == {"ok": True}
+    wait_for(lambda: bed.ask("count 1") == "ok 250 0 0")
+    sessions = [bed.session() for _ in range(250)]
+    start = time.monotonic()
+    for session in sessions:
+        session.send("attach 1 5")
+    for peer in peers:
+        assert wire.decode(peer.recv(200))["op"] == "attach"
+        peer.sendall(wire.encode(op="attached"))
+    pods = {session.line().split()[2] for session in sessions}
+    assert len(pods) == 250
+    assert time.monotonic() - start < 2.5, "ten times what it takes on two idle cores"
+    for sock in [*(session.socket for session in sessions), *peers]:
+        sock.close()
