@@ -35,6 +35,9 @@ lint: .venv/ready-test ## ruff and mypy
 bench: .venv/ready-test ## benchmarks, beside their baselines: the program alone, and 40 workers that wait on stack dev
 	$(RUN) bench/program.py && $(RUN) bench/waiting.py
 
+# Stamps, so that a second run asks no package index. `uv sync` by somebody else removes the tests' packages: seen here.
+$(shell test -e .venv/lib/python3*/site-packages/pytest || rm -f .venv/ready-test)
+
 # Each holds a superset of the former; --inexact leaves what the other has put there.
 .venv/ready-up: pyproject.toml uv.lock local/setup.sh
 	@sh local/setup.sh --no-default-groups
