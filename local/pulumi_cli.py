@@ -1,7 +1,7 @@
 """Which engine brings stack `dev` up: the Pulumi CLI from PATH or from Pulumi's installer, else the stand-in.
 
-Both give the same stack and outputs. Without a login the CLI keeps the state in the cluster's folder, so that `make up`
-asks for no account.
+Both give the same stack and outputs. The CLI keeps the state in the cluster's folder, whatever it is logged in to: the
+stack ends with the cluster, `make up` asks for no account, and a stack `dev` of another machine is left alone.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ class StandIn:
 
 
 class PulumiEngine:
-    """The Pulumi CLI, with the backend that it is logged in to, else with one in the cluster's folder.
+    """The Pulumi CLI, with a backend in the cluster's folder.
 
     The stack's config file is a copy in that folder, with a bare Pulumi.yaml beside it: the CLI writes a salt into the
-    file when it makes a stack, and deletes it with the stack, and the project's own is under version control.
+    file when it makes a stack, and the project's own is under version control.
     """
 
     def __init__(self, pulumi: str, node: Node) -> None:
@@ -81,12 +81,9 @@ class PulumiEngine:
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             # Else it fetches a plugin for all that uv.lock names, the clouds' hundreds of megabytes among them.
             "PULUMI_OPTION_SKIP_PLUGIN_PRE_INSTALL": "true",
-            # What a stack in a lasting backend still holds of a cluster that is gone cannot be deleted there.
-            "PULUMI_K8S_DELETE_UNREACHABLE": "true",
+            **self._backend(),
         }
-        if self._run("whoami", check=False).returncode != 0:
-            self._environment |= self._own_backend()
-            self._environment.pop("PULUMI_CONFIG_PASSPHRASE", None)  # it would win over the file
+        self._environment.pop("PULUMI_CONFIG_PASSPHRASE", None)  # it would win over the file
 
     def up(self, stack: str, config: Mapping[str, str]) -> Mapping[str, Any]:
         """`pulumi up` with `config` over the stack's file, in a copy: the file in the project stays as it is."""
@@ -98,7 +95,7 @@ class PulumiEngine:
             key = f"{stand_in.PROJECT}:password"
             self._run("config", "set", "--stack", stack, "--config-file", str(file), "--secret", key, stdin=password)
         if self._show("up", "--stack", stack, "--config-file", str(file), "--yes", "--skip-preview") != 0:
-            raise LocalError("pulumi up failed; its messages are above")
+            raise LocalError("pulumi up failed; its messages are above. `make down && make up` starts anew.")
         return self.outputs(stack)
 
     def outputs(self, stack: str) -> Mapping[str, Any]:
@@ -108,14 +105,10 @@ class PulumiEngine:
         return found
 
     def forget(self, stack: str) -> None:
-        """`pulumi stack rm --force`: all that it stands for goes with the cluster, which need not even answer."""
-        self._bare_project()
-        self._unlock()
-        if self._run("stack", "select", stack, check=False, cwd=self._folder).returncode == 0:
-            self._run("stack", "rm", stack, "--force", "--yes", cwd=self._folder)
+        """Nothing: the state goes with the cluster's folder, and all that it stands for with the cluster."""
 
     def _config_file(self, stack: str, config: Mapping[str, str]) -> Path:
-        self._bare_project()
+        (self._folder / "Pulumi.yaml").write_text(yaml.safe_dump({"name": stand_in.PROJECT, "runtime": "python"}))
         file = self._folder / f"Pulumi.{stack}.yaml"
         last = yaml.safe_load(file.read_text()) if file.exists() else {}
         content = yaml.safe_load((REPO / f"Pulumi.{stack}.yaml").read_text())
@@ -124,10 +117,7 @@ class PulumiEngine:
         file.write_text(yaml.safe_dump({key: value for key, value in last.items() if key != "config"} | content))
         return file
 
-    def _bare_project(self) -> None:
-        (self._folder / "Pulumi.yaml").write_text(yaml.safe_dump({"name": stand_in.PROJECT, "runtime": "python"}))
-
-    def _own_backend(self) -> dict[str, str]:
+    def _backend(self) -> dict[str, str]:
         passphrase = self._folder / "pulumi-passphrase"
         if not passphrase.exists():
             with os.fdopen(os.open(passphrase, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
@@ -159,14 +149,12 @@ class PulumiEngine:
             raise KeyboardInterrupt
         return process.returncode
 
-    def _run(
-        self, *arguments: str, check: bool = True, cwd: Path = REPO, stdin: str = ""
-    ) -> subprocess.CompletedProcess[str]:
+    def _run(self, *arguments: str, cwd: Path = REPO, stdin: str = "") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [self._pulumi, *arguments, "--non-interactive"],
             cwd=cwd, env=self._environment, input=stdin, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        if check and done.returncode != 0:
+        if done.returncode != 0:
             raise LocalError(f"pulumi {arguments[0]} failed: {done.stderr.strip()[-800:]}")
         return done
 
