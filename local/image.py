@@ -35,7 +35,6 @@ BASE = debian.DebianRoot(
         "python3",
         "python3-venv",
         "r-base-core",
-        "r-cran-curl",
         "r-cran-foreach",
         "r-cran-furrr",
         "r-cran-future",
