@@ -29,4 +29,6 @@ if [ -z "$uv" ]; then
   fi
 fi
 echo "Installing the Python packages of uv.lock"
-UV_PYTHON_DOWNLOADS=never exec "$uv" sync --quiet --frozen --inexact --compile-bytecode --python "$python" "$@"
+# A virtual environment that is there is kept: asked for a Python by path, uv makes it anew where that path is a shim.
+[ -x .venv/bin/python ] || "$uv" venv --quiet --python "$("$python" -c 'import sys; print(sys.executable)')" .venv
+UV_PYTHON_DOWNLOADS=never exec "$uv" sync --quiet --frozen --inexact --compile-bytecode "$@"
