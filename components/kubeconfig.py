@@ -56,6 +56,12 @@ class Access:
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
+def shell_path(path: str) -> str:
+    """A path for a shell, as it was given: quoted, but for a leading `~/`, which is each reader's own home."""
+    home, rest = ("~/", path[2:]) if path.startswith("~/") else ("", path)
+    return home + shlex.quote(rest)
+
+
 def kubeconfig_files(setting: str | None) -> list[Path]:
     """Where kubectl would look: the setting, else $KUBECONFIG (a list of paths), else ~/.kube/config."""
     if setting:
@@ -279,8 +285,10 @@ class KubeconfigCluster(Cluster):
         self.worker_size = args.worker
         self.scheduler_size = args.scheduler
         self.nodes = "an existing cluster" if nodes is None else f"{len(nodes)} ready nodes of an existing cluster"
-        self.kubeconfig_command = f"kubectl config use-context {shlex.quote(access.context)}"
-        self.kubectl = f"kubectl --context {shlex.quote(access.context)}"
+        # Without the setting kubectl finds the file by itself, as this program did.
+        file = f"--kubeconfig {shell_path(args.kubeconfig)} " if args.kubeconfig else ""
+        self.kubeconfig_command = f"kubectl {file}config use-context {shlex.quote(access.context)}"
+        self.kubectl = f"kubectl {file}--context {shlex.quote(access.context)}"
         self.node_shell = f"{self.kubectl} debug node/NODE --stdin --tty --image=busybox"
         self.register_outputs({"kubeconfig": self.kubeconfig})
 

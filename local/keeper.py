@@ -123,11 +123,11 @@ def forward(api_socket: Path, port: int, process: subprocess.Popen[bytes]) -> No
 
 
 def cgroup_folders(cluster: str) -> list[Path]:
-    """The cluster's cgroup in each hierarchy of the machine: one on cgroup v2, one a controller on v1."""
+    """The cluster's cgroup in each hierarchy of the machine: one on cgroup v2, on v1 one a controller too."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    unified = [Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"]
-    legacy = [Path(mount[1]) for mount in mounts if mount[2] == "cgroup"]
-    return sorted({base / f"future-kubernetes-{cluster}" for base in (legacy or unified)})
+    return sorted(
+        {Path(mount[1]) / f"future-kubernetes-{cluster}" for mount in mounts if mount[2].startswith("cgroup")}
+    )
 
 
 def make_cgroups(cluster: str) -> None:

@@ -232,6 +232,15 @@ def test_a_command_among_the_outputs_is_one_that_a_shell_accepts(name: str) -> N
         subprocess.run(["bash", "-n", "-c", command], check=True)
 
 
+def test_a_kubeconfig_that_the_settings_name_is_named_in_the_commands(tmp_path: Path) -> None:
+    named = tmp_path / "a folder" / "config"
+    named.parent.mkdir()
+    named.write_text(KUBECONFIG)
+    outputs = program({**CAMPUS, "kubeconfig": str(named)}).outputs
+    for name in ("portForward", "shell", "kubeconfigCommand"):
+        assert outputs[name][0].startswith(f"kubectl --kubeconfig '{named}' "), name
+
+
 def test_without_a_kubectl_of_the_machines_own_the_commands_name_the_one_of_make_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
