@@ -32,6 +32,8 @@ def prove(node: Node, outputs: Mapping[str, Any], length: int = SHORT_LENGTH) ->
     found = node.kubectl("-n", namespace, "get", "deployments", "-l", selector, "-o", "name").stdout.split()
     if not found:
         raise LocalError(f"There is no scheduler in namespace {namespace}. Fix: make up")
+    # A stack that was just rolled back is the same as before, and its pods may still be on their way.
+    node.kubectl("-n", namespace, "rollout", "status", found[0], "--timeout=300s")
     with step(f"Computing 40 means of {length:,} random numbers on {workers} workers"):
         script = (Path(__file__).parent / "proof.R").read_text()
         ran = node.kubectl("-n", namespace, "exec", "-i", found[0], "--", "Rscript", "-", str(length), str(workers),
