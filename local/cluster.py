@@ -7,6 +7,7 @@ The node's processes run in mount, PID, network, UTS and IPC namespaces of their
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -282,7 +283,7 @@ def _busybox_image(busybox: bytes) -> bytes:
             entry = tarfile.TarInfo(f"bin/{applet}")
             entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(entry)
-    digest = _sha256(layer.getvalue())
+    digest = hashlib.sha256(layer.getvalue()).hexdigest()
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
     config = json.dumps({
         "architecture": architecture,
@@ -303,12 +304,6 @@ def _busybox_image(busybox: bytes) -> bytes:
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     return out.getvalue()
-
-
-def _sha256(content: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(content).hexdigest()
 
 
 def _keeper_pid(state: Path) -> int | None:

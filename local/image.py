@@ -192,6 +192,5 @@ def _in_node_root(command: Sequence[str], binds: dict[Path, str], node: Node | N
     mounts.append(f'exec chroot {scratch}/root env PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/var/tmp "$@"')
     for name in ("upper", "work", "root", "store", "tmp"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
-    entered = [f"nsenter --net=/proc/{node.pid}/ns/net".split()] if node else []
-    prefix = entered[0] if entered else []
+    prefix = ["nsenter", f"--net=/proc/{node.pid}/ns/net"] if node else []
     return [*prefix, "unshare", "--mount", "--propagation=private", "sh", "-c", "\n".join(mounts), "sh", *command]
