@@ -21,10 +21,13 @@ For tests: FUTURE_KUBERNETES_{PORT,HTTP_PORT,SESSION_PORT,TOKEN_FILE,RUN,CONFIG,
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import contextlib
+import errno
 import itertools
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -45,6 +48,10 @@ _BUFFER_BYTES = 1024 * 1024
 _RETURN_SECONDS = 15.0
 _RETIRE_SECONDS = 90.0
 _FATES_KEPT = 10_000
+_LOOK_UP_SECONDS = 3.0
+_TLS_BUFFER_BYTES = 64 * 1024
+_SILENT = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
+"""How the kernel ends a connection whose keepalive probes nobody answers."""
 
 
 def log(message: str) -> None:
@@ -173,6 +180,8 @@ class Worker(Link):
     def connection_lost(self, error: Exception | None) -> None:
         """Forget it, and tell the session that waited for it."""
         self._timer.cancel()
+        if isinstance(error, OSError) and error.errno in _SILENT and self.state == "busy":
+            self.hub.fate(self.id, "its network fell silent")  # before its session sees the end, and asks why
         super().connection_lost(error)
         self.hub.worker_lost(self)
 
@@ -223,7 +232,12 @@ class Session(Link):
         self.say(b"ok %d %d %d\n" % (free, mine, others))
 
     def _fate(self, attachment: str) -> None:
-        self.say(b"ok " + self.hub.fates.get(attachment, "").encode() + b"\n")
+        self.hub.later(self._tell_fate(attachment))
+
+    async def _tell_fate(self, attachment: str) -> None:
+        if attachment in self.hub.look_ups:
+            await asyncio.wait([self.hub.look_ups[attachment]])
+        self.say(f"ok {self.hub.fates.get(attachment, '')}\n".encode())
 
     def _draining(self, pid: str) -> None:
         mine = [w.id for w in self.hub.busy.values() if w.session_pid == int(pid) and self.hub.pods[w.pod].draining]
@@ -233,6 +247,7 @@ class Session(Link):
         self.hub.later(self._answer(self.hub.scale(int(workers))))
 
     def _status(self) -> None:
+        self.hub.last_active = time.time()  # it waits for workers: nodes may take longer to come than idleMinutes
         self.hub.later(self._answer(self.hub.status()))
 
     async def _answer(self, work: Awaitable[str]) -> None:
@@ -273,14 +288,20 @@ class Rendezvous:
     queue: deque[Session] = field(default_factory=deque)
     pods: dict[str, Pod] = field(default_factory=dict)
     fates: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    look_ups: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     attached_total: int = 0
     lost_total: int = 0
 
     def __post_init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking = asyncio.Semaphore(4)
         self._shrinking: asyncio.Task[None] | None = None
+        self._shrinking_to = 0
+        self._scaling = asyncio.Lock()
         self.config = Path(self.environ.get("FUTURE_KUBERNETES_CONFIG", "/etc/future-kubernetes/config"))
-        self.last_active = time.time()
+        self.started = self.last_active = time.time()
+        self._last_use = 0.0  # the latest use that a worker told of
+        self._created: float | None = None
         self._number = itertools.count(1)
         self._epoch = f"{int(time.time()):x}"  # an id of before a restart means nothing after it
 
@@ -296,6 +317,7 @@ class Rendezvous:
                     other.drop()
             pod = self.pods.setdefault(worker.pod, Pod(worker.node))
             pod.node, pod.draining, pod.expected_until = worker.node, False, 0.0
+            self._last_use = max(self._last_use, time.time() - max(0.0, float(message.get("unused", 0))))
             worker.enter("idle")
             self.idle[worker] = None
             self.serve()
@@ -345,7 +367,32 @@ class Rendezvous:
         elif worker.state == "busy":
             self.lost_total += 1
             self.pods[worker.pod].losses += 1
+            if worker.id in self.fates:
+                pass
+            elif self.pods[worker.pod].draining:
+                self.fate(worker.id, "its pod was told to go, and its time to finish was over")
+            else:
+                self.look_ups[worker.id] = self.later(self._look_up(worker))
             log(f"{worker.pod} was lost while a session used it")
+
+    async def _look_up(self, worker: Worker) -> None:
+        """Ask Kubernetes how a worker ended that could not say so itself.
+
+        Where the kernel has cgroup v2, want of memory ends the agent together with its R.
+        """
+        try:
+            with contextlib.suppress(kube.KubeError, TimeoutError):
+                cluster = kube.Cluster(self.environ)
+                async with asyncio.timeout(_LOOK_UP_SECONDS):
+                    while not (text := await self._ending(cluster, worker)):
+                        await asyncio.sleep(0.25)
+                self.fate(worker.id, text)
+        finally:
+            self.look_ups.pop(worker.id, None)
+
+    async def _ending(self, cluster: kube.Cluster, worker: Worker) -> str:
+        async with self._asking:  # a whole node's workers may be lost at once
+            return await asyncio.to_thread(cluster.ending, worker.pod, worker.since)
 
     # What sessions do.
 
@@ -394,9 +441,13 @@ class Rendezvous:
 
     def count(self, pid: int) -> tuple[int, int, int]:
         """How many workers are free (or about to be), in use by process ``pid``, and in use by others."""
-        mine = sum(1 for worker in self.busy.values() if worker.session_pid == pid)
+        # A session has let go before its worker's connection has closed, and may ask again within that time.
+        let_go = {worker for worker in self.busy.values() if worker.wanted_by and worker.wanted_by.left}
+        leaving = sum(1 for worker in let_go if not self.pods[worker.pod].draining)
+        held = [worker for worker in self.busy.values() if worker not in let_go]
+        mine = sum(1 for worker in held if worker.session_pid == pid)
         returning = sum(1 for pod in self.pods.values() if pod.expected_until > self.loop.time())
-        return len(self.idle) + returning, mine, len(self.busy) - mine
+        return len(self.idle) + leaving + returning, mine, len(held) - mine
 
     def table(self) -> list[dict[str, Any]]:
         """Each connected worker: pod, node, state, since (seconds of the epoch), session, uses, losses."""
@@ -435,12 +486,24 @@ class Rendezvous:
 
         Fewer: idle ones are made unready first and the number is lowered when Kubernetes has seen it, because it
         then takes those before any that is in use. Workers in use are never asked to leave.
+
+        One request after the other: a session that gives up sends the old number right behind its own.
         """
+        async with self._scaling:
+            return await self._scale(workers)
+
+    async def _scale(self, workers: int) -> str:
         self.last_active = time.time()
         most = int(self.setting("maxWorkers"))
         if workers < 0 or (most and workers > most):
             raise kube.KubeError("above-maximum", f"{workers} workers were asked for; this release allows 0 to {most}")
         cluster = kube.Cluster(self.environ)
+        if workers and await self._expired(cluster):
+            raise kube.KubeError(
+                "refused",
+                f"this stack's time is over: it was given ttlHours = {self.setting('ttlHours'):g}. "
+                "For more: 'pulumi config set ttlHours' with a larger number, and 'pulumi up'",
+            )
         if self._shrinking is not None:
             self._shrinking.cancel()
             self._shrinking = None
@@ -452,6 +515,7 @@ class Rendezvous:
                 log(f"asked for {workers} workers instead of {wanted}")
         else:
             self._shrinking = self.later(self._shrink(cluster, workers))
+            self._shrinking_to = workers
         return str(workers)
 
     async def _shrink(self, cluster: kube.Cluster, workers: int) -> None:
@@ -478,28 +542,61 @@ class Rendezvous:
         except kube.KubeError as error:
             log(f"could not lower the number of workers: {error}")
 
+    def _lowering(self) -> bool:
+        return self._shrinking is not None and not self._shrinking.done()
+
     async def status(self) -> str:
         """How the workers stand, for a person who waits for them."""
+        lowering = self._lowering()
         found = await asyncio.to_thread(kube.Cluster(self.environ).status)
         connected = len(self.idle) + len(self.busy)
-        return f"{found.wanted} {connected} {found.starting} {found.waiting}\t{found.text}\t{found.problem}"
+        # The number that it is being lowered to: a plan is not to count on workers that are about to go.
+        wanted = self._shrinking_to if lowering or self._lowering() else found.wanted
+        return f"{wanted} {connected} {found.starting} {found.waiting}\t{found.text}\t{found.problem}"
+
+    async def _expired(self, cluster: kube.Cluster) -> bool:
+        """Whether ``ttlHours`` have passed since the release was first deployed."""
+        hours = self.setting("ttlHours")
+        if not hours:
+            return False
+        if self._created is None:
+            self._created = await asyncio.to_thread(cluster.created)
+        return idle.expired(time.time(), self._created, hours)
 
     async def watch_idleness(self) -> None:
-        """Scale to nothing once no session has used a worker for ``idleMinutes``."""
+        """Scale to nothing once no session has used a worker for ``idleMinutes``, or ``ttlHours`` are over."""
+        seconds = float(self.environ.get("FUTURE_KUBERNETES_IDLE_CHECK_SECONDS", idle.CHECK_SECONDS))
+        await asyncio.sleep(seconds * idle.SETTLE_CHECKS)
+        if self._last_use and self.last_active == self.started:
+            # No session has spoken since this start: what the workers remember counts, not the restart.
+            self.last_active = self._last_use
+            log(f"the workers were last used {time.time() - self.last_active:.0f} s ago")
         while True:
-            await asyncio.sleep(float(self.environ.get("FUTURE_KUBERNETES_IDLE_CHECK_SECONDS", idle.CHECK_SECONDS)))
+            await asyncio.sleep(seconds)
             if self.busy or self.queue:
                 self.last_active = time.time()
-            minutes = self.setting("idleMinutes")
-            if not idle.due(time.time(), self.last_active, minutes):
                 continue
             try:
-                if await asyncio.to_thread(kube.Cluster(self.environ).wanted):
-                    log(f"no session has used a worker for {minutes:g} minutes: scaling to 0 (idleMinutes)")
-                    await self.scale(0)
+                await self._let_go_unused()
             except kube.KubeError as error:
                 log(f"could not scale to 0: {error}")
+
+    async def _let_go_unused(self) -> None:
+        cluster = kube.Cluster(self.environ)
+        minutes = self.setting("idleMinutes")
+        if idle.due(time.time(), self.last_active, minutes):
+            reason = f"no session has used a worker for {minutes:g} minutes: scaling to 0 (idleMinutes)"
             self.last_active = time.time()  # ask again in as many minutes, not in a few seconds
+        elif await self._expired(cluster):
+            reason = f"the stack's {self.setting('ttlHours'):g} hours are over: scaling to 0 (ttlHours)"
+        else:
+            return
+        if self._lowering():
+            return
+        wanted: int = await asyncio.to_thread(cluster.wanted)
+        if wanted:
+            log(reason)
+            await self.scale(0)
 
     # What time does.
 
@@ -576,6 +673,11 @@ async def run(environ: dict[str, str]) -> None:
     token = tls.read_token(Path(environ.get("FUTURE_KUBERNETES_TOKEN_FILE", "/etc/future-kubernetes/secret/token")))
     run_folder = Path(environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes"))
     loop = asyncio.get_running_loop()
+    # asyncio's own 256 KiB for each connection were most of the memory with 1,000 workers; a TLS record is 16 KiB.
+    asyncio.sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
+    # Where the container's soft limit is 1,024 files (containerd 2 under systemd), 1,000 workers would be too many.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     hub = Rendezvous(loop, environ)
     workers = await loop.create_server(
         lambda: Worker(hub),

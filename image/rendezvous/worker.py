@@ -27,8 +27,11 @@ from typing import Any, NoReturn
 
 from . import process, tls, wire
 
-# The package future takes half a second to load: loaded before the session asks, it costs its first future nothing.
-_R_CODE = "invisible(try(loadNamespace('future'), silent = TRUE)); parallel:::.workRSOCK()"
+# What takes R time at its first use is done before the session asks: half a second to load future, and some 20 ms for
+# availableCores(), which plan() calls on every worker (0.4 s for 40 that share two cores).
+_R_CODE = (
+    "invisible(try({loadNamespace('future'); parallelly::availableCores()}, silent = TRUE)); parallel:::.workRSOCK()"
+)
 _R_START_SECONDS = 120.0
 _R_LEAVE_SECONDS = 0.3
 _DIAL_SECONDS = 5.0
@@ -187,6 +190,7 @@ class Agent:
         self._stopping = False
         self._state = ""
         self._attached: str | None = None
+        self._used = time.monotonic()  # when a session last let this worker go, or its own start
         self._r: RProcess | None = None
         self._said = ""
         self._set_state("starting")
@@ -275,7 +279,8 @@ class Agent:
             sock = None
             try:
                 sock = self._dial()
-                self._greet(sock, op="worker")
+                # A restarted rendezvous knows from it since when nobody has used its workers.
+                self._greet(sock, op="worker", unused=int(time.monotonic() - self._used))
                 self._say(f"connected to {self._host}")
                 return sock
             except (OSError, ValueError) as error:
@@ -361,6 +366,8 @@ class Agent:
         finally:
             r.stop()
             with self._lock:
+                if self._attached is not None:
+                    self._used = time.monotonic()
                 self._attached = None
                 if self._stopping:
                     self._leave("the session has let this worker go: leaving")

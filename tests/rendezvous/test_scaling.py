@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,6 +36,21 @@ def pod(name: str, *, ready: bool = True, waiting: str = "", unscheduled: str = 
     }
 
 
+def row(item: dict[str, Any]) -> list[Any]:
+    """The pod as the API server shows it in a table (printPod in kubernetes/pkg/printers/internalversion)."""
+    status = item["status"]
+    unscheduled = any(c["type"] == "PodScheduled" and c["status"] == "False" for c in status["conditions"])
+    waiting = [c["state"]["waiting"]["reason"] for c in status["containerStatuses"]]
+    shown = "Terminating" if "deletionTimestamp" in item["metadata"] else "Pending" if unscheduled else "Running"
+    ready = "1/1" if kube.ready(item) else "0/1"
+    return [item["metadata"]["name"], ready, *(waiting or [shown]), 0, "<none>" if unscheduled else "node"]
+
+
+def table(pods: list[dict[str, Any]]) -> dict[str, Any]:
+    columns = [{"name": name} for name in ("Name", "Ready", "Status", "Restarts", "Node")]
+    return {"kind": "Table", "columnDefinitions": columns, "rows": [{"cells": row(item)} for item in pods]}
+
+
 class Api(ThreadingHTTPServer):
     """Serves one Deployment's scale, pods and events over TLS, and records what it is asked."""
 
@@ -45,6 +63,8 @@ class Api(ThreadingHTTPServer):
         self.pods: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         self.status = 200
+        self.tables = False
+        self.created = "2026-01-01T00:00:00Z"
         self.asked: list[str] = []
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -65,9 +85,22 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self) -> None:
-        name = self.path.split("?")[0].rsplit("/", 1)[1]
-        if self.path == SCALE:
-            self._answer({"spec": {"replicas": self.server.replicas} if self.server.replicas else {}})
+        path, _, query = self.path.partition("?")
+        name = path.rsplit("/", 1)[1]
+        if self.server.tables and name.startswith("r-worker-"):
+            self._answer(next(item for item in self.server.pods if item["metadata"]["name"] == name))
+        elif self.server.tables and "includeObject" in query:
+            assert "as=Table" in self.headers["Accept"]
+            self._answer(table(self.server.pods))
+        elif self.server.tables and "spec.nodeName" in query:
+            self._answer({"items": [item for item in self.server.pods if row(item)[-1] == "<none>"]})
+        elif self.path == SCALE:
+            self._answer(
+                {
+                    "metadata": {"creationTimestamp": self.server.created},
+                    "spec": {"replicas": self.server.replicas} if self.server.replicas else {},
+                }
+            )
         else:
             self._answer({"items": getattr(self.server, name)})
 
@@ -143,6 +176,7 @@ def test_fewer_workers_lets_idle_ones_go_first_and_none_in_use(scaled: Bed, api:
         assert scaled.ask("scale 1") == "ok 1"
         wait_for(lambda: len(scaled.table()) == 1)
         assert api.asked == [], "Kubernetes could still take the one in use"
+        assert scaled.ask("status").startswith("ok 1 "), "who asks for two now is not to count on those that go"
         api.pods = [pod(name, ready=f"r-worker-{name}" == session.pod) for name in ("a", "b", "c")]
         wait_for(lambda: api.asked == ["1"])
         assert int(session.call("pid")) > 0
@@ -193,6 +227,35 @@ def test_the_status_counts_and_explains(scaled: Bed, api: Api) -> None:
     )
 
 
+def test_a_worker_that_ended_with_its_container_is_explained_by_its_pod(scaled: Bed, api: Api) -> None:
+    process = scaled.worker("r-worker-a")
+    api.pods = [pod("a")]
+    with scaled.attach() as session:
+        process.end()
+        killed = {
+            "reason": "OOMKilled",
+            "exitCode": 137,
+            "finishedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        api.pods[0]["spec"] = {"containers": [{"resources": {"limits": {"memory": "512Mi"}}}]}
+        api.pods[0]["status"]["containerStatuses"] = [{"state": {"running": {}}, "lastState": {"terminated": killed}}]
+        assert session.ended(5)
+        said = scaled.ask(f"fate {session.id}")
+    assert said == "ok its container was killed for want of memory (out of memory, limit 512Mi)"
+
+
+def test_how_a_pod_ended_is_told_of_the_present_use_alone() -> None:
+    old = {"state": {}, "lastState": {"terminated": {"exitCode": 1, "finishedAt": "1970-01-01T00:01:00Z"}}}
+    item = pod("a")
+    item["status"]["containerStatuses"] = [old]
+    assert kube.ending(item, 100.0) == ""
+    assert kube.ending(item, 50.0) == "its container ended with exit status 1"
+    item["metadata"]["deletionTimestamp"] = "now"
+    assert kube.ending(item, 100.0) == "its pod was deleted"
+    item["status"] |= {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}
+    assert kube.ending(item, 100.0) == "its pod was ended: Evicted The node was low on memory."
+
+
 def test_an_image_that_cannot_be_pulled_is_a_problem_with_its_fix() -> None:
     status = kube.summarise(1, [pod("a", ready=False, waiting="ImagePullBackOff")], [])
     assert status.problem.startswith("r-worker-a: ImagePullBackOff: said (check the image's name")
@@ -211,8 +274,49 @@ def test_a_node_that_fits_none_is_a_problem_unless_one_is_on_its_way() -> None:
     assert kube.summarise(1, pods, []).problem == (
         "no node fits 1 workers: 0/1 nodes are available: 1 Insufficient cpu."
     )
-    adding = [{"reason": "TriggeredScaleUp", "involvedObject": {"name": "r-worker-a"}}]
+    adding = [{"reason": "TriggeredScaleUp", "involvedObject": {"name": "r-worker-a"}, "lastTimestamp": "1"}]
     assert kube.summarise(1, pods, adding).problem == ""
+    assert kube.summarise(1, pods, []).text == (
+        "1 waiting for a node (none fits yet: 0/1 nodes are available: 1 Insufficient cpu)"
+    )
+
+
+def test_a_node_that_the_autoscaler_could_not_get_after_all_is_a_problem_with_its_reason() -> None:
+    pods = [pod("a", ready=False, unscheduled="0/1 nodes are available: 1 Insufficient cpu.")]
+    about = {"involvedObject": {"name": "r-worker-a"}}
+    failed = {**about, "reason": "FailedScaleUp", "lastTimestamp": "2", "message": "out of resources"}
+    adding = {**about, "reason": "TriggeredScaleUp", "lastTimestamp": "1"}
+    assert "cannot add a node for them either: out of resources" in kube.summarise(1, pods, [failed, adding]).problem
+    again = {**adding, "lastTimestamp": "3"}
+    assert kube.summarise(1, pods, [adding, failed, again]).problem == ""
+
+
+def test_a_table_of_pods_tells_what_the_whole_pods_do(scaled: Bed, api: Api) -> None:
+    api.replicas = 7
+    leaving = pod("d")
+    leaving["metadata"]["deletionTimestamp"] = "now"
+    api.pods = [pod("a"), pod("b", ready=False), pod("c", ready=False, unscheduled="0/3 nodes: too few."), leaving]
+    for more in ([], [pod("e", ready=False, waiting="ImagePullBackOff")]):
+        api.pods += more
+        answers = []
+        for api.tables in (False, True):
+            answers.append(scaled.ask("status"))
+        assert answers[0] == answers[1]
+    assert "none fits yet: 0/3 nodes: too few" in answers[1]
+    assert "r-worker-e: ImagePullBackOff: said" in answers[1]
+
+
+def test_a_pod_that_no_scheduler_has_looked_at_yet_is_starting() -> None:
+    found = kube.from_table(table([pod("a", ready=False, unscheduled="later")]))
+    assert kube.summarise(1, found, []).text == "1 starting"
+
+
+def test_who_waits_for_workers_is_not_idle(scaled: Bed, api: Api, tmp_path: Path) -> None:
+    api.replicas = 2
+    (tmp_path / "config" / "idleMinutes").write_text("0.02")
+    with pytest.raises(AssertionError):
+        wait_for(lambda: scaled.ask("status") and "scaling to 0" in scaled.rendezvous.log(), 3)
+    wait_for(lambda: "scaling to 0" in scaled.rendezvous.log())
 
 
 @given(st.lists(st.sampled_from(["ready", "starting", "unscheduled", "leaving"])), st.integers(0, 30))
@@ -240,6 +344,49 @@ def test_workers_nobody_uses_are_let_go_after_the_idle_minutes(scaled: Bed, api:
     wait_for(lambda: "no session has used a worker for 0.02 minutes: scaling to 0" in scaled.rendezvous.log())
     api.pods = [pod("a", ready=False)]
     wait_for(lambda: api.replicas == 0)
+
+
+def test_the_idle_time_goes_on_over_a_restart_of_the_scheduler(scaled: Bed, api: Api, tmp_path: Path) -> None:
+    (tmp_path / "config" / "idleMinutes").write_text("0.2")
+    scaled.worker("r-worker-a")
+    api.pods = [pod("a", ready=False)]
+    time.sleep(6)
+    scaled.rendezvous.end()
+    scaled.rendezvous.wait()
+    restarted = time.monotonic()
+    scaled.start_rendezvous((), **environ(api, tmp_path), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
+    wait_for(lambda: "scaling to 0 (idleMinutes)" in scaled.rendezvous.log(), 20)
+    assert time.monotonic() - restarted < 11, "the count began anew: that takes the whole 12 s"
+    assert "the workers were last used" in scaled.rendezvous.log()
+
+
+def test_a_session_of_before_the_restart_counts_as_use(scaled: Bed, api: Api, tmp_path: Path) -> None:
+    scaled.worker("r-worker-a")
+    time.sleep(4)
+    session = scaled.attach()
+    scaled.rendezvous.end()
+    scaled.rendezvous.wait()
+    session.socket.close()
+    (tmp_path / "config" / "idleMinutes").write_text("60")
+    scaled.start_rendezvous((), **environ(api, tmp_path), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
+    found = wait_for(lambda: re.search(r"the workers were last used (\d+) s ago", scaled.rendezvous.log()))
+    assert int(found[1]) <= 3
+
+
+def test_workers_go_when_the_stacks_hours_are_over_and_none_comes_after(scaled: Bed, api: Api, tmp_path: Path) -> None:
+    api.created = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    (tmp_path / "config" / "ttlHours").write_text("1")
+    scaled.worker("r-worker-a")
+    api.pods = [pod("a", ready=False)]
+    assert scaled.ask("scale 3") == "ok 3", "an hour is not over"
+    with scaled.attach():
+        (tmp_path / "config" / "ttlHours").write_text("0.000001")
+        with pytest.raises(AssertionError):
+            wait_for(lambda: "scaling to 0" in scaled.rendezvous.log(), 1.5)
+    wait_for(lambda: api.replicas == 0)
+    assert "the stack's 1e-06 hours are over: scaling to 0 (ttlHours)" in scaled.rendezvous.log()
+    assert scaled.ask("scale 3").startswith("error refused this stack's time is over")
+    assert scaled.ask("scale 0") == "ok 0"
 
 
 @given(st.floats(0, 1e9), st.floats(0, 1e9), st.floats(0, 1e5))

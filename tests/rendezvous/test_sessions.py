@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import signal
 import socket
 import ssl
 import threading
@@ -220,6 +221,18 @@ def test_a_result_that_waits_for_a_busy_session_is_not_cut_off(bed: Bed) -> None
 
 
 @pytest.mark.timeout(60)
+def test_a_worker_that_was_let_go_is_not_in_use_while_its_connection_closes(bed: Bed) -> None:
+    worker = bed.worker("a")
+    session = bed.attach(pid=7)
+    assert bed.ask("count 7") == "ok 0 1 0"
+    worker.process.send_signal(signal.SIGSTOP)  # the end of its connection is not answered
+    try:
+        session.socket.close()
+        wait_for(lambda: bed.ask("count 7") == "ok 1 0 0", 3)
+    finally:
+        worker.process.send_signal(signal.SIGCONT)
+
+
 def test_250_workers_wait_and_are_all_handed_out(bed: Bed) -> None:
     context = tls.context(TOKEN.encode(), server=False)
     peers = []

@@ -40,26 +40,46 @@ kubernetes <- function(..., workers = NULL, retries = 2L, wait = 600, gc = FALSE
 #' @export
 KubernetesFutureBackend <- function(workers = NULL, retries = 2L, wait = 600, gc = FALSE, earlySignal = FALSE,
                                     interrupts = TRUE, ...) {
+  made <- FALSE
+  nodes <- list()
+  on.exit(if (!made) {
+    for (node in nodes) close_node(node)
+    mark_failed_plan()
+  })
   if (is.function(workers)) workers <- workers()
   range <- check_workers(if (is.null(workers)) default_workers() else workers)
   if (!is.numeric(retries) || length(retries) != 1L || is.na(retries) || retries < 0) {
     stop(kubernetes_error("Workers", "retries is ", deparse(retries), "; it is a whole number of at least 0"))
   }
   nodes <- obtain(range[1L], wait)
+  target <- attr(nodes, "wanted")
+  attr(nodes, "wanted") <- NULL
   name <- sprintf("kubernetes-%d-%s", Sys.getpid(), nodes[[1L]]$attachment)
   backend <- future::MultiprocessFutureBackend(
     workers = as_cluster(nodes, name), reg = paste0("workers-", name), gc = gc, earlySignal = earlySignal,
     interrupts = interrupts, ...
   )
   backend[["range"]] <- range(range)
-  backend[["target"]] <- length(nodes)
+  backend[["target"]] <- target
   backend[["retries"]] <- as.integer(retries)
   backend[["wait"]] <- wait
   backend[["tasks"]] <- integer()
   backend[["ticked"]] <- clock()
   backend[["free_since"]] <- numeric()
   backend[["futureClasses"]] <- c("KubernetesFuture", "ClusterFuture", backend[["futureClasses"]])
+  made <- TRUE
   structure(backend, class = c("KubernetesFutureBackend", "ClusterFutureBackend", class(backend)))
+}
+
+# plan() keeps a plan that could not be made, for futures to try again. Said once more it is "the same as before", and
+# plan() would return as if all were well: a mark makes it another one.
+mark_failed_plan <- function() {
+  stack <- future::plan("list")
+  if (!inherits(stack[[1L]], "kubernetes")) {
+    return(invisible())
+  }
+  attr(stack[[1L]], "failed") <- Sys.time()
+  future::plan(stack, .init = FALSE, .cleanup = FALSE)
 }
 
 clock <- function() proc.time()[["elapsed"]]
@@ -81,7 +101,7 @@ obtain <- function(n, wait) {
   counts <- count_workers()
   if (counts$free < n) {
     before <- NULL
-    on.exit(if (!is.null(before)) try(ask("scale", before), silent = TRUE))
+    on.exit(scale_back(before))
     most <- setting("maxWorkers")
     if (!is.na(most) && n <= most && n + counts$others > most) {
       n <- max(1L, as.integer(most) - counts$others)
@@ -90,7 +110,10 @@ obtain <- function(n, wait) {
         counts$others, as.integer(most), n
       ))
     }
-    before <- ask_for(n + counts$others)
+    before <- wanted_workers()
+    if (!is.null(before)) {
+      if (before < n + counts$others) ask("scale", n + counts$others) else before <- NULL
+    }
     await_workers(n, wait)
     before <- NULL
   }
@@ -100,22 +123,18 @@ obtain <- function(n, wait) {
   }
   if (length(nodes) < n) {
     message(sprintf("%d of %d workers are connected; the others join as they become free", length(nodes), n))
+    # One that was about to come back has gone for good: it is asked for now.
+    try(if (kubernetes_status()$wanted < n + counts$others) tell("scale", n + counts$others), silent = TRUE)
   }
-  nodes
+  structure(nodes, wanted = n)
 }
 
-# Raise the number of workers to `total`; the number before, or NULL when nothing had to be changed.
-ask_for <- function(total) {
-  wanted <- tryCatch(kubernetes_status()$wanted, KubernetesRendezvousError = function(e) NULL)
-  if (is.null(wanted)) {
-    return(NULL) # no Kubernetes behind this rendezvous: workers may still connect by themselves
-  }
-  if (wanted >= total) {
-    return(NULL)
-  }
-  ask("scale", total)
-  wanted
-}
+# How many workers the release is set to have; NULL where no Kubernetes is behind this rendezvous: workers may still
+# connect by themselves.
+wanted_workers <- function() tryCatch(kubernetes_status()$wanted, KubernetesRendezvousError = function(e) NULL)
+
+# What was asked for is not waited for any more: by an error, or by Ctrl-C, which is not to wait for Kubernetes long.
+scale_back <- function(before) if (!is.null(before)) try(ask("scale", before, timeout = 2L), silent = TRUE)
 
 # Wait until n workers are free for this session, and tell what is waited for.
 await_workers <- function(n, wait) {
@@ -124,6 +143,7 @@ await_workers <- function(n, wait) {
   start <- clock()
   asked <- -Inf
   problem_since <- NULL
+  fewest <- Inf
   text <- ""
   repeat {
     counts <- count_workers()
@@ -133,12 +153,18 @@ await_workers <- function(n, wait) {
     if (clock() - asked >= 1) {
       asked <- clock()
       status <- tryCatch(kubernetes_status(), KubernetesUnreachableError = function(e) {
-        list(text = paste("the Kubernetes API does not answer:", conditionMessage(e)), problem = "")
-      }, KubernetesRendezvousError = function(e) list(text = "", problem = ""))
+        list(text = paste("the Kubernetes API does not answer:", conditionMessage(e)), problem = "", waiting = Inf)
+      }, KubernetesRendezvousError = function(e) list(text = "", problem = "", waiting = Inf))
       text <- status$text
+      if (status$waiting < fewest) {
+        # What was in the way is not any more: a refusal is told for an hour after a quota was raised.
+        fewest <- status$waiting
+        problem_since <- NULL
+      }
       problem_since <- if (nzchar(status$problem)) c(problem_since, clock())[1L]
-      # An autoscaler needs some seconds to say that it adds a node; what an image lacks is known at once.
-      patience <- if (startsWith(status$problem, "no node fits")) 30 else 3
+      # An autoscaler needs some seconds to say whether it adds a node; what an image lacks is known at once.
+      silent <- startsWith(status$problem, "no node fits") && !grepl("autoscaler", status$problem, fixed = TRUE)
+      patience <- if (silent) 30 else 3
       if (!is.null(problem_since) && clock() - problem_since > patience) {
         stop(kubernetes_error(
           "Unavailable", sprintf("%d workers were asked for, %d came. ", n, counts$free), status$problem
@@ -187,6 +213,14 @@ drop_nodes <- function(backend, index) {
   backend[["workers"]] <- as_cluster(unclass(workers)[keep], attr(workers, "name"))
 }
 
+# A worker that has part of a call, or has sent part of an answer, is of no use: what comes next would be taken for the
+# rest. Its R ends with the connection, and the next tick takes another.
+drop_node <- function(backend, node) {
+  ids <- vapply(unclass(backend[["workers"]]), function(node) node$attachment, "")
+  drop_nodes(backend, which(ids == node$attachment))
+  backend[["ticked"]] <- -Inf
+}
+
 add_nodes <- function(backend, n) {
   workers <- backend[["workers"]]
   nodes <- attach_nodes(n)
@@ -196,10 +230,15 @@ add_nodes <- function(backend, n) {
 
 # Once a second at most: let go those that are told to go, take in those that came, give back those that idle.
 tick <- function(backend, now = clock()) {
-  if (now - backend[["ticked"]] < 1) {
-    return(invisible())
+  if (now - backend[["ticked"]] >= 1) {
+    backend[["ticked"]] <- now
+    # A rendezvous that restarts has lost all workers: they come again within a second, and then futures run again.
+    tryCatch(renew_nodes(backend, now), KubernetesRendezvousError = function(e) NULL)
   }
-  backend[["ticked"]] <- now
+  invisible()
+}
+
+renew_nodes <- function(backend, now) {
   free <- setdiff(seq_along(backend[["workers"]]), used_nodes(backend))
   ids <- vapply(unclass(backend[["workers"]]), function(node) node$attachment, "")
   draining <- strsplit(ask("draining", Sys.getpid()), " ", fixed = TRUE)[[1L]]
@@ -215,7 +254,7 @@ tick <- function(backend, now = clock()) {
     if (length(spare) > 0L) {
       gone <- union(gone, spare)
       backend[["target"]] <- max(backend[["range"]][1L], length(ids) - length(spare))
-      try(ask("scale", backend[["target"]] + count_workers()$others), silent = TRUE)
+      try(tell("scale", backend[["target"]] + count_workers()$others), silent = TRUE)
     }
   }
   if (length(gone) > 0L) drop_nodes(backend, gone)
@@ -224,7 +263,6 @@ tick <- function(backend, now = clock()) {
     available <- min(missing, count_workers()$free)
     if (available > 0L) add_nodes(backend, available)
   }
-  invisible()
 }
 
 # The next worker to use: one that is free and alive. Blocks until there is one.
@@ -235,9 +273,12 @@ free_node <- function(backend) {
   repeat {
     tick(backend)
     workers <- unclass(backend[["workers"]])
-    free <- setdiff(seq_along(workers), used_nodes(backend))
-    ids <- vapply(workers[free], function(node) node$attachment, "")
-    free <- free[!ids %in% backend[["draining"]]]
+    free <- seq_along(workers)
+    free <- free[!free %in% used_nodes(backend)]
+    if (length(backend[["draining"]]) > 0L) {
+      ids <- vapply(workers[free], function(node) node$attachment, "")
+      free <- free[!ids %in% backend[["draining"]]]
+    }
     for (i in free) {
       if (node_idle_alive(workers[[i]])) {
         return(i)
@@ -251,7 +292,7 @@ free_node <- function(backend) {
     if (now - grown > 0.5 && backend[["target"]] < backend[["range"]][2L]) {
       grown <- now
       backend[["target"]] <- min(backend[["range"]][2L], max(1L, 2L * backend[["target"]]))
-      try(ask("scale", backend[["target"]] + count_workers()$others), silent = TRUE)
+      try(tell("scale", backend[["target"]] + count_workers()$others), silent = TRUE)
     }
     if (length(workers) > 0L) {
       start <- now
@@ -279,6 +320,14 @@ collect <- function(backend, timeout) {
 
 #' @exportS3Method future::launchFuture
 launchFuture.KubernetesFutureBackend <- function(backend, future, ...) {
+  # future passes on its own errors as they are, and hides others in one that says "unexpected".
+  withCallingHandlers(launch(backend, future), KubernetesError = function(e) {
+    class(e) <- unique(c(setdiff(class(e), c("error", "condition")), "FutureLaunchError", "FutureError", "error", "condition"))
+    stop(e)
+  })
+}
+
+launch <- function(backend, future) {
   future[["backend"]] <- backend
   evaluate <- internal("evalFuture", "future")
   erase <- internal("grmall", "future")
@@ -288,23 +337,40 @@ launchFuture.KubernetesFutureBackend <- function(backend, future, ...) {
     evaluate(data)
   }
   environment(run) <- baseenv()
+  sending <- NULL
+  on.exit(if (!is.null(sending)) drop_node(backend, sending))
   repeat {
     index <- free_node(backend)
-    node <- backend[["workers"]][[index]]
+    sending <- node <- backend[["workers"]][[index]]
     future[["node"]] <- index
     future[["nodeHasConnection"]] <- TRUE
     data <- internal("getFutureData", "future")(future, mc.cores = 1L)
     sent <- tryCatch(suppressWarnings(send_call(node, run, list(erase, evaluate, data))), error = identity)
     if (!inherits(sent, "error")) break
     if (node_open(node) && node_idle_alive(node)) stop(sent) # the data cannot be sent to any worker
-    drop_nodes(backend, index)
+    sending <- NULL
+    drop_node(backend, node)
+    # Lost by what it was sent, as by data larger than its memory: the next one would be lost as well.
+    reason <- fate_of(node)
+    if (nzchar(reason) && !may_run_again(backend, future, node, reason)) {
+      return(future)
+    }
   }
   internal("FutureRegistry", "future")(backend[["reg"]], action = "add", future = future, earlySignal = FALSE)
+  sending <- NULL
   tasks <- backend[["tasks"]]
   tasks[node$host] <- sum(tasks[node$host], 1L, na.rm = TRUE)
   backend[["tasks"]] <- tasks
   future[["state"]] <- "running"
   future
+}
+
+#' @exportS3Method future::validateFutureGlobals
+validateFutureGlobals.KubernetesFutureBackend <- function(backend, future, ...) {
+  tryCatch(NextMethod(), FutureError = function(e) {
+    class(e) <- c("KubernetesGlobalsError", "KubernetesError", class(e))
+    stop(e)
+  })
 }
 
 #' @exportS3Method future::stopWorkers

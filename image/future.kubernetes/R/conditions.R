@@ -10,6 +10,9 @@
 #' * `KubernetesPermissionError`: the scheduler's service account may not scale workers.
 #' * `KubernetesUnreachableError`: the Kubernetes API does not answer.
 #' * `KubernetesRendezvousError`: there is no rendezvous: this R does not run in a scheduler pod, or it restarts.
+#' * `KubernetesPackageError`: a future needs a package that its worker does not have.
+#' * `KubernetesGlobalsError`: a future needs more data than `maxSizeOfObjects` of the plan allows, which is the option
+#'   `future.globals.maxSize` where it is set.
 #' * `KubernetesWorkerLostError`: a future was given up after its worker was lost more often than `retries`; it is a
 #'   [future::FutureInterruptError] too. Its fields `pods` and `reasons` tell where and how.
 #'

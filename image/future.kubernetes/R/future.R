@@ -54,23 +54,55 @@ receive <- function(future) {
   index <- future[["node"]]
   backend <- future[["backend"]]
   node <- backend[["workers"]][[index]]
-  message <- suppressWarnings(internal("receiveMessageFromWorker", "future")(future))
+  message <- withCallingHandlers(
+    suppressWarnings(internal("receiveMessageFromWorker", "future")(future)),
+    interrupt = function(e) if (future[["state"]] == "running") take_back(backend, future, node)
+  )
   if (inherits(message, "FutureInterruptError") && !inherits(message, "FutureCanceledError")) {
-    lost(backend, future, node, index)
+    lost(backend, future, node)
   } else if (inherits(message, "FutureLaunchError")) {
     registry <- internal("FutureRegistry", "future")
     if (registry(backend[["reg"]], action = "contains", future = future)) {
       registry(backend[["reg"]], action = "remove", future = future, earlySignal = FALSE)
     }
+    if (grepl("there is no package called", conditionMessage(message), fixed = TRUE)) {
+      future[["result"]] <- package_error(future, message)
+    }
   }
   invisible()
 }
 
-lost <- function(backend, future, node, index) {
-  reason <- tryCatch(ask("fate", node$attachment), error = function(e) "")
+# Ctrl-C while a large value was on its way: what is left of it cannot be told from the next. The future runs again
+# when it is asked for.
+take_back <- function(backend, future, node) {
+  internal("FutureRegistry", "future")(backend[["reg"]], action = "remove", future = future, earlySignal = FALSE)
+  drop_node(backend, node)
+  make_new(future)
+}
+
+# As good as new: whoever asks for its value next, or whether it is resolved, runs it.
+make_new <- function(future) {
+  future[["node"]] <- NA_integer_
+  future[["result"]] <- NULL
+  future[[".signaledConditions"]] <- NULL
+  future[["state"]] <- "created"
+}
+
+lost <- function(backend, future, node) {
+  reason <- fate_of(node)
   if (!nzchar(reason)) reason <- "its connection ended: its pod was deleted, or its node is gone"
-  drop_nodes(backend, index)
-  backend[["ticked"]] <- -Inf # look for its replacement now
+  drop_node(backend, node)
+  if (!may_run_again(backend, future, node, reason)) {
+    return()
+  }
+  make_new(future)
+  if (length(active_futures(backend)) < length(backend[["workers"]])) future::run(future)
+}
+
+fate_of <- function(node) tryCatch(ask("fate", node$attachment), error = function(e) "")
+
+# Notes the loss and tells of it. FALSE when it was one too many: then the future has ended with an error.
+may_run_again <- function(backend, future, node, reason) {
   future[["lost_pods"]] <- c(future[["lost_pods"]], node$host)
   future[["lost_reasons"]] <- c(future[["lost_reasons"]], reason)
   future[["node"]] <- NA_integer_
@@ -82,14 +114,22 @@ lost <- function(backend, future, node, index) {
       pods = future[["lost_pods"]], reasons = future[["lost_reasons"]]
     )
     class(future[["result"]]) <- c("KubernetesWorkerLostError", "KubernetesError", class(future[["result"]]))
-    return()
+    return(FALSE)
   }
   base::message(sprintf("Worker %s was lost (%s); future %s is run again", node$host, reason, label))
-  # As good as new: whoever asks for its value next, or whether it is resolved, runs it.
-  future[["result"]] <- NULL
-  future[[".signaledConditions"]] <- NULL
-  future[["state"]] <- "created"
-  if (length(active_futures(backend)) < length(backend[["workers"]])) future::run(future)
+  TRUE
+}
+
+# future tells it among "possible other reasons" of a launch that failed.
+package_error <- function(future, error) {
+  missing <- sub(".*(there is no package called [^ ]+).*", "\\1", conditionMessage(error))
+  label <- if (is.null(future[["label"]])) "<unnamed>" else future[["label"]]
+  error[["message"]] <- sprintf(paste(
+    "Future %s cannot run on its worker: %s. Workers have the packages of the image alone, not what install.packages()",
+    "puts into this session's library: add it to 'rPackages' of the stack and run 'pulumi up'"
+  ), label, missing)
+  class(error) <- c("KubernetesPackageError", "KubernetesError", class(error))
+  error
 }
 
 lost_message <- function(label, pods, reasons) {

@@ -4,13 +4,16 @@ session_timeout <- 30L * 24L * 3600L # parallelly's own default
 
 # Up to n workers, asked for together; those that are not free within `wait` seconds are left out.
 attach_nodes <- function(n, wait = 0) {
-  cons <- list()
-  on.exit(for (con in cons) close(con))
+  cons <- nodes <- list()
+  # After Ctrl-C, the workers that have come are let go as well as those that were still waited for.
+  on.exit({
+    for (con in cons) close(con)
+    for (node in nodes) close_node(node)
+  })
   for (i in seq_len(n)) {
     cons[[i]] <- dial(session_timeout)
     writeLines(sprintf("attach %d %.1f", Sys.getpid(), wait), cons[[i]])
   }
-  nodes <- list()
   while (length(cons) > 0L) {
     con <- cons[[1L]]
     answer <- readLines(con, 1L)
@@ -27,7 +30,9 @@ attach_nodes <- function(n, wait = 0) {
       close(con)
     }
   }
-  greet_nodes(nodes)
+  greeted <- greet_nodes(nodes)
+  nodes <- list()
+  greeted
 }
 
 # A first call to each, all under way at once: it proves the worker and tells what parallelly's print shows.

@@ -46,6 +46,13 @@ ask <- function(..., timeout = 30L) {
   sub("^ok ?", "", answer)
 }
 
+# One request whose answer is not waited for: it can take seconds where the Kubernetes API does not answer.
+tell <- function(...) {
+  con <- dial(5L)
+  on.exit(close(con))
+  writeLines(paste(...), con)
+}
+
 # How many workers are free, in use by this process, and in use by others.
 count_workers <- function() {
   n <- as.integer(strsplit(ask("count", Sys.getpid()), " ", fixed = TRUE)[[1]])
@@ -57,7 +64,7 @@ kubernetes_status <- function() {
   fields <- strsplit(ask("status"), "\t", fixed = TRUE)[[1]]
   n <- as.integer(strsplit(fields[1], " ", fixed = TRUE)[[1]])
   list(
-    wanted = n[1], connected = n[2], text = if (length(fields) > 1L) fields[2] else "",
+    wanted = n[1], connected = n[2], waiting = n[4], text = if (length(fields) > 1L) fields[2] else "",
     problem = if (length(fields) > 2L) fields[3] else ""
   )
 }

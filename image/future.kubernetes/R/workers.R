@@ -67,6 +67,12 @@ scale_workers <- function(n, wait = TRUE, timeout = 600) {
     stop(kubernetes_error("Workers", "scale_workers() takes one number, as in scale_workers(4)"))
   }
   backend <- current_backend()
+  before <- wanted_workers()
+  plan_before <- if (!is.null(backend)) mget(c("target", "range"), envir = backend)
+  on.exit({
+    scale_back(before)
+    for (name in names(plan_before)) backend[[name]] <- plan_before[[name]]
+  })
   if (!is.null(backend)) {
     free <- setdiff(seq_along(backend[["workers"]]), used_nodes(backend))
     surplus <- length(backend[["workers"]]) - n
@@ -80,6 +86,7 @@ scale_workers <- function(n, wait = TRUE, timeout = 600) {
   if (wait && counts$free + counts$mine + counts$others < n) {
     await_workers(n - counts$mine - counts$others, timeout)
   }
+  before <- plan_before <- NULL
   if (!is.null(backend)) {
     backend[["ticked"]] <- -Inf
     tick(backend)
