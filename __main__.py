@@ -6,7 +6,7 @@ Each step takes what the one before it gives, and nothing goes back. `Pulumi.yam
 import pulumi
 
 from components.cluster import Cluster
-from components.image import Image, ImageArgs
+from components.image import Image, ImageArgs, pinned
 from components.outputs import stack_outputs
 from components.release import Release, ReleaseArgs
 from components.settings import Settings
@@ -32,12 +32,13 @@ def create_cluster(settings: Settings) -> Cluster:
 
 
 settings = Settings.load()
+given = pinned(settings.image) if settings.image else None  # first: a registry may refuse
 cluster = create_cluster(settings)
-image = Image(settings.name, ImageArgs.from_settings(settings, cluster.registry))
+image = Image(settings.name, ImageArgs.from_settings(settings, cluster.registry, given))
 release = Release(
     settings.name,
     ReleaseArgs.from_settings(settings, cluster, image.reference),
     pulumi.ResourceOptions(providers=[cluster.provider]),
 )
-for name, value in stack_outputs(settings, cluster, release).items():
+for name, value in stack_outputs(settings, cluster, image.reference, release).items():
     pulumi.export(name, value)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_aws as aws
 
-from components import cloud, sizing
+from components import cloud, cloud_cluster, sizing
 from components.cluster import PodSize
 
 if TYPE_CHECKING:
@@ -80,14 +80,7 @@ def find_site(args: EksClusterArgs, opts: pulumi.InvokeOptions) -> Site:
         FIXES,
     )
     zones = sorted(zones)
-    if args.zone and args.zone not in zones:
-        raise cloud.CloudError(
-            cloud.problem(
-                f"zone is {args.zone!r}",
-                f"a zone of region {args.region} in which EKS works: {', '.join(zones)}",
-                f"pulumi config set zone {zones[0]}",
-            )
-        )
+    cloud_cluster.check_zone(args, zones)
     given = given_subnets(args, opts) if args.network else {}
     system_offer = offered("systemMachineType", args.system_machine_type, args, opts)
     worker_offer = offered("machineType", args.machine_type, args, opts)
@@ -113,17 +106,13 @@ def find_site(args: EksClusterArgs, opts: pulumi.InvokeOptions) -> Site:
     spot_price = None
     if args.spot:
         worker_zones, spot_price = zones_with_spot(args, worker_zones, opts)
-    # The scheduler's zone depends on nothing about the workers: its disk could not follow it into another.
-    system_zone = system_zones[0]
-    # Spread over zones only where capacity may run out and the autoscaler chooses: traffic between zones is billed.
-    if not (args.spot and args.autoscaled):
-        worker_zones = [system_zone] if system_zone in worker_zones else worker_zones[:1]
+    home, chosen = cloud_cluster.chosen_zones(args, system_zones, worker_zones)
     return Site(
         account=caller.account_id,
         partition=caller.arn.split(":")[1],
         network_zones=tuple(network_zones),
-        system_zone=system_zone,
-        worker_zones=tuple(worker_zones),
+        system_zone=home,
+        worker_zones=chosen,
         worker_machine=machine("machineType", args.machine_type, opts),
         system_machine=machine("systemMachineType", args.system_machine_type, opts),
         given_subnets=given,
@@ -252,24 +241,14 @@ def capacity(machine_type: sizing.Machine) -> sizing.Capacity:
 def size_workers(args: EksClusterArgs, site: Site, opts: pulumi.InvokeOptions) -> sizing.WorkerPool:
     """Nodes and worker size. Raises SizingError, naming types of the same family that would do."""
 
-    def size(others: Sequence[sizing.Candidate] = ()) -> sizing.WorkerPool:
-        return sizing.size_pool(
-            workers=args.workers,
-            max_workers=args.max_workers,
-            candidate=sizing.Candidate(site.worker_machine, capacity(site.worker_machine)),
-            daemons=DAEMONS,
-            worker_cpu=args.worker_cpu,
-            worker_memory_gib=args.worker_memory_gib,
-            others=others,
-        )
-
-    try:
-        return size()
-    except sizing.SizingError:
+    def others() -> list[sizing.Candidate]:
         family = args.machine_type.split(".")[0]
         names = [f"{each}.{step}" for each in (family, "r6i") for step in ("xlarge", "2xlarge", "4xlarge", "8xlarge")]
         known = [cloud.ask_or_none(partial(machine, "machineType", name, opts)) for name in names]
-        return size([sizing.Candidate(entry, capacity(entry)) for entry in known if entry])
+        return [sizing.Candidate(entry, capacity(entry)) for entry in known if entry]
+
+    candidate = sizing.Candidate(site.worker_machine, capacity(site.worker_machine))
+    return cloud_cluster.size_workers(args, candidate, DAEMONS, others)
 
 
 def check_system(args: EksClusterArgs, site: Site) -> None:
@@ -277,16 +256,39 @@ def check_system(args: EksClusterArgs, site: Site) -> None:
     # Name service, autoscaler, metrics and drivers ask for some 400m and 700 MiB there.
     kept = (PodSize(400, 700),) if not args.autoscaled else ()
     free = capacity(site.system_machine).less([*DAEMONS, *kept])
-    if free.count(args.scheduler) < 1:
-        raise cloud.CloudError(
-            cloud.problem(
-                f"the scheduler asks for {args.scheduler.cpu_millicores / 1000:g} cores and "
-                f"{args.scheduler.memory_mib / 1024:g} GiB (schedulerCpu, schedulerMemoryGiB)",
-                f"at most {max(0, free.cpu_millicores) / 1000:.2f} cores and {max(0, free.memory_mib) / 1024:.2f} GiB, "
-                f"which is what a {args.system_machine_type} has beside Kubernetes' own pods",
-                "pulumi config set systemMachineType m6i.xlarge (or a larger one)",
-            )
+    cloud_cluster.check_scheduler(args, free, "Kubernetes' own pods", "m6i.xlarge")
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Numbers of nodes of a node group."""
+
+    desired: int
+    least: int
+    most: int
+
+
+def scaling_now(name: str, stack: str, opts: pulumi.InvokeOptions) -> Scaling | None:
+    """How the group of nodes that the stack `name` has for workers is scaled; None where there is none, or none to see.
+
+    stack: value of the tag `stack`. Also None where several answer, such as those of two stacks of one name.
+    """
+    listed = cloud.ask_or_none(
+        lambda: aws.resourcegroupstaggingapi.get_resources(
+            resource_type_filters=["eks:nodegroup"],
+            tag_filters=[aws.resourcegroupstaggingapi.GetResourcesTagFilterArgs(key="stack", values=[stack])],
+            opts=opts,
         )
+    )
+    # arn:aws:eks:REGION:ACCOUNT:nodegroup/CLUSTER/GROUP/ID; groups stay in the list for a while after their deletion.
+    paths = [entry.resource_arn.split("/")[1:3] for entry in listed.resource_tag_mapping_lists] if listed else []
+    groups = [
+        cloud.ask_or_none(partial(aws.eks.get_node_group, cluster_name=cluster, node_group_name=group, opts=opts))
+        for cluster, group in paths
+        if group.startswith(f"{name}-workers-")
+    ]
+    known = [found.scaling_configs[0] for found in groups if found]
+    return Scaling(known[0].desired_size, known[0].min_size, known[0].max_size) if len(known) == 1 else None
 
 
 QUOTAS = {False: "L-1216C47A", True: "L-34B43A08"}

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import pulumi
 
-from components.cluster import WORKER_NODE_LABEL, WORKER_TAINT, Placement
+from components.cluster import WORKER_NODE_LABEL, WORKER_TOLERATION, Placement
 from components.settings import short_name
 
 Answer = TypeVar("Answer")
@@ -78,17 +78,4 @@ def warn_if_open(authorized_networks: Sequence[str], resource: pulumi.Resource) 
 SYSTEM_PLACEMENT = Placement(node_selector={WORKER_NODE_LABEL: "system"})
 """Where the scheduler runs: beside Kubernetes' own pods, so that workers come and go without it."""
 
-WORKER_PLACEMENT = Placement(
-    node_selector={WORKER_NODE_LABEL: "worker"},
-    tolerations=({**WORKER_TAINT, "operator": "Equal"},),
-)
-
-
-def pool_words(pool: str, *, spot: bool, least: int, most: int, autoscaled: bool) -> str:
-    """A pool for humans. `pool` is sizing's own text, such as `3 x e2-standard-4, 4 workers each`."""
-    parts = [pool]
-    if spot:
-        parts.append("spot")
-    if autoscaled:
-        parts.append(f"autoscaled {least} to {most}")
-    return ", ".join(parts)
+WORKER_PLACEMENT = Placement(node_selector={WORKER_NODE_LABEL: "worker"}, tolerations=(WORKER_TOLERATION,))

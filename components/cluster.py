@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -25,10 +25,35 @@ class Placement:
     """Where pods of one kind go.
 
     node_selector: labels that a node must have. tolerations: maps of `key`, `operator`, `value` and `effect`.
+    affinity: Kubernetes' own `affinity` of a pod.
     """
 
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: Sequence[Mapping[str, str]] = ()
+    affinity: Mapping[str, Any] = field(default_factory=dict)
+
+
+WORKER_TOLERATION = {**WORKER_TAINT, "operator": "Equal"}
+
+GUEST_PLACEMENT = Placement(
+    tolerations=(WORKER_TOLERATION,),
+    affinity={
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": WORKER_NODE_LABEL, "operator": "NotIn", "values": ["system"]}]}
+                ]
+            }
+        }
+    },
+)
+"""Where workers go on a cluster that is there already: anywhere but onto system nodes that another stack made.
+
+On such a cluster the other stack's workers' pool remains. The toleration opens it, and an autoscaler sees that it
+would do even while it has no node. NotIn holds for nodes without the label too, so that on any other cluster all nodes
+remain, and the toleration means nothing there. The same everywhere, rather than by what the nodes say: not everybody
+may ask for nodes, and a pool at rest has none to say anything.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +73,7 @@ class ImageRegistry:
     """A registry that the program may push the image to.
 
     repository: full name without a tag, such as `us-west1-docker.pkg.dev/p/r/future-kubernetes`.
-    server, username, password: what `docker login` takes; the password is short-lived and a secret.
+    server, username, password: what `docker login` takes; the password is short-lived, and a secret once it is used.
     oci_cache: whether the registry wants cache manifests as OCI images (ECR does), see
     https://docs.docker.com/build/cache/backends/registry/. platform: what the nodes run.
     """

@@ -10,18 +10,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
-from components import cloud, sizing
-from components.aws_site import check_quota, check_system, find_site, instance_filters, price, size_workers
-from components.cluster import WORKER_NODE_LABEL, WORKER_TAINT, Cluster, ImageRegistry, PodSize
-from components.ingress import PublicIngress, PublicIngressArgs
-from components.leftovers import Leftovers
+from components import cloud
+from components.aws_site import check_quota, check_system, find_site, instance_filters, price, scaling_now, size_workers
+from components.cloud_cluster import CloudCluster, CloudClusterArgs, common_args
+from components.cluster import WORKER_NODE_LABEL, WORKER_TAINT, ImageRegistry
 from components.settings import Settings
 
 SYSTEM_MACHINE_TYPE = "m6i.large"
@@ -33,30 +32,11 @@ AUTOSCALER_CHART = ("cluster-autoscaler", "https://kubernetes.github.io/autoscal
 AUTOSCALER_ACCOUNT = "cluster-autoscaler"
 
 
-@dataclass(frozen=True)
-class EksClusterArgs:
-    """What an EKS cluster is made from; units as in `Settings`."""
+@dataclass(frozen=True, kw_only=True)
+class EksClusterArgs(CloudClusterArgs):
+    """What an EKS cluster is made from. namespace: where the team's roles may work."""
 
-    stack: str
-    region: str
     namespace: str
-    workers: int
-    max_workers: int
-    zone: str | None = None
-    machine_type: str = WORKER_MACHINE_TYPE
-    system_machine_type: str = SYSTEM_MACHINE_TYPE
-    spot: bool = False
-    worker_cpu: float | None = None
-    worker_memory_gib: float | None = None
-    scheduler: PodSize = field(default_factory=lambda: PodSize(500, 2048))
-    scales_to_zero: bool = False
-    """Whether workers may all go (idleMinutes), and their nodes with them."""
-    makes_image: bool = True
-    shared_gib: int = 0
-    host: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    authorized_networks: Sequence[str] = ()
-    network: str | None = None
     subnets: Sequence[str] = ()
     nat_per_zone: bool = False
     team_roles: Sequence[str] = ()
@@ -86,35 +66,13 @@ class EksClusterArgs:
         if problems or not settings.region:
             raise cloud.CloudError("\n".join(problems) or "region must be set")
         return cls(
-            stack=settings.stack,
-            region=settings.region,
+            **common_args(settings, WORKER_MACHINE_TYPE, SYSTEM_MACHINE_TYPE),
             namespace=settings.namespace,
-            zone=settings.zone,
-            workers=settings.workers,
-            max_workers=settings.max_workers,
-            machine_type=settings.machine_type or WORKER_MACHINE_TYPE,
-            system_machine_type=settings.system_machine_type or SYSTEM_MACHINE_TYPE,
-            spot=settings.spot,
-            worker_cpu=settings.worker_cpu,
-            worker_memory_gib=settings.worker_memory_gib,
-            scheduler=PodSize(round(settings.scheduler_cpu * 1000), round(settings.scheduler_memory_gib * 1024)),
-            scales_to_zero=settings.idle_minutes > 0,
-            makes_image=settings.image is None,
-            shared_gib=settings.shared_gib,
-            host=settings.host,
-            labels=settings.labels,
-            authorized_networks=settings.authorized_networks,
-            network=settings.network,
             subnets=settings.subnets,
             nat_per_zone=settings.nat_per_zone,
             team_roles=settings.team_roles,
             admin_roles=settings.admin_roles,
         )
-
-    @property
-    def autoscaled(self) -> bool:
-        """Whether the autoscaler owns the number of the workers' nodes."""
-        return self.max_workers > self.workers or self.scales_to_zero
 
 
 @dataclass(frozen=True)
@@ -126,7 +84,7 @@ class Network:
     ways_out: Sequence[pulumi.Resource]
 
 
-class EksCluster(Cluster):
+class EksCluster(CloudCluster):
     """An EKS cluster in private subnets, with a system node group and one of tainted nodes for workers."""
 
     def __init__(self, name: str, args: EksClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -161,71 +119,28 @@ class EksCluster(Cluster):
         node_role, rights = self._node_role()
         template = self._launch_template()
         node_needs = [*before_nodes, *rights, *network.ways_out]
-        system = self._system_nodes(cluster, network, node_role, template, node_needs)
-        workers = self._worker_nodes(cluster, network, node_role, template, node_needs)
+        system, workers = self._node_groups(cluster, network, node_role, template, node_needs)
         addons = self._addons_on_nodes(cluster, system)
         scaling = self._autoscaler_rights(cluster, workers) if args.autoscaled else []
         files = self._shared_files(cluster, network) if args.shared_gib else None
 
-        self.kubeconfig = pulumi.Output.secret(
-            pulumi.Output.all(cluster.name, cluster.endpoint, cluster.certificate_authority["data"]).apply(
-                lambda parts: kubeconfig(*parts, region=args.region)
-            )
+        connection = pulumi.Output.all(cluster.name, cluster.endpoint, cluster.certificate_authority["data"])
+        leftovers = self._connect(
+            name,
+            connection.apply(lambda parts: kubeconfig(*parts, region=args.region)),
+            cluster.arn,
+            [cluster, system, workers, *addons, *(files[1] if files else []), *scaling],
         )
-        targets = files[1] if files else []
-        leftovers = Leftovers(
-            f"{name}-leftovers",
-            self.kubeconfig,
-            pulumi.ResourceOptions(parent=self, depends_on=[cluster, system, workers, *addons, *targets, *scaling]),
-        )
-        self.provider = kubernetes.Provider(
-            f"{name}-kubernetes",
-            kubeconfig=self.kubeconfig,
-            cluster_identifier=cluster.arn,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[leftovers]),
-        )
-        ready: list[pulumi.Resource] = [system, workers, *addons, leftovers]
-
         disks = self._disk_class()
-        ready.append(disks)
         self.home_storage_class = disks.metadata["name"]
+        ready = [system, workers, *addons, leftovers, disks]
         if files:
             shared = self._shared_class(files[0])
             ready.append(shared)
             self.shared_storage_class = shared.metadata["name"]
         if args.autoscaled:
             ready.append(self._autoscaler(cluster))
-        if args.host:
-            public = PublicIngress(
-                f"{name}-public",
-                PublicIngressArgs(
-                    host=args.host,
-                    node_selector=cloud.SYSTEM_PLACEMENT.node_selector,
-                    storage_class=self.home_storage_class,
-                    service_annotations=load_balancer_annotations(self.tags),
-                    wait_for=[system],
-                ),
-                self.provider,
-                pulumi.ResourceOptions(parent=self),
-            )
-            self.public_access, self.public_address = public.access, public.address
-            ready.append(public.release)
-
-        self.ready = tuple(ready)
-        self.worker_placement = cloud.WORKER_PLACEMENT
-        self.scheduler_placement = cloud.SYSTEM_PLACEMENT
-        self.worker_size = pool.worker
-        self.scheduler_size = args.scheduler
-        self.nodes = (
-            cloud.pool_words(
-                str(pool),
-                spot=args.spot,
-                least=least_nodes(args, pool),
-                most=pool.max_nodes,
-                autoscaled=args.autoscaled,
-            )
-            + f"; 1 x {args.system_machine_type} for scheduler and system"
-        )
+        self._hand_over(name, args, pool, system, ready, load_balancer_annotations(self.tags))
         self.kubeconfig_command = cluster.name.apply(
             lambda given: f"aws eks update-kubeconfig --region {args.region} --name {given} --alias {given}"
         )
@@ -370,7 +285,7 @@ class EksCluster(Cluster):
             repository=repository.repository_url,
             server=repository.repository_url.apply(lambda url: url.split("/")[0]),
             username=token.user_name,
-            password=pulumi.Output.secret(token.password),
+            password=token.password,
             oci_cache=True,
         )
 
@@ -562,76 +477,71 @@ class EksCluster(Cluster):
             opts=self._opts(),
         )
 
-    def _system_nodes(
+    def _node_groups(
         self,
         cluster: aws.eks.Cluster,
         network: Network,
         role: aws.iam.Role,
         template: aws.ec2.LaunchTemplate,
         needs: Sequence[pulumi.Resource],
-    ) -> aws.eks.NodeGroup:
-        """One small node in one zone, where the home's disk is, for the scheduler and Kubernetes' own pods."""
-        autoscaled = self.args.autoscaled
-        return aws.eks.NodeGroup(
+    ) -> tuple[aws.eks.NodeGroup, aws.eks.NodeGroup]:
+        """The system's node and the workers' nodes.
+
+        Pulumi draws the groups' names, so that a replacement stands before the old one goes.
+        """
+        args, site, pool = self.args, self.site, self.pool
+        alike: dict[str, Any] = {
+            "cluster_name": cluster.name,
+            "node_role_arn": role.arn,
+            "ami_type": "AL2023_x86_64_STANDARD",
+            "launch_template": aws.eks.NodeGroupLaunchTemplateArgs(
+                id=template.id, version=template.latest_version.apply(str)
+            ),
+            # Nodes that change (other labels, another disk) are drained for 15 minutes. The scheduler's budget lets
+            # nobody drain it, by which the update would fail, now and at each later `pulumi up`.
+            "force_update_version": True,
+        }
+        count_ignored = ["scalingConfig.desiredSize"] if args.autoscaled else []
+        system = aws.eks.NodeGroup(
             f"{self.name}-system",
-            cluster_name=cluster.name,
-            node_role_arn=role.arn,
-            subnet_ids=[network.private[self.site.system_zone]],
-            ami_type="AL2023_x86_64_STANDARD",
-            instance_types=[self.args.system_machine_type],
+            **alike,
+            # One zone, where the home's disk is.
+            subnet_ids=[network.private[site.system_zone]],
+            instance_types=[args.system_machine_type],
             capacity_type="ON_DEMAND",
             scaling_config=aws.eks.NodeGroupScalingConfigArgs(
-                desired_size=1, min_size=1, max_size=3 if autoscaled else 1
+                desired_size=1, min_size=1, max_size=3 if args.autoscaled else 1
             ),
             update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable=1),
             labels={WORKER_NODE_LABEL: "system"},
-            launch_template=aws.eks.NodeGroupLaunchTemplateArgs(
-                id=template.id, version=template.latest_version.apply(str)
-            ),
-            opts=self._opts(
-                depends_on=needs,
-                ignore_changes=["scalingConfig.desiredSize"] if autoscaled else [],
-                replace_on_changes=["instanceTypes"],
-            ),
+            opts=self._opts(depends_on=needs, ignore_changes=count_ignored, replace_on_changes=["instanceTypes"]),
         )
-
-    def _worker_nodes(
-        self,
-        cluster: aws.eks.Cluster,
-        network: Network,
-        role: aws.iam.Role,
-        template: aws.ec2.LaunchTemplate,
-        needs: Sequence[pulumi.Resource],
-    ) -> aws.eks.NodeGroup:
-        """The workers' nodes. Pulumi draws the group's name, so that a replacement stands before the old one goes."""
-        args, pool = self.args, self.pool
-        return aws.eks.NodeGroup(
+        least, most, desired = args.least_nodes(pool), pool.max_nodes, pool.nodes
+        # AWS takes the three numbers in one request alone. Ignored, the number of nodes would go along as it was when
+        # Pulumi last set it: away with nodes that the autoscaler has added since, or refused as less than the least.
+        asking = pulumi.InvokeOptions(provider=self.aws)
+        now = scaling_now(self.name, self.tags["stack"], asking) if args.autoscaled else None
+        if now and (now.least, now.most) != (least, most):
+            desired, count_ignored = min(max(now.desired, least), most), []
+        workers = aws.eks.NodeGroup(
             f"{self.name}-workers",
-            cluster_name=cluster.name,
-            node_role_arn=role.arn,
-            subnet_ids=[network.private[zone] for zone in self.site.worker_zones],
-            ami_type="AL2023_x86_64_STANDARD",
+            **alike,
+            subnet_ids=[network.private[zone] for zone in site.worker_zones],
             instance_types=[args.machine_type],
             capacity_type="SPOT" if args.spot else "ON_DEMAND",
-            scaling_config=aws.eks.NodeGroupScalingConfigArgs(
-                desired_size=pool.nodes,
-                min_size=least_nodes(args, pool),
-                max_size=pool.max_nodes,
-            ),
+            scaling_config=aws.eks.NodeGroupScalingConfigArgs(desired_size=desired, min_size=least, max_size=most),
             update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable_percentage=33),
             labels={WORKER_NODE_LABEL: "worker"},
             taints=[
                 aws.eks.NodeGroupTaintArgs(key=WORKER_TAINT["key"], value=WORKER_TAINT["value"], effect="NO_SCHEDULE")
             ],
-            launch_template=aws.eks.NodeGroupLaunchTemplateArgs(
-                id=template.id, version=template.latest_version.apply(str)
-            ),
             opts=self._opts(
                 depends_on=needs,
-                ignore_changes=["scalingConfig.desiredSize"] if args.autoscaled else [],
+                ignore_changes=count_ignored,
                 replace_on_changes=["instanceTypes", "capacityType", "subnetIds"],
             ),
         )
+        return system, workers
 
     # Autoscaler
 
@@ -843,11 +753,6 @@ def load_balancer_annotations(tags: Mapping[str, str]) -> dict[str, str]:
         f"{prefix}-cross-zone-load-balancing-enabled": "true",
         f"{prefix}-additional-resource-tags": ",".join(f"{key}={value}" for key, value in tags.items()),
     }
-
-
-def least_nodes(args: EksClusterArgs, pool: sizing.WorkerPool) -> int:
-    """The fewest nodes that the autoscaler may leave: none where workers may all go, else those that `workers` need."""
-    return 0 if args.scales_to_zero else pool.nodes
 
 
 def kubeconfig(name: str, endpoint: str, certificate: str, *, region: str) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pulumi
 import pulumi_gcp as gcp
@@ -17,10 +17,9 @@ import pulumi_kubernetes as kubernetes
 
 from components import cloud, sizing
 from components import google_compute as compute
-from components.cluster import WORKER_NODE_LABEL, WORKER_TAINT, Cluster, ImageRegistry, PodSize
-from components.google_site import Site, check_quota, check_system, find_site, size_workers
-from components.ingress import PublicIngress, PublicIngressArgs
-from components.leftovers import Leftovers
+from components.cloud_cluster import CloudCluster, CloudClusterArgs, common_args
+from components.cluster import WORKER_NODE_LABEL, WORKER_TAINT, ImageRegistry
+from components.google_site import Site, boot_disk, check_quota, check_system, find_site, size_workers
 from components.settings import Settings, short_name
 
 SYSTEM_MACHINE_TYPE = "e2-standard-2"
@@ -36,30 +35,11 @@ FILESTORE_LEAST_GIB = 1024
 """Smallest Filestore instance of tier BASIC_HDD (https://cloud.google.com/filestore/docs/service-tiers)."""
 
 
-@dataclass(frozen=True)
-class GkeClusterArgs:
-    """What a GKE cluster is made from; units as in `Settings`."""
+@dataclass(frozen=True, kw_only=True)
+class GkeClusterArgs(CloudClusterArgs):
+    """What a GKE cluster is made from."""
 
-    stack: str
     project: str
-    region: str
-    workers: int
-    max_workers: int
-    zone: str | None = None
-    machine_type: str = WORKER_MACHINE_TYPE
-    system_machine_type: str = SYSTEM_MACHINE_TYPE
-    spot: bool = False
-    worker_cpu: float | None = None
-    worker_memory_gib: float | None = None
-    scheduler: PodSize = field(default_factory=lambda: PodSize(500, 2048))
-    scales_to_zero: bool = False
-    """Whether workers may all go (idleMinutes), and their nodes with them."""
-    makes_image: bool = True
-    shared_gib: int = 0
-    host: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    authorized_networks: Sequence[str] = ()
-    network: str | None = None
     subnet: str | None = None
 
     @classmethod
@@ -85,35 +65,13 @@ class GkeClusterArgs:
         if problems or not settings.project or not settings.region:
             raise cloud.CloudError("\n".join(problems) or "project and region must be set")
         return cls(
-            stack=settings.stack,
+            **common_args(settings, WORKER_MACHINE_TYPE, SYSTEM_MACHINE_TYPE),
             project=settings.project,
-            region=settings.region,
-            zone=settings.zone,
-            workers=settings.workers,
-            max_workers=settings.max_workers,
-            machine_type=settings.machine_type or WORKER_MACHINE_TYPE,
-            system_machine_type=settings.system_machine_type or SYSTEM_MACHINE_TYPE,
-            spot=settings.spot,
-            worker_cpu=settings.worker_cpu,
-            worker_memory_gib=settings.worker_memory_gib,
-            scheduler=PodSize(round(settings.scheduler_cpu * 1000), round(settings.scheduler_memory_gib * 1024)),
-            scales_to_zero=settings.idle_minutes > 0,
-            makes_image=settings.image is None,
-            shared_gib=settings.shared_gib,
-            host=settings.host,
-            labels=settings.labels,
-            authorized_networks=settings.authorized_networks,
-            network=settings.network,
             subnet=settings.subnets[0] if settings.subnets else None,
         )
 
-    @property
-    def autoscaled(self) -> bool:
-        """Whether the autoscaler owns the number of the workers' nodes."""
-        return self.max_workers > self.workers or self.scales_to_zero
 
-
-class GkeCluster(Cluster):
+class GkeCluster(CloudCluster):
     """A private, VPC-native GKE cluster with a system pool and a pool of tainted nodes for workers."""
 
     def __init__(self, name: str, args: GkeClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -147,61 +105,18 @@ class GkeCluster(Cluster):
         system = self._system_pool(cluster, identity, site, [*rights, *pull_rights])
         workers = self._worker_pool(cluster, identity, site, pool, [*rights, *pull_rights])
 
-        self.kubeconfig = pulumi.Output.secret(
-            pulumi.Output.all(cluster.name, cluster.endpoint, cluster.master_auth.cluster_ca_certificate).apply(
-                lambda parts: kubeconfig(*parts)
-            )
+        connection = pulumi.Output.all(cluster.name, cluster.endpoint, cluster.master_auth.cluster_ca_certificate)
+        leftovers = self._connect(
+            name, connection.apply(lambda parts: kubeconfig(*parts)), cluster.id, [cluster, system, workers, *ways_out]
         )
-        leftovers = Leftovers(
-            f"{name}-leftovers",
-            self.kubeconfig,
-            pulumi.ResourceOptions(parent=self, depends_on=[cluster, system, workers, *ways_out]),
-        )
-        self.provider = kubernetes.Provider(
-            f"{name}-kubernetes",
-            kubeconfig=self.kubeconfig,
-            cluster_identifier=cluster.id,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[leftovers]),
-        )
-        ready: list[pulumi.Resource] = [system, workers, leftovers]
-
         disks = self._disk_class()
-        ready.append(disks)
         self.home_storage_class = disks.metadata["name"]
+        ready = [system, workers, leftovers, disks]
         if args.shared_gib:
             volume = self._shared_volume(network, site)
             ready.append(volume)
             self.shared_storage_class = volume.spec["storage_class_name"]
-        if args.host:
-            public = PublicIngress(
-                f"{name}-public",
-                PublicIngressArgs(
-                    host=args.host,
-                    node_selector=cloud.SYSTEM_PLACEMENT.node_selector,
-                    storage_class=self.home_storage_class,
-                    wait_for=[system],
-                ),
-                self.provider,
-                pulumi.ResourceOptions(parent=self),
-            )
-            self.public_access, self.public_address = public.access, public.address
-            ready.append(public.release)
-
-        self.ready = tuple(ready)
-        self.worker_placement = cloud.WORKER_PLACEMENT
-        self.scheduler_placement = cloud.SYSTEM_PLACEMENT
-        self.worker_size = pool.worker
-        self.scheduler_size = args.scheduler
-        self.nodes = (
-            cloud.pool_words(
-                str(pool),
-                spot=args.spot,
-                least=least_nodes(args, pool),
-                most=pool.max_nodes,
-                autoscaled=args.autoscaled,
-            )
-            + f"; 1 x {args.system_machine_type} for scheduler and system"
-        )
+        self._hand_over(name, args, pool, system, ready)
         location = args.zone or args.region
         self.kubeconfig_command = pulumi.Output.concat(
             "gcloud container clusters get-credentials ",
@@ -329,7 +244,7 @@ class GkeCluster(Cluster):
                 ),
                 server=server,
                 username="oauth2accesstoken",
-                password=pulumi.Output.secret(client.access_token),
+                password=client.access_token,
             ),
             [pull],
         )
@@ -416,7 +331,7 @@ class GkeCluster(Cluster):
             machine_type=machine_type,
             spot=spot,
             image_type="COS_CONTAINERD",
-            disk_type="pd-balanced",
+            disk_type=boot_disk(machine_type),
             disk_size_gb=50,
             service_account=identity.email,
             # What a node may do is decided by its service account's roles; a scope would cut it a second time.
@@ -472,7 +387,7 @@ class GkeCluster(Cluster):
         autoscaling = None
         if args.autoscaled:
             autoscaling = gcp.container.NodePoolAutoscalingArgs(
-                total_min_node_count=least_nodes(args, pool),
+                total_min_node_count=args.least_nodes(pool),
                 total_max_node_count=pool.max_nodes,
                 location_policy="ANY" if args.spot else "BALANCED",
             )
@@ -546,11 +461,6 @@ class GkeCluster(Cluster):
             },
             opts=pulumi.ResourceOptions(parent=self, provider=self.provider),
         )
-
-
-def least_nodes(args: GkeClusterArgs, pool: sizing.WorkerPool) -> int:
-    """The fewest nodes that the autoscaler may leave: none where workers may all go, else those that `workers` need."""
-    return 0 if args.scales_to_zero else pool.nodes
 
 
 def kubeconfig(name: str, endpoint: str, certificate: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_gcp as gcp
 
-from components import cloud, sizing
+from components import cloud, cloud_cluster, sizing
 from components import google_compute as compute
 from components.cluster import PodSize
 
@@ -23,6 +23,10 @@ DAEMONS = (PodSize(600, 800),)
 """What GKE's own daemonsets ask for on every node, together. Seen on GKE 1.29 (cryptnono/cryptnono#34): fluentbit 105m
 and 230 MiB, metadata server 100m and 100 MiB, some 30m and 180 MiB for metrics agent, disk driver and netd; the rest is
 room for Dataplane V2's agent. Generous on purpose: a worker may use CPU that it did not ask for."""
+
+HYPERDISK_ALONE = ("c4", "c4d", "h4d", "m4", "n4", "n4d", "x4")
+"""Families for x86-64 that take no persistent disk, not even to start from, but Hyperdisk
+(https://cloud.google.com/compute/docs/disks/hyperdisks#machine-type-support). No data source tells."""
 
 PLACES = "gcloud compute zones list, then pulumi config set region (or zone)"
 ADC = "gcloud auth application-default login"
@@ -63,14 +67,7 @@ def find_site(args: GkeClusterArgs, opts: pulumi.InvokeOptions) -> Site:
         raise cloud.CloudError(
             cloud.problem(f"region is {args.region!r}", "a region of Google Cloud", "gcloud compute regions list")
         )
-    if args.zone and args.zone not in zones:
-        raise cloud.CloudError(
-            cloud.problem(
-                f"zone is {args.zone!r}",
-                f"a zone of region {args.region}: {', '.join(zones)}",
-                f"pulumi config set zone {zones[0]}",
-            )
-        )
+    cloud_cluster.check_zone(args, zones)
     tried = [args.zone] if args.zone else zones
     offers = {zone: machine_types(args, zone, (args.machine_type, args.system_machine_type), opts) for zone in tried}
     system_zones = [zone for zone in tried if args.system_machine_type in offers[zone]]
@@ -79,16 +76,12 @@ def find_site(args: GkeClusterArgs, opts: pulumi.InvokeOptions) -> Site:
         raise not_offered("systemMachineType", args.system_machine_type, args, tried, opts)
     if not worker_zones:
         raise not_offered("machineType", args.machine_type, args, tried, opts)
-    # The scheduler's zone depends on nothing about the workers: its disk could not follow it into another.
-    system_zone = system_zones[0]
-    # Spread over zones only where stock-outs are likely and the autoscaler chooses: traffic between zones is billed.
-    if not (args.spot and args.autoscaled):
-        worker_zones = [system_zone] if system_zone in worker_zones else worker_zones[:1]
+    home, chosen = cloud_cluster.chosen_zones(args, system_zones, worker_zones)
     return Site(
-        system_zone=system_zone,
-        worker_zones=tuple(worker_zones),
-        worker_machine=offers[worker_zones[0]][args.machine_type],
-        system_machine=offers[system_zone][args.system_machine_type],
+        system_zone=home,
+        worker_zones=chosen,
+        worker_machine=offers[chosen[0]][args.machine_type],
+        system_machine=offers[home][args.system_machine_type],
     )
 
 
@@ -136,48 +129,38 @@ def not_offered(
 def size_workers(args: GkeClusterArgs, site: Site, opts: pulumi.InvokeOptions) -> sizing.WorkerPool:
     """Nodes and worker size. Raises SizingError, naming types of the same zone that would do."""
 
-    def size(others: Sequence[sizing.Candidate] = ()) -> sizing.WorkerPool:
-        return sizing.size_pool(
-            workers=args.workers,
-            max_workers=args.max_workers,
-            candidate=sizing.Candidate(site.worker_machine, sizing.gke_capacity(site.worker_machine)),
-            daemons=DAEMONS,
-            worker_cpu=args.worker_cpu,
-            worker_memory_gib=args.worker_memory_gib,
-            others=others,
-        )
-
-    try:
-        return size()
-    except sizing.SizingError:
-        # The catalogue is asked for only now, to say which types would do: common families rather than exotic ones.
+    def others() -> list[sizing.Candidate]:
+        # Common families rather than exotic ones.
         families = {args.machine_type.split("-")[0], "e2", "n2"}
         known = machine_types(args, site.worker_zones[0], (), opts).values()
-        return size(
-            [
-                sizing.Candidate(machine, sizing.gke_capacity(machine))
-                for machine in known
-                if machine.name.split("-")[0] in families
-            ]
-        )
+        return [candidate(machine) for machine in known if machine.name.split("-")[0] in families]
+
+    def candidate(machine: sizing.Machine) -> sizing.Candidate:
+        return sizing.Candidate(machine, sizing.gke_capacity(machine))
+
+    return cloud_cluster.size_workers(args, candidate(site.worker_machine), DAEMONS, others)
+
+
+def boot_disk(machine_type: str) -> str:
+    """The type of disk that nodes of this machine type start from."""
+    return "hyperdisk-balanced" if machine_type.split("-")[0] in HYPERDISK_ALONE else "pd-balanced"
 
 
 def check_system(args: GkeClusterArgs, site: Site) -> None:
-    """Raises CloudError when the scheduler fits on no system node.
+    """Raises CloudError when the scheduler fits on no system node, or its disk cannot be attached to one.
 
     What else Kubernetes runs there can move to a second node, which the autoscaler adds; daemonsets cannot.
     """
-    free = sizing.gke_capacity(site.system_machine).less(DAEMONS)
-    if free.count(args.scheduler) < 1:
+    if boot_disk(args.system_machine_type) != "pd-balanced":
         raise cloud.CloudError(
             cloud.problem(
-                f"the scheduler asks for {args.scheduler.cpu_millicores / 1000:g} cores and "
-                f"{args.scheduler.memory_mib / 1024:g} GiB (schedulerCpu, schedulerMemoryGiB)",
-                f"at most {max(0, free.cpu_millicores) / 1000:.2f} cores and {max(0, free.memory_mib) / 1024:.2f} GiB, "
-                f"which is what a {args.system_machine_type} has beside the daemonsets",
-                "pulumi config set systemMachineType e2-standard-4 (or a larger one)",
+                f"systemMachineType is {args.system_machine_type!r}, which takes no persistent disk",
+                "a type of another family, since /home/rstudio is on a persistent disk, such as e2-standard-2",
+                "pulumi config set systemMachineType e2-standard-2",
             )
         )
+    free = sizing.gke_capacity(site.system_machine).less(DAEMONS)
+    cloud_cluster.check_scheduler(args, free, "the daemonsets", "e2-standard-4")
 
 
 def check_quota(args: GkeClusterArgs, pool: sizing.WorkerPool, site: Site, opts: pulumi.InvokeOptions) -> None:

@@ -5,10 +5,11 @@ On stack `dev` the image is built before the program runs and given like any oth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pulumi
 
+from components.cloud import ask
 from components.cluster import ImageRegistry
 from components.settings import Settings
 
@@ -24,8 +25,9 @@ class ImageError(pulumi.RunError):
 class ImageArgs:
     """What the component needs.
 
-    given: a reference to use instead of building. registry: where to push what is built; needed when nothing is given.
-    tag: of what is pushed. base_image: None for the Dockerfile's own, pinned one.
+    given: a reference by digest to use instead of building, as `pinned` gives it. registry: where to push what is
+    built; needed when nothing is given. tag: of what is pushed. base_image: None for the Dockerfile's own, pinned one.
+    r_repository: URL, with a password in it maybe, of a further repository of R packages; a secret of the build alone.
     """
 
     given: str | None
@@ -35,18 +37,20 @@ class ImageArgs:
     base_image: str | None = None
     r_packages: tuple[str, ...] = ()
     apt_packages: tuple[str, ...] = ()
+    r_repository: str | None = field(default=None, repr=False)
 
     @classmethod
-    def from_settings(cls, settings: Settings, registry: ImageRegistry | None) -> ImageArgs:
+    def from_settings(cls, settings: Settings, registry: ImageRegistry | None, given: str | None) -> ImageArgs:
         """The arguments that a stack's settings stand for."""
         return cls(
-            given=settings.image,
+            given=given,
             registry=registry,
             tag=settings.name,
             ide=settings.ide,
             base_image=settings.base_image,
             r_packages=settings.r_packages,
             apt_packages=settings.apt_packages,
+            r_repository=settings.r_repository,
         )
 
     @property
@@ -69,7 +73,7 @@ class Image(pulumi.ComponentResource):
     def __init__(self, name: str, args: ImageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("future-kubernetes:index:Image", name, None, opts)
         if args.given:
-            self.reference = pinned(args.given)
+            self.reference = pulumi.Output.from_input(args.given)
         elif args.registry:
             self.reference = self.build(name, args, args.registry)
         else:
@@ -93,6 +97,8 @@ class Image(pulumi.ComponentResource):
             context=docker_build.BuildContextArgs(location=IMAGE_DIR),
             dockerfile=docker_build.DockerfileArgs(location=f"{IMAGE_DIR}/Dockerfile"),
             build_args=args.build_args,
+            # Mounted for one step of the build: in no argument, no layer and no cache.
+            secrets={"r_repository": pulumi.Output.secret(args.r_repository)} if args.r_repository else None,
             platforms=[docker_build.Platform(registry.platform)],
             tags=[repository.apply(lambda address: f"{address}:{args.tag}")],
             push=True,
@@ -122,11 +128,25 @@ class Image(pulumi.ComponentResource):
         return built.ref
 
 
-def pinned(reference: str) -> pulumi.Output[str]:
-    """`reference` with its digest: its own, or the one that its registry gives for the tag now."""
+FIXES = (
+    (r"docker (server|daemon)|docker\.sock", "start Docker, or give the image by its digest: name@sha256:..."),
+    (r"unauthorized|denied|forbidden|40[13]", "docker login to its registry with an account that may pull it"),
+    (r"manifest unknown|not found|404", "push the image, or see that name and tag are right"),
+    (
+        r"no such host|refused|timeout",
+        "see that its registry answers, or give the image by its digest: name@sha256:...",
+    ),
+)
+
+
+def pinned(reference: str) -> str:
+    """`reference` with its digest: its own, or the one that its registry gives for the tag now.
+
+    Raises CloudError where the registry gives none.
+    """
     if "@sha256:" in reference:
-        return pulumi.Output.from_input(reference)
+        return reference
     import pulumi_docker as docker
 
-    found = docker.get_registry_image_output(name=reference)
-    return found.sha256_digest.apply(lambda digest: f"{reference}@{digest}")
+    found = ask(f"the digest of image {reference}", lambda: docker.get_registry_image(name=reference), FIXES)
+    return f"{reference}@{found.sha256_digest}"

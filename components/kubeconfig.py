@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import yaml
 
-from components.cluster import Cluster, PodSize
+from components.cluster import GUEST_PLACEMENT, WORKER_NODE_LABEL, WORKER_TAINT, Cluster, PodSize
 from components.settings import Settings
 from components.sizing import Capacity
 
@@ -82,15 +82,27 @@ def read_access(files: Sequence[Path], context: str | None = None) -> Access:
             f"there is no kubeconfig at {', '.join(map(str, files))}\n"
             "    fix: pulumi config set kubeconfig PATH, or get credentials for the cluster first"
         )
+    return access_of([(load_yaml(path), path.parent) for path in present], ", ".join(map(str, present)), context)
+
+
+def text_access(text: str, context: str | None = None) -> Access:
+    """One context out of a kubeconfig's text, whose relative paths mean what they would in ~/.kube/config.
+
+    Raises KubeconfigError as `read_access` does.
+    """
+    where = "kubeconfigText"
+    return access_of([(parse_yaml(text, where), Path.home() / ".kube")], where, context)
+
+
+def access_of(loaded: Sequence[tuple[Mapping[str, Any], Path]], where: str, context: str | None) -> Access:
+    """One context out of kubeconfigs, each with the folder that its paths start from. where: what to call them."""
     merged: dict[str, dict[str, Any]] = {"contexts": {}, "clusters": {}, "users": {}}
     current = None
-    for path in present:
-        loaded = load_yaml(path)
-        current = current or loaded.get("current-context")
+    for content, folder in loaded:
+        current = current or content.get("current-context")
         for kind, single in (("contexts", "context"), ("clusters", "cluster"), ("users", "user")):
-            for entry in loaded.get(kind) or []:
-                merged[kind].setdefault(entry["name"], inlined(entry.get(single) or {}, path.parent))
-    where = ", ".join(map(str, present))
+            for entry in content.get(kind) or []:
+                merged[kind].setdefault(entry.get("name"), inlined(entry.get(single) or {}, folder))
     name = context or current
     if name not in merged["contexts"]:
         there = ", ".join(sorted(merged["contexts"])) or "none"
@@ -118,11 +130,20 @@ def read_access(files: Sequence[Path], context: str | None = None) -> Access:
 def load_yaml(path: Path) -> dict[str, Any]:
     """A kubeconfig file as a map."""
     try:
-        loaded = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
         raise KubeconfigError(f"{path} cannot be read as a kubeconfig: {type(error).__name__}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """A kubeconfig's text as a map; no message repeats any of it."""
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise KubeconfigError(f"{where} cannot be read as a kubeconfig: {type(error).__name__}") from None
     if not isinstance(loaded, dict):
-        raise KubeconfigError(f"{path} is not a kubeconfig: it holds no map of clusters, users and contexts")
+        raise KubeconfigError(f"{where} is not a kubeconfig: it holds no map of clusters, users and contexts")
     return loaded
 
 
@@ -155,8 +176,9 @@ def kubectl() -> str | None:
 
 
 def read_nodes(access: Access) -> list[Capacity] | None:
-    """What pods can have of each schedulable node; None where nobody can say (no kubectl, or not allowed to ask).
+    """What pods can have of each node that workers may go to; None where nobody can say.
 
+    That is without a kubectl, without the right to ask, and while another stack's pool of workers has no node.
     Raises KubeconfigError where the cluster does not answer or refuses the credentials.
     """
     program = kubectl()
@@ -172,7 +194,11 @@ def read_nodes(access: Access) -> list[Capacity] | None:
         except subprocess.TimeoutExpired:
             raise KubeconfigError(unreachable(access, "no answer within 30 s")) from None
     if answer.returncode == 0:
-        return [node_capacity(node) for node in json.loads(answer.stdout)["items"] if is_schedulable(node)]
+        nodes = json.loads(answer.stdout)["items"]
+        usable = [node for node in nodes if is_schedulable(node)]
+        if not usable and any(is_system(node) for node in nodes):
+            return None
+        return [node_capacity(node) for node in usable]
     if "forbidden" in answer.stderr.lower():
         return None
     lines = [line for line in answer.stderr.strip().splitlines() if line.strip()]
@@ -187,12 +213,20 @@ def unreachable(access: Access, reason: str) -> str:
     )
 
 
+def is_system(node: Mapping[str, Any]) -> bool:
+    """Whether a node is one of the system nodes that another stack of this program made."""
+    return bool(node.get("metadata", {}).get("labels", {}).get(WORKER_NODE_LABEL) == "system")
+
+
 def is_schedulable(node: Mapping[str, Any]) -> bool:
-    """Whether ordinary pods may go to a node: not cordoned, ready, and without a taint that keeps them off."""
+    """Whether workers may go to a node, by `GUEST_PLACEMENT`: not cordoned, ready, no taint that keeps them off."""
     spec = node.get("spec", {})
-    tainted = any(taint.get("effect") in ("NoSchedule", "NoExecute") for taint in spec.get("taints", []))
+    tainted = any(
+        taint.get("effect") in ("NoSchedule", "NoExecute") and taint.get("key") != WORKER_TAINT["key"]
+        for taint in spec.get("taints", [])
+    )
     conditions = {entry["type"]: entry["status"] for entry in node.get("status", {}).get("conditions", [])}
-    return not spec.get("unschedulable") and not tainted and conditions.get("Ready") == "True"
+    return not (spec.get("unschedulable") or tainted or is_system(node)) and conditions.get("Ready") == "True"
 
 
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -240,18 +274,24 @@ def check_fit(nodes: Sequence[Capacity], worker: PodSize, workers: int) -> str |
 
 @dataclass(frozen=True)
 class KubeconfigClusterArgs:
-    """What the component needs; `kubeconfig` and `context` as in the settings, None for kubectl's own choice."""
+    """What the component needs; `kubeconfig` and `context` as in the settings, None for kubectl's own choice.
 
+    text: a kubeconfig itself, in place of a path.
+    """
+
+    stack: str
     worker: PodSize
     scheduler: PodSize
     workers: int
     kubeconfig: str | None = None
+    text: str | None = field(default=None, repr=False)
     context: str | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> KubeconfigClusterArgs:
         """The arguments that a stack's settings stand for."""
         return cls(
+            stack=settings.stack,
             worker=PodSize(
                 round(settings.worker_cpu * 1000) if settings.worker_cpu else DEFAULT_WORKER.cpu_millicores,
                 round(settings.worker_memory_gib * 1024) if settings.worker_memory_gib else DEFAULT_WORKER.memory_mib,
@@ -259,6 +299,7 @@ class KubeconfigClusterArgs:
             scheduler=scheduler_size(settings),
             workers=settings.workers,
             kubeconfig=settings.kubeconfig,
+            text=settings.kubeconfig_text,
             context=settings.context,
         )
 
@@ -273,21 +314,29 @@ class KubeconfigCluster(Cluster):
 
     def __init__(self, name: str, args: KubeconfigClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("future-kubernetes:index:KubeconfigCluster", name, None, opts)
-        access = read_access(kubeconfig_files(args.kubeconfig), args.context)
+        if args.text:
+            access = text_access(args.text, args.context)
+        else:
+            access = read_access(kubeconfig_files(args.kubeconfig), args.context)
         nodes = read_nodes(access)
         if nodes is None:
-            pulumi.log.info("the cluster's nodes cannot be read, so whether the workers fit is not checked", self)
+            pulumi.log.info("no node that workers may go to can be read, so whether they fit is not checked", self)
         else:
             warning = check_fit(nodes, args.worker, args.workers)
             if warning:
                 pulumi.log.warn(warning, self)
         self.use(name, access)
+        self.worker_placement = GUEST_PLACEMENT
         self.worker_size = args.worker
         self.scheduler_size = args.scheduler
         self.nodes = "an existing cluster" if nodes is None else f"{len(nodes)} ready nodes of an existing cluster"
         # Without the setting kubectl finds the file by itself, as this program did.
-        file = f"--kubeconfig {shell_path(args.kubeconfig)} " if args.kubeconfig else ""
+        path = f"~/.kube/{name}" if args.text else args.kubeconfig
+        file = f"--kubeconfig {shell_path(path)} " if path else ""
         self.kubeconfig_command = f"kubectl {file}config use-context {shlex.quote(access.context)}"
+        if args.text:
+            output = f"pulumi stack output kubeconfig --show-secrets --stack {shlex.quote(args.stack)}"
+            self.kubeconfig_command = f"mkdir -p ~/.kube && (umask 077 && {output} > {path})"
         self.kubectl = f"kubectl {file}--context {shlex.quote(access.context)}"
         self.node_shell = f"{self.kubectl} debug node/NODE --stdin --tty --image=busybox"
         self.register_outputs({"kubeconfig": self.kubeconfig})

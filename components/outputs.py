@@ -17,7 +17,7 @@ USERNAME = "rstudio"
 HOME = "/home/rstudio"
 
 
-def stack_outputs(settings: Settings, cluster: Cluster, release: Release) -> dict[str, Any]:
+def stack_outputs(settings: Settings, cluster: Cluster, image: pulumi.Input[str], release: Release) -> dict[str, Any]:
     """The stack's outputs by name; `password` and `kubeconfig` are secrets."""
     kubectl = pulumi.Output.concat(cluster.kubectl, f" --namespace {release.namespace}")
     pod = pulumi.Output.concat(
@@ -35,6 +35,7 @@ def stack_outputs(settings: Settings, cluster: Cluster, release: Release) -> dic
         "kubeconfig": cluster.kubeconfig,
         "kubeconfigCommand": cluster.kubeconfig_command,
         "namespace": release.namespace,
+        "image": image,
         "workers": settings.workers,
         "maxWorkers": settings.max_workers,
         "nodes": cluster.nodes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,7 @@ class ReleaseArgs:
     host: str | None = None
     public_access: PublicAccess = field(default_factory=PublicAccess)
     idle_minutes: int = 0
+    ttl_hours: int = 0
     resource_quota: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     password: pulumi.Output[str] | None = field(default=None, repr=False)
@@ -78,6 +80,7 @@ class ReleaseArgs:
             host=settings.host,
             public_access=cluster.public_access,
             idle_minutes=settings.idle_minutes,
+            ttl_hours=settings.ttl_hours,
             resource_quota=settings.resource_quota,
             labels=settings.labels,
             password=settings.password,
@@ -162,6 +165,7 @@ def chart_values(args: ReleaseArgs, secret_name: str) -> dict[str, Any]:
             "annotations": dict(args.public_access.annotations),
         },
         "idleMinutes": args.idle_minutes,
+        "ttlHours": args.ttl_hours,
         "resourceQuota": {"hard": quota(args)},
         "labels": dict(args.labels),
     }
@@ -176,25 +180,30 @@ def resources(size: PodSize) -> dict[str, dict[str, str]]:
 
 
 def placement(where: Placement) -> dict[str, Any]:
-    """The chart's node selector and tolerations."""
+    """The chart's node selector, tolerations and affinity."""
     return {
         "nodeSelector": dict(where.node_selector),
         "tolerations": [dict(toleration) for toleration in where.tolerations],
+        "affinity": dict(where.affinity),
     }
 
 
 SPARE_PODS = 3
-"""Beside the workers and the scheduler: the chart's test pod, and pods that are still ending."""
+"""Beside the workers and the scheduler: the chart's test pod, and a scheduler that is still ending."""
+
+ENDING_SHARE = 0.25
+"""Workers that may be ending when their successors start, as the chart's maxUnavailable; each counts until gone."""
 
 
 def quota(args: ReleaseArgs) -> dict[str, str]:
-    """Limits of a namespace of the stack's own: all workers and no more, and no load balancer that nobody asked for."""
+    """Limits of a namespace of the stack's own: all workers and room to replace them; no load balancer unasked for."""
     if not (args.resource_quota and args.create_namespace):
         return {}
-    cpu = args.max_workers * args.worker.cpu_millicores + (1 + SPARE_PODS) * args.scheduler.cpu_millicores
-    memory = args.max_workers * args.worker.memory_mib + (1 + SPARE_PODS) * args.scheduler.memory_mib
+    workers = args.max_workers + math.ceil(args.max_workers * ENDING_SHARE)
+    cpu = workers * args.worker.cpu_millicores + (1 + SPARE_PODS) * args.scheduler.cpu_millicores
+    memory = workers * args.worker.memory_mib + (1 + SPARE_PODS) * args.scheduler.memory_mib
     return {
-        "pods": str(args.max_workers + 1 + SPARE_PODS),
+        "pods": str(workers + 1 + SPARE_PODS),
         "requests.cpu": f"{cpu}m",
         "requests.memory": f"{memory}Mi",
         "services.loadbalancers": "0",

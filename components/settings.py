@@ -76,11 +76,13 @@ class Settings:
     zone: str | None = None
     project: str | None = None
     kubeconfig: str | None = None
+    kubeconfig_text: str | None = field(default=None, repr=False)
     context: str | None = None
     image: str | None = None
     base_image: str | None = None
     r_packages: tuple[str, ...] = ()
     apt_packages: tuple[str, ...] = ()
+    r_repository: str | None = field(default=None, repr=False)
     password: pulumi.Output[str] | None = field(default=None, repr=False)
     worker_cpu: float | None = None
     worker_memory_gib: float | None = None
@@ -266,6 +268,28 @@ def secret_text(value: Any) -> str:
     return value
 
 
+def repository_url(value: Any) -> str:
+    """The URL of a repository of R packages, whose password is never repeated in a message."""
+    if not isinstance(value, str) or not re.fullmatch(r"https://[^\s/]+(/\S*)?", value):
+        raise Wrong("a URL that begins with https://, such as https://USER:TOKEN@packages.example.org/cran")
+    return value
+
+
+def kubeconfig_path(value: Any) -> str:
+    """A path. What is none may be a kubeconfig itself, with its credentials, and is not repeated in a message."""
+    try:
+        return str(any_line(value))
+    except Wrong:
+        raise Wrong("the path of a kubeconfig; for a kubeconfig itself there is kubeconfigText") from None
+
+
+def kubeconfig_text(value: Any) -> str:
+    """A kubeconfig, YAML or JSON, checked without ever being repeated in a message."""
+    if not isinstance(value, str) or "clusters" not in value or len(value) > 1_000_000:
+        raise Wrong("a kubeconfig's own text; for a path there is kubeconfig")
+    return value
+
+
 @dataclass(frozen=True)
 class Key:
     """One config key: its name as users write it, its parser, an example for the fixing command, and its default."""
@@ -305,7 +329,8 @@ KEYS = {
             None,
             ("gke",),
         ),
-        Key("kubeconfig", any_line, "~/.kube/config", None, ("kubeconfig", "local")),
+        Key("kubeconfig", kubeconfig_path, "~/.kube/config", None, ("kubeconfig", "local")),
+        Key("kubeconfigText", kubeconfig_text, "", None, ("kubeconfig",), secret=True),
         Key("context", any_line, "my-context", None, ("kubeconfig", "local")),
         Key("namespace", dns_label, "future"),
         Key("ide", one_of(IDES), "rstudio", "rstudio"),
@@ -313,6 +338,7 @@ KEYS = {
         Key("baseImage", image_reference, "rocker/rstudio:4.5.1", None, BUILT),
         Key("rPackages", listed(r_package), "'data.table sf'", ()),
         Key("aptPackages", listed(apt_package), "'libgdal-dev'", ()),
+        Key("rRepository", repository_url, "", None, BUILT, secret=True),
         Key("password", secret_text, "", None, CLOUDS, secret=True),
         Key("workerCpu", decimal(0.01, 512, "a number of cores, such as 1 or 0.5"), "1"),
         Key("workerMemoryGiB", decimal(0.0625, 16384, "an amount of memory in GiB, such as 3.5"), "2"),
@@ -370,7 +396,7 @@ def parse(values: Mapping[str, Any], *, stack: str, secrets: frozenset[str] = fr
         except Wrong as error:
             failed.add(key.name)
             parsed[key.name] = key.default
-            shown = None if key.secret else repr(given[key.name])
+            shown = None if key.secret or key.parse is kubeconfig_path else repr(given[key.name])
             problems.append(Problem(key.name, shown, str(error), command(key)))
 
     cloud = parsed["cloud"]
@@ -431,7 +457,7 @@ def misplaced(parsed: Mapping[str, Any], given: Mapping[str, Any], cloud: str | 
     return [
         Problem(
             key.name,
-            repr(given[key.name]),
+            "set" if key.secret else repr(given[key.name]),
             f"only where cloud is {' or '.join(key.clouds)}; here it is {cloud}",
             f"pulumi config rm {key.name}",
         )
@@ -473,8 +499,9 @@ def contradictions(parsed: Mapping[str, Any], failed: set[str], cloud: str | Non
                 command(KEYS["maxWorkers"], str(workers)),
             )
         )
-    if parsed["image"] and (parsed["rPackages"] or parsed["aptPackages"]) and cloud in ("gke", "eks", "kubeconfig"):
-        name = "rPackages" if parsed["rPackages"] else "aptPackages"
+    baked = [name for name in ("rPackages", "aptPackages", "rRepository") if parsed[name]]
+    if parsed["image"] and baked and cloud in ("gke", "eks", "kubeconfig"):
+        name = baked[0]
         problems.append(
             Problem(name, "set, and so is image", "only with an image that is built here", "pulumi config rm image")
         )
@@ -488,6 +515,10 @@ def contradictions(parsed: Mapping[str, Any], failed: set[str], cloud: str | Non
                 "the reference of an image that the cluster can pull (this cloud brings no registry of its own)",
                 command(KEYS["image"]),
             )
+        )
+    if parsed["kubeconfig"] and parsed["kubeconfigText"]:
+        problems.append(
+            Problem("kubeconfig", "set, and so is kubeconfigText", "one of them", "pulumi config rm kubeconfig")
         )
     if cloud == "gke" and not parsed["project"] and "project" not in failed:
         problems.append(Problem("project", "not set", "a Google Cloud project ID", command(KEYS["project"])))

@@ -66,4 +66,5 @@ def test_notes_say_what_happens_to_files_and_to_idle_workers(notes: Install) -> 
     assert "outlive the pod, but not `helm uninstall`" in notes({})
     assert "go with the scheduler's pod" in notes({"scheduler": {"homeGiB": 0}})
     assert "After 30 minutes" in notes({"idleMinutes": 30})
+    assert "30 hours after" in notes({"ttlHours": 30})
     assert "minutes without" not in notes({})

@@ -284,6 +284,7 @@ def test_the_scheduler_is_the_same_to_the_byte_when_only_workers_change(helm: He
         {"worker": {"replicas": 0}},
         {"worker": {"maxReplicas": 99}},
         {"idleMinutes": 30},
+        {"ttlHours": 30},
         {"worker": {"resources": {"requests": {"cpu": 3}}, "nodeSelector": {"a": "b"}, "gracePeriodSeconds": 9}},
         CASES["spot"],
         CASES["quota"],
@@ -307,7 +308,12 @@ def test_a_new_chart_version_alone_restarts_no_pod(helm: Helm, tmp_path: Path) -
 def test_the_scheduler_reads_worker_numbers_from_a_live_file(helm: Helm) -> None:
     objects = helm.objects(CASES["rstudio"])
     config = mounts(objects, "scheduler")["/etc/future-kubernetes/config"]["configMap"]["name"]
-    assert objects["ConfigMap", config]["data"] == {"workers": "4", "maxWorkers": "40", "idleMinutes": "30"}
+    assert objects["ConfigMap", config]["data"] == {
+        "workers": "4",
+        "maxWorkers": "40",
+        "idleMinutes": "30",
+        "ttlHours": "0",
+    }
     # A file mounted by subPath would never change in a running pod.
     assert not any("subPath" in mount for mount in container(objects, "scheduler")["volumeMounts"])
     assert one(helm.objects({}), "ConfigMap", "-config")["data"]["maxWorkers"] == "2"

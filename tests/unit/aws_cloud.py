@@ -110,6 +110,7 @@ ANSWERS: dict[str, Answer] = {
         "kubernetesVersion": args["kubernetesVersion"],
         "version": f"v1.2.3-for-{args['kubernetesVersion']}",
     },
+    "aws:resourcegroupstaggingapi/getResources:getResources": lambda _args: {"id": "r", "resourceTagMappingLists": []},
     "aws:ecr/getAuthorizationToken:getAuthorizationToken": lambda _args: {
         "id": "token",
         "userName": "AWS",

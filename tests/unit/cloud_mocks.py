@@ -221,6 +221,8 @@ def run(
     # The SDK keeps its state by context; a loop of its own keeps one run from the next.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    # Outputs of a test without a program, whose loop is closed, are waited for by the next program.
+    pulumi.runtime.settings.SETTINGS.outputs.clear()
     recording = Recording()
     mocks.set_mocks(
         Cloud(answers, computed),

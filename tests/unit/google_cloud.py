@@ -19,6 +19,7 @@ MACHINE_TYPES = {
     "e2-highmem-8": (8, 65536, "X86_64", False, ZONES),
     "n1-standard-1": (1, 3840, "", False, ZONES),
     "c3-standard-4": (4, 16384, "X86_64", False, ["us-west1-b", "us-west1-c"]),
+    "n4-standard-4": (4, 16384, "X86_64", False, ZONES),
     "m1-ultramem-40": (40, 984064, "X86_64", False, ZONES),
     "t2a-standard-4": (4, 16384, "ARM64", False, ZONES),
 }

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cloud_mocks import ROOT, Recorded, Recording, listing, run, stack_config
+import aws_cloud
+import google_cloud
+from cloud_mocks import ROOT, Recorded, Recording, Refused, listing, run, stack_config
 
 from components import kubeconfig as existing
 from components.settings import KEYS
 from components.sizing import Capacity
 
 GOLDEN = Path(__file__).parent / "golden"
+READ_NODES = existing.read_nodes
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +86,141 @@ def test_two_stacks_on_one_cluster_share_no_object() -> None:
     assert not objects[0] & objects[1]
 
 
+def admits(node: dict[str, Any], pod: dict[str, Any]) -> bool:
+    """Whether a node may take a pod, as far as labels and taints decide it; shares no code with the program."""
+    labels, taints = node["metadata"].get("labels", {}), node["spec"].get("taints", [])
+    if any(labels.get(key) != value for key, value in pod["nodeSelector"].items()):
+        return False
+    required = pod.get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    for term in required.get("nodeSelectorTerms", []):
+        for rule in term["matchExpressions"]:
+            assert rule["operator"] == "NotIn"
+            if labels.get(rule["key"]) in rule["values"]:
+                return False
+    return all(
+        any(
+            (entry["key"], entry["value"], entry["effect"]) == (taint["key"], taint["value"], taint["effect"])
+            for entry in pod["tolerations"]
+        )
+        for taint in taints
+    )
+
+
+def node(labels: dict[str, str], taints: list[dict[str, str]], cpu: str = "4") -> dict[str, Any]:
+    """A ready node, as kubectl gives it."""
+    return {
+        "metadata": {"labels": {"kubernetes.io/os": "linux", **labels}},
+        "spec": {"taints": [{**taint, "effect": "NoSchedule"} for taint in taints]},
+        "status": {
+            "allocatable": {"cpu": cpu, "memory": "16Gi", "pods": "110"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+
+
+def nodes_of(cloud: str) -> dict[str, dict[str, Any]]:
+    """A node of each pool that a stack on `cloud` makes."""
+    if cloud == "gke":
+        pools = [pool.inputs["nodeConfig"] for pool in google_cloud.gke().all("nodePool:NodePool")]
+    else:
+        pools = [group.inputs for group in aws_cloud.eks().all("nodeGroup:NodeGroup")]
+    return {
+        pool["labels"]["future-kubernetes/role"]: node(
+            pool["labels"], [{key: taint[key] for key in ("key", "value")} for taint in pool.get("taints", [])]
+        )
+        for pool in pools
+    }
+
+
+@pytest.mark.parametrize("cloud", ["gke", "eks"])
+def test_a_second_stacks_workers_go_to_the_pool_that_the_first_made_and_its_scheduler_beside_the_firsts(
+    cloud: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    values = campus().one("helm.sh/v3:Release").inputs["values"]
+    nodes = nodes_of(cloud)
+    assert [role for role, each in nodes.items() if admits(each, values["worker"])] == ["worker"]
+    assert [role for role, each in nodes.items() if admits(each, values["scheduler"])] == ["system"]
+
+
+def test_on_a_cluster_without_such_pools_workers_go_wherever_they_went() -> None:
+    worker = campus().one("helm.sh/v3:Release").inputs["values"]["worker"]
+    assert admits(node({}, []), worker)
+    assert admits(node({"node-role.kubernetes.io/worker": ""}, []), worker)
+    assert not admits(node({}, [{"key": "nvidia.com/gpu", "value": "present"}]), worker)
+
+
+@pytest.fixture
+def kubectl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """A kubectl that answers with the given nodes, in place of the campus cluster's four."""
+    monkeypatch.setattr(existing, "read_nodes", READ_NODES)
+    monkeypatch.setenv("FUTURE_KUBERNETES_BIN", str(tmp_path))
+
+    def answer(*nodes: dict[str, Any]) -> None:
+        (tmp_path / "nodes.json").write_text(json.dumps({"items": nodes}))
+        (tmp_path / "kubectl").write_text(f"#!/bin/sh\ncat {tmp_path}/nodes.json\n")
+        (tmp_path / "kubectl").chmod(0o755)
+
+    return answer
+
+
+def test_room_for_workers_is_counted_on_the_nodes_that_they_may_go_to(kubectl: Callable[..., None]) -> None:
+    pool, system = nodes_of("gke")["worker"], nodes_of("gke")["system"]
+    gpu = node({}, [{"key": "nvidia.com/gpu", "value": "present"}], cpu="64")
+    kubectl(pool, system, gpu)
+    assert any("room for 4 of 20 workers" in text for text in campus().warnings)
+    assert campus().outputs["nodes"][0] == "1 ready nodes of an existing cluster"
+
+
+def test_a_pool_at_rest_is_no_reason_to_refuse_its_workers(kubectl: Callable[..., None]) -> None:
+    kubectl(nodes_of("gke")["system"])
+    assert campus({"workerCpu": 3, "workerMemoryGiB": 12}).warnings == []
+    kubectl(node({}, [], cpu="1"))
+    with pytest.raises(Refused, match="no node can hold a worker"):
+        campus({"workerCpu": 3})
+
+
+@pytest.mark.parametrize("cloud", ["gke", "eks"])
+def test_a_first_stacks_outputs_are_all_that_a_second_needs(cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, **_more: f"/usr/bin/{name}")
+    monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", '["future-kubernetes:kubeconfigText"]')
+    first = google_cloud.gke() if cloud == "gke" else aws_cloud.eks()
+    text, secret = first.outputs["kubeconfig"]
+    assert secret
+    handed = {"kubeconfigText": text, "context": "", "image": first.outputs["image"][0]}
+    second = campus({**handed, "namespace": "", "createNamespace": True}, "biology")
+    provider = second.one("pulumi:providers:kubernetes")
+    assert "kubeconfig" in provider.secrets
+    assert (
+        json.loads(provider.inputs["kubeconfig"])["clusters"][0]["cluster"]
+        == json.loads(text)["clusters"][0]["cluster"]
+    )
+    assert second.one("helm.sh/v3:Release").inputs["values"]["image"] == first.outputs["image"][0]
+    assert second.asked == [], "an image by its digest asks no registry"
+    told = {name: value for name, (value, _) in second.outputs.items()}
+    assert told["kubeconfigCommand"] == (
+        "mkdir -p ~/.kube && (umask 077 && "
+        "pulumi stack output kubeconfig --show-secrets --stack biology > ~/.kube/future-biology)"
+    )
+    assert told["portForward"].startswith("kubectl --kubeconfig ~/.kube/future-biology --context ")
+
+
+def test_a_kubeconfig_in_the_settings_is_a_secret_and_in_no_message() -> None:
+    text = json.dumps({"clusters": [], "users": [{"user": {"token": "geheim"}}]})
+    for config in (
+        {"kubeconfigText": text},
+        {"kubeconfigText": "geheim"},
+        {"kubeconfig": text},
+        {"kubeconfigText": text, "cloud": "gke", "project": "my-project", "region": "us-west1"},
+        {"kubeconfigText": text + "}"},
+    ):
+        with pytest.raises(Refused) as caught:
+            campus({**config, "context": ""})
+        assert "geheim" not in str(caught.value)
+    with pytest.raises(Refused, match="kept encrypted only"):
+        campus({"kubeconfigText": text})
+
+
 @pytest.mark.parametrize("name", ["gke-team", "eks-team", "campus"])
 def test_an_example_stack_is_a_handful_of_lines(name: str) -> None:
     assert len((ROOT / f"Pulumi.{name}.yaml").read_text().splitlines()) <= 12
@@ -101,7 +241,7 @@ def test_every_setting_and_output_that_a_page_names_exists(page: Path) -> None:
         assert key in KEYS
 
 
-@pytest.mark.parametrize("module", ["gke", "eks", "google_site", "aws_site", "cloud"])
+@pytest.mark.parametrize("module", ["gke", "eks", "google_site", "aws_site", "cloud", "cloud_cluster"])
 def test_every_setting_that_a_message_tells_people_to_set_exists(module: str) -> None:
     text = (ROOT / "components" / f"{module}.py").read_text()
     named = set(re.findall(r"pulumi config (?:set|rm) (\w+)", text))

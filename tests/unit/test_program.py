@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -211,10 +212,33 @@ def test_an_image_by_digest_asks_nobody_and_a_tag_is_pinned() -> None:
     assert values(tagged)["image"] == "ghcr.io/org/r:1.0@sha256:" + "cd" * 32
 
 
+@pytest.mark.parametrize(
+    ("reason", "fix"),
+    [
+        ("unauthorized: authentication required", "docker login"),
+        ("Got error when attempting to fetch image version: 403 Forbidden", "docker login"),
+        ("manifest unknown", "push the image"),
+        ("dial tcp: lookup ghcr.io: no such host", "by its digest"),
+        ("Error pinging Docker server: is the docker daemon running?", "start Docker"),
+    ],
+)
+@pytest.mark.parametrize("config", [CAMPUS, {"cloud": "gke", "project": "my-project", "region": "us-west1"}])
+def test_a_registry_that_refuses_is_told_before_anything_is_made(config: dict[str, Any], reason: str, fix: str) -> None:
+    def refuse(_args: Mapping[str, Any]) -> dict[str, Any]:
+        raise PermissionError(reason)
+
+    answers = {"docker:index/getRegistryImage:getRegistryImage": refuse}
+    with pytest.raises(Refused) as caught:
+        run({**config, "image": "ghcr.io/org/r:1.0"}, answers, lambda type_, name, inputs: {}, stack_name="dev")
+    assert caught.value.nothing_was_made
+    assert reason in str(caught.value)
+    assert fix in str(caught.value)
+
+
 def test_the_outputs_are_those_that_users_rely_on() -> None:
     recording = program(LOCAL)
     assert set(recording.outputs) >= {
-        "url", "portForward", "username", "password", "kubeconfig", "kubeconfigCommand", "namespace",
+        "url", "portForward", "username", "password", "kubeconfig", "kubeconfigCommand", "namespace", "image",
         "workers", "maxWorkers", "nodes", "hourlyCost", "copyTo", "copyFrom", "shell",
     }  # fmt: skip
     assert recording.outputs["username"] == ("rstudio", False)
@@ -280,6 +304,9 @@ def test_a_namespace_of_the_stacks_own_has_a_quota_that_holds_all_its_pods() -> 
     found = values(program({**LOCAL, "workers": "2", "maxWorkers": "3"}))
     hard = found["resourceQuota"]["hard"]
     assert int(hard["pods"]) > 3
+    assert (hard["services.loadbalancers"], hard["services.nodeports"]) == ("0", "0"), "billed, and nobody asked"
+    forty = values(program({**LOCAL, "workers": "40"}))["resourceQuota"]["hard"]
+    assert int(forty["pods"]) > 40 + 10, "a quarter of the workers may be ending while their successors start"
     assert int(hard["requests.cpu"].removesuffix("m")) >= 3 * int(
         found["worker"]["resources"]["requests"]["cpu"].removesuffix("m")
     ) + int(found["scheduler"]["resources"]["requests"]["cpu"].removesuffix("m"))

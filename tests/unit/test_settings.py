@@ -183,6 +183,18 @@ def test_a_host_that_is_no_dns_name_is_refused(value: str) -> None:
     assert "host" in problems({**GKE, "host": value})
 
 
+@pytest.mark.parametrize("value", ["http://user:geheim@example.org", "cran.example.net", "https://a b"])
+def test_a_repository_that_is_none_is_refused_and_never_repeated(value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse({**GKE, "rRepository": value}, stack="dev", secrets=frozenset({"rRepository"}))
+    assert "rRepository" in str(caught.value)
+    assert value not in str(caught.value)
+    url = "https://user:geheim@packages.example.org/cran"
+    assert "plain text" in problems({**GKE, "rRepository": url})["rRepository"]
+    settings = parse({**GKE, "rRepository": url}, stack="dev", secrets=frozenset({"rRepository"}))
+    assert "geheim" not in repr(settings)
+
+
 def test_an_image_is_either_given_or_built() -> None:
     assert "only with an image that is built" in problems({**GKE, "image": "a/b:1", "rPackages": "sf"})["rPackages"]
 

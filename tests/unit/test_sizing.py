@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,6 +149,16 @@ def test_shared_cores_lose_more_than_a_core() -> None:
 def test_eks_memory_depends_on_the_number_of_pods() -> None:
     few, many = eks_capacity(Machine("m", 2, 8192, pods=29)), eks_capacity(Machine("m", 2, 8192, pods=110))
     assert few.memory_mib - many.memory_mib == 11 * (110 - 29)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "reserved"), [(gke_capacity, 2.6 * 1024), (eks_capacity, 255 + 11 * 58)], ids=["gke", "eks"]
+)
+def test_what_the_machine_itself_keeps_and_what_guards_against_eviction_is_left_out(
+    capacity: Callable[[Machine], Capacity], reserved: float
+) -> None:
+    found = capacity(Machine("m", 4, 16384, pods=58)).memory_mib
+    assert found == pytest.approx(16384 * 0.925 - reserved - 100, abs=3)
 
 
 def test_an_impossible_worker_names_machines_that_would_do() -> None:

@@ -1,0 +1,348 @@
+"""What a stack promises on either cloud, held to both."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import aws_cloud
+import google_cloud
+from cloud_mocks import DRAWN, ROOT, Recorded, Recording, is_secret, listing, plain, run, stack_config
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """A cloud's stand-in, and what its resources are called. shared_gib: the least of `sharedGiB` that it takes."""
+
+    name: str
+    run: Callable[..., Recording]
+    answers: dict[str, Any]
+    computed: Callable[..., dict[str, Any]]
+    sdk: str
+    cluster: str
+    pool: str
+    network: str
+    repository: str
+    drawn_name: str
+    identifier: str
+    plugin: list[str]
+    shared_gib: int
+
+    @functools.cache  # noqa: B019 - two objects that live as long as the module
+    def team(self, *, preview: bool = False) -> Recording:
+        """The example stack."""
+        name = f"{self.name}-team"
+        return run(stack_config(name), self.answers, self.computed, stack_name=name, preview=preview)
+
+    @property
+    def everything(self) -> Recording:
+        """A stack with all that is made only when asked for."""
+        return self.run({"host": "r.example.org", "sharedGiB": self.shared_gib, "maxWorkers": 40})
+
+
+GKE = Cloud(
+    name="gke",
+    run=google_cloud.gke,
+    answers=google_cloud.ANSWERS,
+    computed=google_cloud.computed,
+    sdk="pulumi_gcp",
+    cluster="container/cluster:Cluster",
+    pool="nodePool:NodePool",
+    network="network:Network",
+    repository="us-west1-docker.pkg.dev/my-project/future-team-0a1b2c3/future-kubernetes",
+    drawn_name="name",
+    identifier="projects/my-project/locations/us-west1/clusters/",
+    plugin=["gke-gcloud-auth-plugin"],
+    shared_gib=1024,
+)
+EKS = Cloud(
+    name="eks",
+    run=aws_cloud.eks,
+    answers=aws_cloud.ANSWERS,
+    computed=aws_cloud.computed,
+    sdk="pulumi_aws",
+    cluster="eks/cluster:Cluster",
+    pool="nodeGroup:NodeGroup",
+    network="ec2/vpc:Vpc",
+    repository=f"123456789012.dkr.ecr.us-west-2.amazonaws.com/future-team-images-{DRAWN}",
+    drawn_name="nodeGroupName",
+    identifier="arn:aws:eks:us-west-2:123456789012:",
+    plugin=["aws", "eks", "get-token"],
+    shared_gib=10,
+)
+
+
+@pytest.fixture(params=[GKE, EKS], ids=lambda cloud: cloud.name)
+def cloud(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    found: Cloud = request.param
+    return found
+
+
+def own_release(done: Recording) -> Recorded:
+    """The release of the project's own chart."""
+    return next(entry for entry in done.all("v3:Release") if entry.inputs["chart"] == "./chart")
+
+
+# What exists
+
+
+def test_the_example_stack_registers_the_resources_of_its_golden_list(cloud: Cloud) -> None:
+    golden = GOLDEN / f"{cloud.name}-team.txt"
+    found = listing(cloud.team())
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(found)
+    assert found == golden.read_text(), "if this change is meant: UPDATE_GOLDEN=1 pytest tests/unit/test_clouds.py"
+
+
+def test_the_example_stack_gives_no_warning_in_update_and_preview(cloud: Cloud) -> None:
+    assert cloud.team().warnings == []
+    assert cloud.team(preview=True).warnings == []
+
+
+def test_the_home_disk_goes_with_its_claim_and_is_made_where_the_scheduler_is(cloud: Cloud) -> None:
+    disks = cloud.run().one("StorageClass").inputs
+    assert disks["reclaimPolicy"] == "Delete", "destroy would leave the disk, billed"
+    assert disks["volumeBindingMode"] == "WaitForFirstConsumer", "the disk could be in a zone without a system node"
+    assert own_release(cloud.run()).inputs["values"]["scheduler"]["homeStorageClass"] == disks["metadata"]["name"]
+
+
+def test_a_cluster_can_be_destroyed_without_an_update_before(cloud: Cloud) -> None:
+    assert cloud.run().one(cloud.cluster).inputs["deletionProtection"] is False
+
+
+def test_the_way_in_from_outside_is_https_alone_with_a_certificate_that_is_kept(cloud: Cloud) -> None:
+    assert cloud.run().all("v3:Release", "traefik") == []
+    values = cloud.run({"host": "r.example.org"}).one("v3:Release", "traefik").inputs["values"]
+    assert values["ports"]["web"]["expose"] == {"default": False}
+    assert values["providers"]["kubernetesIngress"]["ingressClass"] == values["ingressClass"]["name"]
+    assert own_release(cloud.everything).inputs["values"]["ingress"]["className"] == values["ingressClass"]["name"]
+    assert values["ingressRoute"]["dashboard"]["enabled"] is False
+    assert values["api"]["dashboard"] is False
+    assert values["persistence"]["enabled"] is True
+    assert values["persistence"]["storageClass"] == "future-disks"
+    assert values["certificatesResolvers"]["letsencrypt"]["acme"]["storage"].startswith("/data/")
+    # An empty map would vanish in Traefik's chart, and with it the only way to a certificate.
+    assert values["certificatesResolvers"]["letsencrypt"]["acme"]["tlsChallenge"] is True
+    assert values["deployment"]["replicas"] == 1
+    assert values["updateStrategy"] == {"type": "Recreate", "rollingUpdate": None}
+    assert values["nodeSelector"] == {"future-kubernetes/role": "system"}
+
+
+# The image
+
+
+def test_the_image_is_built_and_pushed_to_the_stacks_own_repository_with_its_cache_and_never_in_a_preview(
+    cloud: Cloud,
+) -> None:
+    image = cloud.run({"rPackages": "sf data.table", "aptPackages": "libgdal-dev"}).one("docker-build:index:Image")
+    assert image.inputs["push"] is True
+    assert image.inputs["buildOnPreview"] is False, "a preview would run a pull request's Dockerfile"
+    assert image.inputs["platforms"] == ["linux/amd64"]
+    assert image.inputs["tags"] == [f"{cloud.repository}:future-team"]
+    cache = f"{cloud.repository}:buildcache"
+    assert [entry["registry"]["ref"] for entry in image.inputs["cacheFrom"]] == [cache]
+    (to,) = [entry["registry"] for entry in image.inputs["cacheTo"]]
+    assert (to["ref"], to["mode"]) == (cache, "max")
+    # ECR refuses a cache manifest of another kind.
+    assert (to["imageManifest"], to["ociMediaTypes"]) == ((True, True) if cloud is EKS else (False, False))
+    assert image.inputs["buildArgs"]["R_PACKAGES"] == "data.table sf", "another order would be another image"
+    assert image.inputs["buildArgs"]["APT_PACKAGES"] == "libgdal-dev"
+    (registry,) = image.inputs["registries"]
+    assert registry["address"] == cloud.repository.split("/")[0]
+
+
+def test_a_repository_of_ones_own_is_a_secret_of_the_build_and_no_argument_of_it(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", '["future-kubernetes:rRepository"]')
+    url = "https://user:geheim@packages.example.org/cran"
+    image = cloud.run({"rPackages": "ours", "rRepository": url}).one("docker-build:index:Image")
+    assert image.inputs["secrets"] == {"r_repository": url}
+    assert "secrets" in image.secrets or is_secret(image.sent["secrets"]["r_repository"])
+    assert "geheim" not in str(image.inputs["buildArgs"])
+    assert "secrets" not in cloud.team().one("docker-build:index:Image").inputs
+
+
+def test_pods_run_what_was_built_by_its_digest(cloud: Cloud) -> None:
+    assert "@sha256:" in own_release(cloud.run()).inputs["values"]["image"]
+
+
+def test_the_image_waits_for_no_cluster_and_nothing_but_the_release_waits_for_the_image(cloud: Cloud) -> None:
+    done = cloud.team()
+    image = done.one("docker-build:index:Image")
+    assert not done.goes_before(image, done.one(cloud.cluster))
+    waiting = [resource for resource in done.resources if done.goes_before(resource, image)]
+    assert [resource.type for resource in waiting] == ["kubernetes:helm.sh/v3:Release"]
+
+
+# How it is wired
+
+
+def test_every_resource_has_a_component_as_parent_and_the_provider_that_was_made_for_it(cloud: Cloud) -> None:
+    done = cloud.team()
+    components = {resource.urn for resource in done.resources if not resource.custom}
+    wanted = {"gcp": "gke-team-google", "aws": "eks-team-aws", "kubernetes": f"{cloud.name}-team-kubernetes"}
+    for resource in done.resources:
+        if not resource.custom:
+            continue
+        assert resource.parent in components, resource.name
+        assert not resource.protect, "an option that was meant for its parent"
+        provider = wanted.get(resource.type.split(":")[0])
+        assert provider is None or provider in resource.provider, f"{resource.name}: {resource.provider or 'default'}"
+
+
+def test_the_kubernetes_provider_knows_its_cluster_by_more_than_the_kubeconfig(cloud: Cloud) -> None:
+    assert cloud.run().one("pulumi:providers:kubernetes").inputs["clusterIdentifier"].startswith(cloud.identifier)
+
+
+def test_the_release_waits_for_its_storage_its_way_in_and_the_autoscaler(cloud: Cloud) -> None:
+    done = cloud.everything
+    release = own_release(done)
+    needed = [
+        *done.all("StorageClass"),
+        *done.all("PersistentVolume"),
+        *(entry for entry in done.all("v3:Release") if entry is not release),
+        *done.all(cloud.pool),
+        *done.all("eks/addon:Addon"),
+    ]
+    assert len(needed) >= 5
+    for each in needed:
+        assert done.goes_before(release, each), f"the release could go ahead without {each.name}, or outlive it"
+
+
+def test_nodes_and_control_plane_have_their_rights_before_they_are_there_and_after_they_are_gone(cloud: Cloud) -> None:
+    done = cloud.team()
+    rights = [entry for entry in done.resources if "-nodes-" in entry.name and "iam" in entry.type.lower()]
+    assert len(rights) >= 2
+    for pool in done.all(cloud.pool):
+        for right in rights:
+            assert done.goes_before(pool, right), f"{pool.name} would start without {right.name}"
+    for right in done.all("RolePolicyAttachment", "-control-plane-"):
+        assert done.goes_before(done.one(cloud.cluster), right), "the control plane could not take away what it made"
+
+
+def test_a_changed_machine_type_or_spot_makes_the_new_pool_before_the_old_one_goes(cloud: Cloud) -> None:
+    keys = {"gke": ("nodeConfig.machineType", "nodeConfig.spot"), "eks": ("instanceTypes", "capacityType")}[cloud.name]
+    for pool in cloud.team().all(cloud.pool):
+        assert keys[0] in pool.replace_on_changes
+        assert not pool.delete_before_replace
+        assert cloud.drawn_name not in pool.inputs, "two pools of one name cannot stand side by side"
+    assert keys[1] in cloud.team().one(cloud.pool, "workers").replace_on_changes
+
+
+def test_nodes_that_an_autoscaler_counts_are_counted_by_nobody_else(cloud: Cloud) -> None:
+    ignored = {"gke": "nodeCount", "eks": "scalingConfig.desiredSize"}[cloud.name]
+    for pool in cloud.run({"workers": 10, "maxWorkers": 40}).all(cloud.pool):
+        assert ignored in pool.ignore_changes, pool.name
+
+
+@pytest.mark.parametrize("most", [40, 80])
+def test_more_workers_resize_the_pool_and_the_worker_deployment_and_touch_nothing_else(cloud: Cloud, most: int) -> None:
+    before = cloud.run({"workers": 4, "maxWorkers": most if most > 40 else 4})
+    after = cloud.run({"workers": 40, "maxWorkers": most})
+    changed = {
+        resource.name: {
+            key for key in {*resource.inputs, *old.inputs} if resource.inputs.get(key) != old.inputs.get(key)
+        }
+        for resource, old in zip(
+            sorted(after.resources, key=lambda entry: entry.urn),
+            sorted(before.resources, key=lambda entry: entry.urn),
+            strict=True,
+        )
+        if resource.inputs != old.inputs
+    }
+    pool = after.one(cloud.pool, "workers")
+    size = {"gke": "nodeCount" if most == 40 else "autoscaling", "eks": "scalingConfig"}[cloud.name]
+    changed[pool.name] -= set(pool.ignore_changes)
+    assert changed == {"future-team-workers": {size}, "future-team": {"values"}}
+    values = [own_release(done).inputs["values"] for done in (before, after)]
+    assert values[0]["scheduler"] == values[1]["scheduler"]
+    assert values[0]["worker"]["resources"] == values[1]["worker"]["resources"]
+
+
+def test_as_many_workers_as_a_node_is_to_hold_fit_beside_its_daemonsets(cloud: Cloud) -> None:
+    """By figures from the sources that sizing names, for four workers on 4 vCPUs and 16 GiB."""
+    requests = own_release(cloud.run({"workers": 4})).inputs["values"]["worker"]["resources"]["requests"]
+    cpu, memory = int(requests["cpu"].removesuffix("m")), int(requests["memory"].removesuffix("Mi"))
+    kubelet = {"gke": 2.6 * 1024, "eks": 255 + 11 * 58}[cloud.name]
+    daemons = {"gke": (600, 800), "eks": (300, 600)}[cloud.name]
+    assert 4 * cpu <= 4000 - 80 - daemons[0]
+    assert 4 * memory <= 16384 * 0.925 - kubelet - 100 - daemons[1]
+    assert cpu > 700, "much is left unused"
+    assert memory > 2500, "much is left unused"
+
+
+# What it may do
+
+
+def test_kubeconfig_and_registry_password_are_secrets_and_hold_no_lasting_credential(cloud: Cloud) -> None:
+    done = cloud.run()
+    assert "kubeconfig" in done.one("pulumi:providers:kubernetes").secrets
+    assert "kubeconfig" in done.one("Leftovers").secrets
+    text, secret = done.outputs["kubeconfig"]
+    assert secret
+    user = json.loads(text)["users"][0]["user"]
+    assert list(user) == ["exec"]
+    assert [user["exec"]["command"], *user["exec"].get("args", [])][: len(cloud.plugin)] == cloud.plugin
+    registries = done.one("docker-build:index:Image").sent["registries"]
+    assert "short-lived-token" in json.dumps(plain(registries))
+    assert is_secret(registries) or all(is_secret(entry) or is_secret(entry["password"]) for entry in registries)
+    for resource in done.resources:
+        if resource.type != "docker-build:index:Image":
+            assert "short-lived-token" not in json.dumps(resource.sent), resource.name
+
+
+def test_an_open_control_plane_is_warned_of_and_a_stated_one_is_not(cloud: Cloud) -> None:
+    def who_may_reach(done: Recording) -> list[str] | None:
+        inputs = done.one(cloud.cluster).inputs
+        if cloud is EKS:
+            cidrs: list[str] | None = inputs["vpcConfig"].get("publicAccessCidrs")
+            return cidrs
+        blocks = inputs.get("masterAuthorizedNetworksConfig")
+        return [block["cidrBlock"] for block in blocks["cidrBlocks"]] if blocks else None
+
+    silent = cloud.run({"authorizedNetworks": ""})
+    assert who_may_reach(silent) is None
+    assert len(silent.warnings) == 1
+    assert "pulumi config set authorizedNetworks" in silent.warnings[0]
+    assert len(cloud.run({"authorizedNetworks": ""}, preview=True).warnings) == 1
+    stated = cloud.run({"authorizedNetworks": "0.0.0.0/0"})
+    assert stated.warnings == []
+    assert who_may_reach(stated) == ["0.0.0.0/0"]
+    assert who_may_reach(cloud.run({"authorizedNetworks": "203.0.113.0/24"})) == ["203.0.113.0/24"]
+
+
+def test_the_whole_world_is_where_routes_lead_and_is_let_in_nowhere_unless_asked(cloud: Cloud) -> None:
+    for done in (cloud.team(), cloud.run({"authorizedNetworks": ""}), cloud.everything):
+        for resource in done.resources:
+            if not resource.type.endswith("RouteTable"):
+                assert "0.0.0.0/0" not in json.dumps(resource.inputs), resource.name
+
+
+def test_only_the_chosen_clouds_sdk_is_imported(cloud: Cloud) -> None:
+    script = (
+        "import sys, shutil; sys.path[:0] = ['tests/unit', '.']; shutil.which = lambda name: name\n"
+        f"from {cloud.run.__module__} import {cloud.name} as cloud\n"
+        f"cloud({{'host': 'r.example.org', 'sharedGiB': {cloud.shared_gib}, 'maxWorkers': 40}})\n"
+        "clouds = ('pulumi_aws', 'pulumi_gcp', 'components.eks', 'components.gke')\n"
+        "print(sorted(name for name in sys.modules if name in clouds))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.strip() == str([f"components.{cloud.name}", cloud.sdk])
