@@ -1,19 +1,33 @@
 """JupyterLab in the scheduler pod; installed as /etc/jupyter/jupyter_server_config.py.
 
-The password is hashed here, when the server starts: neither it nor its hash is ever in a file of the image, in an
-argument or in a variable.
+The password is read from the mounted Secret at each login, so that a changed one holds without a restart that would
+end the R sessions. It is never in a file of the image, in an argument or in a variable.
 """
 
+import hmac
 import os
 from pathlib import Path
 
-from jupyter_server.auth import passwd
+from jupyter_server.auth.identity import PasswordIdentityProvider
 
 c = get_config()  # noqa: F821
 
-_password = Path(os.environ.get("FUTURE_KUBERNETES_PASSWORD_FILE", "/etc/future-kubernetes/secret/password"))
-c.PasswordIdentityProvider.hashed_password = passwd(_password.read_text().strip())
+_PASSWORD = Path(os.environ.get("FUTURE_KUBERNETES_PASSWORD_FILE", "/etc/future-kubernetes/secret/password"))
+
+
+class SecretIdentityProvider(PasswordIdentityProvider):
+    """Lets in who knows the password that the Secret has now; an empty one lets in nobody."""
+
+    def passwd_check(self, password):
+        """Whether this is the password."""
+        now = _PASSWORD.read_text().strip().encode()
+        return bool(now) and hmac.compare_digest(password.encode(), now)
+
+
+c.ServerApp.identity_provider_class = SecretIdentityProvider
+c.PasswordIdentityProvider.hashed_password = "in the Secret"  # noqa: S105 - anything but empty: there is a password
 c.PasswordIdentityProvider.password_required = True
+c.PasswordIdentityProvider.allow_password_change = False
 c.IdentityProvider.token = ""  # the password is the one way in
 
 c.ServerApp.ip = "*"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -36,15 +37,34 @@ def test_the_packages_for_futures_are_in_the_image_on_scheduler_and_workers(stac
     assert "HERE TRUE THERE TRUE" in stack.rscript(code)
 
 
-def test_a_stacks_own_packages_are_baked_in(stack: Stack) -> None:
-    request = image.ImageRequest(r_packages=("data.table",), apt_packages=("tree",))
+@pytest.fixture(scope="module")
+def larger(stack: Stack) -> str:
+    """An image with a stack's own packages: those that R CMD check wants beside the baked ones, and one of Debian's."""
+    request = image.ImageRequest(r_packages=("knitr", "rmarkdown", "testthat", "withr"), apt_packages=("tree",))
     reference = image.push(stack.node, request)
     stack.node.run("ctr", "-n", "k8s.io", "images", "pull", "--plain-http", reference)
-    told = stack.node.run(
-        "ctr", "-n", "k8s.io", "run", "--rm", reference, "baked", "Rscript", "-e",
-        'library(data.table); cat("HAS", nrow(data.table(x = 1:3)), nzchar(Sys.which("tree")))',
-    ).stdout  # fmt: skip
-    assert "HAS 3 TRUE" in told
+    return reference
+
+
+def run_in(stack: Stack, reference: str, *command: str) -> str:
+    """Standard output of a command in a container of its own."""
+    return stack.node.run("ctr", "-n", "k8s.io", "run", "--rm", reference, "test-image", *command, timeout=500).stdout
+
+
+def test_a_stacks_own_packages_are_baked_in(stack: Stack, larger: str) -> None:
+    code = 'library(withr); cat("HAS", exists("with_seed"), nzchar(Sys.which("tree")))'
+    assert "HAS TRUE TRUE" in run_in(stack, larger, "Rscript", "-e", code)
+
+
+def test_the_r_package_passes_r_cmd_check(stack: Stack, larger: str) -> None:
+    checked = run_in(
+        stack, larger, "sh", "-c",
+        "cd /tmp && R CMD build /usr/local/lib/future-kubernetes/build/future.kubernetes && "
+        "R CMD check --no-manual future.kubernetes_*.tar.gz; cat *.Rcheck/00check.log *.Rcheck/tests/*.Rout*",
+    )  # fmt: skip
+    assert "Status: OK" in checked, checked
+    assert "SKIPPED" not in checked
+    assert re.search(r"FAIL 0 .* PASS [1-9]", checked), checked
 
 
 @pytest.mark.parametrize(

@@ -86,3 +86,26 @@ def test_a_wrong_password_is_refused(page: str, browser: webdriver.Chrome) -> No
     assert "/lab" not in browser.current_url
     browser.get(f"{page}/lab")
     WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.ID, "password_input"))
+
+
+def test_a_changed_password_holds_at_once_and_the_scheduler_stays(
+    stack: Stack, page: str, browser: webdriver.Chrome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before,) = stack.pods("scheduler")
+    monkeypatch.setenv("FUTURE_KUBERNETES_PASSWORD", "a new one, twenty-four letters")
+    stack.up()
+    try:
+        # kubelet takes a changed Secret up within about a minute, or at the next change of the pod.
+        stack.kubectl("annotate", "pod", before["metadata"]["name"], "test/look-again=now", "--overwrite")
+        mounted = "/etc/future-kubernetes/secret/password"
+        name = before["metadata"]["name"]
+        stack.wait(
+            "the Secret to be mounted anew", 120, lambda: "a new" in stack.kubectl("exec", name, "--", "cat", mounted)
+        )
+        log_in(browser, page, "a new one, twenty-four letters")
+        WebDriverWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, "#jp-main-dock-panel"))
+        (after,) = stack.pods("scheduler")
+        assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    finally:
+        monkeypatch.delenv("FUTURE_KUBERNETES_PASSWORD")
+        stack.up()
