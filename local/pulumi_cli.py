@@ -22,6 +22,7 @@ from local import engine as stand_in
 from local.cluster import Node
 from local.errors import LocalError
 from local.paths import REPO, cache_dir, state_dir
+from local.processes import wait_to_its_end
 from local.progress import step
 
 
@@ -134,20 +135,9 @@ class PulumiEngine:
                 lock.unlink(missing_ok=True)
 
     def _show(self, *arguments: str) -> int:
-        """Runs a command on the screen; returns its status.
-
-        Ctrl-C reaches it too, and it is left the time to end what it has begun: killed, it would leave a locked stack.
-        """
-        interrupted = False
+        """Runs a command on the screen; returns its status."""
         with subprocess.Popen([self._pulumi, *arguments], cwd=REPO, env=self._environment) as process:
-            while process.returncode is None:
-                try:
-                    process.wait()
-                except KeyboardInterrupt:
-                    interrupted = True
-        if interrupted:
-            raise KeyboardInterrupt
-        return process.returncode
+            return wait_to_its_end(process)
 
     def _run(self, *arguments: str, cwd: Path = REPO, stdin: str = "") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

@@ -144,8 +144,8 @@ def test_the_lock_of_a_killed_run_is_taken_away_and_that_of_a_living_one_stays(m
     for name, pid in (("gone", 2**30), ("of another program", os.getpid())):
         (locks / f"{name}.json").write_text(json.dumps({"pid": pid}))
     with subprocess.Popen(["sleep", "60"], executable=shutil.copy("/usr/bin/sleep", machine / "pulumi")) as living:
-        name = Path(f"/proc/{living.pid}/comm")  # the kernel wakes the parent before it sets the new name
-        while name.read_text().strip() != "pulumi":
+        comm = Path(f"/proc/{living.pid}/comm")  # the kernel wakes the parent before it sets the new name
+        while comm.read_text().strip() != "pulumi":
             assert living.poll() is None
             time.sleep(0.01)
         (locks / "living.json").write_text(json.dumps({"pid": living.pid}))
