@@ -60,6 +60,8 @@ NODE = GoModule(
     ),
 )
 KUBE_SCORE = GoModule(REPO / "tests" / "chart" / "kube-score", ("github.com/zegl/kube-score/cmd/kube-score",))
+# In a go.mod of its own: it shares many modules with the node, at other versions, and must not move those.
+KWOK = GoModule(REPO / "bench" / "kwok", ("sigs.k8s.io/kwok/cmd/kwok",))
 
 # Without these, nodes and clients would report v0.0.0, and `helm template` would take Kubernetes for an old one.
 _LDFLAGS = " ".join(

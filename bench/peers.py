@@ -1,0 +1,195 @@
+"""Stand-in workers, any number in one process: each running worker pod of a namespace is played by one connection.
+
+    python -m bench.peers KUBECONFIG NAMESPACE HOST TOKEN_FILE ANSWER_FILE
+
+It watches the pods. For each that runs it does over the network what the agent of image/rendezvous/worker.py does: TLS
+by the release's token, the greeting, the answers, dialling again. Where the agent would answer kubelet's probe, it
+writes the pod's readiness. No R stands behind: the first call of a session is answered by the content of ANSWER_FILE,
+which a real R gave once, and all else is only taken in. On its output: a line of JSON for each thing that happens.
+SIGHUP makes all hang up and dial again, as when the rendezvous was restarted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import http.client
+import json
+import signal
+import ssl
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from image.rendezvous import tls, wire, worker
+
+_R_STARTS_SECONDS = 0.5
+"""What a fresh R takes before its agent dials."""
+_API_CONNECTIONS = 4
+
+
+class Api:
+    """The API server, as the kubeconfig's user."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        config = json.loads(kubeconfig.read_text())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        self._address = urlsplit(cluster["server"]).netloc
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        self._context = ssl.create_default_context(cadata=authority)
+        with tempfile.NamedTemporaryFile() as pem:  # ssl reads a client's key from a file alone
+            pem.write(base64.b64decode(user["client-certificate-data"]) + base64.b64decode(user["client-key-data"]))
+            pem.flush()
+            self._context.load_cert_chain(pem.name)
+        self._own = threading.local()
+
+    def _connect(self, timeout: float | None) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection(self._address, context=self._context, timeout=timeout)
+
+    def patch(self, path: str, body: object) -> None:
+        """Merge `body` into an object; one that is gone, or changed meanwhile, is left."""
+        if not hasattr(self._own, "connection"):
+            self._own.connection = self._connect(30)
+        kind = {"Content-Type": "application/strategic-merge-patch+json"}
+        self._own.connection.request("PATCH", path, json.dumps(body), kind)
+        answer = self._own.connection.getresponse()
+        said = answer.read()
+        if answer.status not in (200, 404, 409):
+            raise OSError(f"PATCH {path}: {answer.status} {said[:300]!r}")
+
+    def watch(self, path: str) -> Iterator[dict[str, Any]]:
+        """What is there, then what happens to it; again from the start where the API server ends a watch."""
+        while True:
+            connection = self._connect(None)
+            connection.request("GET", f"{path}&watch=1")
+            answer = connection.getresponse()
+            while line := answer.readline():
+                yield json.loads(line)
+            connection.close()
+
+
+class Peers:
+    """All stand-ins of a namespace."""
+
+    def __init__(self, api: Api, namespace: str, host: str, context: ssl.SSLContext, answer: bytes) -> None:
+        self._api, self._pods = api, f"/api/v1/namespaces/{namespace}/pods"
+        self._host, self._context, self._answer = host, context, answer
+        self._loop = asyncio.get_running_loop()
+        self._lives: dict[str, asyncio.Task[None]] = {}
+        self._connections: set[asyncio.StreamWriter] = set()
+        self._ready: set[str] = set()
+        self._probes = ThreadPoolExecutor(_API_CONNECTIONS)
+
+    def start(self) -> None:
+        """Follow the pods, from a thread of its own."""
+        self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        for event in self._api.watch(f"{self._pods}?labelSelector=app.kubernetes.io/component%3Dworker"):
+            self._loop.call_soon_threadsafe(self._seen, event["type"], event["object"])
+
+    def _seen(self, kind: str, pod: dict[str, Any]) -> None:
+        name = pod["metadata"]["name"]
+        gone = kind == "DELETED" or "deletionTimestamp" in pod["metadata"]
+        if gone and name in self._lives:
+            self._lives.pop(name).cancel()
+            say("gone", name)
+        elif not gone and name not in self._lives and pod["status"].get("phase") == "Running":
+            say("running", name)
+            self._lives[name] = self._loop.create_task(self._live(pod))
+
+    def _hang_up(self) -> None:
+        for connection in self._connections:
+            connection.transport.abort()
+
+    def _probe(self, pod: dict[str, Any], ready: bool) -> None:
+        """What kubelet writes when the agent's /readyz has another answer, without its delay."""
+        name = pod["metadata"]["name"]
+        if ready == (name in self._ready):
+            return
+        (self._ready.add if ready else self._ready.discard)(name)
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        conditions = [
+            {"type": kind, "status": str(ready), "lastTransitionTime": now} for kind in ("Ready", "ContainersReady")
+        ]
+        containers = [{**container, "ready": ready} for container in pod["status"]["containerStatuses"]]
+        status = {"status": {"conditions": conditions, "containerStatuses": containers}}
+        self._probes.submit(self._write, f"{self._pods}/{name}/status", status)
+
+    def _write(self, path: str, body: object) -> None:
+        try:
+            self._api.patch(path, body)
+        except Exception as error:  # a pool keeps an error to itself
+            say("error", path, text=repr(error))
+
+    async def _live(self, pod: dict[str, Any]) -> None:
+        attempt = 0
+        await asyncio.sleep(_R_STARTS_SECONDS)
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection(self._host, wire.PORT, ssl=self._context)
+            except OSError:
+                await asyncio.sleep(worker.retry_delay(attempt))
+                attempt += 1
+                continue
+            attempt = 0
+            self._connections.add(writer)
+            try:
+                pause = await self._one_use(pod, reader, writer)
+            except (OSError, EOFError):
+                pause = worker.retry_delay(0)
+            finally:
+                self._connections.discard(writer)
+                writer.transport.abort()
+            await asyncio.sleep(pause)
+
+    async def _one_use(self, pod: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
+        """A connection from its greeting to its end; seconds until the next."""
+        name = pod["metadata"]["name"]
+        wire.watch_peer(writer.get_extra_info("socket"))
+        writer.write(wire.encode(op="worker", pod=name, node=pod["spec"]["nodeName"]))
+        if "error" in wire.decode(await _line(reader)):
+            raise OSError("refused")
+        say("connected", name)
+        self._probe(pod, True)
+        message = wire.decode(await _line(reader))
+        if message["op"] == "retire":
+            say("retired", name)
+            self._probe(pod, False)
+            return float(message["seconds"])
+        writer.write(wire.encode(op="attached"))
+        say("attached", name)
+        await reader.read(wire.RELAY_BYTES)
+        writer.write(self._answer)
+        while await reader.read(wire.RELAY_BYTES):
+            pass
+        return _R_STARTS_SECONDS
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    line = await reader.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    return line
+
+
+def say(event: str, pod: str, **more: object) -> None:
+    """One line of what happened."""
+    print(json.dumps({"at": time.time(), "event": event, "pod": pod, **more}), flush=True)
+
+
+async def _main(kubeconfig: str, namespace: str, host: str, token_file: str, answer_file: str) -> None:
+    context = tls.context(tls.read_token(Path(token_file)), server=False)
+    Peers(Api(Path(kubeconfig)), namespace, host, context, Path(answer_file).read_bytes()).start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(*sys.argv[1:]))

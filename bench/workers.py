@@ -1,0 +1,328 @@
+"""The workers' side, beside what the article and stock future have: waiting, plan(), futures, growth, a lost worker.
+
+    python bench/workers.py [--workers 40] [--stock 8] [--idle 600] [--most 100]
+
+Runs on stack dev's cluster (`make up` first), in a namespace of its own: a release of this project with twice
+--workers, and the article's own worker line in pods of the same image. Both wait --idle seconds side by side. CPU is
+what kubelet accounts to the worker pods over the last minute of that, in percent of one core. The article's workers are
+fewer by default: each that has waited long takes up to half that time again to be noticed. Prints one Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from local import cluster
+from local.errors import LocalError
+from local.paths import REPO
+from local.progress import step
+
+NAMESPACE = "bench-workers"
+OURS = "deploy/ours-scheduler"
+STOCK = "deploy/stock"
+PORT = 11562
+STOCK_LIMIT_SECONDS = 900
+
+# The article's worker, as its chart starts it: base R retries with a delay that grows by half each time.
+STOCK_LINE = (
+    "Rscript --default-packages=datasets,utils,grDevices,graphics,stats,methods -e 'parallel:::.workRSOCK()' "
+    f"MASTER=stock PORT={PORT} OUT=/dev/null SETUPTIMEOUT=2592000 TIMEOUT=2592000 XDR=TRUE"
+)
+PLAN_CODE = """
+suppressMessages(library({package}))
+started <- Sys.time()
+{plan}
+cat("RESULT", as.numeric(Sys.time() - started, units = "secs"), nbrOfWorkers(), as.numeric(Sys.time()), "\\n")
+Sys.sleep({hold})
+"""
+STOCK_PLAN = f"""
+cl <- parallelly::makeClusterPSOCK(I({{n}}), manual = TRUE, quiet = TRUE, port = {PORT})
+plan(cluster, workers = cl)
+"""
+LOST_CODE = """
+suppressMessages(library(future.kubernetes))
+plan(kubernetes, workers = 4)
+f <- future({ Sys.sleep(5); as.numeric(Sys.time()) })
+cat("POD", workers()$pod[workers()$tasks > 0][1], "\\n")
+value(f)
+cat("RESULT", as.numeric(Sys.time()), "\\n")
+"""
+
+
+def main() -> int:
+    """Sets both up, waits, measures, prints the table, and removes all again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=40)
+    parser.add_argument("--stock", type=int, default=8)
+    parser.add_argument("--idle", type=int, default=600, help="seconds of waiting before plan()")
+    parser.add_argument("--most", type=int, default=100, help="workers of the largest plan()")
+    arguments = parser.parse_args()
+    node = cluster.running("dev")
+    if node is None:
+        print("error: stack dev does not run. Fix: make up", file=sys.stderr)
+        return 1
+    n, load = arguments.workers, os.getloadavg()[0]
+    rows: list[tuple[str, str, str]] = []
+    try:
+        with step("Starting the workers of both"):
+            set_up(node, 2 * n, max(2 * n, arguments.most), arguments.stock)
+        waited(node, arguments, rows)
+        futures(node, n, rows)
+        grown(node, n, rows)
+        lost(node, rows)
+        with step(f"plan(kubernetes) on {arguments.most} workers that wait"):
+            scaled(node, arguments.most)
+            time.sleep(20)
+            seconds, had, _ = plan(node, OURS, "future.kubernetes", f"plan(kubernetes, workers = {arguments.most})")
+        rows.append((f"`plan(kubernetes)` on {had} waiting workers", f"{seconds:.2f} s", ""))
+    finally:
+        with step("Removing them"):
+            node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
+    print(f"\n{os.cpu_count()} cores, load average {load:.1f} at the start. Stock: the article's worker line, or")
+    print("plan(cluster) on as many R processes of one pod.\n")
+    print("| | this project | stock |\n| --- | --- | --- |")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    return 0
+
+
+def waited(node: cluster.Node, arguments: argparse.Namespace, rows: list[tuple[str, str, str]]) -> None:
+    """CPU and memory of those that wait, then plan() on them: half of ours by each of two ways."""
+    n, minutes = arguments.workers, f"{arguments.idle / 60:.0f} min"
+    with step(f"Waiting {arguments.idle} s") as progress:
+        ends = time.monotonic() + arguments.idle
+        while time.monotonic() < ends - 60:
+            time.sleep(5)
+            progress.update(arguments.idle - (ends - time.monotonic()), arguments.idle)
+        before, at = usage(node), time.monotonic()
+        time.sleep(60)
+        after, lasted = usage(node), time.monotonic() - at
+    cpu = {kind: 100 * (after[kind][0] - before[kind][0]) / lasted for kind in before}
+    memory = {kind: after[kind][1] / (1 << 20) for kind in after}
+    rows.append(
+        (
+            "CPU of idle workers together, of one core",
+            f"{cpu['ours']:.2f} % ({2 * n} workers)",
+            f"{cpu['stock']:.2f} % ({arguments.stock})",
+        )
+    )
+    rows.append(
+        (
+            "memory of an idle worker (working set)",
+            f"{memory['ours'] / 2 / n:.0f} MiB",
+            f"{memory['stock'] / arguments.stock:.0f} MiB",
+        )
+    )
+    with step("plan() on the workers that waited"):
+        # The first session keeps its half, so that the second has those that waited too.
+        command = f"plan(kubernetes, workers = {n})"
+        with Session(node, PLAN_CODE.format(package="future.kubernetes", plan=command, hold=20)) as session:
+            ours = float(session.words("RESULT")[0])
+            article = plan(node, OURS, "future", "plan(cluster, manual = TRUE, quiet = TRUE)")
+    with step(f"plan() on the article's workers, at most {STOCK_LIMIT_SECONDS} s"):
+        try:
+            stock = plan(node, STOCK, "future", STOCK_PLAN.format(n=arguments.stock))
+            said = f"{stock[0]:.1f} s ({stock[1]} workers)"
+        except (LocalError, subprocess.TimeoutExpired):
+            said = f"none after {STOCK_LIMIT_SECONDS} s ({arguments.stock} workers)"
+    rows.append((f"`{command}`, they have waited {minutes}", f"{ours:.2f} s", ""))
+    line = f"`plan(cluster, manual = TRUE)` on {article[1]} workers, they have waited {minutes}"
+    rows.append((line, f"{article[0]:.2f} s", said))
+
+
+def futures(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
+    """The figures of futures.R: this project's backend, and stock plan(cluster) on as many R processes of the pod."""
+    with step(f"Futures on {n} workers, by both"):
+        code = (REPO / "bench" / "futures.R").read_text()
+        ran = node.kubectl(
+            "-n", NAMESPACE, "exec", "-i", OURS, "--", "Rscript", "-", str(n), input=code, timeout=600
+        ).stdout  # fmt: skip
+    for line in ran.splitlines():
+        if line.startswith("ROW\t"):
+            _, what, ours, stock = line.split("\t")
+            rows.append((what, ours, stock))
+
+
+def grown(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
+    """From four workers to n by plan() alone, counted from when the last pod's container had started."""
+    with step(f"From 4 to {n} workers"):
+        scaled(node, 4)
+        seconds, _, ended = plan(node, OURS, "future.kubernetes", f"plan(kubernetes, workers = {n})")
+        pods = json.loads(node.kubectl("-n", NAMESPACE, "get", "pods", "-l", "component=worker", "-o", "json").stdout)
+        started = max(
+            datetime.fromisoformat(state["startedAt"].replace("Z", "+00:00")).timestamp()
+            for pod in pods["items"]
+            if pod["metadata"]["labels"].get("app.kubernetes.io/instance") == "ours"
+            if (state := pod["status"]["containerStatuses"][0]["state"].get("running"))
+        )
+    said = f"{seconds:.1f} s, {ended - started:.1f} s after the last container started"
+    rows.append((f"`plan(kubernetes, workers = {n})` with 4 there", said, "cannot"))
+
+
+def lost(node: cluster.Node, rows: list[tuple[str, str, str]]) -> None:
+    """A future of five seconds whose worker's pod is deleted: from then to its value."""
+    with step("A worker is lost"), Session(node, LOST_CODE) as session:
+        (pod,) = session.words("POD")
+        node.kubectl("-n", NAMESPACE, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
+        deleted = time.time()
+        (ended,) = session.words("RESULT")
+    what = "a future of 5 s whose worker's pod is deleted, from then to its value"
+    rows.append((what, f"{float(ended) - deleted:.1f} s", "lost"))
+
+
+def set_up(node: cluster.Node, workers: int, most: int, stock: int) -> None:
+    """The project's release, and the article's workers with a scheduler of their own."""
+    found = node.kubectl("get", "deployments", "-A", "-l", "app.kubernetes.io/component=scheduler", "-o", "json")
+    deployments = json.loads(found.stdout)["items"]
+    if not deployments:
+        raise LocalError("stack dev has no scheduler whose image could be taken. Fix: make up")
+    image = deployments[0]["spec"]["template"]["spec"]["containers"][0]["image"]
+    node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
+    node.kubectl("create", "namespace", NAMESPACE)
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "bench", "namespace": NAMESPACE},
+        "stringData": {"password": secrets.token_urlsafe(24), "token": secrets.token_urlsafe(48)},
+    }
+    node.kubectl("apply", "-f", "-", input=json.dumps(secret))
+    node.kubectl(
+        "apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": stock_objects(image, stock)})
+    )
+    values = {
+        "image": image, "ide": "jupyterlab", "fullnameOverride": "ours", "auth": {"existingSecret": "bench"},
+        # Room for stock's R processes, which run in the scheduler pod.
+        "scheduler": {"homeGiB": 0, "resources": {"requests": {"cpu": "5m", "memory": "64Mi"},
+                                                  "limits": {"memory": "8Gi"}}},
+        "worker": {"replicas": workers, "maxReplicas": most,
+                   "resources": {"requests": {"cpu": "5m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}},
+    }  # fmt: skip
+    subprocess.run(
+        [str(node.programs / "helm"), "--kubeconfig", str(node.kubeconfig), "-n", NAMESPACE, "install", "ours",
+         str(REPO / "chart"), "--wait", "--timeout", "5m", "-f", "-"],
+        input=json.dumps(values), text=True, check=True, capture_output=True,
+    )  # fmt: skip
+    node.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/stock-worker", "--timeout=300s")
+
+
+def stock_objects(image: str, workers: int) -> list[dict[str, object]]:
+    """A scheduler pod that runs nothing but what is sent to it, its service, and the article's workers."""
+
+    def deployment(name: str, replicas: int, command: list[str]) -> dict[str, object]:
+        container = {
+            "name": "r",
+            "image": image,
+            "command": command,
+            "resources": {"requests": {"cpu": "5m", "memory": "64Mi"}},
+        }
+        return {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": {"app": name}},
+                "template": {
+                    "metadata": {"labels": {"app": name}},
+                    "spec": {
+                        "containers": [container],
+                        "automountServiceAccountToken": False,
+                        "terminationGracePeriodSeconds": 0,
+                    },
+                },
+            },
+        }
+
+    service: dict[str, object] = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "stock", "namespace": NAMESPACE},
+        "spec": {"clusterIP": "None", "selector": {"app": "stock"}, "ports": [{"port": PORT}]},
+    }
+    return [
+        service,
+        deployment("stock", 1, ["sleep", "infinity"]),
+        deployment("stock-worker", workers, ["sh", "-c", f"exec {STOCK_LINE}"]),
+    ]
+
+
+def usage(node: cluster.Node) -> dict[str, tuple[float, float]]:
+    """CPU seconds so far and working set in bytes of the worker pods of each kind, as kubelet accounts them."""
+    summary = json.loads(node.kubectl("get", "--raw", "/api/v1/nodes/node/proxy/stats/summary").stdout)
+    used = {"ours": (0.0, 0.0), "stock": (0.0, 0.0)}
+    for pod in summary["pods"]:
+        name, namespace = pod["podRef"]["name"], pod["podRef"]["namespace"]
+        for kind, (cpu, memory) in used.items():
+            if namespace == NAMESPACE and name.startswith(f"{kind}-worker-"):
+                used[kind] = (
+                    cpu + pod["cpu"]["usageCoreNanoSeconds"] / 1e9,
+                    memory + pod["memory"]["workingSetBytes"],
+                )
+    return used
+
+
+def scaled(node: cluster.Node, workers: int) -> None:
+    """Wait until that many workers and no others are there and connected."""
+    rscript(node, OURS, f"future.kubernetes::scale_workers({workers}L)")
+    for _ in range(150):
+        there = json.loads(node.kubectl("-n", NAMESPACE, "get", "deploy", "ours-worker", "-o", "json").stdout)
+        status = there["status"]
+        if status.get("readyReplicas", 0) == status.get("replicas", 0) == there["spec"]["replicas"] == workers:
+            return
+        time.sleep(2)
+    raise LocalError(f"there were not {workers} workers within 300 s")
+
+
+def rscript(node: cluster.Node, where: str, code: str, timeout: float = STOCK_LIMIT_SECONDS) -> str:
+    """Standard output of an R program."""
+    done: Any = node.kubectl("-n", NAMESPACE, "exec", "-i", where, "--", "Rscript", "-", input=code, timeout=timeout)
+    return str(done.stdout)
+
+
+def plan(node: cluster.Node, where: str, package: str, command: str) -> tuple[float, int, float]:
+    """Seconds that plan() took in a new R session, the workers that it had, and when it was there (epoch)."""
+    printed = rscript(node, where, PLAN_CODE.format(package=package, plan=command, hold=0))
+    _, seconds, had, ended = next(line for line in printed.splitlines() if line.startswith("RESULT")).split()
+    return float(seconds), int(had), float(ended)
+
+
+class Session:
+    """An R session in the background, and the lines that it prints."""
+
+    def __init__(self, node: cluster.Node, code: str) -> None:
+        self._process = subprocess.Popen(
+            [str(node.programs / "kubectl"), f"--kubeconfig={node.kubeconfig}", "-n", NAMESPACE, "exec", "-i", OURS,
+             "--", "Rscript", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._process.stdin
+        self._process.stdin.write(code)
+        self._process.stdin.close()
+
+    def words(self, first: str) -> list[str]:
+        """The words of the next line that begins so, without the first."""
+        assert self._process.stdout
+        for line in self._process.stdout:
+            if line.startswith(first):
+                return line.split()[1:]
+        raise LocalError(f"R ended before it said {first}; its messages are above")
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.wait(120)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
