@@ -142,7 +142,7 @@ def _outputs(node: cluster.Node) -> Mapping[str, Any]:
 
 
 def _tools(_arguments: argparse.Namespace) -> None:
-    folders: list[Path] = [tools.build(tools.NODE), tools.build(tools.KUBE_SCORE)]
+    folders: list[Path] = [tools.build(module) for module in (tools.NODE, tools.KUBE_SCORE, tools.KWOK)]
     print(json.dumps([str(folder) for folder in folders]))
 
 

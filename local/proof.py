@@ -43,9 +43,9 @@ def prove(node: Node, outputs: Mapping[str, Any], length: int = SHORT_LENGTH) ->
             raise LocalError(f"R printed no result:\n{ran.stdout[-500:]}{ran.stderr[-500:]}")
         measured: dict[str, Any] = json.loads(lines[-1].removeprefix("PROOF "))
         distinct = set(measured["pods"])
-        if len(distinct) != workers:
+        if len(distinct) != len(measured["pods"]) or len(distinct) < workers:
             raise LocalError(
-                f"{workers} workers answered from {len(distinct)} pods ({', '.join(sorted(distinct))}), "
+                f"{len(measured['pods'])} workers answered from {len(distinct)} pods ({', '.join(sorted(distinct))}), "
                 f"and each must have a pod of its own. Fix: make down && make up"
             )
     return measured

@@ -125,6 +125,8 @@ class Rollout:
         except (subprocess.TimeoutExpired, ValueError, KeyError):
             return None
         pods = [item for item in items if item["kind"] == "Pod" and self._is_ours(item)]
+        # Pods on their way out count against a quota: until they are gone, it may refuse their successors.
+        ending = any(item["kind"] == "Pod" and item["metadata"].get("deletionTimestamp") for item in items)
         names = {pod["metadata"]["name"] for pod in pods}
         events = [item for item in items if item["kind"] == "Event" and self._concerns(item, names)]
         current = [
@@ -132,7 +134,9 @@ class Rollout:
             for pod in pods
             for trouble in pod_troubles(pod, events)
         ]
-        current += creation_troubles(events)
+        current += [
+            trouble for trouble in creation_troubles(events) if not (ending and "exceeded quota" in trouble.message)
+        ]
         self.progress = in_words(pods, events)
         return self._lasting(current)
 

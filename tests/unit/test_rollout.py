@@ -75,6 +75,17 @@ def seconds_until_told(rollout: Rollout, clock: Clock) -> float | None:
     return None
 
 
+def test_a_quota_is_no_trouble_while_pods_that_count_against_it_are_ending(watched: tuple[Rollout, Clock]) -> None:
+    rollout, clock = watched
+    full = event("ReplicaSet", "w", "FailedCreate", "exceeded quota: future-dev, used: pods=44, limited: pods=44")
+    ending = pod("w-old")
+    ending["metadata"]["deletionTimestamp"] = "2999-01-01T00:00:00Z"
+    show(rollout, full, ending)
+    assert seconds_until_told(rollout, clock) is None
+    show(rollout, full)
+    assert seconds_until_told(rollout, clock) == GRACE_SECONDS["FailedCreate"]
+
+
 @pytest.mark.parametrize("reason", sorted(GRACE_SECONDS))
 def test_every_reason_is_told_within_thirty_seconds(reason: str) -> None:
     assert GRACE_SECONDS[reason] < 28
