@@ -21,19 +21,19 @@ password: .venv/ready-up ## the IDE's password
 test: test-unit test-chart test-e2e ## every test
 
 test-unit: .venv/ready-test ## settings, sizing, each cloud under mocks, rendezvous
-	$(RUN) -m pytest tests/unit tests/rendezvous
+	$(RUN) -m pytest -n auto tests/unit tests/rendezvous
 
 test-chart: .venv/ready-test ## the chart, rendered and checked against the Kubernetes schemas
-	$(RUN) -m pytest tests/chart
+	$(RUN) -m pytest -n auto tests/chart
 
 test-e2e: .venv/ready-test ## a real cluster of its own on this machine, R, and a real browser
-	$(RUN) -m pytest tests/e2e
+	$(RUN) -m pytest -n 3 tests/e2e
 
 lint: .venv/ready-test ## ruff and mypy
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy .
 
-bench: .venv/ready-test ## benchmarks, beside their baselines: the program alone, and 40 workers that wait on stack dev
-	$(RUN) bench/program.py && $(RUN) bench/waiting.py
+bench: .venv/ready-test ## benchmarks, beside their baselines: the program alone, the workers on stack dev, and up to 1,000 that are simulated there
+	$(RUN) bench/program.py && $(RUN) bench/workers.py && $(RUN) bench/simulated.py
 
 # Stamps, so that a second run asks no package index. `uv sync` by somebody else removes the tests' packages: seen here.
 $(shell test -e .venv/lib/python3*/site-packages/pytest || rm -f .venv/ready-test)

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from local import cluster
 from local.paths import REPO, state_dir
 
 CLUSTER = "test"
+OTHER_CLUSTERS = ("passing", "faults")
 WORKERS = 3
+APART = {"test_r_workers": "scaling", "test_simulated": "scaling", "test_r_faults": "faults", "test_node": "faults"}
+"""Modules that leave the cluster's first stack alone, and the group in which each runs beside the others."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "timeout: bound of one test, in seconds")
+class Groups(LoadScopeScheduling):  # type: ignore[misc]
+    """A process for what uses the first stack, one test after another, and one for each group of the rest."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return APART.get(Path(nodeid.split("::")[0]).stem, "first stack")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    return Groups(config, log)
 
 
 @dataclass(frozen=True)
@@ -87,12 +101,27 @@ class Stack:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_state() -> Iterator[Path]:
-    """A state folder beside the user's: nothing here sees or touches a running stack dev."""
+def own_state(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A state folder beside the user's: nothing here sees or touches a running stack dev.
+
+    The first process of a run clears what an earlier, aborted one has left, and the last one what this one has.
+    """
     state = state_dir(CLUSTER).parent.with_name("future-kubernetes-tests")
     before = {name: os.environ.get(name) for name in ("FUTURE_KUBERNETES_STATE", "FUTURE_KUBERNETES_CLUSTER")}
     os.environ["FUTURE_KUBERNETES_STATE"], os.environ["FUTURE_KUBERNETES_CLUSTER"] = str(state), CLUSTER
+    run = getattr(request.config, "workerinput", {}).get("testrunuid", str(os.getpid()))
+    with users(state) as known:
+        if known.get("run") != run:
+            clear(state)
+            known.clear()
+            known |= {"run": run, "users": 0}
+        known["users"] += 1
     yield state
+    with users(state) as known:
+        known["users"] -= 1
+        if not known["users"]:
+            clear(state)
+            known.clear()
     for name, value in before.items():
         if value is None:
             os.environ.pop(name)
@@ -101,25 +130,37 @@ def own_state() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def made_up(own_state: Path) -> Iterator[tuple[cluster.Node, str]]:
-    """The cluster after `make up`'s own command, and what that printed."""
-    clear(own_state)
-    done = subprocess.run(
-        [sys.executable, "-m", "local", "up", f"--config=workers={WORKERS}"],
-        cwd=REPO, capture_output=True, text=True, check=False, timeout=2400,
-    )  # fmt: skip
+def made_up(own_state: Path) -> tuple[cluster.Node, str]:
+    """The cluster after `make up`'s own command, and what that printed; the processes of one run share it."""
+    with users(own_state) as known:
+        if "printed" not in known:
+            done = subprocess.run(
+                [sys.executable, "-m", "local", "up", f"--config=workers={WORKERS}"],
+                cwd=REPO, capture_output=True, text=True, check=False, timeout=2400,
+            )  # fmt: skip
+            known |= {"failed": done.returncode != 0, "printed": done.stdout + done.stderr}
+    assert not known["failed"], known["printed"]
     node = cluster.running(CLUSTER)
-    try:
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert node is not None
-        yield node, done.stdout
-    finally:
-        clear(own_state)
+    assert node is not None
+    return node, known["printed"]
+
+
+@contextmanager
+def users(state: Path) -> Iterator[dict[str, Any]]:
+    """What this run's processes know of their cluster, and how many of them use it; one of them at a time."""
+    state.parent.mkdir(parents=True, exist_ok=True)
+    with state.with_name(f"{state.name}.users").open("a+") as ledger:
+        fcntl.flock(ledger, fcntl.LOCK_EX)
+        ledger.seek(0)
+        known: dict[str, Any] = json.loads(ledger.read() or "{}")
+        yield known
+        ledger.truncate(0)
+        json.dump(known, ledger)
 
 
 def clear(state: Path) -> None:
     """What this run or an earlier, aborted one has left."""
-    for name in (CLUSTER, "passing"):
+    for name in (CLUSTER, *OTHER_CLUSTERS):
         cluster.stop(name)
     subprocess.run(["rm", "-rf", str(state)], check=True)
 
