@@ -12,6 +12,7 @@ import resource
 import subprocess
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def build(request: ImageRequest) -> str:
         return tag
     base = debian.ensure(BASE)
     base_tag = f"localhost/{BASE.name}:{base.stem.rpartition('-')[2]}"
-    with exclusive(cache_dir() / "image.lock", "another build of the image"):
+    with _alone():
         if _stamp(request).exists():
             return tag
         if _buildah(["inspect", "--type=image", base_tag]).returncode != 0:
@@ -135,7 +136,8 @@ def push(node: Node, request: ImageRequest) -> str:
         digest = digest_file.read_text().strip()
         if _in_registry(node, digest):
             return f"{repository}@{digest}"
-    with step("Pushing the image to the local registry"):
+    # Two clusters may be started at once.
+    with _alone(), step("Pushing the image to the local registry"):
         # Uncompressed: on one machine gzip costs more time than the bytes that it saves.
         arguments = ["push", "--tls-verify=false", "--disable-compression", "--digestfile=/out/digest"]
         arguments += [tag, f"docker://{repository}:{request.key()}"]
@@ -147,6 +149,11 @@ def push(node: Node, request: ImageRequest) -> str:
         (out / "digest").replace(digest_file)
         out.rmdir()
     return f"{repository}@{digest_file.read_text().strip()}"
+
+
+def _alone() -> AbstractContextManager[None]:
+    """Buildah's mounts and store are one for all clusters of this machine."""
+    return exclusive(cache_dir() / "image.lock", "another build or push of the image")
 
 
 def _in_registry(node: Node, digest: str) -> bool:

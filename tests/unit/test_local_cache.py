@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from local import debian, tools
+from local import cluster, debian, image, tools
 from local.errors import LocalError
 
 FAKE_GO = """#!/bin/sh
@@ -92,3 +95,20 @@ def test_a_program_that_no_package_manager_can_bring_is_named(monkeypatch: pytes
     monkeypatch.setattr("local.debian.shutil.which", lambda _name: None)
     with pytest.raises(LocalError, match="Install chromium chromium-driver"):
         debian.program("chromium", "chromium", "chromium-driver")
+
+
+def test_two_clusters_that_start_at_once_both_get_the_image(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def buildah(arguments: object, binds: dict[Path, str], node: cluster.Node) -> subprocess.CompletedProcess[str]:
+        """Takes its time, and then writes where it was told to."""
+        time.sleep(0.3)
+        (next(iter(binds)) / "digest").write_text("sha256:1")
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    monkeypatch.setattr(image, "build", lambda request: "tag")
+    monkeypatch.setattr(image, "_buildah", buildah)
+    monkeypatch.setattr(image, "_in_registry", lambda node, digest: False)
+    nodes = [cluster.Node(name, 1, machine / "kubeconfig", machine) for name in ("one", "two")]
+    with ThreadPoolExecutor() as pool:
+        pushed = set(pool.map(lambda node: image.push(node, image.ImageRequest()), nodes))
+    assert len(pushed) == 1
+    assert pushed.pop().endswith("@sha256:1")
