@@ -325,7 +325,7 @@ class Rendezvous:
         worker.enter("reporting")
         if message["op"] == "draining":
             self.pods.setdefault(worker.pod, Pod(worker.node)).draining = True
-            log(f"{worker.pod} was told to go and finishes what it does")
+            log(f"{worker.pod} was told to go" + (" and finishes what it does" if message.get("id") else ""))
         elif message["op"] == "ended":
             attachment, status = str(message["id"]), message.get("status")
             if status == 0 and attachment in self.busy:
@@ -446,7 +446,7 @@ class Rendezvous:
         leaving = sum(1 for worker in let_go if not self.pods[worker.pod].draining)
         held = [worker for worker in self.busy.values() if worker not in let_go]
         mine = sum(1 for worker in held if worker.session_pid == pid)
-        returning = sum(1 for pod in self.pods.values() if pod.expected_until > self.loop.time())
+        returning = sum(1 for pod in self.pods.values() if pod.expected_until > self.loop.time() and not pod.draining)
         return len(self.idle) + leaving + returning, mine, len(held) - mine
 
     def table(self) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ _R_CODE = (
 _R_START_SECONDS = 120.0
 _R_LEAVE_SECONDS = 0.3
 _DIAL_SECONDS = 5.0
+_FAREWELL_SECONDS = 1.0
 _LONGEST_DELAY = 0.9
 
 Ready = frozenset({"idle", "busy", "draining"})
@@ -232,6 +233,10 @@ class Agent:
             return
         with self._lock:
             if self._attached is None:
+                if self._state not in Ready:  # no connection whose end would tell; a session may count on its return
+                    telling = threading.Thread(target=self._notify, kwargs={"op": "draining"}, daemon=True)
+                    telling.start()
+                    telling.join(_FAREWELL_SECONDS)
                 self._leave(f"told to go ({signal.Signals(number).name}) while {self._state}")
             if self._stopping:
                 return

@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from image.rendezvous import server, worker
 
-from .conftest import ROOT, Bed, Process, wait_for
+from .conftest import FAKE_R, ROOT, Bed, Process, wait_for
 
 READY = ROOT / "image" / "bin" / "future-worker"
 
@@ -95,6 +96,20 @@ def test_told_to_go_in_use_it_lets_the_future_finish(bed: Bed) -> None:
         assert process.process.poll() is None
     assert process.wait() == 0
     wait_for(lambda: bed.ask("count 1") == "ok 0 0 0", 1)
+
+
+def test_told_to_go_before_it_has_come_back_it_is_not_counted_on(bed: Bed) -> None:
+    waits = f'[ -e "{bed.folder}/used" ] && sleep 20'
+    slow = bed.write("slow.sh", f'{waits}\nexec {sys.executable} {FAKE_R} "$@"\n')
+    process = bed.worker("w1", FUTURE_KUBERNETES_R=f"sh {slow}")
+    bed.write("used", "")
+    with bed.attach():
+        pass
+    wait_for(lambda: (bed.folder / "w1" / "worker.state").read_text() == "starting\n")
+    assert bed.ask("count 1") == "ok 1 0 0", "its R is about to start anew"
+    process.end(signal.SIGTERM)
+    assert process.wait(3) == 0
+    assert bed.ask("count 1") == "ok 0 0 0"
 
 
 def test_an_r_that_is_killed_in_use_is_noticed_at_once_and_named(bed: Bed) -> None:

@@ -96,37 +96,50 @@ default_workers <- function() {
   if (wanted > 0L) wanted else max(1L, setting("workers"), na.rm = TRUE)
 }
 
-# n workers, connected: asked of Kubernetes when too few wait. Nothing stays asked for when this does not succeed.
+# n workers, connected. Those that wait, or are about to be back from their last use, are taken without a question to
+# Kubernetes; the rest is asked for and waited for.
 obtain <- function(n, wait) {
+  nodes <- list()
+  on.exit(for (node in nodes) close_node(node))
   counts <- count_workers()
-  if (counts$free < n) {
-    before <- NULL
-    on.exit(scale_back(before))
-    most <- setting("maxWorkers")
-    if (!is.na(most) && n <= most && n + counts$others > most) {
-      n <- max(1L, as.integer(most) - counts$others)
-      message(sprintf(
-        "%d workers are in use by another R session, and this release allows %d: this plan gets %d",
-        counts$others, as.integer(most), n
-      ))
-    }
-    before <- wanted_workers()
-    if (!is.null(before)) {
-      if (before < n + counts$others) ask("scale", n + counts$others) else before <- NULL
-    }
-    await_workers(n, wait)
-    before <- NULL
+  # One that does not come back within 15 s has gone for good.
+  if (counts$free >= n) nodes <- attach_nodes(n, wait = 15)
+  if (length(nodes) < n) {
+    n <- request(n, wait, length(nodes))
+    nodes <- c(nodes, attach_nodes(n - length(nodes), wait = 15))
   }
-  nodes <- attach_nodes(n, wait = 30)
   if (length(nodes) == 0L) {
     stop(kubernetes_error("Unavailable", "No worker could be connected: another R session may have taken them. Try again"))
   }
   if (length(nodes) < n) {
     message(sprintf("%d of %d workers are connected; the others join as they become free", length(nodes), n))
-    # One that was about to come back has gone for good: it is asked for now.
-    try(if (kubernetes_status()$wanted < n + counts$others) tell("scale", n + counts$others), silent = TRUE)
   }
-  structure(nodes, wanted = n)
+  obtained <- structure(nodes, wanted = n)
+  nodes <- list()
+  obtained
+}
+
+# Ask Kubernetes for n workers, of which this session has some, and wait until the others are free. How many the plan can
+# have, when that is fewer than n. Nothing stays asked for when this does not succeed.
+request <- function(n, wait, connected) {
+  others <- count_workers()$others
+  before <- NULL
+  on.exit(scale_back(before))
+  most <- setting("maxWorkers")
+  if (!is.na(most) && n <= most && n + others > most) {
+    n <- max(1L, connected, as.integer(most) - others)
+    message(sprintf(
+      "%d workers are in use by another R session, and this release allows %d: this plan gets %d",
+      others, as.integer(most), n
+    ))
+  }
+  before <- wanted_workers()
+  if (!is.null(before)) {
+    if (before < n + others) ask("scale", n + others) else before <- NULL
+  }
+  await_workers(n, wait, connected)
+  before <- NULL
+  n
 }
 
 # How many workers the release is set to have; NULL where no Kubernetes is behind this rendezvous: workers may still
@@ -136,8 +149,8 @@ wanted_workers <- function() tryCatch(kubernetes_status()$wanted, KubernetesRend
 # What was asked for is not waited for any more: by an error, or by Ctrl-C, which is not to wait for Kubernetes long.
 scale_back <- function(before) if (!is.null(before)) try(ask("scale", before, timeout = 2L), silent = TRUE)
 
-# Wait until n workers are free for this session, and tell what is waited for.
-await_workers <- function(n, wait) {
+# Wait until there are n workers, of which so many are connected already and the others are free; tell what is waited for.
+await_workers <- function(n, wait, connected = 0L) {
   line <- progress_line()
   on.exit(line$end())
   start <- clock()
@@ -146,8 +159,8 @@ await_workers <- function(n, wait) {
   fewest <- Inf
   text <- ""
   repeat {
-    counts <- count_workers()
-    if (counts$free >= n) {
+    came <- connected + count_workers()$free
+    if (came >= n) {
       return(invisible())
     }
     if (clock() - asked >= 1) {
@@ -167,16 +180,16 @@ await_workers <- function(n, wait) {
       patience <- if (silent) 30 else 3
       if (!is.null(problem_since) && clock() - problem_since > patience) {
         stop(kubernetes_error(
-          "Unavailable", sprintf("%d workers were asked for, %d came. ", n, counts$free), status$problem
+          "Unavailable", sprintf("%d workers were asked for, %d came. ", n, came), status$problem
         ))
       }
     }
     if (clock() - start > wait) {
       stop(kubernetes_error("Unavailable", sprintf(
-        "%d workers were asked for, %d came within %.0f s. %s", n, counts$free, wait, text
+        "%d workers were asked for, %d came within %.0f s. %s", n, came, wait, text
       )))
     }
-    line$show(sprintf("%d workers: %d connected%s", n, counts$free, if (nzchar(text)) paste0(", ", text) else ""))
+    line$show(sprintf("%d workers: %d connected%s", n, came, if (nzchar(text)) paste0(", ", text) else ""))
     Sys.sleep(if (clock() - start < 2) 0.05 else 0.25)
   }
 }

@@ -84,7 +84,7 @@ scale_workers <- function(n, wait = TRUE, timeout = 600) {
   now <- as.integer(ask("scale", n))
   counts <- count_workers()
   if (wait && counts$free + counts$mine + counts$others < n) {
-    await_workers(n - counts$mine - counts$others, timeout)
+    await_workers(n, timeout, counts$mine + counts$others)
   }
   before <- plan_before <- NULL
   if (!is.null(backend)) {

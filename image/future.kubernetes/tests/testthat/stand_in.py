@@ -30,6 +30,11 @@ def relay(source, sink, at_end):
             pass
 
 
+def expected():
+    """Whether one more is counted as free, that will not come back."""
+    return os.path.exists(os.path.join(folder, "expected"))
+
+
 def attach(sock, pid, seconds):
     global number
     deadline = time.monotonic() + float(seconds)
@@ -40,7 +45,9 @@ def attach(sock, pid, seconds):
                 name = f"t-{number}"
                 busy[name] = pid
                 break
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or expected():
+            if expected():
+                os.remove(os.path.join(folder, "expected"))
             sock.sendall(b"error no worker is free\n")
             return
         time.sleep(0.05)
@@ -96,8 +103,9 @@ def serve(sock):
         problem = open(os.path.join(folder, "problem")).read() if os.path.exists(os.path.join(folder, "problem")) else ""
         answer = f"ok {wanted} {len(busy)} 0 0\t1 starting\t{problem}"
     else:
+        free = 0 if os.path.exists(os.path.join(folder, "none")) else wanted - len(busy) + expected()
         answer = {
-            "count": f"ok {0 if os.path.exists(os.path.join(folder, 'none')) else wanted - len(busy)} {mine} {len(busy) - mine}",
+            "count": f"ok {free} {mine} {len(busy) - mine}",
             "draining": "ok ",
             "fate": "ok " + fates.get(rest[0] if rest else "", ""),
             "workers": json.dumps(rows),

@@ -134,3 +134,12 @@ test_that("what stands in the way is told within seconds, and nothing stays aske
   plan(sequential)
   unlink(file.path(stand_in_folder, c("problem", "none")))
 })
+
+test_that("a worker that was expected back and has gone is asked for anew", {
+  scale_workers(2, wait = FALSE)
+  file.create(file.path(stand_in_folder, "expected"))
+  expect_silent(plan(kubernetes, workers = 3))
+  expect_identical(nrow(workers()), 3L)
+  expect_identical(kubernetes_status()$wanted, 3L)
+  plan(sequential)
+})
