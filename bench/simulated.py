@@ -28,6 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.release import image_of_stack_dev, install
 from local import cluster, tools
 from local.errors import LocalError
 from local.node.supervisor import NODE_IP
@@ -173,7 +174,6 @@ def simulation(
     node: cluster.Node, image: str, namespace: str = NAMESPACE, nodes: int = NODES, idle_minutes: int = 1
 ) -> Iterator[Simulation]:
     """A release without workers that may have ten for each simulated node; all of it is removed at the end."""
-    most = nodes * WORKERS_PER_NODE
     kwok = tools.build(tools.KWOK) / "kwok"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="future-kubernetes-simulated-")))
@@ -190,7 +190,12 @@ def simulation(
         _make_nodes(node, nodes)
         token = secrets.token_hex(32)
         (folder / "token").write_text(token)
-        _install(node, namespace, image, token, most, idle_minutes)
+        install(node, namespace, namespace, token, {
+            "image": image, "idleMinutes": idle_minutes, "scheduler": {"homeGiB": 0},
+            "worker": {"replicas": 0, "maxReplicas": nodes * WORKERS_PER_NODE, "nodeSelector": {MARK: "true"},
+                       "tolerations": [{"key": MARK, "operator": "Exists", "effect": "NoSchedule"}],
+                       "resources": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "2Gi"}}},
+        })  # fmt: skip
         log = folder / "peers.log"
         greeting = node.kubectl(
             "-n", namespace, "exec", "-i", f"deploy/{namespace}-scheduler", "--", "Rscript", "-", input=_GREETING
@@ -237,29 +242,6 @@ def _make_nodes(node: cluster.Node, number: int) -> None:
     ]
     node.kubectl("create", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
     node.kubectl("wait", "nodes", "-l", MARK, "--for=condition=Ready", "--timeout=60s")
-
-
-def _install(node: cluster.Node, namespace: str, image: str, token: str, most: int, idle_minutes: int) -> None:
-    node.kubectl("create", "namespace", namespace)
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "simulated", "namespace": namespace},
-        "stringData": {"password": secrets.token_urlsafe(24), "token": token},
-    }
-    node.kubectl("apply", "-f", "-", input=json.dumps(secret))
-    values = {
-        "image": image, "ide": "jupyterlab", "fullnameOverride": namespace, "auth": {"existingSecret": "simulated"},
-        "idleMinutes": idle_minutes, "scheduler": {"homeGiB": 0},
-        "worker": {"replicas": 0, "maxReplicas": most, "nodeSelector": {MARK: "true"},
-                   "tolerations": [{"key": MARK, "operator": "Exists", "effect": "NoSchedule"}],
-                   "resources": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "2Gi"}}},
-    }  # fmt: skip
-    subprocess.run(
-        [str(node.programs / "helm"), "--kubeconfig", str(node.kubeconfig), "-n", namespace, "install", namespace,
-         str(REPO / "chart"), "--wait", "--timeout", "3m", "-f", "-"],
-        input=json.dumps(values), text=True, check=True, capture_output=True,
-    )  # fmt: skip
 
 
 def _remove(node: cluster.Node, namespace: str) -> None:
@@ -326,8 +308,7 @@ def main() -> int:
     if node is None:
         print("error: stack dev does not run. Fix: make up", file=sys.stderr)
         return 1
-    found = node.kubectl("get", "deployments", "-A", "-l", "app.kubernetes.io/component=scheduler", "-o", "json")
-    image = json.loads(found.stdout)["items"][0]["spec"]["template"]["spec"]["containers"][0]["image"]
+    image = image_of_stack_dev(node)
     rows = []
     loads = []
     with simulation(node, image) as made:

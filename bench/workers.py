@@ -23,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.release import image_of_stack_dev, install
 from local import cluster
 from local.errors import LocalError
 from local.paths import REPO
@@ -183,37 +184,20 @@ def lost(node: cluster.Node, rows: list[tuple[str, str, str]]) -> None:
 
 def set_up(node: cluster.Node, workers: int, most: int, stock: int) -> None:
     """The project's release, and the article's workers with a scheduler of their own."""
-    found = node.kubectl("get", "deployments", "-A", "-l", "app.kubernetes.io/component=scheduler", "-o", "json")
-    deployments = json.loads(found.stdout)["items"]
-    if not deployments:
-        raise LocalError("stack dev has no scheduler whose image could be taken. Fix: make up")
-    image = deployments[0]["spec"]["template"]["spec"]["containers"][0]["image"]
+    image = image_of_stack_dev(node)
     node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
-    node.kubectl("create", "namespace", NAMESPACE)
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "bench", "namespace": NAMESPACE},
-        "stringData": {"password": secrets.token_urlsafe(24), "token": secrets.token_urlsafe(48)},
-    }
-    node.kubectl("apply", "-f", "-", input=json.dumps(secret))
-    node.kubectl(
-        "apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": stock_objects(image, stock)})
-    )
-    values = {
-        "image": image, "ide": "jupyterlab", "fullnameOverride": "ours", "auth": {"existingSecret": "bench"},
+    install(node, NAMESPACE, "ours", secrets.token_urlsafe(48), {
+        "image": image,
         # Room for stock's R processes, which run in the scheduler pod.
         "scheduler": {"homeGiB": 0, "resources": {"requests": {"cpu": "5m", "memory": "64Mi"},
                                                   "limits": {"memory": "8Gi"}}},
         "worker": {"replicas": workers, "maxReplicas": most,
                    "resources": {"requests": {"cpu": "5m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}},
-    }  # fmt: skip
-    subprocess.run(
-        [str(node.programs / "helm"), "--kubeconfig", str(node.kubeconfig), "-n", NAMESPACE, "install", "ours",
-         str(REPO / "chart"), "--wait", "--timeout", "5m", "-f", "-"],
-        input=json.dumps(values), text=True, check=True, capture_output=True,
-    )  # fmt: skip
-    node.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/stock-worker", "--timeout=300s")
+    })  # fmt: skip
+    objects = {"apiVersion": "v1", "kind": "List", "items": stock_objects(image, stock)}
+    node.kubectl("apply", "-f", "-", input=json.dumps(objects))
+    for name in ("stock", "stock-worker"):
+        node.kubectl("-n", NAMESPACE, "rollout", "status", f"deployment/{name}", "--timeout=300s")
 
 
 def stock_objects(image: str, workers: int) -> list[dict[str, object]]:

@@ -86,6 +86,16 @@ class Stack:
         found = json.loads(self.kubectl("get", "pods", "-l", f"component={component}", "-o", "json"))["items"]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
+    @property
+    def workload(self) -> str:
+        """The workers' Deployment, as kubectl names it."""
+        names = self.kubectl("get", "deployments", "-o", "name").split()
+        return next(name for name in names if name.endswith("-worker"))
+
+    def replicas(self) -> int:
+        """How many workers are asked for."""
+        return int(self.kubectl("get", self.workload, "-o", "jsonpath={.spec.replicas}"))
+
     def rscript(self, code: str, timeout: float = 120) -> str:
         """Standard output of an R program in the scheduler pod; a failure of R fails the test with its messages."""
         scheduler = self.pods("scheduler")[0]["metadata"]["name"]

@@ -60,6 +60,13 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.terminate()
 
 
+def until_progress(process: subprocess.Popen[str]) -> None:
+    """Returns when the script has printed its first line."""
+    assert process.stdout is not None
+    while (line := process.stdout.readline()) != PROGRESS[0]:
+        assert line, "it ended before its first line of progress"
+
+
 def batch(*arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
     with started(*arguments) as process:
         out, told = process.communicate(timeout=timeout)
@@ -70,6 +77,10 @@ def run_named_in(told: str) -> str:
     found = re.search(r"\d{8}-\d{6}-[0-9a-f]{4}", told)
     assert found, told
     return found[0]
+
+
+def release(stack: Stack) -> str:
+    return str(stack.pods("scheduler")[0]["metadata"]["labels"]["app.kubernetes.io/instance"])
 
 
 def test_a_project_runs_on_the_workers_and_its_status_is_passed_on(stack: Stack, project: Path) -> None:
@@ -89,21 +100,16 @@ def test_a_project_runs_on_the_workers_and_its_status_is_passed_on(stack: Stack,
     # A failure leaves all as it is, for the script to be mended.
     assert "kept" in told
     assert stack.pods("scheduler")
-    inside = stack.kubectl("exec", f"deployment/{_release(stack)}-scheduler", "--", "sh", "-c",
+    inside = stack.kubectl("exec", f"deployment/{release(stack)}-scheduler", "--", "sh", "-c",
                            f"id -un; stat -c %U:%a ~/batch/{run_named_in(told)}")  # fmt: skip
     assert inside.split() == ["rstudio", "rstudio:700"]
-
-
-def _release(stack: Stack) -> str:
-    return str(stack.pods("scheduler")[0]["metadata"]["labels"]["app.kubernetes.io/instance"])
 
 
 def test_a_run_outlives_its_connection_and_its_command(stack: Stack, project: Path) -> None:
     with started(str(project), "main.R", "--", "2", "0") as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        while process.stdout.readline() != PROGRESS[0]:
-            assert process.poll() is None
+        until_progress(process)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         for child in children:
             os.kill(int(child), signal.SIGKILL)
@@ -130,17 +136,15 @@ def test_a_run_outlives_its_connection_and_its_command(stack: Stack, project: Pa
 
 def test_stop_ends_the_script(stack: Stack, project: Path) -> None:
     with started(str(project), "main.R", "--", "20", "0") as process:
-        assert process.stdout is not None
         assert process.stderr is not None
-        while process.stdout.readline() != PROGRESS[0]:
-            assert process.poll() is None
+        until_progress(process)
         while " on stack " not in (line := process.stderr.readline()):
             assert line
         run = run_named_in(line)
         assert batch("--stop", run).returncode == 0
         assert process.wait(30) == 143
         assert "was stopped" in process.stderr.read()
-    left = stack.kubectl("exec", f"deployment/{_release(stack)}-scheduler", "--", "ps", "-eo", "args")
+    left = stack.kubectl("exec", f"deployment/{release(stack)}-scheduler", "--", "ps", "-eo", "args")
     assert "main.R" not in left
     assert batch("--remove", run).returncode == 0
     assert run not in batch("--list").stdout
@@ -150,7 +154,7 @@ def test_workers_are_given_back_after_a_success(stack: Stack, project: Path) -> 
     try:
         done = batch(str(project), "main.R", "--then", "release", "--", "0", "0")
         assert done.returncode == 0, done.stderr
-        assert stack.kubectl("get", f"deployment/{_release(stack)}-worker", "-o", "jsonpath={.spec.replicas}") == "0"
+        assert stack.replicas() == 0
     finally:
         stack.rscript(f"future.kubernetes::scale_workers({WORKERS})")
     assert len(stack.pods("worker")) == WORKERS
@@ -167,7 +171,7 @@ def test_a_scheduler_pod_that_ends_is_a_failure_of_its_own(stack: Stack, project
     assert process.returncode == 124, told
     assert "the run is lost: the scheduler pod ended under it" in told
     assert (project / "out/partial.txt").read_text() == "so far\n"
-    stack.kubectl("rollout", "status", f"deployment/{_release(stack)}-scheduler", "--timeout=120s")
+    stack.kubectl("rollout", "status", f"deployment/{release(stack)}-scheduler", "--timeout=120s")
     stack.wait("the workers' return", 60, lambda: f"N {WORKERS}" in stack.rscript(
         'library(future); plan(cluster, manual = TRUE, quiet = TRUE); cat("N", nbrOfWorkers())'))  # fmt: skip
     again = batch("--attach", run_named_in(told), "--results", str(project))

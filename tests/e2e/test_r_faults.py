@@ -117,18 +117,9 @@ def in_network_of(cluster: Stack, pod: str, *command: str) -> None:
     cluster.node.run("nsenter", f"--net=/proc/{process_of(cluster, pod)}/ns/net", *command)
 
 
-def workload(cluster: Stack) -> str:
-    names = cluster.kubectl("get", "deployments", "-o", "name").split()
-    return next(name for name in names if name.endswith("-worker"))
-
-
-def replicas(cluster: Stack) -> int:
-    return int(cluster.kubectl("get", workload(cluster), "-o", "jsonpath={.spec.replicas}"))
-
-
 def three_ready(cluster: Stack) -> None:
     """Back to where each test starts, whatever the one before has left."""
-    cluster.kubectl("scale", workload(cluster), "--replicas=3")
+    cluster.kubectl("scale", cluster.workload, "--replicas=3")
 
     def settled() -> bool:
         pods = cluster.pods("worker")
@@ -431,7 +422,7 @@ def test_an_api_that_is_out_of_reach_is_told_and_the_wait_goes_on_when_it_is_bac
     with no_room(faulty):
         program = Program(faulty, code, 240)
         program.told("waiting")
-        faulty.wait("two more workers to be asked for", 30, lambda: replicas(faulty) == 5)
+        faulty.wait("two more workers to be asked for", 30, lambda: faulty.replicas() == 5)
         with no_api(faulty):
             cut = time.monotonic()
             meanwhile = faulty.rscript(f"library(future.kubernetes)\n{other}")
@@ -460,7 +451,7 @@ def test_a_quota_and_a_full_node_are_named_and_nothing_stays_asked_for(faulty: S
         quota = r(faulty, code)
     finally:
         faulty.kubectl("delete", "quota", "small")
-    assert replicas(faulty) == 3
+    assert faulty.replicas() == 3
     with no_room(faulty):
         full = r(faulty, code)
     print(quota, full)
@@ -469,4 +460,4 @@ def test_a_quota_and_a_full_node_are_named_and_nothing_stays_asked_for(faulty: S
     assert float(full.split("SAID ")[1].split()[0]) < 10, "the reason is in the live line at once"
     assert "unschedulable" in full.split("SAID ")[1]
     assert "no node fits" in full.split("ENDED ")[1]
-    assert replicas(faulty) == 3
+    assert faulty.replicas() == 3

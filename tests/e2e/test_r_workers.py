@@ -34,15 +34,6 @@ def pods(cluster: Stack) -> set[str]:
     return {pod["metadata"]["name"] for pod in cluster.pods("worker")}
 
 
-def workload(cluster: Stack) -> str:
-    names = cluster.kubectl("get", "deployments", "-o", "name").split()
-    return next(name for name in names if name.endswith("-worker"))
-
-
-def replicas(cluster: Stack) -> int:
-    return int(cluster.kubectl("get", workload(cluster), "-o", "jsonpath={.spec.replicas}"))
-
-
 def test_the_plan_brings_the_workers_that_it_asks_for(elastic: Stack) -> None:
     printed = r(
         elastic,
@@ -54,7 +45,7 @@ def test_the_plan_brings_the_workers_that_it_asks_for(elastic: Stack) -> None:
         """,
     )
     assert set(printed.split("USED ")[1].split()) == pods(elastic)
-    assert replicas(elastic) == 4
+    assert elastic.replicas() == 4
 
 
 def test_the_articles_line_takes_the_live_number_after_scaling(elastic: Stack) -> None:
@@ -134,7 +125,7 @@ def test_fewer_workers_leave_those_in_use_alone(elastic: Stack) -> None:
         cat("KEPT")
     """
     assert "KEPT" in r(elastic, code, 150)
-    elastic.wait("two workers to be left", 90, lambda: replicas(elastic) == 2)
+    elastic.wait("two workers to be left", 90, lambda: elastic.replicas() == 2)
 
 
 def test_a_second_session_gets_what_is_free_and_is_told(elastic: Stack) -> None:
@@ -157,8 +148,8 @@ def test_a_second_session_gets_what_is_free_and_is_told(elastic: Stack) -> None:
 
 def test_an_image_that_cannot_be_pulled_is_told_soon_and_nothing_stays_asked_for(elastic: Stack) -> None:
     r(elastic, "scale_workers(2)")
-    elastic.wait("two workers", 120, lambda: replicas(elastic) == 2 and len(pods(elastic)) == 2)
-    name = workload(elastic)
+    elastic.wait("two workers", 120, lambda: elastic.replicas() == 2 and len(pods(elastic)) == 2)
+    name = elastic.workload
     before = elastic.kubectl("get", name, "-o", "jsonpath={.spec.template.spec.containers[0].image}")
     elastic.kubectl("set", "image", name, "*=registry.invalid/none:1")
     try:
@@ -172,7 +163,7 @@ def test_an_image_that_cannot_be_pulled_is_told_soon_and_nothing_stays_asked_for
         assert time.monotonic() - start < 110  # without the reason it would wait until the time-out of r()
         assert "Pull" in said
         assert "registry.invalid" in said
-        assert replicas(elastic) == 2, "nothing stays asked for"
+        assert elastic.replicas() == 2, "nothing stays asked for"
     finally:
         elastic.kubectl("set", "image", name, f"*={before}")
         elastic.kubectl("rollout", "status", name, "--timeout=120s")
@@ -196,7 +187,7 @@ def test_workers_nobody_uses_go_after_the_idle_minutes_and_come_back(elastic: St
     name = next(line for line in config if line.endswith("-config"))
     elastic.kubectl("patch", name, "--type=merge", "-p", '{"data": {"idleMinutes": "0.2"}}')
     try:
-        elastic.wait("the workers to go", 240, lambda: replicas(elastic) == 0)
+        elastic.wait("the workers to go", 240, lambda: elastic.replicas() == 0)
     finally:
         elastic.kubectl("patch", name, "--type=merge", "-p", '{"data": {"idleMinutes": "0"}}')
     assert "N 2" in r(elastic, 'plan(kubernetes, workers = 2); cat("N", nrow(workers()))')
