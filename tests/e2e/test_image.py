@@ -37,6 +37,26 @@ def test_the_packages_for_futures_are_in_the_image_on_scheduler_and_workers(stac
     assert "HERE TRUE THERE TRUE" in stack.rscript(code)
 
 
+@pytest.mark.parametrize(
+    ("python", "folder"),
+    [
+        ("python3", "/usr/local/lib/future-kubernetes/rendezvous"),
+        ("/opt/jupyter/bin/python", "/opt/jupyter/lib/python3*/site-packages/jupyter_server"),
+    ],
+)
+def test_no_module_is_left_to_be_compiled_at_each_start(stack: Stack, python: str, folder: str) -> None:
+    code = f"""
+import glob, importlib.util, os
+sources = glob.glob("{folder}/*.py")
+missing = [path for path in sources if not os.path.exists(importlib.util.cache_from_source(path))]
+print(len(sources), missing)
+"""
+    pod = stack.pods("scheduler")[0]["metadata"]["name"]
+    number, missing = stack.kubectl("exec", "-i", pod, "--", python, "-", input=code).split(maxsplit=1)
+    assert int(number) > 5
+    assert missing.strip() == "[]"
+
+
 @pytest.fixture(scope="module")
 def larger(stack: Stack) -> str:
     """An image with a stack's own packages: those that R CMD check wants beside the baked ones, and one of Debian's."""
