@@ -35,6 +35,7 @@ from typing import Any, NoReturn
 from batch import files, remote, stack
 from batch.errors import DETACHED, RUN_LOST, TOOL_FAILED, BatchError, ConnectionLostError
 from batch.pod import Patience, Scheduler
+from local.progress import Step
 
 SHOWN_RESULTS = 20
 _RELEASE_SECONDS = 120.0
@@ -174,7 +175,7 @@ class Batch:
             raise BatchError(f"{error.filename} changed while it was copied: {error.strerror}") from None
         if answer["sums"] != sums:
             raise BatchError("the files did not arrive as they were sent.\nFix: run the same command again")
-        progress.finish()
+        progress.finish("done")
 
     def _see_through(self, run: str, results: Path, command: list[str] | None = None) -> int:
         """Starts `command`, follows the run to its end, copies its results out, and does what is to come then."""
@@ -242,7 +243,7 @@ class Batch:
                 patience.wait(error)
             except OSError as error:
                 raise BatchError(f"the results cannot be written to {results}: {error}") from None
-        progress.finish()
+        progress.finish("done")
         for path in changed["others"]:
             say(f"not a result: {path} is neither a file nor a folder, or a link to nowhere")
         for entry in placed[:SHOWN_RESULTS]:
@@ -270,7 +271,7 @@ class Batch:
                 )
             progress.note(f"{left or 'unknown'} left")
             time.sleep(1)
-        progress.finish()
+        progress.finish("done")
         if stay:
             say(f"{stay} workers stay: other sessions use them")
 
@@ -344,36 +345,19 @@ def _state_in_words(entry: dict[str, Any]) -> str:
     return f"{entry['state']} with {entry['status']}" if "status" in entry else str(entry["state"])
 
 
-class _Progress:
-    """A live line on a terminal, and a line every 15 s elsewhere; on standard error."""
+class _Progress(Step):
+    """On standard error, and where that is no terminal, a first line only when it takes long."""
 
     def __init__(self, title: str, total: int = 0) -> None:
-        self._title, self._total, self._done = title, total, 0
-        self._began = time.monotonic()
-        self._live = sys.stderr.isatty()
-        self._shown = self._began if not self._live else 0.0
+        super().__init__(f"batch: {title}", sys.stderr, indent="")
+        self._total, self._done = total, 0
+        if not self._live:
+            self._shown_at = self._started
 
     def more(self, amount: int) -> None:
         """So much more of the total is done."""
         self._done += amount
         self.note(f"{self._done / self._total:.0%}" if self._total else "")
-
-    def note(self, text: str) -> None:
-        """Shows how far it is."""
-        now = time.monotonic()
-        if now - self._shown < (0.1 if self._live else 15):
-            return
-        self._shown = now
-        line = f"batch: {self._title}: {text} ({now - self._began:.0f} s)"
-        print(
-            f"\r\033[K{line[:118]}" if self._live else line, end="" if self._live else "\n", file=sys.stderr, flush=True
-        )
-
-    def finish(self) -> None:
-        """Leaves one line behind."""
-        took = f"{time.monotonic() - self._began:.1f} s"
-        print(f"{chr(13)}\033[K" if self._live else "", end="", file=sys.stderr)
-        say(f"{self._title}: done ({took})")
 
 
 if __name__ == "__main__":

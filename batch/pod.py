@@ -44,11 +44,10 @@ class Exchange:
         self._active = time.monotonic()
         self._feed_error: BaseException | None = None
         self._process = subprocess.Popen(
-            [
-                stack.kubectl, f"--kubeconfig={stack.kubeconfig}", f"--namespace={stack.namespace}", "exec", "--stdin",
-                "--pod-running-timeout=20s", "--container=scheduler", f"deployment/{stack.release}-scheduler", "--",
-                "python3", "-I", "-c", _START,
-            ],
+            stack.kubectl_command(
+                "exec", "--stdin", "--pod-running-timeout=20s", "--container=scheduler",
+                f"deployment/{stack.release}-scheduler", "--", "python3", "-I", "-c", _START,
+            ),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints,
             start_new_session=True,  # Ctrl-C is for this program, which then decides
         )  # fmt: skip
@@ -199,11 +198,9 @@ class Scheduler:
 
     def kubectl(self, *arguments: str) -> str | None:
         """Standard output of a kubectl command, or None where it failed."""
-        stack = self.stack
-        command = [stack.kubectl, f"--kubeconfig={stack.kubeconfig}", f"--namespace={stack.namespace}", *arguments]
         try:
             done = subprocess.run(
-                [*command, "--request-timeout=10s"],
+                self.stack.kubectl_command(*arguments, "--request-timeout=10s"),
                 stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=20,
             )  # fmt: skip
         except subprocess.TimeoutExpired:

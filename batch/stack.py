@@ -37,6 +37,10 @@ class Stack:
     release: str
     destroy: tuple[str, ...]
 
+    def kubectl_command(self, *arguments: str) -> list[str]:
+        """The command line of kubectl in the stack's namespace."""
+        return [self.kubectl, f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}", *arguments]
+
 
 @contextlib.contextmanager
 def opened(name: str) -> Iterator[Stack]:

@@ -127,7 +127,7 @@ class Simulation:
         """When the scheduler's log last had a line with this text."""
         lines = self.kubectl("logs", "--timestamps", f"deploy/{self.namespace}-scheduler").stdout.splitlines()
         times = [line.split()[0] for line in lines if text in line]
-        return _epoch(times[-1]) if times else None
+        return datetime.fromisoformat(times[-1]).timestamp() if times else None
 
     def pods(self) -> list[dict[str, Any]]:
         """The worker pods."""
@@ -247,12 +247,6 @@ def _make_nodes(node: cluster.Node, number: int) -> None:
 def _remove(node: cluster.Node, namespace: str) -> None:
     node.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=180s")
     node.kubectl("delete", "nodes", "-l", MARK, "--timeout=60s")
-
-
-def _epoch(timestamp: str) -> float:
-    """Seconds of the epoch of a time as Kubernetes writes it, of nanoseconds and in UTC."""
-    whole, _, fraction = timestamp.rstrip("Z").partition(".")
-    return datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction}")
 
 
 def measure(made: Simulation, n: int) -> dict[str, str]:

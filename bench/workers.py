@@ -162,7 +162,7 @@ def grown(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
         seconds, _, ended = plan(node, OURS, "future.kubernetes", f"plan(kubernetes, workers = {n})")
         pods = json.loads(node.kubectl("-n", NAMESPACE, "get", "pods", "-l", "component=worker", "-o", "json").stdout)
         started = max(
-            datetime.fromisoformat(state["startedAt"].replace("Z", "+00:00")).timestamp()
+            datetime.fromisoformat(state["startedAt"]).timestamp()
             for pod in pods["items"]
             if pod["metadata"]["labels"].get("app.kubernetes.io/instance") == "ours"
             if (state := pod["status"]["containerStatuses"][0]["state"].get("running"))

@@ -225,7 +225,7 @@ def _hopeless(pod: Mapping[str, Any]) -> str:
 
 
 def _seconds(stamp: str) -> float:
-    return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(stamp).timestamp()
 
 
 def ending(pod: Mapping[str, Any], since: float) -> str:

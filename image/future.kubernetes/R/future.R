@@ -106,7 +106,7 @@ may_run_again <- function(backend, future, node, reason) {
   future[["lost_pods"]] <- c(future[["lost_pods"]], node$host)
   future[["lost_reasons"]] <- c(future[["lost_reasons"]], reason)
   future[["node"]] <- NA_integer_
-  label <- if (is.null(future[["label"]])) "<unnamed>" else future[["label"]]
+  label <- label_of(future)
   if (length(future[["lost_pods"]]) > backend[["retries"]]) {
     future[["state"]] <- "interrupted"
     future[["result"]] <- structure(
@@ -120,10 +120,12 @@ may_run_again <- function(backend, future, node, reason) {
   TRUE
 }
 
+label_of <- function(future) if (is.null(future[["label"]])) "<unnamed>" else future[["label"]]
+
 # future tells it among "possible other reasons" of a launch that failed.
 package_error <- function(future, error) {
   missing <- sub(".*(there is no package called [^ ]+).*", "\\1", conditionMessage(error))
-  label <- if (is.null(future[["label"]])) "<unnamed>" else future[["label"]]
+  label <- label_of(future)
   error[["message"]] <- sprintf(paste(
     "Future %s cannot run on its worker: %s. Workers have the packages of the image alone, not what install.packages()",
     "puts into this session's library: add it to 'rPackages' of the stack and run 'pulumi up'"
