@@ -198,7 +198,8 @@ def pod_troubles(pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) ->
         if reason == "CrashLoopBackOff" and container.get("restartCount", 0) >= CRASHES:
             troubles.append(Trouble(reason, what, crash_message(container)))
         elif reason in GRACE_SECONDS and reason != "CrashLoopBackOff":
-            message = event_message(events, name, "Failed", "pull") or waiting.get("message", "")
+            # Kubelet also says "Error: ImagePullBackOff" by an event of that reason.
+            message = event_message(events, name, "Failed", "failed to pull image") or waiting.get("message", "")
             troubles.append(Trouble(reason, what, message or f"container {container['name']}"))
     if not status.get("containerStatuses") or not is_ready(pod):
         for reason in ("FailedMount", "FailedCreatePodSandBox"):

@@ -130,6 +130,7 @@ def test_the_reason_comes_from_the_event_of_the_pull(watched: tuple[Rollout, Clo
     show(
         rollout,
         waiting("ImagePullBackOff", "Back-off pulling image"),
+        event("Pod", "w-1", "Failed", "Error: ImagePullBackOff"),
         event("Pod", "w-1", "Failed", "Failed to pull image: not found"),
     )
     rollout.look()
