@@ -86,6 +86,17 @@ class Stack:
         found = json.loads(self.kubectl("get", "pods", "-l", f"component={component}", "-o", "json"))["items"]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
+    def scheduler(self, *, other_than: str = "") -> dict[str, Any]:
+        """The one scheduler pod once it is ready. other_than: the uid of a pod that is on its way out."""
+
+        def ready() -> dict[str, Any] | None:
+            found = [pod for pod in self.pods("scheduler") if pod["metadata"]["uid"] != other_than]
+            conditions = found[0]["status"].get("conditions", ()) if len(found) == 1 else ()
+            return found[0] if any(c["type"] == "Ready" and c["status"] == "True" for c in conditions) else None
+
+        pod: dict[str, Any] = self.wait("a ready scheduler pod", 120, ready)
+        return pod
+
     @property
     def workload(self) -> str:
         """The workers' Deployment, as kubectl names it."""
@@ -98,7 +109,7 @@ class Stack:
 
     def rscript(self, code: str, timeout: float = 120) -> str:
         """Standard output of an R program in the scheduler pod; a failure of R fails the test with its messages."""
-        scheduler = self.pods("scheduler")[0]["metadata"]["name"]
+        scheduler = self.scheduler()["metadata"]["name"]
         return self.kubectl("exec", "-i", scheduler, "--", "Rscript", "-", input=code, timeout=timeout)
 
     def wait(self, what: str, seconds: float, done: Any) -> Any:

@@ -80,7 +80,7 @@ def run_named_in(told: str) -> str:
 
 
 def release(stack: Stack) -> str:
-    return str(stack.pods("scheduler")[0]["metadata"]["labels"]["app.kubernetes.io/instance"])
+    return str(stack.scheduler()["metadata"]["labels"]["app.kubernetes.io/instance"])
 
 
 def test_a_project_runs_on_the_workers_and_its_status_is_passed_on(stack: Stack, project: Path) -> None:
@@ -166,12 +166,11 @@ def test_a_scheduler_pod_that_ends_is_a_failure_of_its_own(stack: Stack, project
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "last words\n"
-        stack.kubectl("delete", "pod", stack.pods("scheduler")[0]["metadata"]["name"], "--wait=false")
+        stack.kubectl("delete", "pod", stack.scheduler()["metadata"]["name"], "--wait=false")
         told = process.stderr.read()
     assert process.returncode == 124, told
     assert "the run is lost: the scheduler pod ended under it" in told
     assert (project / "out/partial.txt").read_text() == "so far\n"
-    stack.kubectl("rollout", "status", f"deployment/{release(stack)}-scheduler", "--timeout=120s")
     stack.wait("the workers' return", 60, lambda: f"N {WORKERS}" in stack.rscript(
         'library(future); plan(cluster, manual = TRUE, quiet = TRUE); cat("N", nbrOfWorkers())'))  # fmt: skip
     again = batch("--attach", run_named_in(told), "--results", str(project))

@@ -51,7 +51,7 @@ sources = glob.glob("{folder}/*.py")
 missing = [path for path in sources if not os.path.exists(importlib.util.cache_from_source(path))]
 print(len(sources), missing)
 """
-    pod = stack.pods("scheduler")[0]["metadata"]["name"]
+    pod = stack.scheduler()["metadata"]["name"]
     number, missing = stack.kubectl("exec", "-i", pod, "--", python, "-", input=code).split(maxsplit=1)
     assert int(number) > 5
     assert missing.strip() == "[]"

@@ -91,7 +91,7 @@ def test_a_wrong_password_is_refused(page: str, browser: webdriver.Chrome) -> No
 def test_a_changed_password_holds_at_once_and_the_scheduler_stays(
     stack: Stack, page: str, browser: webdriver.Chrome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (before,) = stack.pods("scheduler")
+    before = stack.scheduler()
     monkeypatch.setenv("FUTURE_KUBERNETES_PASSWORD", "a new one, twenty-four letters")
     stack.up()
     try:
@@ -104,8 +104,7 @@ def test_a_changed_password_holds_at_once_and_the_scheduler_stays(
         )
         log_in(browser, page, "a new one, twenty-four letters")
         WebDriverWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, "#jp-main-dock-panel"))
-        (after,) = stack.pods("scheduler")
-        assert after["metadata"]["uid"] == before["metadata"]["uid"]
+        assert stack.scheduler()["metadata"]["uid"] == before["metadata"]["uid"]
     finally:
         monkeypatch.delenv("FUTURE_KUBERNETES_PASSWORD")
         stack.up()

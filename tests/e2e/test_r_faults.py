@@ -61,7 +61,7 @@ class Program:
 
     def __init__(self, cluster: Stack, code: str, timeout: float = 120) -> None:
         self.cluster = cluster
-        self.scheduler = name_of(cluster.pods("scheduler")[0])
+        self.scheduler = name_of(cluster.scheduler())
         cluster.kubectl("exec", self.scheduler, "--", "sh", "-c", "rm -rf /tmp/told; mkdir /tmp/told")
         self._output = ""
         self._error: Exception | None = None
@@ -140,7 +140,7 @@ def evict(cluster: Stack, pod: str, grace_seconds: int | None = None) -> None:
 @contextlib.contextmanager
 def no_role(cluster: Stack) -> Iterator[None]:
     """The scheduler's account has no rights meanwhile, as the API server sees it too."""
-    account = cluster.pods("scheduler")[0]["spec"]["serviceAccountName"]
+    account = cluster.scheduler()["spec"]["serviceAccountName"]
     user = f"--as=system:serviceaccount:{cluster.namespace}:{account}"
 
     def may() -> bool:
@@ -177,7 +177,7 @@ def no_room(cluster: Stack) -> Iterator[None]:
 @contextlib.contextmanager
 def no_api(cluster: Stack) -> Iterator[None]:
     """What the scheduler's pod sends to the Kubernetes API is lost on the way."""
-    pod = name_of(cluster.pods("scheduler")[0])
+    pod = name_of(cluster.scheduler())
     address = cluster.node.kubectl("get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}").stdout
     rule = ["OUTPUT", "-d", address, "-j", "DROP"]
     in_network_of(cluster, pod, "iptables", "-A", *rule)

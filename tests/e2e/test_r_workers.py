@@ -78,7 +78,7 @@ def test_the_future_of_a_deleted_pod_runs_again_and_others_are_not_disturbed(ela
         stopifnot(identical(lapply(again, `[[`, 2), lapply(same, `[[`, 2)))
         cat("PODS", sapply(again, `[[`, 1))
     """
-    scheduler = elastic.pods("scheduler")[0]["metadata"]["name"]
+    scheduler = elastic.scheduler()["metadata"]["name"]
     elastic.kubectl("exec", scheduler, "--", "rm", "-f", "/tmp/victim")
     printed: list[str] = []
     thread = threading.Thread(target=lambda: printed.append(r(elastic, code)))
@@ -180,7 +180,7 @@ def test_workers_nobody_uses_go_after_the_idle_minutes_and_come_back(elastic: St
 
 
 def test_a_worker_without_the_token_is_not_let_in(elastic: Stack) -> None:
-    scheduler = elastic.pods("scheduler")[0]["metadata"]["name"]
+    scheduler = elastic.scheduler()["metadata"]["name"]
     code = """
 import socket, ssl
 sock = ssl._create_unverified_context().wrap_socket(socket.create_connection(("127.0.0.1", 8786)))

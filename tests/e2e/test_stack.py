@@ -47,13 +47,13 @@ def test_the_outputs_are_those_that_users_rely_on(stack: Stack) -> None:
 
 
 def test_up_again_changes_nothing(stack: Stack) -> None:
-    before = [pod["metadata"]["uid"] for pod in stack.pods("scheduler") + stack.pods("worker")]
+    before = [pod["metadata"]["uid"] for pod in [stack.scheduler(), *stack.pods("worker")]]
     assert UNCHANGED.search(stack.up().stdout)
-    assert [pod["metadata"]["uid"] for pod in stack.pods("scheduler") + stack.pods("worker")] == before
+    assert [pod["metadata"]["uid"] for pod in [stack.scheduler(), *stack.pods("worker")]] == before
 
 
 def test_another_worker_count_is_deployed_and_the_scheduler_stays(stack: Stack) -> None:
-    before = stack.pods("scheduler")[0]["metadata"]["uid"]
+    before = stack.scheduler()["metadata"]["uid"]
     stack.up(workers=str(WORKERS + 2))
     assert len(stack.pods("worker")) == WORKERS + 2
     # The article's line, in a new R session, without a number of workers.
@@ -62,7 +62,7 @@ def test_another_worker_count_is_deployed_and_the_scheduler_stays(stack: Stack) 
         "the new workers", 30, lambda: _if_in(f"N {WORKERS + 2}", stack.rscript(live))
     )
     stack.up()
-    assert stack.pods("scheduler")[0]["metadata"]["uid"] == before
+    assert stack.scheduler()["metadata"]["uid"] == before
     stack.wait("the surplus workers to go", 60, lambda: len(stack.pods("worker")) == WORKERS)
 
 
@@ -102,7 +102,7 @@ def test_the_password_is_in_no_object_but_its_secret(stack: Stack) -> None:
     ]
     for part in ("values", "manifest", "notes"):
         everything += subprocess.run([*helm, "get", part, release], capture_output=True, text=True, check=True).stdout
-    for pod in stack.pods("scheduler") + stack.pods("worker"):
+    for pod in [stack.scheduler(), *stack.pods("worker")]:
         everything += stack.kubectl("logs", pod["metadata"]["name"])
     assert password not in everything
     assert password not in stack.up().stdout
@@ -112,7 +112,7 @@ def test_workers_have_no_api_token_and_the_scheduler_can_scale_its_workers_alone
     worker = stack.pods("worker")[0]["metadata"]["name"]
     listing = stack.kubectl("exec", worker, "--", "sh", "-c", "ls /var/run/secrets/kubernetes.io 2>&1 || true")
     assert "No such file" in listing
-    account = stack.pods("scheduler")[0]["spec"]["serviceAccountName"]
+    account = stack.scheduler()["spec"]["serviceAccountName"]
     workers = stack.pods("worker")[0]["metadata"]["labels"]["app.kubernetes.io/instance"] + "-worker"
 
     def can(*what: str) -> bool:
@@ -185,15 +185,10 @@ def test_more_workers_than_the_machine_holds_are_refused_before_anything_is_made
 
 
 def test_files_in_the_home_folder_outlive_the_scheduler_pod(stack: Stack) -> None:
-    scheduler = stack.pods("scheduler")[0]["metadata"]["name"]
-    stack.kubectl("exec", scheduler, "--", "sh", "-c", "echo kept > /home/rstudio/file")
-    stack.kubectl("delete", "pod", scheduler)
-    deployment = stack.kubectl(
-        "get", "deployments", "-l", "app.kubernetes.io/component=scheduler", "-o", "name"
-    ).strip()
-    stack.kubectl("rollout", "status", deployment, "--timeout=120s")
-    again = stack.pods("scheduler")[0]["metadata"]["name"]
-    assert again != scheduler
+    before = stack.scheduler()["metadata"]
+    stack.kubectl("exec", before["name"], "--", "sh", "-c", "echo kept > /home/rstudio/file")
+    stack.kubectl("delete", "pod", before["name"])
+    again = stack.scheduler(other_than=before["uid"])["metadata"]["name"]
     assert stack.kubectl("exec", again, "--", "cat", "/home/rstudio/file") == "kept\n"
     # The workers find the new rendezvous by themselves.
     stack.wait("the workers' return", 60, lambda: f"N {WORKERS}" in stack.rscript(
@@ -201,7 +196,8 @@ def test_files_in_the_home_folder_outlive_the_scheduler_pod(stack: Stack) -> Non
 
 
 def test_metrics_of_pods_can_be_asked_for(stack: Stack) -> None:
-    stack.wait("metrics", 60, lambda: stack.pods("scheduler")[0]["metadata"]["name"] in _top(stack))
+    scheduler = stack.scheduler()["metadata"]["name"]
+    stack.wait("metrics", 60, lambda: scheduler in _top(stack))
 
 
 def _top(stack: Stack) -> str:
