@@ -1,10 +1,11 @@
 """The scheduler pod's first process: starts the rendezvous and the IDE, starts again what ends, and stops both.
 
-Both IDEs run as the user that the container has. RStudio Server does so when it is told its user and given folders to
-write to, as in rocker's recipe for Singularity (https://rocker-project.org/use/singularity.html). The password that it
-asks a helper for is read from the Secret's file, and never is an argument or a variable.
+Both IDEs run as the user that the container has. RStudio Server does so when it is told that user (it exits when told
+another one, rstudio/rstudio: src/cpp/server/ServerOptions.cpp, Options::read) and given folders to write to, as in
+rocker's recipe for Singularity (https://rocker-project.org/use/singularity.html). The password that it asks a helper
+for is read from the Secret's file, and never is an argument or a variable.
 
-Environment: FUTURE_KUBERNETES_IDE (jupyterlab or rstudio). For tests: FUTURE_KUBERNETES_{RUN,PASSWORD_FILE}.
+Environment: FUTURE_KUBERNETES_IDE (jupyterlab or rstudio). For tests: FUTURE_KUBERNETES_{RUN,PASSWORD_FILE,RSESSION}.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shlex
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from . import process
 
 PASSWORD_CHECK = "/usr/local/bin/future-check-password"  # noqa: S105 (a program)
+SESSION = "/usr/local/bin/future-rsession"
 USER = "rstudio"
 _SHORT_LIFE = 5.0
 _LONGEST_DELAY = 10.0
@@ -47,7 +50,12 @@ def ide_command(ide: str, run: Path) -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)
         database = folder / "database.conf"
         database.write_text(f"provider=sqlite\ndirectory={folder}\n")
+        # The base image's logging.conf says syslog, which no container has: a server that does not start would say
+        # nothing at all. This variable wins over the file (rstudio/rstudio: src/cpp/core/LogOptions.cpp, loggerType).
+        log_to = {"RS_LOGGER_TYPE": "stderr"}
+        session_environment(folder / "environment", {**os.environ, **log_to})
         return [
+            *["env", *(f"{name}={value}" for name, value in log_to.items())],
             "/usr/lib/rstudio-server/bin/rserver",
             "--server-daemonize=0",
             "--www-port=8787",
@@ -56,6 +64,7 @@ def ide_command(ide: str, run: Path) -> list[str]:
             # A day-long computation is looked after from one login, as with JupyterLab.
             "--auth-timeout-minutes=0",
             f"--auth-pam-helper-path={PASSWORD_CHECK}",
+            f"--rsession-path={SESSION}",
             f"--server-data-dir={folder}",
             f"--database-config-file={database}",
             f"--secure-cookie-key-file={folder}/secure-cookie-key",
@@ -63,11 +72,42 @@ def ide_command(ide: str, run: Path) -> list[str]:
     raise SystemExit(f"future-scheduler: FUTURE_KUBERNETES_IDE is {ide!r}; it is 'jupyterlab' or 'rstudio'")
 
 
+def session_environment(file: Path, environ: Mapping[str, str]) -> None:
+    """Write what `future-rsession` reads: shell code that sets each variable that is not set."""
+    file.touch(mode=0o600)
+    file.write_text(
+        "".join(
+            f'[ "${{{name}+set}}" ] || export {name}={shlex.quote(value)}\n'
+            for name, value in environ.items()
+            if name.isascii() and name.isidentifier()
+        )
+    )
+
+
+def is_r_session(pid: int) -> bool:
+    """Whether this is one of RStudio's R sessions."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text() == "rsession\n"
+    return False
+
+
+def r_sessions(parents: Collection[int]) -> set[int]:
+    """RStudio's R sessions that these processes have started, or have inherited: a session outlives its server."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent in parents and is_r_session(int(folder.name)):
+                found.add(int(folder.name))
+    return found
+
+
 class Supervisor:
     """Runs named commands until told to stop, and reaps what they leave behind."""
 
     def __init__(self, commands: Mapping[str, list[str]]) -> None:
         self._commands = commands
+        self._saving: set[int] = set()
         self._running: dict[int, str] = {}
         self._started: dict[str, float] = {}
         self._short_lives: dict[str, int] = dict.fromkeys(commands, 0)
@@ -92,6 +132,13 @@ class Supervisor:
         if self._stopping.is_set():
             return
         self._stopping.set()
+        # At this signal RStudio's sessions save their data and go, as by `rstudio-server force-suspend-all`. The server
+        # does not tell them (rstudio/rstudio: src/cpp/session/SessionSuspend.cpp, handleUSR2;
+        # src/cpp/server/ServerMain.cpp, waitForSignals).
+        for pid in r_sessions({os.getpid(), *self._running}):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGUSR2)
+                self._saving.add(pid)
         self._signal(signal.SIGTERM)
         signal.setitimer(signal.ITIMER_REAL, _STOP_SECONDS)
 
@@ -101,7 +148,10 @@ class Supervisor:
                 os.killpg(pid, number)
 
     def run(self) -> None:
-        """Start all, and return once SIGTERM has stopped all."""
+        """Start all, and return once SIGTERM has stopped all and R sessions have saved.
+
+        The time for saving is the pod's grace period, at whose end Kubernetes kills what is left.
+        """
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGALRM, lambda *_: self._signal(signal.SIGKILL))
@@ -112,6 +162,10 @@ class Supervisor:
             name = self._running.pop(pid, "")
             if name:
                 self._ended(name, os.waitstatus_to_exitcode(status))
+        while any(is_r_session(pid) for pid in self._saving):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+            time.sleep(0.05)
 
 
 def main() -> None:
