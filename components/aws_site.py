@@ -213,7 +213,9 @@ def machine(key: str, name: str, opts: pulumi.InvokeOptions) -> sizing.Machine:
     """A machine type as AWS describes it. Raises CloudError for one that the image is not built for.
 
     pods: how many the network plugin has addresses for, (interfaces x (addresses - 1)) + 2, see
-    https://github.com/awslabs/amazon-eks-ami/blob/main/templates/shared/runtime/eni-max-pods.txt.
+    https://github.com/awslabs/amazon-eks-ami, `nodeadm/internal/kubelet/eni_max_pods.go` (calculateStandardMaxPods). It
+    counts the interfaces of the first network card alone, where the few types with several cards have more: for those
+    more pods are assumed, and so more memory taken, than is.
     """
     found = cloud.ask(f"what a {name} is", lambda: aws.ec2.get_instance_type(instance_type=name, opts=opts), FIXES)
     if "x86_64" not in found.supported_architectures:

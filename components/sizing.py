@@ -17,7 +17,9 @@ MIN_WORKER_MEMORY_MIB = 64
 """A waiting R worker with the future packages takes some 60 MiB; less than this cannot start."""
 
 EVICTION_MIB = 100
-"""The hard eviction threshold of both GKE and EKS, which the kubelet takes off what is allocatable."""
+"""The hard eviction threshold of both GKE and EKS, which the kubelet takes off what is allocatable. Sources:
+https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes, and https://github.com/awslabs/amazon-eks-ami,
+`nodeadm/internal/kubelet/config.go` (EvictionHard)."""
 
 VM_MEMORY_OVERHEAD = 0.075
 """Share of a machine's nominal memory that kernel and firmware keep, so that a node reports less. Karpenter's default
@@ -69,7 +71,8 @@ def reserved_cpu(vcpus: int) -> int:
     """Millicores that GKE and EKS reserve: 6 % of the first core, 1 % of the second, 0.5 % of two more, 0.25 % after.
 
     Sources: https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes (CPU reservations), and
-    https://github.com/awslabs/amazon-eks-ami, `nodeadm/internal/kubelet/config.go`. Rounded up to a whole millicore.
+    https://github.com/awslabs/amazon-eks-ami, `nodeadm/internal/kubelet/config.go` (getCPUMillicoresToReserve, which
+    drops fractions). Rounded up to a whole millicore.
     """
     tenths, left = 0, vcpus  # of a millicore, which keeps the sum exact
     for cores, share in ((1, 600), (1, 100), (2, 50), (vcpus, 25)):
@@ -106,7 +109,8 @@ def gke_capacity(machine: Machine) -> Capacity:
 def eks_capacity(machine: Machine) -> Capacity:
     """What pods can have of an EKS node of this machine type, which is 255 + 11 MiB a possible pod less, and the CPU.
 
-    Source: https://github.com/awslabs/amazon-eks-ami, `nodeadm/internal/kubelet/config.go`.
+    Source: https://github.com/awslabs/amazon-eks-ami, `nodeadm/internal/kubelet/config.go`
+    (getMemoryMebibytesToReserve).
     """
     memory = machine.memory_mib - (255 + 11 * machine.pods) - EVICTION_MIB
     return Capacity(machine.vcpus * 1000 - reserved_cpu(machine.vcpus), memory - overhead(machine), machine.pods)

@@ -146,6 +146,23 @@ def test_shared_cores_lose_more_than_a_core() -> None:
     assert gke_capacity(Machine("e2-medium", 2, 4096, shared_core=True)).cpu_millicores == 940
 
 
+@pytest.mark.parametrize(
+    ("machine", "millicores", "kib"),
+    [
+        # The example of https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes.
+        (FOUR, 3920, 13498416),
+        # https://github.com/DataDog/helm-charts/issues/409
+        (Machine("e2-medium", 2, 4096, shared_core=True), 940, 2885836),
+    ],
+)
+def test_of_real_gke_nodes_no_more_is_promised_than_they_report_as_allocatable(
+    machine: Machine, millicores: int, kib: int
+) -> None:
+    promised = gke_capacity(machine)
+    assert promised.cpu_millicores == millicores
+    assert 0.9 * kib / 1024 < promised.memory_mib <= kib / 1024
+
+
 def test_eks_memory_depends_on_the_number_of_pods() -> None:
     few, many = eks_capacity(Machine("m", 2, 8192, pods=29)), eks_capacity(Machine("m", 2, 8192, pods=110))
     assert few.memory_mib - many.memory_mib == 11 * (110 - 29)
