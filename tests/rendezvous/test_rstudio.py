@@ -137,6 +137,28 @@ def test_r_sessions_save_before_the_scheduler_is_gone(run: Path, tmp_path: Path)
         end_session(tmp_path)
 
 
+def base_with_rstudio(root: Path, knows: str) -> None:
+    """A root file system with an rsession that has these words in its binary."""
+    rsession = root / "usr/lib/rstudio-server/bin/rsession"
+    rsession.parent.mkdir(parents=True)
+    rsession.write_bytes(b"\x7fELF\0" + knows.replace(" ", "\0").encode() + b"\0")
+    rsession.chmod(0o755)
+
+
+def test_no_secret_of_the_base_image_is_left_which_rserver_could_not_read(tmp_path: Path) -> None:
+    base_with_rstudio(tmp_path, "")
+    (tmp_path / "etc/rstudio").mkdir(parents=True)
+    (tmp_path / "etc/rstudio/rserver.conf").touch()
+    state = tmp_path / "var/lib/rstudio-server"
+    state.mkdir(parents=True)
+    for folder in (state, tmp_path / "etc/rstudio"):
+        for name in ("session-rpc-key", "secure-cookie-key"):
+            (folder / name).write_text("everyone's")
+    subprocess.run(["sh", ROOT / "image/etc/rstudio-server", tmp_path], check=True)
+    assert not list(tmp_path.rglob("*-key"))
+    assert (tmp_path / "etc/rstudio/rserver.conf").exists()
+
+
 @pytest.mark.parametrize(
     ("known", "written"),
     [
@@ -154,16 +176,13 @@ def test_r_sessions_save_before_the_scheduler_is_gone(run: Path, tmp_path: Path)
 def test_sessions_are_never_suspended_and_are_told_what_their_release_knows(
     tmp_path: Path, known: str, written: list[str]
 ) -> None:
-    rsession = tmp_path / "usr/lib/rstudio-server/bin/rsession"
-    rsession.parent.mkdir(parents=True)
-    rsession.write_bytes(b"\x7fELF\0" + known.replace(" ", "\0").encode() + b"\0")
-    rsession.chmod(0o755)
-    subprocess.run(["sh", ROOT / "image/etc/rstudio-sessions", tmp_path], check=True)
+    base_with_rstudio(tmp_path, known)
+    subprocess.run(["sh", ROOT / "image/etc/rstudio-server", tmp_path], check=True)
     assert (tmp_path / "etc/rstudio/rsession.conf").read_text().splitlines() == written
 
 
 def test_a_base_without_rstudio_is_left_alone(tmp_path: Path) -> None:
-    subprocess.run(["sh", ROOT / "image/etc/rstudio-sessions", tmp_path], check=True)
+    subprocess.run(["sh", ROOT / "image/etc/rstudio-server", tmp_path], check=True)
     assert not list(tmp_path.iterdir())
 
 
