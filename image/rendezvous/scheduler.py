@@ -169,9 +169,15 @@ class Supervisor:
 
 
 def main() -> None:
-    """Run the scheduler with the container's environment."""
+    """Run the scheduler with the container's environment.
+
+    With --verify: only let RStudio Server go through all that it does before it listens, and start one R session. Its
+    exit status then tells whether it could (rstudio/rstudio: src/cpp/server/ServerMain.cpp, verifyInstallation).
+    """
     ide = os.environ.get("FUTURE_KUBERNETES_IDE", "jupyterlab")
     command = ide_command(ide, Path(os.environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")))
+    if sys.argv[1:] == ["--verify"]:
+        os.execvp(command[0], [*command, "--verify-installation=1"])  # noqa: S606
     # One socket a worker in the R session and two in the rendezvous; a soft limit of 1024 would be the ceiling.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -78,6 +79,43 @@ def test_a_helper_that_cannot_read_the_secret_says_no(run: Path, monkeypatch: py
     monkeypatch.setenv("FUTURE_KUBERNETES_PASSWORD_FILE", str(run))  # a folder
     run.mkdir()
     assert subprocess.run(rserver(run, "login", "rstudio", "s3cret"), check=False, stderr=-3).returncode == 1
+
+
+def test_the_build_asks_rserver_whether_it_could_start_with_the_pods_own_options(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executed: list[str] = []
+
+    def execvp(_: str, command: list[str]) -> None:
+        executed.extend(command)
+        raise SystemExit
+
+    monkeypatch.setattr(os, "execvp", execvp)
+    monkeypatch.setattr(sys, "argv", ["-c", "--verify"])
+    monkeypatch.setenv("FUTURE_KUBERNETES_IDE", "rstudio")
+    with pytest.raises(SystemExit):
+        scheduler.main()
+    assert executed == [*scheduler.ide_command("rstudio", run), "--verify-installation=1"]
+
+
+def test_a_build_whose_rserver_cannot_start_fails(tmp_path: Path) -> None:
+    step = re.search(
+        r'^RUN \[ "\$\{IDE\}" != rstudio \].*?[^\\]$', (ROOT / "image/Dockerfile").read_text(), re.M | re.S
+    )
+    assert step
+    script = step[0].removeprefix("RUN ").replace("\\\n", "").replace("/tmp/verify", str(tmp_path / "verify"))
+    program = tmp_path / "future-scheduler"
+    program.write_text('#!/bin/sh\nmkdir -p "$FUTURE_KUBERNETES_RUN"\n[ "$1" = --verify ] && exit "$STATUS"\n')
+    program.chmod(0o755)
+
+    def built(ide: str, status: int) -> bool:
+        environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "IDE": ide, "STATUS": str(status)}
+        return subprocess.run(["sh", "-c", script], env=environ, check=False).returncode == 0
+
+    assert built("rstudio", 0)
+    assert not (tmp_path / "verify").exists()
+    assert not built("rstudio", 1)
+    assert built("jupyterlab", 1)
 
 
 def test_rserver_logs_to_the_containers_log(run: Path) -> None:
