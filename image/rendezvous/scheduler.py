@@ -115,7 +115,11 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         self._started[name] = time.monotonic()
-        self._running[process.spawn(self._commands[name])] = name
+        pid = process.spawn(self._commands[name])
+        self._running[pid] = name
+        if self._stopping.is_set():  # meanwhile, so that it was not known to be signalled
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGTERM)
 
     def _ended(self, name: str, status: int) -> None:
         if self._stopping.is_set():
@@ -132,15 +136,15 @@ class Supervisor:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        # At this signal RStudio's sessions save their data and go, as by `rstudio-server force-suspend-all`. The server
-        # does not tell them (rstudio/rstudio: src/cpp/session/SessionSuspend.cpp, handleUSR2;
-        # src/cpp/server/ServerMain.cpp, waitForSignals).
+        self._signal(signal.SIGTERM)
+        signal.setitimer(signal.ITIMER_REAL, _STOP_SECONDS)
+        # At this signal RStudio's sessions save their data and go, as by `rstudio-server force-suspend-all`
+        # (rstudio/rstudio: src/cpp/session/SessionSuspend.cpp, handleUSR2). Not every release of the server tells them
+        # (rstudio/rstudio issue 8917, PR 18091), and they are not in its process group.
         for pid in r_sessions({os.getpid(), *self._running}):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGUSR2)
                 self._saving.add(pid)
-        self._signal(signal.SIGTERM)
-        signal.setitimer(signal.ITIMER_REAL, _STOP_SECONDS)
 
     def _signal(self, number: signal.Signals) -> None:
         for pid in self._running:

@@ -55,6 +55,22 @@ def test_what_ends_at_once_is_started_again_ever_more_slowly(tmp_path: Path) -> 
     assert 3 <= len((tmp_path / "log").read_text().split()) <= 4
 
 
+def test_what_is_being_started_when_sigterm_comes_is_stopped_too() -> None:
+    code = """
+from image.rendezvous import process, scheduler
+spawn = process.spawn
+def interrupted(command):
+    pid = spawn(command)
+    supervisor._stop()
+    return pid
+process.spawn = interrupted
+scheduler._STOP_SECONDS = 600.0
+supervisor = scheduler.Supervisor({"one": ["sleep", "60"]})
+supervisor.run()
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=30).returncode == 0
+
+
 def test_an_unknown_ide_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="'emacs'; it is 'jupyterlab' or 'rstudio'"):
         scheduler.ide_command("emacs", tmp_path)
