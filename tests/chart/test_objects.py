@@ -223,6 +223,19 @@ def test_values_for_a_component_reach_its_pod(helm: Helm) -> None:
         assert container(both, component)["resources"] == resources
 
 
+def test_a_workers_linear_algebra_takes_as_many_threads_as_the_cores_that_it_asks_for(helm: Helm) -> None:
+    def threads(**worker: object) -> list[dict[str, object]]:
+        env = container(helm.objects({"worker": worker}), "worker")["env"]
+        return [variable for variable in env if variable["name"] == "OMP_NUM_THREADS"]
+
+    # Kubernetes rounds up to a multiple of the divisor: 900m is one.
+    (variable,) = threads()
+    assert variable["valueFrom"] == {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}}
+    own = {"name": "OMP_NUM_THREADS", "value": "4"}
+    assert threads(extraEnv=[{"name": "A", "value": "b"}, own]) == [own]
+    assert threads(resources={"requests": {"cpu": None}}) == []
+
+
 def test_a_spread_without_a_selector_counts_this_releases_workers(helm: Helm) -> None:
     objects = helm.objects(CASES["everything"])
     [spread] = pod(objects, "worker")["spec"]["topologySpreadConstraints"]

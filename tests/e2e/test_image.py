@@ -37,6 +37,10 @@ def test_the_packages_for_futures_are_in_the_image_on_scheduler_and_workers(stac
     assert "HERE TRUE THERE TRUE" in stack.rscript(code)
 
 
+def test_a_worker_computes_on_as_many_threads_as_the_cores_that_it_asks_for(stack: Stack) -> None:
+    assert stack.kubectl("exec", stack.workload, "--", "printenv", "OMP_NUM_THREADS") == "1\n"
+
+
 @pytest.mark.parametrize(
     ("python", "folder"),
     [
