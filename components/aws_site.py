@@ -121,19 +121,23 @@ def find_site(args: EksClusterArgs, opts: pulumi.InvokeOptions) -> Site:
 
 
 def given_subnets(args: EksClusterArgs, opts: pulumi.InvokeOptions) -> dict[str, str]:
-    """Zone to subnet of those given. Raises CloudError where one is not of the network, or all are in one zone."""
+    """Zone to private subnet of those given. Raises CloudError where one, or a public one, is not of the network, or
+    where the private ones are all in one zone.
+    """
     found: dict[str, str] = {}
-    for subnet in args.subnets:
+    keyed = (("subnets", args.subnets), ("publicSubnets", args.public_subnets))
+    for key, subnet in ((key, subnet) for key, subnets in keyed for subnet in subnets):
         known = cloud.ask(f"where subnet {subnet} is", partial(aws.ec2.get_subnet, id=subnet, opts=opts), FIXES)
         if known.vpc_id != args.network:
             raise cloud.CloudError(
                 cloud.problem(
-                    f"subnets has {subnet}, which is in {known.vpc_id}",
+                    f"{key} has {subnet}, which is in {known.vpc_id}",
                     f"subnets of {args.network} (network)",
                     f"aws ec2 describe-subnets --region {args.region} --filters Name=vpc-id,Values={args.network}",
                 )
             )
-        found.setdefault(known.availability_zone, subnet)
+        if key == "subnets":
+            found.setdefault(known.availability_zone, subnet)
     if len(found) < 2:
         raise cloud.CloudError(
             cloud.problem(

@@ -38,6 +38,7 @@ class EksClusterArgs(CloudClusterArgs):
 
     namespace: str
     subnets: Sequence[str] = ()
+    public_subnets: Sequence[str] = ()
     nat_per_zone: bool = False
     team_roles: Sequence[str] = ()
     admin_roles: Sequence[str] = ()
@@ -69,6 +70,7 @@ class EksClusterArgs(CloudClusterArgs):
             **common_args(settings, WORKER_MACHINE_TYPE, SYSTEM_MACHINE_TYPE),
             namespace=settings.namespace,
             subnets=settings.subnets,
+            public_subnets=settings.public_subnets,
             nat_per_zone=settings.nat_per_zone,
             team_roles=settings.team_roles,
             admin_roles=settings.admin_roles,
@@ -140,7 +142,7 @@ class EksCluster(CloudCluster):
             self.shared_storage_class = shared.metadata["name"]
         if args.autoscaled:
             ready.append(self._autoscaler(cluster))
-        self._hand_over(name, args, pool, system, ready, load_balancer_annotations(self.tags))
+        self._hand_over(name, args, pool, system, ready, load_balancer_annotations(self.tags, args.public_subnets))
         self.kubeconfig_command = cluster.name.apply(
             lambda given: f"aws eks update-kubeconfig --region {args.region} --name {given} --alias {given}"
         )
@@ -745,13 +747,18 @@ def first_group(resources: Sequence[aws.eks.outputs.NodeGroupResource]) -> str:
     return groups[0].name or "" if groups else ""
 
 
-def load_balancer_annotations(tags: Mapping[str, str]) -> dict[str, str]:
-    """What makes EKS's own controller give a network load balancer that faces the internet and carries the tags."""
+def load_balancer_annotations(tags: Mapping[str, str], subnets: Sequence[str]) -> dict[str, str]:
+    """What makes EKS's own controller give a network load balancer that faces the internet and carries the tags.
+
+    subnets: where it stands; none lets the controller look for the public subnets of the cluster's network
+    (https://cloud-provider-aws.sigs.k8s.io/service_controller/).
+    """
     prefix = "service.beta.kubernetes.io/aws-load-balancer"
     return {
         f"{prefix}-type": "nlb",
         f"{prefix}-cross-zone-load-balancing-enabled": "true",
         f"{prefix}-additional-resource-tags": ",".join(f"{key}={value}" for key, value in tags.items()),
+        **({f"{prefix}-subnets": ",".join(subnets)} if subnets else {}),
     }
 
 

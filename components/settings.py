@@ -524,8 +524,11 @@ def contradictions(parsed: Mapping[str, Any], failed: set[str], cloud: str | Non
         problems.append(Problem("project", "not set", "a Google Cloud project ID", command(KEYS["project"])))
     if cloud in REGION_FORMS:
         problems += wrong_place(parsed, failed, cloud)
-    if len(parsed["subnets"]) > 0 and not parsed["network"]:
-        problems.append(Problem("subnets", "set", "only together with network", command(KEYS["network"])))
+    problems += [
+        Problem(key, "set", "only together with network", command(KEYS["network"]))
+        for key in ("subnets", "publicSubnets")
+        if parsed[key] and not parsed["network"]
+    ]
     return problems
 
 

@@ -121,8 +121,12 @@ ANSWERS: dict[str, Answer] = {
     },
     "aws:ec2/getSubnet:getSubnet": lambda args: {
         "id": args["id"],
-        "vpcId": "vpc-campus",
-        "availabilityZone": {"subnet-1": "us-west-2a", "subnet-2": "us-west-2b", "subnet-3": "us-west-2a"}[args["id"]],
+        "vpcId": "vpc-other" if args["id"] == "subnet-elsewhere" else "vpc-campus",
+        "availabilityZone": {
+            "subnet-1": "us-west-2a",
+            "subnet-2": "us-west-2b",
+            "subnet-3": "us-west-2a",
+        }.get(args["id"], "us-west-2b"),
     },
 }
 

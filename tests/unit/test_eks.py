@@ -203,6 +203,24 @@ def test_the_autoscaler_runs_beside_the_scheduler_in_its_region_and_with_its_rig
             assert done.goes_before(release, right), f"it would start without {right.name}"
 
 
+def test_in_a_given_network_nodes_take_its_private_subnets_and_the_load_balancer_its_public_ones() -> None:
+    given = {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "host": "r.example.org"}
+    annotation = "service.beta.kubernetes.io/aws-load-balancer-subnets"
+
+    def balancer(config: dict[str, str]) -> dict[str, str]:
+        return eks(config).one("v3:Release", "traefik").inputs["values"]["service"]["annotations"]
+
+    assert balancer({**given, "publicSubnets": "subnet-public"})[annotation] == "subnet-public"
+    assert annotation not in balancer(given), "unset, EKS looks for public subnets by itself"
+    done = eks(given)
+    assert {entry.type for entry in done.resources if ":ec2/" in entry.type} == {
+        "aws:ec2/launchTemplate:LaunchTemplate"
+    }
+    assert done.one("eks/cluster:Cluster").inputs["vpcConfig"]["subnetIds"] == ["subnet-1", "subnet-2"]
+    for group in done.all("nodeGroup:NodeGroup"):
+        assert group.inputs["subnetIds"] == ["subnet-1"]
+
+
 def test_addons_come_in_versions_that_aws_gives_for_the_clusters_version() -> None:
     addons = {addon.inputs["addonName"]: addon.inputs for addon in eks({"sharedGiB": 10}).all("eks/addon:Addon")}
     assert set(addons) == {
@@ -486,6 +504,11 @@ def test_everything_that_takes_tags_carries_the_stacks_and_the_users() -> None:
         ({"network": "vpc-campus", "subnets": "subnet-1"}, "at least two private subnets"),
         ({"network": "vpc-campus", "subnets": "subnet-1,subnet-3"}, "in two zones at least"),
         ({"network": "vpc-other", "subnets": "subnet-1,subnet-2"}, "which is in vpc-campus"),
+        (
+            {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "publicSubnets": "subnet-elsewhere"},
+            "publicSubnets has subnet-elsewhere, which is in vpc-other",
+        ),
+        ({"publicSubnets": "subnet-public"}, "publicSubnets is set\n    allowed: only together with network"),
         ({"teamRoles": "arn:aws:sts::123456789012:assumed-role/a/b"}, "the ARN of an IAM role"),
         ({"workers": 10, "maxWorkers": 4}, "at least workers, which is 10"),
     ],
