@@ -81,6 +81,12 @@ def test_an_autoscaled_pool_goes_from_the_wanted_workers_to_the_most_and_its_cou
     assert workers.inputs["ignoreNodeCountChanges"] is True
 
 
+def test_an_autoscaled_pool_starts_with_no_more_nodes_than_the_workers_need_over_all_its_zones() -> None:
+    workers = gke({"workers": 10, "maxWorkers": 40, "spot": True}).one("nodePool:NodePool", "workers").inputs
+    assert len(workers["nodeLocations"]) == 3
+    assert 1 <= workers["initialNodeCount"] * 3 <= 3, "it counts the nodes of each zone"
+
+
 @pytest.mark.parametrize("key", ["idleMinutes", "ttlHours"])
 def test_workers_that_may_all_go_take_their_nodes_with_them(key: str) -> None:
     workers = gke({"workers": 8, key: 30}).one("nodePool:NodePool", "workers")
@@ -92,6 +98,7 @@ def test_spot_pools_that_scale_look_in_every_zone_that_offers_the_machine_and_ot
     spread = gke({"spot": True, "maxWorkers": 40, "machineType": "c3-standard-4"})
     workers = spread.one("nodePool:NodePool", "workers")
     assert workers.inputs["nodeConfig"]["spot"] is True
+    assert not spread.one("nodePool:NodePool", "system").inputs["nodeConfig"].get("spot"), "the R session is there"
     assert workers.inputs["nodeLocations"] == ["us-west1-b", "us-west1-c"]
     assert workers.inputs["autoscaling"]["locationPolicy"] == "ANY"
     assert gke({"maxWorkers": 40}).one("nodePool:NodePool", "workers").inputs["nodeLocations"] == ["us-west1-a"]
@@ -127,7 +134,12 @@ def test_filestore_is_there_only_when_shared_space_is_asked_for() -> None:
     assert shared.one("filestore/instance:Instance").inputs["fileShares"] == {"capacityGb": 1024, "name": "shared"}
     drivers = [done.one("cluster:Cluster").inputs["addonsConfig"] for done in (gke(), shared)]
     assert [driver["gcpFilestoreCsiDriverConfig"]["enabled"] for driver in drivers] == [False, True]
+    instance = shared.one("filestore/instance:Instance")
+    assert instance.inputs["location"] == "us-west1-a", "a basic instance is in a zone: the scheduler's"
+    assert [entry["network"] for entry in instance.inputs["networks"]] == [shared.one("network:Network").name + "-id"]
     volume = shared.one("PersistentVolume").inputs["spec"]
+    assert volume["accessModes"] == ["ReadWriteMany"]
+    assert volume["csi"]["volumeHandle"] == f"modeInstance/us-west1-a/{instance.name}-0a1b2c3/shared"
     assert volume["csi"]["volumeAttributes"] == {"ip": "10.20.0.2", "volume": "shared"}
     assert (
         shared.one("v3:Release", "future-team").inputs["values"]["shared"]["storageClass"] == volume["storageClassName"]
@@ -151,6 +163,24 @@ def test_a_given_image_needs_no_registry_and_a_given_network_none_of_its_own() -
         assert done.all(made) == []
     cluster = done.one("cluster:Cluster").inputs
     assert (cluster["network"], cluster["subnetwork"]) == ("campus", "lab")
+    assert not cluster["ipAllocationPolicy"], "GKE makes the ranges that a subnetwork of others lacks"
+
+
+def test_a_network_of_its_own_has_one_subnetwork_with_the_ranges_that_the_cluster_takes() -> None:
+    done = gke()
+    network, subnet = done.one("network:Network"), done.one("subnetwork:Subnetwork")
+    assert network.inputs["autoCreateSubnetworks"] is False
+    assert (subnet.inputs["network"], subnet.inputs["region"]) == (f"{network.name}-id", "us-west1")
+    assert subnet.inputs["privateIpGoogleAccess"] is True, "pulling the image from Google would go through the NAT"
+    cluster = done.one("cluster:Cluster").inputs
+    assert (cluster["network"], cluster["subnetwork"]) == (f"{network.name}-id", f"{subnet.name}-id")
+    ranges = {entry["rangeName"] for entry in subnet.inputs["secondaryIpRanges"]}
+    assert set(cluster["ipAllocationPolicy"].values()) == ranges
+
+
+def test_nothing_runs_on_each_node_that_sizing_does_not_count() -> None:
+    monitoring = gke().one("cluster:Cluster").inputs["monitoringConfig"]
+    assert monitoring["managedPrometheus"] == {"enabled": False}
 
 
 # How it is wired
@@ -180,6 +210,10 @@ def test_destroy_takes_what_kubernetes_made_before_nodes_nodes_before_the_cluste
 
 def test_nodes_reach_the_internet_by_the_nat_of_their_subnetwork() -> None:
     nat = gke().one("routerNat:RouterNat").inputs
+    router = gke().one("router:Router")
+    assert (nat["router"], nat["region"]) == (f"{router.name}-0a1b2c3", "us-west1")
+    assert (router.inputs["network"], router.inputs["region"]) == ("future-team-network-id", "us-west1")
+    assert nat["natIpAllocateOption"] == "AUTO_ONLY", "there is no address that it could be given"
     assert nat["sourceSubnetworkIpRangesToNat"] == "LIST_OF_SUBNETWORKS"
     assert nat["subnetworks"] == [{"name": "future-team-nodes-id", "sourceIpRangesToNats": ["ALL_IP_RANGES"]}]
 
@@ -205,7 +239,11 @@ def test_the_control_plane_takes_no_older_way_in() -> None:
 
 def test_no_node_has_a_public_address_and_all_are_shielded() -> None:
     done = gke()
-    assert done.one("cluster:Cluster").inputs["privateClusterConfig"]["enablePrivateNodes"] is True
+    cluster = done.one("cluster:Cluster").inputs
+    assert cluster["privateClusterConfig"]["enablePrivateNodes"] is True
+    assert cluster["privateClusterConfig"]["enablePrivateEndpoint"] is False, "authorizedNetworks would reach nothing"
+    shielded = cluster["nodeConfig"]["shieldedInstanceConfig"]
+    assert shielded == {"enableSecureBoot": True, "enableIntegrityMonitoring": True}, "the default pool's, for a minute"
     for pool in done.all("nodePool:NodePool"):
         config = pool.inputs["nodeConfig"]
         assert pool.inputs["networkConfig"]["enablePrivateNodes"] is True
