@@ -146,7 +146,7 @@ def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     if type_ == "aws:eks/nodeGroup:NodeGroup":
         state["resources"] = [{"autoscalingGroups": [{"name": f"eks-{name}"}], "remoteAccessSecurityGroupId": ""}]
     if type_ == "aws:ec2/launchTemplate:LaunchTemplate":
-        state["latestVersion"] = 1
+        state["latestVersion"] = 7
     if type_ == "aws:ecr/repository:Repository":
         state |= {
             "repositoryUrl": f"123456789012.dkr.ecr.us-west-2.amazonaws.com/{state['name']}",

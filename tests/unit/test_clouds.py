@@ -287,6 +287,22 @@ def test_as_many_workers_as_a_node_is_to_hold_fit_beside_its_daemonsets(cloud: C
     assert memory > 2500, "much is left unused"
 
 
+def test_the_command_for_a_shell_on_a_node_names_a_node(cloud: Cloud, tmp_path: Path) -> None:
+    """Pasted into a shell whose kubectl answers as that cloud's nodes are called."""
+    answer, target = {
+        "gke": ("node/gke-a\\nnode/gke-b", "compute ssh gke-a --project my-project --zone us-west1-a"),
+        "eks": ("aws:///us-west-2a/i-0abc", "ssm start-session --region us-west-2 --target i-0abc"),
+    }[cloud.name]
+    for name, script in (("kubectl", f"printf '%b' '{answer}'"), ("gcloud", 'echo "$@"'), ("aws", 'echo "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    command = cloud.run().outputs["nodeShell"][0]
+    done = subprocess.run(
+        ["bash", "-c", command], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(target), done.stdout
+
+
 # What it may do
 
 

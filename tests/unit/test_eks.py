@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import ipaddress
+import itertools
 import json
 import shutil
 import sys
@@ -15,7 +17,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from aws_cloud import ANSWERS, PRICES, SPOT_PRICE, computed, eks
-from cloud_mocks import Recording, Refused, labelled, run, stack_config
+from cloud_mocks import DRAWN, Recording, Refused, labelled, run, stack_config
 
 GOLDEN = Path(__file__).parent / "golden"
 STATISTICS = "arn:aws:iam::123456789012:role/statistics"
@@ -150,6 +152,7 @@ def test_spot_groups_that_scale_look_in_every_zone_and_others_stay_in_the_system
     done = eks({"maxWorkers": 40})
     workers, system = (done.one("nodeGroup:NodeGroup", part).inputs for part in ("workers", "system"))
     assert workers["capacityType"] == "ON_DEMAND"
+    assert team().one("nodeGroup:NodeGroup", "system").inputs["capacityType"] == "ON_DEMAND", "the R session is there"
     assert workers["subnetIds"] == system["subnetIds"]
     assert len(system["subnetIds"]) == 1
 
@@ -161,6 +164,11 @@ def test_the_network_and_the_schedulers_zone_do_not_hang_on_the_workers_machine(
     moved = eks({"machineType": "m7i.xlarge"})
     assert moved.one("nodeGroup:NodeGroup", "system").inputs["subnetIds"] == ["future-team-private-us-west-2a-id"]
     assert moved.one("nodeGroup:NodeGroup", "workers").inputs["subnetIds"] == ["future-team-private-us-west-2b-id"]
+
+
+def test_the_system_node_is_in_the_first_zone_that_offers_its_machine_and_workers_beside_it() -> None:
+    for group in eks({"systemMachineType": "m7i.xlarge"}).all("nodeGroup:NodeGroup"):
+        assert group.inputs["subnetIds"] == ["future-team-private-us-west-2b-id"]
 
 
 def test_one_nat_serves_all_zones_unless_each_is_to_have_its_own() -> None:
@@ -180,15 +188,64 @@ def test_private_subnets_reach_the_internet_by_the_nat_alone() -> None:
     assert len(joined) == len(done.all("ec2/subnet:Subnet", "private")) == 3
 
 
+def test_public_subnets_are_those_from_which_the_internet_is_reached_and_hold_each_zones_gateway() -> None:
+    done = eks({"natPerZone": True})
+    internet = done.one("InternetGateway")
+    table = done.one("routeTable:RouteTable", "public")
+    assert table.inputs["routes"] == [{"cidrBlock": "0.0.0.0/0", "gatewayId": f"{internet.name}-id"}]
+    public = done.all("ec2/subnet:Subnet", "public")
+    joined = [entry.inputs for entry in done.all("RouteTableAssociation", "public")]
+    assert {(entry["subnetId"], entry["routeTableId"]) for entry in joined} == {
+        (f"{subnet.name}-id", f"{table.name}-id") for subnet in public
+    }
+    for subnet in public:
+        gateway = done.one("natGateway:NatGateway", subnet.inputs["availabilityZone"])
+        assert gateway.inputs["subnetId"] == f"{subnet.name}-id"
+        assert subnet.inputs["tags"].get("kubernetes.io/role/elb") == "1", "where EKS puts a load balancer"
+    for subnet in done.all("ec2/subnet:Subnet", "private"):
+        assert "kubernetes.io/role/elb" not in subnet.inputs["tags"], "a load balancer there would not come up"
+
+
+def test_the_networks_addresses_hold_all_subnets_beside_one_another_and_have_names() -> None:
+    vpc = eks().one("ec2/vpc:Vpc").inputs
+    assert (vpc["enableDnsSupport"], vpc["enableDnsHostnames"]) == (True, True), "or EFS has no name within"
+    blocks = [ipaddress.ip_network(subnet.inputs["cidrBlock"]) for subnet in eks().all("ec2/subnet:Subnet")]
+    assert all(block.subnet_of(ipaddress.ip_network(vpc["cidrBlock"])) for block in blocks)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(blocks, 2))
+
+
+def test_a_zone_beyond_the_first_three_becomes_one_of_the_networks() -> None:
+    done = eks({"zone": "us-west-2d"})
+    zones = [subnet.inputs["availabilityZone"] for subnet in done.all("ec2/subnet:Subnet", "private")]
+    assert zones == ["us-west-2a", "us-west-2b", "us-west-2d"]
+    for group in done.all("nodeGroup:NodeGroup"):
+        assert group.inputs["subnetIds"] == ["future-team-private-us-west-2d-id"]
+
+
+def test_in_another_partition_of_aws_policies_are_that_partitions() -> None:
+    def in_china(args: Mapping[str, Any]) -> dict[str, Any]:
+        known = ANSWERS["aws:index/getCallerIdentity:getCallerIdentity"](args)
+        return {**known, "arn": known["arn"].replace("arn:aws:", "arn:aws-cn:")}
+
+    answers = {"aws:index/getCallerIdentity:getCallerIdentity": in_china}
+    done = eks({"adminRoles": STATISTICS.replace("arn:aws:", "arn:aws-cn:")}, answers)
+    named = [entry.inputs["policyArn"] for entry in done.resources if "policyArn" in entry.inputs]
+    assert len(named) >= 6
+    assert all(arn.startswith("arn:aws-cn:") for arn in named)
+
+
 def test_only_zones_are_asked_for_that_eks_takes_subnets_in() -> None:
     (asked,) = [args for token, args, _ in eks({"zone": "us-west-2b"}).asked if "getAvailabilityZones" in token]
     assert {"use1-az3", "usw1-az2", "cac1-az3"} <= set(asked["excludeZoneIds"])
     assert asked["filters"] == [{"name": "opt-in-status", "values": ["opt-in-not-required"]}], "no local zones"
+    assert asked["state"] == "available"
 
 
 def test_the_control_plane_is_reached_by_nodes_from_within_and_is_not_billed_for_extended_support() -> None:
     cluster = eks().one("eks/cluster:Cluster").inputs
     assert cluster["vpcConfig"]["endpointPrivateAccess"] is True, "nodes are not in authorizedNetworks"
+    assert cluster["vpcConfig"]["endpointPublicAccess"] is True, "authorizedNetworks would reach nothing"
+    assert len(cluster["vpcConfig"]["subnetIds"]) >= 2, "EKS wants two zones"
     assert cluster["upgradePolicy"] == {"supportType": "STANDARD"}
     assert "enabledClusterLogTypes" not in cluster, "the log group would outlive the cluster"
 
@@ -198,12 +255,15 @@ def test_the_autoscaler_runs_beside_the_scheduler_in_its_region_and_with_its_rig
     release = done.one("v3:Release", "autoscaler")
     assert release.inputs["values"]["nodeSelector"] == {"future-kubernetes/role": "system"}
     assert release.inputs["values"]["awsRegion"] == "us-west-2"
+    assert release.inputs["version"], "another chart on each update"
+    for tag in done.all("autoscaling/tag:Tag"):
+        assert tag.inputs["autoscalingGroupName"] == "eks-future-eks-team-workers"
     for type_ in ("RolePolicy", "PodIdentityAssociation", "autoscaling/tag:Tag"):
         for right in done.all(type_, "future-eks-team-autoscaler") + done.all(type_, "workers-"):
             assert done.goes_before(release, right), f"it would start without {right.name}"
 
 
-def test_in_a_given_network_nodes_take_its_private_subnets_and_the_load_balancer_its_public_ones() -> None:
+def test_in_a_given_network_the_load_balancer_stands_in_the_given_public_subnets() -> None:
     given = {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "host": "r.example.org"}
     annotation = "service.beta.kubernetes.io/aws-load-balancer-subnets"
 
@@ -212,13 +272,6 @@ def test_in_a_given_network_nodes_take_its_private_subnets_and_the_load_balancer
 
     assert balancer({**given, "publicSubnets": "subnet-public"})[annotation] == "subnet-public"
     assert annotation not in balancer(given), "unset, EKS looks for public subnets by itself"
-    done = eks(given)
-    assert {entry.type for entry in done.resources if ":ec2/" in entry.type} == {
-        "aws:ec2/launchTemplate:LaunchTemplate"
-    }
-    assert done.one("eks/cluster:Cluster").inputs["vpcConfig"]["subnetIds"] == ["subnet-1", "subnet-2"]
-    for group in done.all("nodeGroup:NodeGroup"):
-        assert group.inputs["subnetIds"] == ["subnet-1"]
 
 
 def test_addons_come_in_versions_that_aws_gives_for_the_clusters_version() -> None:
@@ -272,6 +325,7 @@ def test_disks_are_encrypted_gp3_by_default() -> None:
     assert (disks["parameters"]["type"], disks["parameters"]["encrypted"]) == ("gp3", "true")
     template = eks().one("launchTemplate:LaunchTemplate").inputs
     assert template["blockDeviceMappings"][0]["ebs"]["encrypted"] == "true"
+    assert template["blockDeviceMappings"][0]["ebs"]["deleteOnTermination"] == "true", "billed without its node"
 
 
 def test_efs_is_there_only_when_shared_space_is_asked_for() -> None:
@@ -285,7 +339,13 @@ def test_efs_is_there_only_when_shared_space_is_asked_for() -> None:
     door = done.one("SecurityGroupIngressRule").inputs
     assert (door["fromPort"], door["toPort"], door["referencedSecurityGroupId"]) == (2049, 2049, "sg-cluster")
     shared = done.one("StorageClass", "shared").inputs
-    assert shared["parameters"]["uid"] == "1000"
+    assert (shared["parameters"]["uid"], shared["parameters"]["gid"]) == ("1000", "1000"), "the image's user"
+    files = f"{done.one('efs/fileSystem:FileSystem').name}-id"
+    assert shared["parameters"]["fileSystemId"] == files
+    assert shared["reclaimPolicy"] == "Delete", "an access point would outlive its claim"
+    for target in spread.all("efs/mountTarget:MountTarget"):
+        assert target.inputs["fileSystemId"] == files
+        assert target.inputs["securityGroups"] == [f"{spread.one('ec2/securityGroup:SecurityGroup').name}-id"]
     assert release_of(done)["shared"]["storageClass"] == shared["metadata"]["name"]
 
 
@@ -308,7 +368,9 @@ def test_the_registry_scans_forgets_and_goes_with_its_images() -> None:
     repository = eks().one("ecr/repository:Repository").inputs
     assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
     assert repository["forceDelete"] is True
-    rules = json.loads(eks().one("ecr/lifecyclePolicy:LifecyclePolicy").inputs["policy"])["rules"]
+    lifecycle = eks().one("ecr/lifecyclePolicy:LifecyclePolicy").inputs
+    assert lifecycle["repository"] == eks().one("ecr/repository:Repository").name + f"-{DRAWN}"
+    rules = json.loads(lifecycle["policy"])["rules"]
     assert [(rule["selection"]["tagStatus"], rule["action"]["type"]) for rule in rules] == [("untagged", "expire")]
 
 
@@ -318,6 +380,7 @@ def test_a_given_image_needs_no_registry_and_a_given_network_none_of_its_own() -
     made = {entry.type for entry in done.resources if entry.type.startswith("aws:ec2/")}
     assert made == {"aws:ec2/launchTemplate:LaunchTemplate"}
     assert done.one("eks/cluster:Cluster").inputs["vpcConfig"]["subnetIds"] == ["subnet-1", "subnet-2"]
+    assert [group.inputs["subnetIds"] for group in done.all("nodeGroup:NodeGroup")] == [["subnet-1"], ["subnet-1"]]
 
 
 def test_a_scheduler_that_lets_nobody_drain_it_does_not_make_an_update_of_its_node_fail() -> None:
@@ -379,7 +442,7 @@ def test_nodes_use_the_newer_metadata_service_alone_and_pods_do_not_reach_it() -
         "httpPutResponseHopLimit": 1,
     }
     for group in eks().all("nodeGroup:NodeGroup"):
-        assert group.inputs["launchTemplate"]["id"] == f"{template.name}-id"
+        assert group.inputs["launchTemplate"] == {"id": f"{template.name}-id", "version": "7"}, "its latest"
 
 
 def documents(done: Recording) -> list[tuple[str, dict[str, Any]]]:
@@ -556,14 +619,19 @@ def test_spot_where_there_is_no_market_for_it_is_refused_and_other_zones_are_tak
 
 
 def test_more_cpus_than_the_accounts_quota_are_refused() -> None:
-    def quota(args: Mapping[str, Any]) -> dict[str, Any]:
-        return {"id": "q", "quotaCode": args["quotaCode"], "quotaName": "Standard instances", "value": 16.0}
+    def small(code: str) -> dict[str, Any]:
+        """Answers of an account of which this quota alone is small."""
 
-    answers = {"aws:servicequotas/getServiceQuota:getServiceQuota": quota}
-    message = refused({"workers": 40}, answers)
+        def quota(args: Mapping[str, Any]) -> dict[str, Any]:
+            value = 16.0 if args["quotaCode"] == code else 640.0
+            return {"id": "q", "quotaCode": args["quotaCode"], "quotaName": "Standard instances", "value": value}
+
+        return {"aws:servicequotas/getServiceQuota:getServiceQuota": quota}
+
+    message = refused({"workers": 40}, small("L-1216C47A"))
     assert "40 vCPUs" in message
     assert "--quota-code L-1216C47A" in message
-    assert "--quota-code L-34B43A08" in refused({"workers": 40, "spot": True}, answers)
+    assert "--quota-code L-34B43A08" in refused({"workers": 40, "spot": True}, small("L-34B43A08"))
     denied = {"aws:servicequotas/getServiceQuota:getServiceQuota": refuse("AccessDenied")}
     assert eks({"workers": 40}, denied).all("nodeGroup:NodeGroup")
 
@@ -581,6 +649,15 @@ def test_the_cost_is_what_the_price_list_says_of_nodes_control_plane_and_nat() -
     asked = [provider for token, _, provider in eks({"workers": 10}).asked if token.startswith("aws:pricing/")]
     assert asked
     assert all("-prices" in provider for provider in asked)
+    machines = [
+        {entry["field"]: entry["value"] for entry in args["filters"]}
+        for token, args, _ in eks({"workers": 10}).asked
+        if token.startswith("aws:pricing/") and any(entry["field"] == "instanceType" for entry in args["filters"])
+    ]
+    assert len(machines) == 2
+    for each in machines:
+        assert each["regionCode"] == "us-west-2"
+        assert (each["operatingSystem"], each["tenancy"], each["preInstalledSw"]) == ("Linux", "Shared", "NA")
     prices = eks({"workers": 10}).one("pulumi:providers:aws", "-prices")
     assert prices.inputs["region"] == "us-east-1", "where the price list is served, wherever the cluster is"
 
@@ -614,6 +691,9 @@ def test_the_outputs_say_how_to_get_in() -> None:
     assert f"kubectl --context {name} " in told["portForward"]
     assert told["nodeShell"].startswith("aws ssm start-session --region us-west-2")
     assert told["nodes"].startswith("3 x m6i.xlarge, 4 workers each")
+    args = json.loads(told["kubeconfig"])["users"][0]["user"]["exec"]["args"]
+    assert args[args.index("--region") + 1] == "us-west-2"
+    assert args[args.index("--cluster-name") + 1] == name
 
 
 def test_the_kubelets_room_for_pods_is_that_of_the_machines_network_interfaces() -> None:

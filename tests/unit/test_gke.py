@@ -114,6 +114,11 @@ def test_the_home_disk_stays_reachable_because_the_system_pool_has_one_zone() ->
     assert team().one("nodePool:NodePool", "system").inputs["nodeLocations"] == ["us-west1-a"]
 
 
+def test_the_system_node_is_in_the_first_zone_that_offers_its_machine_and_workers_beside_it() -> None:
+    for pool in gke({"systemMachineType": "c3-standard-4"}).all("nodePool:NodePool"):
+        assert pool.inputs["nodeLocations"] == ["us-west1-b"]
+
+
 def test_a_zone_makes_a_zonal_cluster_and_a_region_alone_a_regional_one() -> None:
     assert gke({"zone": "us-west1-b"}).one("cluster:Cluster").inputs["location"] == "us-west1-b"
     assert gke().one("cluster:Cluster").inputs["location"] == "us-west1"

@@ -151,6 +151,44 @@ def test_values_hold_what_the_chart_asks_for_and_the_image_by_digest() -> None:
     assert found["fullnameOverride"] == "future-dev"
 
 
+def test_what_the_settings_ask_of_the_chart_reaches_it() -> None:
+    found = values(
+        program(
+            {
+                **LOCAL,
+                "ide": "jupyterlab",
+                "homeGiB": "20",
+                "sharedGiB": "5",
+                "idleMinutes": "30",
+                "ttlHours": "72",
+                "host": "r.example.org",
+                "labels": "team=statistics",
+            }
+        )
+    )
+    assert (found["ide"], found["host"], found["labels"]) == ("jupyterlab", "r.example.org", {"team": "statistics"})
+    assert (found["scheduler"]["homeGiB"], found["shared"]["GiB"]) == (20, 5)
+    assert (found["idleMinutes"], found["ttlHours"]) == (30, 72)
+
+
+def test_a_worker_may_take_the_memory_that_it_asks_for_and_cores_that_nobody_uses() -> None:
+    for each in ("worker", "scheduler"):
+        size = values(program({**CAMPUS, "workerMemoryGiB": "3"}))[each]["resources"]
+        assert size["limits"] == {"memory": size["requests"]["memory"]}, "a node whose memory is overbooked kills pods"
+        assert int(size["requests"]["cpu"].removesuffix("m")) > 0
+
+
+def test_a_namespace_of_the_stacks_own_carries_its_labels_and_no_pod_in_it_may_be_privileged() -> None:
+    labels = program({**LOCAL, "labels": "team=statistics"}).one("Namespace").inputs["metadata"]["labels"]
+    assert labels == {"team": "statistics", "pod-security.kubernetes.io/enforce": "baseline"}
+
+
+def test_a_failed_install_is_taken_away_and_nodes_that_must_first_be_bought_are_waited_for() -> None:
+    release = program(LOCAL).one("helm.sh/v3:Release").inputs
+    assert release["atomic"] is True
+    assert release["timeout"] >= 600, "a node takes up to five minutes, the image's first pull several more"
+
+
 def test_the_charts_schema_accepts_the_values() -> None:
     schema = json.loads((ROOT / "chart" / "values.schema.json").read_text())
     found = values(program({**LOCAL, "labels": "team=statistics", "sharedGiB": "5", "host": "r.example.org"}))
