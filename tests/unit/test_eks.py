@@ -93,13 +93,13 @@ def test_workers_that_may_all_go_take_their_nodes_with_them(key: str) -> None:
     assert workers.inputs["scalingConfig"] == {"desiredSize": 2, "minSize": 0, "maxSize": 2}
 
 
-def running(nodes: int, least: int, most: int) -> dict[str, Any]:
+def running(nodes: int, least: int, most: int, standing: tuple[str, ...] = ("1",)) -> dict[str, Any]:
     """What AWS answers of a workers' group that stands, of one that is deleted, and of another stack's."""
     arn = "arn:aws:eks:us-west-2:123456789012:nodegroup/future-team-1/{}/id"
     groups = ("future-team-workers-1", "future-team-workers-0", "future-team-system-1", "future-teams-workers-1")
 
     def group(args: Mapping[str, Any]) -> dict[str, Any]:
-        if args["nodeGroupName"] != "future-team-workers-1":
+        if args["nodeGroupName"].removeprefix("future-team-workers-") not in standing:
             raise PermissionError("ResourceNotFoundException: No node group found")
         return {"id": "g", "scalingConfigs": [{"desiredSize": nodes, "minSize": least, "maxSize": most}]}
 
@@ -129,6 +129,12 @@ def test_another_limit_is_sent_with_the_number_of_nodes_that_there_are(
 ) -> None:
     group = eks(config, running(nodes, 3, 10)).one("nodeGroup:NodeGroup", "workers")
     assert (group.inputs["scalingConfig"]["desiredSize"], group.ignore_changes) == (sent, ignored)
+
+
+def test_of_two_stacks_of_one_name_neither_takes_the_others_number_of_nodes() -> None:
+    answers = running(8, 3, 10, standing=("0", "1"))
+    group = eks({"workers": 10, "maxWorkers": 80}, answers).one("nodeGroup:NodeGroup", "workers")
+    assert (group.inputs["scalingConfig"]["desiredSize"], group.ignore_changes) == (3, ["scalingConfig.desiredSize"])
 
 
 def test_who_may_not_see_the_groups_is_not_held_up() -> None:

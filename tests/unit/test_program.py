@@ -283,6 +283,9 @@ def test_the_outputs_are_those_that_users_rely_on() -> None:
     assert recording.outputs["namespace"] == ("future-dev", False)
     assert recording.outputs["workers"] == (4, False)
     assert recording.outputs["url"] == ("http://localhost:8787", False)
+    services = (ROOT / "chart" / "templates" / "services.yaml").read_text()
+    assert recording.outputs["portForward"][0].endswith(" service/future-dev-scheduler 8787:8787")
+    assert "{name: ide, port: 8787," in services
 
 
 @pytest.mark.parametrize("name", ["portForward", "copyTo", "copyFrom", "shell"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from components.settings import CLOUDS, KEYS, Key, SettingsError, parse, short_name
@@ -196,6 +196,12 @@ def test_a_repository_that_is_none_is_refused_and_never_repeated(value: str) -> 
     assert "geheim" not in repr(settings)
 
 
+def test_a_kubeconfig_is_given_by_its_path_or_by_its_text() -> None:
+    both = {"cloud": "kubeconfig", "image": "a/b:1", "kubeconfig": "~/.kube/config", "kubeconfigText": "clusters: []"}
+    found = problems(both, secrets=frozenset({"kubeconfigText"}))
+    assert "set, and so is kubeconfigText" in found["kubeconfig"]
+
+
 def test_an_image_is_either_given_or_built() -> None:
     assert "only with an image that is built" in problems({**GKE, "image": "a/b:1", "rPackages": "sf"})["rPackages"]
 
@@ -214,6 +220,7 @@ def test_whatever_is_given_ends_in_settings_or_in_one_readable_error(values: dic
 
 
 @given(st.text(min_size=1, max_size=80), st.text(min_size=1, max_size=80), st.integers(10, 40))
+@example("a-name-that-is-long-1", "a-name-that-is-long-2", 12)
 def test_short_names_fit_and_stay_apart(one: str, two: str, limit: int) -> None:
     assert len(short_name(one, limit)) <= limit
     if one != two and max(len(one), len(two)) > limit:
