@@ -56,6 +56,16 @@ class EksClusterArgs(CloudClusterArgs):
             for arn in arns
             if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", arn)
         ]
+        twice = [arn for arn in settings.team_roles if arn in settings.admin_roles]
+        if twice:
+            others = ",".join(arn for arn in settings.team_roles if arn not in twice)
+            problems.append(
+                cloud.problem(
+                    f"teamRoles and adminRoles both have {', '.join(twice)}",
+                    "each role in one of them (EKS has one access entry a role); adminRoles may do more",
+                    f"pulumi config set teamRoles {others}" if others else "pulumi config rm teamRoles",
+                )
+            )
         if settings.network and len(settings.subnets) < 2:
             problems.append(
                 cloud.problem(

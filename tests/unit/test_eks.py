@@ -579,6 +579,7 @@ def test_everything_that_takes_tags_carries_the_stacks_and_the_users() -> None:
         ),
         ({"publicSubnets": "subnet-public"}, "publicSubnets is set\n    allowed: only together with network"),
         ({"teamRoles": "arn:aws:sts::123456789012:assumed-role/a/b"}, "the ARN of an IAM role"),
+        ({"teamRoles": STATISTICS, "adminRoles": STATISTICS}, "pulumi config rm teamRoles"),
         ({"workers": 10, "maxWorkers": 4}, "at least workers, which is 10"),
     ],
 )
