@@ -167,7 +167,10 @@ def kubectl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., No
 def test_room_for_workers_is_counted_on_the_nodes_that_they_may_go_to(kubectl: Callable[..., None]) -> None:
     pool, system = nodes_of("gke")["worker"], nodes_of("gke")["system"]
     gpu = node({}, [{"key": "nvidia.com/gpu", "value": "present"}], cpu="64")
-    kubectl(pool, system, gpu)
+    cordoned = {**node({}, []), "spec": {"unschedulable": True}}
+    starting = node({}, [])
+    starting["status"]["conditions"] = [{"type": "Ready", "status": "Unknown"}]
+    kubectl(pool, system, gpu, cordoned, starting)
     assert any("room for 4 of 20 workers" in text for text in campus().warnings)
     assert campus().outputs["nodes"][0] == "1 ready nodes of an existing cluster"
 

@@ -96,6 +96,11 @@ def test_an_open_control_plane_is_advised_against_on_both_clouds() -> None:
             {"policyArn": "arn:aws:iam::aws:policy/AmazonS3FullAccess"},
             "least-privilege",
         ),
+        (
+            "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
+            {"policyArn": "arn:aws:iam::aws:policy/AdministratorAccess"},
+            "least-privilege",
+        ),
         (POOL, {"autoscaling": {"totalMaxNodeCount": 4000}}, "bounded-pools"),
         (POOL, {"nodeCount": 201}, "bounded-pools"),
         ("aws:eks/nodeGroup:NodeGroup", {"scalingConfig": {"maxSize": 201}}, "bounded-pools"),
