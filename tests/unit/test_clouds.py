@@ -206,6 +206,12 @@ def test_every_resource_has_a_component_as_parent_and_the_provider_that_was_made
         assert provider is None or provider in resource.provider, f"{resource.name}: {resource.provider or 'default'}"
 
 
+def test_nothing_has_a_name_that_a_second_stack_of_the_same_name_would_have(cloud: Cloud) -> None:
+    for resource in cloud.everything.resources:
+        if resource.type.startswith(("gcp:", "aws:")):
+            assert resource.inputs.get("name") is None, f"{resource.name}: names that Pulumi draws differ"
+
+
 def test_the_kubernetes_provider_knows_its_cluster_by_more_than_the_kubeconfig(cloud: Cloud) -> None:
     assert cloud.run().one("pulumi:providers:kubernetes").inputs["clusterIdentifier"].startswith(cloud.identifier)
 

@@ -161,6 +161,7 @@ def test_spot_groups_that_scale_look_in_every_zone_and_others_stay_in_the_system
     assert team().one("nodeGroup:NodeGroup", "system").inputs["capacityType"] == "ON_DEMAND", "the R session is there"
     assert workers["subnetIds"] == system["subnetIds"]
     assert len(system["subnetIds"]) == 1
+    assert len(eks({"spot": True}).one("nodeGroup:NodeGroup", "workers").inputs["subnetIds"]) == 1
 
 
 def test_the_network_and_the_schedulers_zone_do_not_hang_on_the_workers_machine() -> None:
@@ -319,10 +320,26 @@ def test_addons_get_their_rights_by_pod_identity() -> None:
     done = eks({"sharedGiB": 10})
     for addon, part in (("vpc-cni", "network"), ("aws-ebs-csi-driver", "disks"), ("aws-efs-csi-driver", "files")):
         own = done.one("eks/addon:Addon", addon)
+        (identity,) = own.inputs["podIdentityAssociations"]
+        assert identity["roleArn"].endswith(f"/future-team-{part}-{DRAWN}"), "another part's rights"
         assert done.goes_before(own, done.one("RolePolicyAttachment", f"-{part}-")), (
             "an addon that starts without rights"
         )
         assert done.goes_before(own, done.one("eks/addon:Addon", "pod-identity-agent"))
+
+
+def test_addons_that_run_as_pods_come_after_the_system_node_on_which_they_run() -> None:
+    done = eks({"sharedGiB": 10})
+    for addon in ("coredns", "metrics-server", "aws-ebs-csi-driver", "aws-efs-csi-driver"):
+        assert done.goes_before(done.one("eks/addon:Addon", addon), done.one("nodeGroup:NodeGroup", "system")), addon
+
+
+def test_the_system_group_grows_where_an_autoscaler_makes_it_grow() -> None:
+    most = [
+        eks(config).one("nodeGroup:NodeGroup", "system").inputs["scalingConfig"]["maxSize"]
+        for config in ({"maxWorkers": 40}, {})
+    ]
+    assert most == [3, 1]
 
 
 def test_disks_are_encrypted_gp3_by_default() -> None:
@@ -335,7 +352,7 @@ def test_disks_are_encrypted_gp3_by_default() -> None:
 
 
 def test_efs_is_there_only_when_shared_space_is_asked_for() -> None:
-    assert [entry.name for entry in eks().resources if ":efs/" in entry.type] == []
+    assert [entry.name for entry in eks().resources if "efs" in entry.type or "efs" in entry.name] == []
     done = eks({"sharedGiB": 10})
     assert done.one("efs/fileSystem:FileSystem").inputs["encrypted"] is True
     assert len(done.all("efs/mountTarget:MountTarget")) == 1
@@ -513,6 +530,15 @@ def test_awss_own_policies_are_these_and_none_of_them_administers() -> None:
     }
 
 
+def test_a_node_may_join_pull_and_be_reached_and_no_more() -> None:
+    attached = eks({"maxWorkers": 40, "sharedGiB": 10}).all("RolePolicyAttachment", "-nodes-")
+    assert {entry.inputs["policyArn"].rsplit("/", 1)[-1] for entry in attached} == {
+        "AmazonEKSWorkerNodePolicy",
+        "AmazonEC2ContainerRegistryPullOnly",
+        "AmazonSSMManagedInstanceCore",
+    }
+
+
 def test_the_team_works_in_the_stacks_namespace_alone() -> None:
     done = team()
     assert done.one("accessEntry:AccessEntry").inputs["principalArn"] == STATISTICS
@@ -635,7 +661,7 @@ def test_more_cpus_than_the_accounts_quota_are_refused() -> None:
 
         return {"aws:servicequotas/getServiceQuota:getServiceQuota": quota}
 
-    message = refused({"workers": 40}, small("L-1216C47A"))
+    message = refused({"workers": 4, "maxWorkers": 40}, small("L-1216C47A"))
     assert "40 vCPUs" in message
     assert "--quota-code L-1216C47A" in message
     assert "--quota-code L-34B43A08" in refused({"workers": 40, "spot": True}, small("L-34B43A08"))

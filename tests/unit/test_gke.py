@@ -102,6 +102,8 @@ def test_spot_pools_that_scale_look_in_every_zone_that_offers_the_machine_and_ot
     assert workers.inputs["nodeLocations"] == ["us-west1-b", "us-west1-c"]
     assert workers.inputs["autoscaling"]["locationPolicy"] == "ANY"
     assert gke({"maxWorkers": 40}).one("nodePool:NodePool", "workers").inputs["nodeLocations"] == ["us-west1-a"]
+    fixed = gke({"spot": True, "workers": 10}).one("nodePool:NodePool", "workers").inputs
+    assert (fixed["nodeLocations"], fixed["nodeCount"]) == (["us-west1-a"], 3), "the count is each zone's"
 
 
 def test_machines_that_take_hyperdisk_alone_start_from_it() -> None:
@@ -120,7 +122,10 @@ def test_the_system_node_is_in_the_first_zone_that_offers_its_machine_and_worker
 
 
 def test_a_zone_makes_a_zonal_cluster_and_a_region_alone_a_regional_one() -> None:
-    assert gke({"zone": "us-west1-b"}).one("cluster:Cluster").inputs["location"] == "us-west1-b"
+    zonal = gke({"zone": "us-west1-b"})
+    assert zonal.one("cluster:Cluster").inputs["location"] == "us-west1-b"
+    assert "--location us-west1-b " in zonal.outputs["kubeconfigCommand"][0]
+    assert "--context gke_my-project_us-west1-b_" in zonal.outputs["portForward"][0]
     assert gke().one("cluster:Cluster").inputs["location"] == "us-west1"
 
 
@@ -367,7 +372,7 @@ def test_more_cpus_than_the_projects_quota_are_refused() -> None:
         return {"id": "q", "dimensionsInfos": [{"applicableLocations": ["us-west1"], "details": [{"value": "12"}]}]}
 
     answers = {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": quota}
-    message = refused({"workers": 40}, answers)
+    message = refused({"workers": 4, "maxWorkers": 40}, answers)
     assert "42 vCPUs" in message
     assert "12 vCPUs" in message
     assert gke({"workers": 8}, answers).all("nodePool:NodePool")

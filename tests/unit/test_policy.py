@@ -114,6 +114,11 @@ def test_each_rule_catches_what_it_is_there_for(type_: str, props: dict[str, Any
     assert rule in {found.name for found, _ in rules.complaints(type_, props)}
 
 
+def test_a_way_out_to_everywhere_is_no_way_in() -> None:
+    egress = {"direction": "EGRESS", "allows": [{}], "sourceRanges": ["0.0.0.0/0"]}
+    assert rules.complaints("gcp:compute/firewall:Firewall", egress) == []
+
+
 def test_the_pack_hands_every_rule_to_pulumi_with_its_level(monkeypatch: pytest.MonkeyPatch) -> None:
     made: dict[str, Any] = {}
     stand_in = ModuleType("pulumi_policy")
