@@ -131,6 +131,7 @@ def test_the_way_in_from_outside_is_https_alone_with_a_certificate_that_is_kept(
     assert values["ports"]["web"]["expose"] == {"default": False}
     assert values["providers"]["kubernetesIngress"]["ingressClass"] == values["ingressClass"]["name"]
     assert own_release(cloud.everything).inputs["values"]["ingress"]["className"] == values["ingressClass"]["name"]
+    assert values["ingressClass"]["isDefaultClass"] is False, "other Ingresses of the cluster are none of ours"
     assert values["ingressRoute"]["dashboard"]["enabled"] is False
     assert values["api"]["dashboard"] is False
     assert values["persistence"]["enabled"] is True
