@@ -150,7 +150,8 @@ def test_the_way_in_from_outside_is_https_alone_with_a_certificate_that_is_kept(
 def test_the_image_is_built_and_pushed_to_the_stacks_own_repository_with_its_cache_and_never_in_a_preview(
     cloud: Cloud,
 ) -> None:
-    image = cloud.run({"rPackages": "sf data.table", "aptPackages": "libgdal-dev"}).one("docker-build:index:Image")
+    wanted = {"rPackages": "sf data.table", "aptPackages": "libgdal-dev", "baseImage": "rocker/rstudio:4.5.1"}
+    image = cloud.run({**wanted, "ide": "jupyterlab"}).one("docker-build:index:Image")
     assert image.inputs["push"] is True
     assert image.inputs["buildOnPreview"] is False, "a preview would run a pull request's Dockerfile"
     assert image.inputs["platforms"] == ["linux/amd64"]
@@ -159,10 +160,15 @@ def test_the_image_is_built_and_pushed_to_the_stacks_own_repository_with_its_cac
     assert [entry["registry"]["ref"] for entry in image.inputs["cacheFrom"]] == [cache]
     (to,) = [entry["registry"] for entry in image.inputs["cacheTo"]]
     assert (to["ref"], to["mode"]) == (cache, "max")
+    assert to["ignoreError"] is True, "an image that is built and pushed would count as failed"
     # ECR refuses a cache manifest of another kind.
     assert (to["imageManifest"], to["ociMediaTypes"]) == ((True, True) if cloud is EKS else (False, False))
     assert image.inputs["buildArgs"]["R_PACKAGES"] == "data.table sf", "another order would be another image"
     assert image.inputs["buildArgs"]["APT_PACKAGES"] == "libgdal-dev"
+    assert image.inputs["buildArgs"]["BASE_IMAGE"] == "rocker/rstudio:4.5.1"
+    assert image.inputs["buildArgs"]["IDE"] == "jupyterlab"
+    declared = (ROOT / "image" / "Dockerfile").read_text()
+    assert all(f"ARG {name}" in declared for name in image.inputs["buildArgs"]), "Docker ignores an unknown one"
     (registry,) = image.inputs["registries"]
     assert registry["address"] == cloud.repository.split("/")[0]
 
