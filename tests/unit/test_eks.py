@@ -677,6 +677,8 @@ def test_the_cost_is_what_the_price_list_says_of_nodes_control_plane_and_nat() -
     assert eks({"workers": 10}).outputs["hourlyCost"][0] == f"${expected:.2f}"
     spot = expected + 3 * (SPOT_PRICE - PRICES["m6i.xlarge"])
     assert eks({"workers": 10, "spot": True}).outputs["hourlyCost"][0] == f"${spot:.2f}"
+    given = eks({"workers": 10, "network": "vpc-campus", "subnets": "subnet-1,subnet-2"})
+    assert given.outputs["hourlyCost"][0] == f"${expected - PRICES['NAT']:.2f}", "its way out is somebody else's"
     gateways = expected + 2 * PRICES["NAT"]
     assert eks({"workers": 10, "natPerZone": True}).outputs["hourlyCost"][0] == f"${gateways:.2f}"
     asked = [provider for token, _, provider in eks({"workers": 10}).asked if token.startswith("aws:pricing/")]

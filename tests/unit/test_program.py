@@ -346,6 +346,7 @@ def test_a_namespace_of_the_stacks_own_has_a_quota_that_holds_all_its_pods() -> 
     hard = found["resourceQuota"]["hard"]
     assert int(hard["pods"]) > 3
     assert (hard["services.loadbalancers"], hard["services.nodeports"]) == ("0", "0"), "billed, and nobody asked"
+    assert values(program({**LOCAL, "resourceQuota": "false"}))["resourceQuota"] == {"hard": {}}
     forty = values(program({**LOCAL, "workers": "40"}))["resourceQuota"]["hard"]
     assert int(forty["pods"]) > 40 + 10, "a quarter of the workers may be ending while their successors start"
     assert int(hard["requests.cpu"].removesuffix("m")) >= 3 * int(
