@@ -293,6 +293,8 @@ def test_addons_come_in_versions_that_aws_gives_for_the_clusters_version() -> No
         "metrics-server",
     }
     assert all(addon["addonVersion"] == "v1.2.3-for-1.35" for addon in addons.values())
+    for when in ("Create", "Update"):
+        assert all(addon[f"resolveConflictsOn{when}"] == "OVERWRITE" for addon in addons.values()), "or it would stop"
     assert json.loads(addons["vpc-cni"]["configurationValues"]) == {"enableNetworkPolicy": "true"}
     assert eks().one("eks/cluster:Cluster").inputs["bootstrapSelfManagedAddons"] is False
 

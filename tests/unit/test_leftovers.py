@@ -84,6 +84,7 @@ def test_the_wait_ends_when_the_last_one_is_gone(kubectl: Any, tmp_path: Path) -
     assert (tmp_path / "mode").read_text() == "0o600"
 
 
+@pytest.mark.timeout(60)  # a destroy that waits for ever would never fail
 def test_what_stays_stops_the_destroy_and_is_named(kubectl: Any) -> None:
     with pytest.raises(LeftoversError, match="volume pvc-1 of claim future-team/home") as caught:
         wait_until_nothing_is_left("k", kubectl=kubectl([volume()]), patience=0.2, pause=0.01)
