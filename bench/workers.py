@@ -160,15 +160,26 @@ def grown(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
     with step(f"From 4 to {n} workers"):
         scaled(node, 4)
         seconds, _, ended = plan(node, OURS, "future.kubernetes", f"plan(kubernetes, workers = {n})")
+        last = max(started(node, n))
+    said = f"{seconds:.1f} s, {ended - last:.1f} s after the last container started"
+    rows.append((f"`plan(kubernetes, workers = {n})` with 4 there", said, "cannot"))
+
+
+def started(node: cluster.Node, n: int) -> list[float]:
+    """When the containers of our n workers started (epoch, whole seconds), once kubelet has told it of all."""
+    for _ in range(30):
         pods = json.loads(node.kubectl("-n", NAMESPACE, "get", "pods", "-l", "component=worker", "-o", "json").stdout)
-        started = max(
-            datetime.fromisoformat(state["startedAt"]).timestamp()
+        states = [
+            container["state"]["running"]["startedAt"]
             for pod in pods["items"]
             if pod["metadata"]["labels"].get("app.kubernetes.io/instance") == "ours"
-            if (state := pod["status"]["containerStatuses"][0]["state"].get("running"))
-        )
-    said = f"{seconds:.1f} s, {ended - started:.1f} s after the last container started"
-    rows.append((f"`plan(kubernetes, workers = {n})` with 4 there", said, "cannot"))
+            for container in pod["status"].get("containerStatuses", ())
+            if "running" in container["state"]
+        ]
+        if len(states) >= n:
+            return [datetime.fromisoformat(state).timestamp() for state in states]
+        time.sleep(1)
+    raise LocalError(f"kubelet told of {len(states)} containers of {n}")
 
 
 def lost(node: cluster.Node, rows: list[tuple[str, str, str]]) -> None:

@@ -90,6 +90,18 @@ def test_a_start_while_it_runs_changes_nothing(node: cluster.Node) -> None:
     assert cluster.start(NAME) == node
 
 
+def test_the_nodes_services_leave_the_processors_to_the_pods_first(node: cluster.Node) -> None:
+    shares = [file for folder in keeper.cgroup_folders(NAME) for file in folder.glob("*/cpu.shares")]
+    if not shares:
+        pytest.skip("cgroup v2: the machine's own groups see to it")
+    weight = {file.parent.name: int(file.read_text()) for file in shares}
+    assert weight["kubepods"] >= 4 * weight["services"]
+    for service in ("kubelet", "containerd", "kube-apiserver"):
+        pid = node.run("cat", f"/run/node/services/{service}").stdout
+        groups = node.run("cat", f"/proc/{pid}/cgroup").stdout.splitlines()
+        assert any(line.endswith(f"/future-kubernetes-{NAME}/services") and ":cpu" in line for line in groups), groups
+
+
 def test_without_root_it_says_so_and_shows_the_way_by_an_existing_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.cluster.os.geteuid", lambda: 1000)
     with pytest.raises(LocalError, match="you are not root") as refused:
