@@ -18,11 +18,10 @@ from typing import Any
 
 import pulumi
 
-from components.settings import Settings, decoded, parse
+from components.settings import Settings
 from local import cluster, debian, image, proof, pulumi_cli, tools
-from local.engine import PROJECT, pair, read_config
+from local.engine import pair, read_settings
 from local.errors import LocalError
-from local.node.supervisor import REGISTRY
 from local.paths import state_dir
 
 STACK = "dev"
@@ -101,11 +100,7 @@ def request_for(settings: Settings) -> image.ImageRequest:
 
 def _settings(overrides: Mapping[str, str]) -> Settings:
     """Stack dev's settings, or every error in them at once, before the first minute is spent."""
-    # What the image will be called is known once it is built; all else is checked now.
-    config, secrets = read_config(STACK, {"image": f"{REGISTRY}/future-kubernetes", **overrides})
-    values = {key.removeprefix(f"{PROJECT}:"): value for key, value in config.items()}
-    hidden = frozenset(key.removeprefix(f"{PROJECT}:") for key in secrets)
-    settings = parse({key: decoded(key, value) for key, value in values.items()}, stack=STACK, secrets=hidden)
+    settings = read_settings(STACK, overrides)
     if settings.cloud != "local":
         raise LocalError(f"Stack {STACK} has cloud {settings.cloud!r}; `make up` is for this machine. Fix: pulumi up")
     return settings

@@ -37,9 +37,11 @@ from pulumi.runtime.settings import get_root_resource, set_root_resource
 from pulumi.runtime.stack import run_pulumi_func
 from pulumi.runtime.sync_await import _ensure_event_loop, _sync_await
 
+from components.settings import Settings, decoded, parse
 from local.engine_resources import UNKNOWN, Interrupted, Kind, Tools, kind_of, private_file
 from local.engine_state import Resource, State, locked
 from local.errors import LocalError
+from local.node.supervisor import REGISTRY
 from local.paths import REPO, state_dir
 
 PROJECT = "future-kubernetes"
@@ -78,6 +80,15 @@ def read_config(stack: str, overrides: Mapping[str, str]) -> tuple[dict[str, str
         merged["password"] = os.environ[PASSWORD_VARIABLE]
     config = {f"{PROJECT}:{key}": as_text(value) for key, value in merged.items() if value not in (None, "")}
     return config, [f"{PROJECT}:password"]
+
+
+def read_settings(stack: str, overrides: Mapping[str, str]) -> Settings:
+    """The stack's settings as the program will have them. Raises SettingsError, with every error, or LocalError."""
+    # What the image will be called is known once it is built; all else can be read before.
+    config, secrets = read_config(stack, {"image": f"{REGISTRY}/future-kubernetes", **overrides})
+    values = {key.removeprefix(f"{PROJECT}:"): value for key, value in config.items()}
+    hidden = frozenset(key.removeprefix(f"{PROJECT}:") for key in secrets)
+    return parse({key: decoded(key, value) for key, value in values.items()}, stack=stack, secrets=hidden)
 
 
 def as_text(value: Any) -> str:

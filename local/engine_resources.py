@@ -254,12 +254,12 @@ class HelmRelease(Kind):
 
     def is_there(self, resource: Resource) -> bool:
         """Whether the release's last revision is the one that was deployed."""
-        return self._status(resource.inputs) == "deployed"
+        return self.status(resource.inputs) == "deployed"
 
     def make(self, name: str, new: dict[str, Any], old: Resource | None) -> tuple[str, dict[str, Any]]:
         """`helm upgrade --install --wait`; a failed install is taken away, a failed upgrade taken back."""
         with step(f"Release {new['name']}") as progress:
-            self._recover(new, progress)
+            self.recover(new, progress)
             with private_file(json.dumps(new.get("values", {})), self.tools.scratch) as values:
                 seconds = self.tools.timeout_seconds or new.get("timeout", 600)
                 command = self._helm(new, "upgrade", "--install", new["name"], new["chart"], "--values", str(values),
@@ -268,7 +268,7 @@ class HelmRelease(Kind):
                 failure = self._watched(command, new, progress)
             if failure:
                 progress.note("taking back what was begun")
-                self._recover(new, progress)
+                self.recover(new, progress)
                 raise failure
         return f"{new['namespace']}/{new['name']}", new
 
@@ -291,7 +291,8 @@ class HelmRelease(Kind):
             self._helm(release, *arguments), capture_output=True, text=True, timeout=timeout, check=False
         )
 
-    def _status(self, release: Mapping[str, Any]) -> str | None:
+    def status(self, release: Mapping[str, Any]) -> str | None:
+        """Helm's word for the last revision, such as `deployed` or `pending-install`; None where there is none."""
         answer = self._run(release, "status", release["name"], "--output", "json")
         if answer.returncode == 0:
             return str(json.loads(answer.stdout)["info"]["status"])
@@ -299,12 +300,12 @@ class HelmRelease(Kind):
             return None
         raise LocalError(f"the state of release {release['name']} cannot be read: {last_line(answer.stderr)}")
 
-    def _recover(self, release: Mapping[str, Any], progress: Step) -> None:
+    def recover(self, release: Mapping[str, Any], progress: Step) -> None:
         """Takes a release that a killed or failed run left behind to its last good revision, or away.
 
         Helm refuses to touch a release that is `pending-...`, and one that never was deployed.
         """
-        status = self._status(release)
+        status = self.status(release)
         if status in (None, "deployed"):
             return
         answer = self._run(release, "history", release["name"], "--output", "json")

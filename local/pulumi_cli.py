@@ -6,12 +6,17 @@ stack ends with the cluster, `make up` asks for no account, and a stack `dev` of
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,10 +25,19 @@ from pulumi.automation import PulumiCommand
 
 from local import engine as stand_in
 from local.cluster import Node
+from local.engine_resources import HelmRelease, Tools, indented
 from local.errors import LocalError
 from local.paths import REPO, cache_dir, state_dir
 from local.processes import wait_to_its_end
 from local.progress import step
+from local.rollout import POLL_SECONDS, Kubectl, Rollout, Trouble
+
+RELEASE_TYPE = "kubernetes:helm.sh/v3:Release"
+
+TAKE_BACK_SECONDS = 60.0
+"""How long the CLI may take back what it began before it is told again, which ends it at once."""
+
+ORPHAN_SECONDS = 10.0
 
 
 class StackEngine(Protocol):
@@ -75,6 +89,7 @@ class PulumiEngine:
 
     def __init__(self, pulumi: str, node: Node) -> None:
         self._pulumi = pulumi
+        self._kubectl = Kubectl(str(node.programs / "kubectl"), node.kubeconfig)
         self._folder = state_dir(node.cluster)
         self._environment = {
             **os.environ,
@@ -88,15 +103,26 @@ class PulumiEngine:
 
     def up(self, stack: str, config: Mapping[str, str]) -> Mapping[str, Any]:
         """`pulumi up` with `config` over the stack's file, in a copy: the file in the project stays as it is."""
+        settings = stand_in.read_settings(stack, config)
         file = self._config_file(stack, config)
         self._unlock()
         self._run("stack", "select", stack, "--create", cwd=self._folder)
+        self._mend(stack, file)
         password = os.environ.get(stand_in.PASSWORD_VARIABLE)
         if password:
             key = f"{stand_in.PROJECT}:password"
             self._run("config", "set", "--stack", stack, "--config-file", str(file), "--secret", key, stdin=password)
-        if self._show("up", "--stack", stack, "--config-file", str(file), "--yes", "--skip-preview") != 0:
-            raise LocalError("pulumi up failed; its messages are above. `make down && make up` starts anew.")
+        watch = Watch(Rollout(self._kubectl, settings.namespace, settings.name))
+        up = [self._pulumi, "up", "--stack", stack, "--config-file", str(file), "--yes", "--skip-preview"]
+        with subprocess.Popen(up, cwd=REPO, env=self._environment) as process:
+            status = wait_to_its_end(process, partial(watch.look, process), POLL_SECONDS)
+        if status != 0 and watch.trouble:
+            raise LocalError(f"pulumi up was stopped, since a pod will not come up:\n    {watch.trouble}")
+        if status != 0:
+            raise LocalError(
+                "pulumi up failed; its messages are above. Run it again and it goes on from there; "
+                "`make down && make up` starts anew."
+            )
         return self.outputs(stack)
 
     def outputs(self, stack: str) -> Mapping[str, Any]:
@@ -128,16 +154,65 @@ class PulumiEngine:
         return {"PULUMI_BACKEND_URL": f"file://{backend}", "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase)}
 
     def _unlock(self) -> None:
-        """Takes away what a killed CLI leaves in the cluster's folder, where the process that locked it is gone."""
+        """Takes away what a killed CLI leaves in the cluster's folder. Raises LocalError where it still works."""
         for lock in (self._folder / "pulumi").glob(".pulumi/locks/**/*.json"):
-            owner = Path(f"/proc/{json.loads(lock.read_text())['pid']}/comm")
-            if not owner.exists() or owner.read_text().strip() != Path(self._pulumi).name:
-                lock.unlink(missing_ok=True)
+            owner = json.loads(lock.read_text())["pid"]
+            if self._is_the_cli(owner):
+                raise LocalError(
+                    f"Pulumi is at work on this stack (process {owner}). Fix: wait for its end, then run it again"
+                )
+            lock.unlink(missing_ok=True)
 
-    def _show(self, *arguments: str) -> int:
-        """Runs a command on the screen; returns its status."""
-        with subprocess.Popen([self._pulumi, *arguments], cwd=REPO, env=self._environment) as process:
-            return wait_to_its_end(process)
+    def _is_the_cli(self, pid: int) -> bool:
+        return _name(pid) == Path(self._pulumi).name
+
+    def _mend(self, stack: str, file: Path) -> None:
+        """Takes back, or into the state, what a killed CLI had begun.
+
+        Pulumi remembers that it began it and asks a person what became of it; Helm refuses a release that is half made.
+        """
+        exported = json.loads(self._run("stack", "export", "--stack", stack).stdout)
+        pending = (exported["deployment"] or {}).get("pending_operations") or []
+        if not pending:
+            return
+        with step("Mending what an interrupted run left") as progress:
+            self._end_orphans()
+            made: list[str] = []
+            helm = HelmRelease(self._kubectl, Tools.find(self._folder))
+            for operation in pending:
+                resource = operation["resource"]
+                if resource["type"] == RELEASE_TYPE:
+                    release = resource["inputs"]
+                    helm.recover(release, progress)
+                    if operation["type"] == "creating" and helm.status(release):
+                        made += [resource["urn"], f"{release['namespace']}/{release['name']}"]
+            answers = [part for answer in made for part in ("--import-pending-creates", answer)]
+            self._run(
+                "refresh", "--stack", stack, "--config-file", str(file), "--yes", "--clear-pending-creates", *answers
+            )
+
+    def _end_orphans(self) -> None:
+        """Ends the providers that a killed CLI left at work.
+
+        They would go on for up to five minutes (sdk/go/common/util/rpcutil/health.go in pulumi/pulumi), and take away
+        the next run's release when theirs fails.
+        """
+        deadline = time.monotonic() + ORPHAN_SECONDS
+        while (orphans := list(self._orphans())) and time.monotonic() < deadline:
+            for pid in orphans:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+
+    def _orphans(self) -> Iterator[int]:
+        mark = f"PULUMI_BACKEND_URL={self._environment['PULUMI_BACKEND_URL']}".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            pid = int(folder.name)
+            with contextlib.suppress(OSError):  # it has just ended
+                environment = (folder / "environ").read_bytes().split(b"\0")
+                ours = _name(pid).startswith("pulumi-resource") and mark in environment
+                if ours and not self._is_the_cli(_parent(pid)):
+                    yield pid
 
     def _run(self, *arguments: str, cwd: Path = REPO, stdin: str = "") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -147,6 +222,47 @@ class PulumiEngine:
         if done.returncode != 0:
             raise LocalError(f"pulumi {arguments[0]} failed: {done.stderr.strip()[-800:]}")
         return done
+
+
+class Watch:
+    """Looks at a release's pods while the CLI waits for them, and stops it where they will not come up.
+
+    By itself it waits for Helm's whole timeout, and says then that the time is over.
+    """
+
+    def __init__(self, rollout: Rollout) -> None:
+        self.trouble: Trouble | None = None
+        self._rollout = rollout
+        self._told = 0.0
+
+    def look(self, process: subprocess.Popen[bytes]) -> None:
+        """Looks once; at a trouble that lasts it says so, and presses Ctrl-C: once, and again after a while."""
+        if self.trouble is None:
+            self.trouble = self._rollout.look()
+            if self.trouble is None:
+                return
+            log = self._rollout.last_words(self.trouble)
+            words = f"\n    its last words:\n{indented(log)}" if log else ""
+            print(
+                f"\n{self.trouble}{words}\nStopping Pulumi, which takes back what it began.",
+                file=sys.stderr,
+                flush=True,
+            )
+        elif time.monotonic() - self._told < TAKE_BACK_SECONDS:
+            return
+        self._told = time.monotonic()
+        process.send_signal(signal.SIGINT)
+
+
+def _name(pid: int) -> str:
+    """The name of a process, in its first 15 bytes (proc(5)); empty where there is none of that number."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _path_with_uv() -> str:

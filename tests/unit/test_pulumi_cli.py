@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,18 +27,43 @@ env | grep ^PULUMI_ | sort > "$CALLS.environment"
 case "$1 $2" in
   "stack select") grep -q encryptionsalt "Pulumi.$3.yaml" || echo "encryptionsalt: v1:salt" >> "Pulumi.$3.yaml" ;;
   "stack output") echo '{"workers": 2}' ;;
+  "stack export") echo "{\\"deployment\\": {\\"pending_operations\\": ${PENDING:-[]}}}" ;;
   "config set") cat > "$CALLS.password" ;;
-  "up "*) [ -z "$UP_FAILS" ] ;;
+  "up "*) eval "${UP:-true}" ;;
 esac
 """
+
+# Keeps the release's status in a file, as Helm keeps it in the cluster.
+FAKE_HELM = """#!/bin/sh
+echo "helm $1 $2 $3" >> "$CALLS"
+case "$1" in
+  status) [ -s "$CALLS.release" ] || { echo "Error: release: not found" >&2; exit 1; }
+          printf '{"info": {"status": "%s"}}' "$(cat "$CALLS.release")" ;;
+  history) echo "$HISTORY" ;;
+  rollback) echo deployed > "$CALLS.release" ;;
+  uninstall) : > "$CALLS.release" ;;
+esac
+"""
+
+FAKE_KUBECTL = """#!/bin/sh
+case "$*" in
+  *" logs "*) echo "Error: there is no package called 'sf'" ;;
+  *) cat "$CALLS.items" ;;
+esac
+"""
+
+IMAGE = f"i@sha256:{'0' * 64}"
+URN = "urn:pulumi:dev::future-kubernetes::kubernetes:helm.sh/v3:Release::future-dev"
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     programs = tmp_path / "programs"
     programs.mkdir()
-    (programs / "pulumi").write_text(FAKE_PULUMI)
-    (programs / "pulumi").chmod(0o755)
+    for name, text in (("pulumi", FAKE_PULUMI), ("helm", FAKE_HELM), ("kubectl", FAKE_KUBECTL)):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    (tmp_path / "calls.items").write_text('{"items": []}')
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setenv("FUTURE_KUBERNETES_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("FUTURE_KUBERNETES_CACHE", str(tmp_path / "cache"))
@@ -65,20 +93,20 @@ def environment(machine: Path) -> dict[str, str]:
 
 def test_the_projects_own_file_stays_as_it_is_from_up_to_down(machine: Path) -> None:
     before = (REPO / "Pulumi.dev.yaml").read_bytes()
-    assert engine(machine).up("dev", {"workers": "2", "image": "i@sha256:0"}) == {"workers": 2}
+    assert engine(machine).up("dev", {"workers": "2", "image": IMAGE}) == {"workers": 2}
     engine(machine).forget("dev")
     assert (REPO / "Pulumi.dev.yaml").read_bytes() == before
     assert "mine: stack select dev --create --non-interactive" in calls(machine)
 
 
 def test_the_program_runs_in_the_project_with_the_copy_of_the_config(machine: Path) -> None:
-    engine(machine).up("dev", {"workers": "2", "image": "i@sha256:0"})
+    engine(machine).up("dev", {"workers": "2", "image": IMAGE})
     file = machine / "state/mine/Pulumi.dev.yaml"
     assert f"{REPO.name}: up --stack dev --config-file {file} --yes --skip-preview" in calls(machine)
     assert yaml.safe_load(file.read_text())["config"] == {
         "future-kubernetes:cloud": "local",
         "future-kubernetes:ide": "jupyterlab",
-        "future-kubernetes:image": "i@sha256:0",
+        "future-kubernetes:image": IMAGE,
         "future-kubernetes:workers": "2",
     }
 
@@ -133,25 +161,175 @@ def test_uv_is_found_where_make_put_it(machine: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_failed_up_is_told(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UP_FAILS", "yes")
+    monkeypatch.setenv("UP", "false")
     with pytest.raises(LocalError, match="pulumi up failed"):
         engine(machine).up("dev", {})
 
 
-def test_the_lock_of_a_killed_run_is_taken_away_and_that_of_a_living_one_stays(machine: Path) -> None:
+def test_the_lock_of_a_killed_run_is_taken_away_and_a_living_one_is_left_alone(machine: Path) -> None:
     locks = machine / "state/mine/pulumi/.pulumi/locks/organization/future-kubernetes/dev"
     locks.mkdir(parents=True)
     for name, pid in (("gone", 2**30), ("of another program", os.getpid())):
         (locks / f"{name}.json").write_text(json.dumps({"pid": pid}))
-    with subprocess.Popen(["sleep", "60"], executable=shutil.copy("/usr/bin/sleep", machine / "pulumi")) as living:
-        comm = Path(f"/proc/{living.pid}/comm")  # the kernel wakes the parent before it sets the new name
-        while comm.read_text().strip() != "pulumi":
-            assert living.poll() is None
-            time.sleep(0.01)
+    engine(machine).up("dev", {})
+    assert not list(locks.iterdir())
+    with named("pulumi", machine, {}) as living:
         (locks / "living.json").write_text(json.dumps({"pid": living.pid}))
-        engine(machine).up("dev", {})
-        living.kill()
+        with pytest.raises(LocalError, match=f"at work on this stack .process {living.pid}"):
+            engine(machine).up("dev", {})
     assert [lock.name for lock in locks.iterdir()] == ["living.json"]
+
+
+@contextlib.contextmanager
+def named(name: str, machine: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of that name, which sleeps and is ended with the block."""
+    program = shutil.copy("/usr/bin/sleep", machine / name)
+    with subprocess.Popen(["sleep", "60"], executable=program, env=environment) as process:
+        try:
+            comm = Path(f"/proc/{process.pid}/comm")  # the kernel wakes the parent before it sets the new name
+            while comm.read_text().strip() != name[:15]:
+                assert process.poll() is None
+                time.sleep(0.01)
+            yield process
+        finally:
+            process.kill()
+
+
+def interrupted(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, operation: str, status: str, revisions: list[tuple[int, str]]
+) -> None:
+    """A state that was left amid an operation on the release, and what Helm knows of that release."""
+    resource = {"urn": URN, "type": pulumi_cli.RELEASE_TYPE, "inputs": {"name": "future-dev", "namespace": "future"}}
+    monkeypatch.setenv("PENDING", json.dumps([{"resource": resource, "type": operation}]))
+    monkeypatch.setenv("HISTORY", json.dumps([{"revision": number, "status": was} for number, was in revisions]))
+    (machine / "calls.release").write_text(status)
+
+
+def mended(machine: Path) -> tuple[list[str], str]:
+    """What `up` had Helm change, and its `pulumi refresh`; both before `pulumi up`."""
+    engine(machine).up("dev", {})
+    before, up, _ = "\n".join(calls(machine)).partition(f"{REPO.name}: up ")
+    assert up
+    helm = [line for line in before.splitlines() if line.startswith(("helm rollback", "helm uninstall"))]
+    refresh = [line for line in before.splitlines() if f"{REPO.name}: refresh " in line]
+    assert len(refresh) == 1
+    return helm, refresh[0]
+
+
+def test_a_first_install_that_was_killed_is_taken_away_and_begun_anew(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(machine, monkeypatch, "creating", "pending-install", [(1, "pending-install")])
+    helm, refresh = mended(machine)
+    assert helm == ["helm uninstall future-dev --wait"]
+    assert "--clear-pending-creates" in refresh
+    assert "--import-pending-creates" not in refresh
+
+
+def test_a_first_install_that_helm_had_completed_is_kept_and_put_into_the_state(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(machine, monkeypatch, "creating", "deployed", [(1, "deployed")])
+    helm, refresh = mended(machine)
+    assert helm == []
+    assert f"--import-pending-creates {URN} --import-pending-creates future/future-dev" in refresh
+
+
+def test_an_upgrade_that_was_killed_goes_back_to_the_revision_that_users_have(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(machine, monkeypatch, "updating", "pending-upgrade", [(1, "deployed"), (2, "pending-upgrade")])
+    helm, refresh = mended(machine)
+    assert helm == ["helm rollback future-dev 1"]
+    assert "--import-pending-creates" not in refresh
+
+
+def test_where_nothing_was_interrupted_nothing_is_mended(machine: Path) -> None:
+    engine(machine).up("dev", {})
+    assert not any(call.startswith("helm ") or ": refresh " in call for call in calls(machine))
+
+
+def test_the_providers_of_a_killed_cli_are_ended_and_no_others(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(machine, monkeypatch, "creating", "", [])
+    ours = {"PULUMI_BACKEND_URL": f"file://{machine}/state/mine/pulumi"}
+    (machine / "living").mkdir()
+    parent = shutil.copy("/bin/sh", machine / "living/pulumi")
+    with (
+        named("pulumi-resource-kubernetes", machine, ours) as orphan,
+        named("pulumi-resource-other", machine, {"PULUMI_BACKEND_URL": "file:///another"}) as of_another_stack,
+        named("shell", machine, ours) as of_the_user,
+        subprocess.Popen(
+            [parent, "-c", f"{machine}/pulumi-resource-kubernetes 60 & echo $!; read line; kill $!"],
+            env=ours, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as living,
+    ):  # fmt: skip
+        assert living.stdout
+        child = int(living.stdout.readline())
+        engine(machine).up("dev", {})
+        assert orphan.wait() == -signal.SIGKILL
+        assert of_another_stack.poll() is None
+        assert of_the_user.poll() is None
+        assert pulumi_cli._name(child) == "pulumi-resource"
+        living.communicate("end\n")
+
+
+def waiting(machine: Path, reason: str, message: str, restarts: int = 0) -> None:
+    """A worker pod that waits."""
+    state = {"waiting": {"reason": reason, "message": message}}
+    labels = {"app.kubernetes.io/instance": "future-dev", "app.kubernetes.io/component": "worker"}
+    metadata = {"name": "worker-1", "labels": labels, "creationTimestamp": "2999-01-01T00:00:00Z"}
+    status = {"containerStatuses": [{"name": "worker", "restartCount": restarts, "state": state}]}
+    pod = {"kind": "Pod", "metadata": metadata, "status": status}
+    (machine / "calls.items").write_text(json.dumps({"items": [pod]}))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulumi_cli, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr("local.rollout.FINAL_SECONDS", 0.1)
+
+
+WAITS = "i=0; while [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_pod_that_will_not_come_up_is_told_and_stops_pulumi(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    waiting(machine, "ErrImagePull", "no-such-image: not found")
+    monkeypatch.setenv("UP", f"trap 'echo taken back; exit 1' INT; {WAITS}")
+    with pytest.raises(LocalError, match=r"stopped.*\n.*worker-1: ErrImagePull: no-such-image: not found"):
+        engine(machine).up("dev", {})
+    said = capfd.readouterr()
+    assert "taken back" in said.out
+    assert "worker-1: ErrImagePull: no-such-image: not found" in said.err
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_last_words_of_a_container_that_crashes_are_told(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    waiting(machine, "CrashLoopBackOff", "", restarts=2)
+    monkeypatch.setenv("UP", f"trap 'exit 1' INT; {WAITS}")
+    with pytest.raises(LocalError, match="CrashLoopBackOff: container worker ended 2 times"):
+        engine(machine).up("dev", {})
+    assert "there is no package called 'sf'" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("impatient")
+def test_pulumi_is_told_again_where_it_does_not_end(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulumi_cli, "TAKE_BACK_SECONDS", 0.3)
+    waiting(machine, "ErrImagePull", "no-such-image: not found")
+    monkeypatch.setenv("UP", f"trap \"trap 'exit 1' INT\" INT; {WAITS}")
+    with pytest.raises(LocalError, match="stopped"):
+        engine(machine).up("dev", {})
+
+
+@pytest.mark.usefixtures("impatient")
+def test_pods_that_come_up_in_the_end_stop_nothing(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting(machine, "ContainerCreating", "")
+    monkeypatch.setenv("UP", "trap 'exit 1' INT; sleep 0.5")
+    assert engine(machine).up("dev", {}) == {"workers": 2}
 
 
 def test_forgetting_needs_no_cluster_and_no_stack(machine: Path) -> None:
