@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -192,27 +192,30 @@ class PulumiEngine:
             )
 
     def _end_orphans(self) -> None:
-        """Ends the providers that a killed CLI left at work.
+        """Ends the plugins that a killed CLI left at work, and what they run.
 
         They would go on for up to five minutes (sdk/go/common/util/rpcutil/health.go in pulumi/pulumi), and take away
         the next run's release when theirs fails.
         """
         deadline = time.monotonic() + ORPHAN_SECONDS
-        while (orphans := list(self._orphans())) and time.monotonic() < deadline:
+        while (orphans := self._orphans()) and time.monotonic() < deadline:
             for pid in orphans:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
 
-    def _orphans(self) -> Iterator[int]:
+    def _orphans(self) -> set[int]:
+        # A shell of the user's may have the variable too, so that the name counts as well.
         mark = f"PULUMI_BACKEND_URL={self._environment['PULUMI_BACKEND_URL']}".encode()
+        parents: dict[int, int] = {}
         for folder in Path("/proc").glob("[0-9]*"):
-            pid = int(folder.name)
             with contextlib.suppress(OSError):  # it has just ended
-                environment = (folder / "environ").read_bytes().split(b"\0")
-                ours = _name(pid).startswith("pulumi-resource") and mark in environment
-                if ours and not self._is_the_cli(_parent(pid)):
-                    yield pid
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    parents[int(folder.name)] = _parent(int(folder.name))
+        plugins = {
+            pid for pid, parent in parents.items() if _name(pid).startswith("pulumi-") and not self._is_the_cli(parent)
+        }
+        return plugins | {pid for pid, parent in parents.items() if parent in plugins}
 
     def _run(self, *arguments: str, cwd: Path = REPO, stdin: str = "") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
