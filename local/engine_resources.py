@@ -254,7 +254,7 @@ class HelmRelease(Kind):
 
     def is_there(self, resource: Resource) -> bool:
         """Whether the release's last revision is the one that was deployed."""
-        return self.status(resource.inputs) == "deployed"
+        return self._status(resource.inputs) == "deployed"
 
     def make(self, name: str, new: dict[str, Any], old: Resource | None) -> tuple[str, dict[str, Any]]:
         """`helm upgrade --install --wait`; a failed install is taken away, a failed upgrade taken back."""
@@ -274,7 +274,7 @@ class HelmRelease(Kind):
 
     def remove(self, resource: Resource) -> None:
         """`helm uninstall --wait`."""
-        self._uninstall(resource.inputs)
+        self.uninstall(resource.inputs)
 
     def expected(self, name: str, new: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Its name is known beforehand."""
@@ -291,8 +291,7 @@ class HelmRelease(Kind):
             self._helm(release, *arguments), capture_output=True, text=True, timeout=timeout, check=False
         )
 
-    def status(self, release: Mapping[str, Any]) -> str | None:
-        """Helm's word for the last revision, such as `deployed` or `pending-install`; None where there is none."""
+    def _status(self, release: Mapping[str, Any]) -> str | None:
         answer = self._run(release, "status", release["name"], "--output", "json")
         if answer.returncode == 0:
             return str(json.loads(answer.stdout)["info"]["status"])
@@ -305,7 +304,7 @@ class HelmRelease(Kind):
 
         Helm refuses to touch a release that is `pending-...`, and one that never was deployed.
         """
-        status = self.status(release)
+        status = self._status(release)
         if status in (None, "deployed"):
             return
         answer = self._run(release, "history", release["name"], "--output", "json")
@@ -319,9 +318,10 @@ class HelmRelease(Kind):
                 raise LocalError(f"release {release['name']} cannot be rolled back: {last_line(done.stderr)}")
         else:
             progress.note(f"the last run left it {status}: removing it")
-            self._uninstall(release)
+            self.uninstall(release)
 
-    def _uninstall(self, release: Mapping[str, Any]) -> None:
+    def uninstall(self, release: Mapping[str, Any]) -> None:
+        """Removes the release with all that it made, its volumes included; none is no error. Raises LocalError."""
         done = self._run(release, "uninstall", release["name"], "--wait", "--timeout", "180s", "--ignore-not-found")
         if done.returncode != 0:
             raise LocalError(f"release {release['name']} cannot be removed: {last_line(done.stderr)}")

@@ -167,29 +167,28 @@ class PulumiEngine:
         return _name(pid) == Path(self._pulumi).name
 
     def _mend(self, stack: str, file: Path) -> None:
-        """Takes back, or into the state, what a killed CLI had begun.
+        """Takes back what a killed CLI had begun.
 
         Pulumi remembers that it began it and asks a person what became of it; Helm refuses a release that is half made.
         """
         exported = json.loads(self._run("stack", "export", "--stack", stack).stdout)
-        pending = (exported["deployment"] or {}).get("pending_operations") or []
+        pending = exported["deployment"].get("pending_operations") or []
         if not pending:
             return
         with step("Mending what an interrupted run left") as progress:
             self._end_orphans()
-            made: list[str] = []
             helm = HelmRelease(self._kubectl, Tools.find(self._folder))
             for operation in pending:
-                resource = operation["resource"]
-                if resource["type"] == RELEASE_TYPE:
-                    release = resource["inputs"]
+                if operation["resource"]["type"] != RELEASE_TYPE:
+                    continue
+                release = operation["resource"]["inputs"]
+                if operation["type"] == "creating":
+                    # Even one that Helm completed: before there are outputs, nobody has its password and files in it.
+                    # `refresh --import-pending-creates` would keep it, but had no effect in pulumi 3.259.
+                    helm.uninstall(release)
+                else:
                     helm.recover(release, progress)
-                    if operation["type"] == "creating" and helm.status(release):
-                        made += [resource["urn"], f"{release['namespace']}/{release['name']}"]
-            answers = [part for answer in made for part in ("--import-pending-creates", answer)]
-            self._run(
-                "refresh", "--stack", stack, "--config-file", str(file), "--yes", "--clear-pending-creates", *answers
-            )
+            self._run("refresh", "--stack", stack, "--config-file", str(file), "--yes", "--clear-pending-creates")
 
     def _end_orphans(self) -> None:
         """Ends the plugins that a killed CLI left at work, and what they run.

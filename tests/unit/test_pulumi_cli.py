@@ -216,32 +216,23 @@ def mended(machine: Path) -> tuple[list[str], str]:
     return helm, refresh[0]
 
 
+@pytest.mark.parametrize("status", ["pending-install", "deployed"])
 def test_a_first_install_that_was_killed_is_taken_away_and_begun_anew(
-    machine: Path, monkeypatch: pytest.MonkeyPatch
+    machine: Path, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
-    interrupted(machine, monkeypatch, "creating", "pending-install", [(1, "pending-install")])
+    interrupted(machine, monkeypatch, "creating", status, [(1, status)])
     helm, refresh = mended(machine)
     assert helm == ["helm uninstall future-dev --wait"]
     assert "--clear-pending-creates" in refresh
-    assert "--import-pending-creates" not in refresh
 
 
-def test_a_first_install_that_helm_had_completed_is_kept_and_put_into_the_state(
-    machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interrupted(machine, monkeypatch, "creating", "deployed", [(1, "deployed")])
-    helm, refresh = mended(machine)
-    assert helm == []
-    assert f"--import-pending-creates {URN} --import-pending-creates future/future-dev" in refresh
-
-
+@pytest.mark.parametrize("status", ["pending-upgrade", "deployed"])
 def test_an_upgrade_that_was_killed_goes_back_to_the_revision_that_users_have(
-    machine: Path, monkeypatch: pytest.MonkeyPatch
+    machine: Path, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
-    interrupted(machine, monkeypatch, "updating", "pending-upgrade", [(1, "deployed"), (2, "pending-upgrade")])
-    helm, refresh = mended(machine)
-    assert helm == ["helm rollback future-dev 1"]
-    assert "--import-pending-creates" not in refresh
+    interrupted(machine, monkeypatch, "updating", status, [(1, "deployed"), (2, status)])
+    helm, _ = mended(machine)
+    assert helm == (["helm rollback future-dev 1"] if status == "pending-upgrade" else [])
 
 
 def test_where_nothing_was_interrupted_nothing_is_mended(machine: Path) -> None:
