@@ -159,7 +159,8 @@ class PulumiEngine:
             owner = json.loads(lock.read_text())["pid"]
             if self._is_the_cli(owner):
                 raise LocalError(
-                    f"Pulumi is at work on this stack (process {owner}). Fix: wait for its end, then run it again"
+                    f"Pulumi is at work on this stack already. Fix: wait for its end, or bring it about by "
+                    f"`kill -INT {owner}`; then run it again"
                 )
             lock.unlink(missing_ok=True)
 

@@ -175,7 +175,7 @@ def test_the_lock_of_a_killed_run_is_taken_away_and_a_living_one_is_left_alone(m
     assert not list(locks.iterdir())
     with named("pulumi", machine, {}) as living:
         (locks / "living.json").write_text(json.dumps({"pid": living.pid}))
-        with pytest.raises(LocalError, match=f"at work on this stack .process {living.pid}"):
+        with pytest.raises(LocalError, match=f"at work on this stack .*kill -INT {living.pid}`"):
             engine(machine).up("dev", {})
     assert [lock.name for lock in locks.iterdir()] == ["living.json"]
 
