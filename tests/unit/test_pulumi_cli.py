@@ -245,7 +245,9 @@ def test_the_providers_of_a_killed_cli_are_ended_and_no_others(machine: Path, mo
     ours = {"PULUMI_BACKEND_URL": f"file://{machine}/state/mine/pulumi"}
     (machine / "living").mkdir()
     parent = shutil.copy("/bin/sh", machine / "living/pulumi")
+    script = shutil.copy("/bin/sh", machine / "pulumi-resource-pulumi-python")
     with (
+        subprocess.Popen([script, "-c", "sleep 60 & echo $!; wait"], env=ours, stdout=subprocess.PIPE) as script_left,
         named("pulumi-resource-kubernetes", machine, ours) as orphan,
         named("pulumi-resource-other", machine, {"PULUMI_BACKEND_URL": "file:///another"}) as of_another_stack,
         named("shell", machine, ours) as of_the_user,
@@ -255,12 +257,26 @@ def test_the_providers_of_a_killed_cli_are_ended_and_no_others(machine: Path, mo
         ) as living,
     ):  # fmt: skip
         assert living.stdout
+        assert script_left.stdout
         living.stdout.readline()
+        its_child = int(script_left.stdout.readline())
         engine(machine).up("dev", {})
         assert orphan.wait() == -signal.SIGKILL
+        assert script_left.wait() == -signal.SIGKILL
+        for _ in range(100):
+            if not alive(its_child):
+                break
+            time.sleep(0.05)
+        assert not alive(its_child)
         assert of_another_stack.poll() is None
         assert of_the_user.poll() is None
         assert living.communicate("end\n")[0] == f"{128 + signal.SIGTERM}\n"  # not SIGKILL
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def waiting(machine: Path, reason: str, message: str, restarts: int = 0) -> None:
