@@ -204,7 +204,7 @@ class PulumiEngine:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
 
-    def _orphans(self) -> set[int]:
+    def _orphans(self) -> list[int]:
         # A shell of the user's may have the variable too, so that the name counts as well.
         mark = f"PULUMI_BACKEND_URL={self._environment['PULUMI_BACKEND_URL']}".encode()
         parents: dict[int, int] = {}
@@ -215,7 +215,8 @@ class PulumiEngine:
         plugins = {
             pid for pid, parent in parents.items() if _name(pid).startswith("pulumi-") and not self._is_the_cli(parent)
         }
-        return plugins | {pid for pid, parent in parents.items() if parent in plugins}
+        # A plugin before what it runs: it would begin the next when that ends.
+        return [*plugins, *(pid for pid, parent in parents.items() if parent in plugins)]
 
     def _run(self, *arguments: str, cwd: Path = REPO, stdin: str = "") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
