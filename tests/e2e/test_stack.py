@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -149,16 +150,18 @@ def test_a_missing_image_is_named_long_before_helm_gives_up_and_the_next_run_men
 
 def test_an_interrupted_up_is_finished_by_the_next(stack: Stack) -> None:
     pairs = [f"--config={key}={value}" for key, value in {**stack.config, "workers": str(WORKERS + 1)}.items()]
-    argv = [shutil.which("python3") or "python3", "-m", "local.engine", "up", *pairs]
-    argv[0] = str(REPO / ".venv/bin/python")
-    running = subprocess.Popen(argv, cwd=REPO, env=stack.environment(), stdout=subprocess.PIPE, text=True)
-    assert running.stdout is not None
-    for line in running.stdout:
-        if "Release" in line:
-            break
-    running.send_signal(2)
-    running.communicate(timeout=60)
-    assert running.returncode == 130
+    argv = [str(REPO / ".venv/bin/python"), "-m", "local.engine", "up", *pairs]
+    # A quota holds the new worker back, so that the signal comes while Helm waits, however slow this test is.
+    stack.kubectl("create", "quota", "hold", "--hard=pods=1")
+    try:
+        stack.wait("the quota", 30, lambda: stack.kubectl("get", "quota", "hold", "-o", "jsonpath={.status.used.pods}"))
+        running = subprocess.Popen(argv, cwd=REPO, env=stack.environment(), stdout=subprocess.DEVNULL)
+        stack.wait("the rollout", 60, lambda: running.poll() is not None or stack.replicas() == WORKERS + 1)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 130
+    finally:
+        stack.kubectl("delete", "quota", "hold")
+    assert stack.replicas() == WORKERS
     stack.up()
     assert len(stack.wait("the workers", 60, lambda: _exactly(WORKERS, stack.pods("worker")))) == WORKERS
 
