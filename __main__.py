@@ -6,7 +6,7 @@ Each step takes what the one before it gives, and nothing goes back. `Pulumi.yam
 import pulumi
 
 from components.cluster import Cluster
-from components.image import Image, ImageArgs, pinned
+from components.image import Image, ImageArgs, pinned, require_docker
 from components.outputs import stack_outputs
 from components.release import Release, ReleaseArgs
 from components.settings import Settings
@@ -33,6 +33,8 @@ def create_cluster(settings: Settings) -> Cluster:
 
 settings = Settings.load()
 given = pinned(settings.image) if settings.image else None  # first: a registry may refuse
+if not given:
+    require_docker()
 cluster = create_cluster(settings)
 image = Image(settings.name, ImageArgs.from_settings(settings, cluster.registry, given))
 release = Release(

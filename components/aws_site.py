@@ -67,6 +67,7 @@ class Site:
 def find_site(args: EksClusterArgs, opts: pulumi.InvokeOptions) -> Site:
     """Asks AWS who we are, which zones offer the machines, and what those are. Raises CloudError."""
     caller = cloud.ask("who you are to AWS", lambda: aws.get_caller_identity(opts=opts), FIXES)
+    check_creator(args, caller.account_id, caller.arn, opts)
     zones = cloud.ask(
         f"the zones of region {args.region}",
         lambda: (
@@ -118,6 +119,43 @@ def find_site(args: EksClusterArgs, opts: pulumi.InvokeOptions) -> Site:
         given_subnets=given,
         spot_price=spot_price,
     )
+
+
+def check_creator(args: EksClusterArgs, account: str, arn: str, opts: pulumi.InvokeOptions) -> None:
+    """Raises CloudError where the role that is about to create the cluster is one of those given access to it.
+
+    EKS makes the creator an administrator, and has one access entry a role. Once the cluster is there somebody else may
+    have created it; and where AWS does not tell whether it is, nobody is held up.
+    """
+    # The role itself is arn:aws:iam::ACCOUNT:role/PATH/NAME; who has taken it on is known without the path.
+    session = re.fullmatch(r".*:assumed-role/([^/]+)/.*", arn)
+    if not session:
+        return
+    mine = rf"arn:[^:]+:iam::{account}:role/(.+/)?{re.escape(session[1])}"
+    for key, roles in (("teamRoles", args.team_roles), ("adminRoles", args.admin_roles)):
+        own = next((role for role in roles if re.fullmatch(mine, role)), None)
+        if own and cluster_is_known_not_to_be_there(args, opts):
+            others = ",".join(role for role in roles if role != own)
+            raise cloud.CloudError(
+                cloud.problem(
+                    f"{key} has {own}, the role that you create the cluster with",
+                    "other roles: who creates the cluster administers it",
+                    f"pulumi config set {key} {others}" if others else f"pulumi config rm {key}",
+                )
+            )
+
+
+def cluster_is_known_not_to_be_there(args: EksClusterArgs, opts: pulumi.InvokeOptions) -> bool:
+    """Whether AWS says that no cluster has the stack's tag; False where it says nothing."""
+    stack = cloud.common_labels(args.stack, args.labels)["stack"]
+    listed = cloud.ask_or_none(
+        lambda: aws.resourcegroupstaggingapi.get_resources(
+            resource_type_filters=["eks:cluster"],
+            tag_filters=[aws.resourcegroupstaggingapi.GetResourcesTagFilterArgs(key="stack", values=[stack])],
+            opts=opts,
+        )
+    )
+    return listed is not None and not listed.resource_tag_mapping_lists
 
 
 def given_subnets(args: EksClusterArgs, opts: pulumi.InvokeOptions) -> dict[str, str]:

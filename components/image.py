@@ -5,16 +5,22 @@ On stack `dev` the image is built before the program runs and given like any oth
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pulumi
 
-from components.cloud import ask
+from components.cloud import ask, problem
 from components.cluster import ImageRegistry
 from components.settings import Settings
 
 IMAGE_DIR = "image"
 """Relative to the project, because an absolute path in an input would be a change on every other machine."""
+
+DOCKER_SOCKET = "/var/run/docker.sock"
+"""Where Docker listens unless told otherwise."""
 
 
 class ImageError(pulumi.RunError):
@@ -150,3 +156,33 @@ def pinned(reference: str) -> str:
 
     found = ask(f"the digest of image {reference}", lambda: docker.get_registry_image(name=reference), FIXES)
     return f"{reference}@{found.sha256_digest}"
+
+
+def require_docker() -> None:
+    """Raises ImageError where an update is about to build an image, and there is no Docker to build it.
+
+    A preview builds nothing. Where the user has named another daemon or builder, in one of the ways that Docker's own
+    command knows, only the build can tell whether it answers.
+    """
+    if pulumi.runtime.is_dry_run() or os.name != "posix":
+        return
+    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    named = os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT")
+    if named or any(any(folder.glob(kept)) for kept in ("contexts/meta/*", "buildx/instances/*")):
+        return
+    try:
+        with socket.socket(socket.AF_UNIX) as daemon:
+            daemon.connect(DOCKER_SOCKET)
+    except PermissionError:
+        what, fix = f"you may not use Docker ({DOCKER_SOCKET})", 'sudo usermod -aG docker "$USER", then log in again'
+    except OSError as error:
+        what, fix = f"Docker does not run ({DOCKER_SOCKET}: {error.strerror})", "start Docker; docker info tells"
+    else:
+        return
+    raise ImageError(
+        problem(
+            f"{what}, and the image is to be built with it",
+            "a Docker that runs, DOCKER_HOST or a docker context that names one, or a given image",
+            f"{fix}; or: pulumi config set image REFERENCE",
+        )
+    )

@@ -1,4 +1,4 @@
-"""Each unit test has an event loop of its own, as a program has: the SDK's outputs ask for the current one."""
+"""What each unit test has, as a program has: an event loop of its own, for the SDK's outputs, and a Docker."""
 
 from __future__ import annotations
 
@@ -14,3 +14,9 @@ def event_loop_of_its_own() -> Iterator[None]:
     asyncio.set_event_loop(loop)
     yield
     loop.close()
+
+
+@pytest.fixture(autouse=True)
+def docker_that_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Docker to build with: the program refuses an update without, and no test here builds anything."""
+    monkeypatch.setenv("DOCKER_HOST", "tcp://docker.invalid:2376")

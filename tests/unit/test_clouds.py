@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import aws_cloud
 import google_cloud
-from cloud_mocks import DRAWN, ROOT, Recorded, Recording, is_secret, listing, plain, run, stack_config
+from cloud_mocks import DRAWN, ROOT, Recorded, Recording, Refused, is_secret, listing, plain, run, stack_config
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -145,6 +146,57 @@ def test_the_way_in_from_outside_is_https_alone_with_a_certificate_that_is_kept(
 
 
 # The image
+
+
+ANEW: dict[str, Any] = {"never-asked": lambda _args: {}}
+"""Answers with which a run is not one that was run before."""
+
+
+@pytest.fixture
+def docker(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine whose Docker listens at the path that is given, once something does; Docker's own folder is empty."""
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
+    monkeypatch.setattr("components.image.DOCKER_SOCKET", str(tmp_path / "docker.sock"))
+    return tmp_path / "docker.sock"
+
+
+def test_an_update_without_docker_is_refused_before_anything_is_made(cloud: Cloud, docker: Path) -> None:
+    with pytest.raises(Refused) as caught:
+        cloud.run({}, ANEW)
+    assert caught.value.nothing_was_made
+    assert f"Docker does not run ({docker}: No such file or directory)" in str(caught.value)
+    assert "pulumi config set image" in str(caught.value)
+
+
+def test_a_docker_that_is_not_the_users_is_named_as_such(
+    cloud: Cloud, docker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(_self: socket.socket, _address: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    with pytest.raises(Refused, match="sudo usermod -aG docker"):
+        cloud.run({}, ANEW)
+    assert not docker.exists()
+
+
+@pytest.mark.parametrize("way", ["socket", "DOCKER_HOST", "DOCKER_CONTEXT", "context", "builder", "image", "preview"])
+def test_an_update_goes_on_where_something_may_build_or_nothing_is_to_be_built(
+    cloud: Cloud, docker: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    config = {"image": f"r.example.org/r@sha256:{'1' * 64}"} if way == "image" else {}
+    with socket.socket(socket.AF_UNIX) as listener:
+        if way == "socket":
+            listener.bind(str(docker))
+            listener.listen()
+        elif way.startswith("DOCKER"):
+            monkeypatch.setenv(way, "elsewhere")
+        elif way in ("context", "builder"):
+            kept = docker.parent / "config" / {"context": "contexts/meta", "builder": "buildx/instances"}[way] / "one"
+            kept.mkdir(parents=True)
+        assert cloud.run(config, ANEW, preview=way == "preview").all("v3:Release")
 
 
 def test_the_image_is_built_and_pushed_to_the_stacks_own_repository_with_its_cache_and_never_in_a_preview(

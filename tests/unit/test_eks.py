@@ -634,6 +634,40 @@ def test_missing_credentials_rights_and_regions_are_named_with_their_remedy(reas
     assert reason in message
 
 
+ENGINEER = "arn:aws:iam::123456789012:role/staff/engineer"
+"""The role of who asks in these tests, with its path."""
+TAGGED = "aws:resourcegroupstaggingapi/getResources:getResources"
+
+
+@pytest.mark.parametrize("key", ["teamRoles", "adminRoles"])
+def test_who_creates_the_cluster_is_not_given_access_to_it_a_second_time(key: str) -> None:
+    message = refused({key: f"{STATISTICS},{ENGINEER}"})
+    assert f"{key} has {ENGINEER}, the role that you create the cluster with" in message
+    assert f"pulumi config set {key} {STATISTICS}" in message
+    assert f"pulumi config rm {key}" in refused({key: ENGINEER})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [lambda _args: {"id": "r", "resourceTagMappingLists": [{"resourceArn": "arn:aws:eks:::cluster/x"}]}, refuse("no")],
+)
+def test_who_did_not_create_the_cluster_may_be_one_of_its_administrators(answer: Any) -> None:
+    asked: list[Any] = []
+
+    def listed(args: Mapping[str, Any]) -> Any:
+        asked.append(args)
+        return answer(args)
+
+    assert eks({"adminRoles": ENGINEER}, {TAGGED: listed}).all("AccessEntry")
+    assert asked[0]["resourceTypeFilters"] == ["eks:cluster"]
+    assert asked[0]["tagFilters"] == [{"key": "stack", "values": ["team"]}]
+
+
+def test_a_role_of_another_account_or_of_a_longer_name_is_another_role() -> None:
+    others = "arn:aws:iam::999999999999:role/engineer,arn:aws:iam::123456789012:role/lead-engineer"
+    assert len(eks({"adminRoles": others}).all("AccessEntry")) == 2
+
+
 def test_a_missing_command_line_is_named_with_where_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None if name == "aws" else name)
     assert "getting-started-install" in refused({})
