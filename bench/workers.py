@@ -90,11 +90,11 @@ def main() -> int:
     finally:
         with step("Removing them"):
             node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
-    print(f"\n{os.cpu_count()} cores, load average {load:.1f} at the start. Stock: the article's worker line, or")
-    print("plan(cluster) on as many R processes of one pod.\n")
-    print("| | this project | stock |\n| --- | --- | --- |")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
+        print(f"\n{os.cpu_count()} cores, load average {load:.1f} at the start. Stock: the article's worker line, or")
+        print("plan(cluster) on as many R processes of one pod.\n")
+        print("| | this project | stock |\n| --- | --- | --- |")
+        for row in rows:
+            print("| " + " | ".join(row) + " |")
     return 0
 
 
@@ -171,11 +171,9 @@ def started(node: cluster.Node, n: int) -> float:
     Kubelet tells of a start in whole seconds. The kernel tells of a process's, and this cluster's pods run on ours.
     """
     for _ in range(30):
-        pods = json.loads(node.kubectl("-n", NAMESPACE, "get", "pods", "-l", "component=worker", "-o", "json").stdout)
         states = {
             pod["metadata"]["name"]: datetime.fromisoformat(container["state"]["running"]["startedAt"]).timestamp()
-            for pod in pods["items"]
-            if pod["metadata"]["labels"].get("app.kubernetes.io/instance") == "ours"
+            for pod in our_pods(node)
             for container in pod["status"].get("containerStatuses", ())
             if "running" in container["state"]
         }
@@ -278,15 +276,27 @@ def usage(node: cluster.Node) -> dict[str, tuple[float, float]]:
 
 
 def scaled(node: cluster.Node, workers: int) -> None:
-    """Wait until that many workers and no others are there and connected."""
+    """Wait until that many workers are there and connected, and those that are one too many have gone."""
     rscript(node, OURS, f"future.kubernetes::scale_workers({workers}L)")
     for _ in range(150):
-        there = json.loads(node.kubectl("-n", NAMESPACE, "get", "deploy", "ours-worker", "-o", "json").stdout)
-        status = there["status"]
-        if status.get("readyReplicas", 0) == status.get("replicas", 0) == there["spec"]["replicas"] == workers:
+        there = our_pods(node)
+        ready = [
+            pod
+            for pod in there
+            if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+        ]
+        if len(ready) == len(there) == workers:
             return
         time.sleep(2)
     raise LocalError(f"there were not {workers} workers within 300 s")
+
+
+def our_pods(node: cluster.Node) -> list[dict[str, Any]]:
+    """The pods of our workers, those on their way out included."""
+    selector = "component=worker,app.kubernetes.io/instance=ours"
+    found = node.kubectl("-n", NAMESPACE, "get", "pods", "-l", selector, "-o", "json").stdout
+    pods: list[dict[str, Any]] = json.loads(found)["items"]
+    return pods
 
 
 def rscript(node: cluster.Node, where: str, code: str, timeout: float = STOCK_LIMIT_SECONDS) -> str:

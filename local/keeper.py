@@ -25,8 +25,6 @@ from local.paths import state_dir
 _API_PORT = 6443
 _PR_SET_PDEATHSIG = 1
 _CLEANUP_SECONDS = 20.0
-_SHARES_OF_THE_CLUSTER = 8192
-"""Against the machine's other processes, which have 1,024 each."""
 _SHARES_OF_SERVICES_A_CORE = 128
 """Against the 1,024 a core that kubelet gives to all pods together: an eighth of it."""
 
@@ -151,11 +149,13 @@ def join_services_cgroup(cluster: str) -> None:
     Else each thread of theirs counts as much as all pods together (cgroup v1): while 40 pods start, R in those that are
     there already waits for the last. Pods come first, and the services, whose work is short, have enough in what is
     left to them. On cgroup v2 the machine's own groups see to it.
+
+    The cluster as a whole keeps the kernel's 1,024. With 8,192, three busy workers on two cores left so little to the
+    rest of the machine that Python took up to 32 s to start there, and kubectl as long.
     """
     for folder in cgroup_folders(cluster):
         shares = folder / "cpu.shares"
         if shares.exists():
-            shares.write_text(str(_SHARES_OF_THE_CLUSTER))
             services = folder / "services"
             services.mkdir(exist_ok=True)
             (services / "cpu.shares").write_text(str(_SHARES_OF_SERVICES_A_CORE * (os.cpu_count() or 1)))

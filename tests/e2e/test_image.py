@@ -9,7 +9,7 @@ import pytest
 
 from local import image
 from local.errors import LocalError
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import WORKERS, Stack
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -39,6 +39,19 @@ def test_the_packages_for_futures_are_in_the_image_on_scheduler_and_workers(stac
 
 def test_a_worker_computes_on_as_many_threads_as_the_cores_that_it_asks_for(stack: Stack) -> None:
     assert stack.kubectl("exec", stack.workload, "--", "printenv", "OMP_NUM_THREADS") == "1\n"
+
+
+def test_whoever_opens_r_is_told_of_the_workers_and_a_script_is_not(stack: Stack) -> None:
+    pod = stack.scheduler()["metadata"]["name"]
+
+    def said(environment: str, command: str) -> str:
+        return stack.kubectl("exec", "-i", pod, "--", "sh", "-c", f"{environment} {command} 2>&1", input="q()\n")
+
+    console = "R --interactive --no-save --no-echo"
+    assert f"{WORKERS} workers are ready" in said("", console)
+    assert "plan(kubernetes)" in said("", console)
+    assert "ready" not in said("FUTURE_KUBERNETES_QUIET=1", console)
+    assert said("", "Rscript -e 'cat(1)'") == "1"
 
 
 @pytest.mark.parametrize(

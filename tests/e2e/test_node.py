@@ -96,6 +96,8 @@ def test_the_nodes_services_leave_the_processors_to_the_pods_first(node: cluster
         pytest.skip("cgroup v2: the machine's own groups see to it")
     weight = {file.parent.name: int(file.read_text()) for file in shares}
     assert weight["kubepods"] >= 4 * weight["services"]
+    whole = [int((folder / "cpu.shares").read_text()) for folder in {file.parent.parent for file in shares}]
+    assert whole == [1024], "the machine's other work, and the IDE's way in, would wait for busy workers"
     for service in ("kubelet", "containerd", "kube-apiserver"):
         pid = node.run("cat", f"/run/node/services/{service}").stdout
         groups = node.run("cat", f"/proc/{pid}/cgroup").stdout.splitlines()
