@@ -18,16 +18,21 @@ resolved.KubernetesFuture <- function(x, ...) {
     return(TRUE)
   }
   internal("assertOwner", "future")(x)
-  # The time that stock cluster futures spend waiting here, one after the other, is what makes a map of many slow.
-  while (is.null(x[["result"]]) && x[["state"]] == "running") {
-    con <- x[["backend"]][["workers"]][[x[["node"]]]]$con
+  take_in(x)
+}
+
+# Whether the future is resolved, with what its worker has sent so far. The time that stock cluster futures spend waiting
+# here, one after the other, is what makes a map of many slow.
+take_in <- function(future) {
+  while (is.null(future[["result"]]) && future[["state"]] == "running") {
+    con <- future[["backend"]][["workers"]][[future[["node"]]]]$con
     if (!socketSelect(list(con), timeout = 0)) {
       return(FALSE)
     }
-    receive(x)
+    receive(future)
   }
-  done <- !is.null(x[["result"]])
-  if (done) internal("signalEarly", "future")(x)
+  done <- !is.null(future[["result"]])
+  if (done) internal("signalEarly", "future")(future)
   done
 }
 

@@ -35,15 +35,18 @@ attach_nodes <- function(n, wait = 0) {
   greeted
 }
 
-# A first call to each, all under way at once: it proves the worker and tells what parallelly's print shows.
+# A first call to each, all under way at once: it proves the worker, and tells what parallelly's print shows and which
+# version of future is there.
 greet_nodes <- function(nodes) {
   hello <- function() {
     list(
       r = c(R.version, os.type = .Platform$OS.type), system = as.list(Sys.info()), libs = .libPaths(),
-      process = list(pid = Sys.getpid())
+      process = list(pid = Sys.getpid()),
+      future = tryCatch(getNamespaceVersion("future"), error = function(e) NULL)
     )
   }
   environment(hello) <- baseenv()
+  here <- getNamespaceVersion("future")
   sent <- lapply(nodes, function(node) tryCatch(send_call(node, hello), error = identity))
   good <- lapply(seq_along(nodes), function(i) {
     if (inherits(sent[[i]], "error")) {
@@ -54,7 +57,8 @@ greet_nodes <- function(nodes) {
       close_node(nodes[[i]])
       return(NULL)
     }
-    nodes[[i]]$session_info <- info
+    nodes[[i]]$same_future <- identical(info$future, here)
+    nodes[[i]]$session_info <- info[names(info) != "future"]
     nodes[[i]]
   })
   good[!vapply(good, is.null, NA)]

@@ -43,6 +43,29 @@ test_that("what a future leaves in the global environment is gone for the next",
   expect_false(any(unlist(value(lapply(1:3, function(i) future(exists("left", envir = globalenv())))))))
 })
 
+test_that("a worker with the session's version of future is sent no functions, and another one is", {
+  sent <- list()
+  send <- send_call
+  local_mocked_bindings(send_call = function(node, fun, args = list()) {
+    sent[[length(sent) + 1L]] <<- args
+    send(node, fun, args)
+  })
+  plan(kubernetes, workers = 1)
+  sent <- list()
+  expect_identical(value(future(1)), 1)
+  expect_length(sent, 1L)
+  expect_false(any(vapply(sent[[1L]], is.function, NA)))
+
+  version <- getNamespaceVersion("future")
+  local_mocked_bindings(getNamespaceVersion = function(ns) paste0(version, ".1"), .package = "base")
+  plan(sequential)
+  plan(kubernetes, workers = 1)
+  sent <- list()
+  expect_identical(value(future(2)), 2)
+  expect_identical(vapply(sent[[1L]], is.function, NA), c(TRUE, TRUE, FALSE))
+  plan(kubernetes, workers = 3)
+})
+
 test_that("random numbers are those of other backends", {
   draw <- function() unlist(value(lapply(1:4, function(i) future(rnorm(1), seed = as.integer(i)))))
   here <- draw()
