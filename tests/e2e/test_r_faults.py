@@ -197,7 +197,7 @@ def test_a_network_that_falls_silent_is_noticed_and_disturbs_no_other_future(fau
           Sys.sleep(seconds)
           list(pod = Sys.info()[["nodename"]], started = started)
         }
-        fs <- list(future(job(6)), future(job(22)))
+        fs <- list(future(job(12)), future(job(28)))
         tell("victim", pod_of(fs[[1]]))
         noting(vs <- value(fs))
         tell("noticed", sprintf("%.2f", lost$at[1]), vs[[1]]$pod, lost$message[1])
@@ -253,7 +253,9 @@ def test_a_killed_workers_future_is_done_again_soon(faulty: Stack) -> None:
         faulty,
         """
         plan(kubernetes, workers = 2)
-        f <- future({ Sys.sleep(3); Sys.info()[["nodename"]] })
+        # Three seconds, once it is run again; until then long enough to be found and killed.
+        again_from <- Sys.time() + 5
+        f <- future({ Sys.sleep(if (Sys.time() < again_from) 60 else 3); Sys.info()[["nodename"]] })
         tell("victim", pod_of(f))
         noting(again <- value(f))
         tell("done", sprintf("%.2f", as.numeric(Sys.time())), again, lost$message)
@@ -261,6 +263,7 @@ def test_a_killed_workers_future_is_done_again_soon(faulty: Stack) -> None:
     )
     victim = program.told("victim")
     process = process_of(faulty, victim)
+    time.sleep(6)
     killed = time.time()
     faulty.node.run("sh", "-c", f"kill -9 {process}")
     at, again, said = program.told("done", 60).split(" ", 2)

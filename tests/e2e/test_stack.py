@@ -149,14 +149,16 @@ def test_a_missing_image_is_named_long_before_helm_gives_up_and_the_next_run_men
 
 
 def test_an_interrupted_up_is_finished_by_the_next(stack: Stack) -> None:
-    pairs = [f"--config={key}={value}" for key, value in {**stack.config, "workers": str(WORKERS + 1)}.items()]
+    # Two more, because Helm does not wait for one: a quarter of them, rounded down, may be unavailable (the chart).
+    more = WORKERS + 2
+    pairs = [f"--config={key}={value}" for key, value in {**stack.config, "workers": str(more)}.items()]
     argv = [str(REPO / ".venv/bin/python"), "-m", "local.engine", "up", *pairs]
-    # A quota holds the new worker back, so that the signal comes while Helm waits, however slow this test is.
+    # A quota holds the new workers back, so that the signal comes while Helm waits, however slow this test is.
     stack.kubectl("create", "quota", "hold", "--hard=pods=1")
     try:
         stack.wait("the quota", 30, lambda: stack.kubectl("get", "quota", "hold", "-o", "jsonpath={.status.used.pods}"))
         running = subprocess.Popen(argv, cwd=REPO, env=stack.environment(), stdout=subprocess.DEVNULL)
-        stack.wait("the rollout", 60, lambda: running.poll() is not None or stack.replicas() == WORKERS + 1)
+        stack.wait("the rollout", 60, lambda: running.poll() is not None or stack.replicas() == more)
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 130
     finally:
