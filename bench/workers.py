@@ -166,28 +166,21 @@ def grown(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
 
 
 def started(node: cluster.Node, n: int) -> float:
-    """When the last of our n workers' containers was made, which is just before it started (epoch, hundredths).
+    """When the last of our n workers' containers started, once kubelet has told it of all (epoch).
 
-    Kubelet tells of a start in whole seconds. The kernel tells of a process's, and this cluster's pods run on ours.
+    In whole seconds, rounded down, as Kubernetes tells it: what is counted from it is up to one more than it was.
     """
     for _ in range(30):
-        states = {
-            pod["metadata"]["name"]: datetime.fromisoformat(container["state"]["running"]["startedAt"]).timestamp()
+        states = [
+            datetime.fromisoformat(container["state"]["running"]["startedAt"]).timestamp()
             for pod in our_pods(node)
             for container in pod["status"].get("containerStatuses", ())
             if "running" in container["state"]
-        }
+        ]
         if len(states) >= n:
-            break
+            return max(states)
         time.sleep(1)
-    else:
-        raise LocalError(f"kubelet told of {len(states)} containers of {n}")
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    last = [pod for pod, second in states.items() if second >= max(states.values()) - 1]
-    # Field 22 of proc(5)'s stat: when the process was made, in ticks since the machine's start.
-    made = ("awk", "{print $22}", "/proc/1/stat")
-    ticks = [int(node.kubectl("-n", NAMESPACE, "exec", pod, "--", *made).stdout) for pod in last]
-    return booted + max(ticks) / os.sysconf("SC_CLK_TCK")
+    raise LocalError(f"kubelet told of {len(states)} containers of {n}")
 
 
 def lost(node: cluster.Node, rows: list[tuple[str, str, str]]) -> None:
