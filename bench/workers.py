@@ -28,6 +28,7 @@ from local import cluster
 from local.errors import LocalError
 from local.paths import REPO
 from local.progress import step
+from local.rollout import is_ready
 
 NAMESPACE = "bench-workers"
 OURS = "deploy/ours-scheduler"
@@ -273,12 +274,7 @@ def scaled(node: cluster.Node, workers: int) -> None:
     rscript(node, OURS, f"future.kubernetes::scale_workers({workers}L)")
     for _ in range(150):
         there = our_pods(node)
-        ready = [
-            pod
-            for pod in there
-            if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
-        ]
-        if len(ready) == len(there) == workers:
+        if all(map(is_ready, there)) and len(there) == workers:
             return
         time.sleep(2)
     raise LocalError(f"there were not {workers} workers within 300 s")

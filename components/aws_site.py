@@ -147,15 +147,22 @@ def check_creator(args: EksClusterArgs, account: str, arn: str, opts: pulumi.Inv
 
 def cluster_is_known_not_to_be_there(args: EksClusterArgs, opts: pulumi.InvokeOptions) -> bool:
     """Whether AWS says that no cluster has the stack's tag; False where it says nothing."""
-    stack = cloud.common_labels(args.stack, args.labels)["stack"]
+    return tagged("eks:cluster", cloud.common_labels(args.stack, args.labels)["stack"], opts) == []
+
+
+def tagged(kind: str, stack: str, opts: pulumi.InvokeOptions) -> list[str] | None:
+    """ARNs of what has a stack's tag, by kind (`eks:cluster`); None where AWS does not tell.
+
+    What was deleted stays in the list for a while.
+    """
     listed = cloud.ask_or_none(
         lambda: aws.resourcegroupstaggingapi.get_resources(
-            resource_type_filters=["eks:cluster"],
+            resource_type_filters=[kind],
             tag_filters=[aws.resourcegroupstaggingapi.GetResourcesTagFilterArgs(key="stack", values=[stack])],
             opts=opts,
         )
     )
-    return listed is not None and not listed.resource_tag_mapping_lists
+    return [entry.resource_arn for entry in listed.resource_tag_mapping_lists] if listed else None
 
 
 def given_subnets(args: EksClusterArgs, opts: pulumi.InvokeOptions) -> dict[str, str]:
@@ -317,15 +324,8 @@ def scaling_now(name: str, stack: str, opts: pulumi.InvokeOptions) -> Scaling | 
 
     stack: value of the tag `stack`. Also None where several answer, such as those of two stacks of one name.
     """
-    listed = cloud.ask_or_none(
-        lambda: aws.resourcegroupstaggingapi.get_resources(
-            resource_type_filters=["eks:nodegroup"],
-            tag_filters=[aws.resourcegroupstaggingapi.GetResourcesTagFilterArgs(key="stack", values=[stack])],
-            opts=opts,
-        )
-    )
-    # arn:aws:eks:REGION:ACCOUNT:nodegroup/CLUSTER/GROUP/ID; groups stay in the list for a while after their deletion.
-    paths = [entry.resource_arn.split("/")[1:3] for entry in listed.resource_tag_mapping_lists] if listed else []
+    # arn:aws:eks:REGION:ACCOUNT:nodegroup/CLUSTER/GROUP/ID
+    paths = [arn.split("/")[1:3] for arn in tagged("eks:nodegroup", stack, opts) or ()]
     groups = [
         cloud.ask_or_none(partial(aws.eks.get_node_group, cluster_name=cluster, node_group_name=group, opts=opts))
         for cluster, group in paths

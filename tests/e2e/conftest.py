@@ -19,6 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from local import cluster
 from local.paths import REPO, state_dir
+from local.rollout import is_ready
 
 CLUSTER = "test"
 OTHER_CLUSTERS = ("passing", "faults")
@@ -91,8 +92,7 @@ class Stack:
 
         def ready() -> dict[str, Any] | None:
             found = [pod for pod in self.pods("scheduler") if pod["metadata"]["uid"] != other_than]
-            conditions = found[0]["status"].get("conditions", ()) if len(found) == 1 else ()
-            return found[0] if any(c["type"] == "Ready" and c["status"] == "True" for c in conditions) else None
+            return found[0] if len(found) == 1 and is_ready(found[0]) else None
 
         pod: dict[str, Any] = self.wait("a ready scheduler pod", 120, ready)
         return pod
