@@ -27,11 +27,7 @@ from typing import Any, NoReturn
 
 from . import process, tls, wire
 
-# What takes R time at its first use is done before the session asks: half a second to load future, and some 20 ms for
-# availableCores(), which plan() calls on every worker (0.4 s for 40 that share two cores).
-_R_CODE = (
-    "invisible(try({loadNamespace('future'); parallelly::availableCores()}, silent = TRUE)); parallel:::.workRSOCK()"
-)
+_R_PROGRAM = Path(__file__).with_name("worker.R")
 _R_START_SECONDS = 120.0
 _R_LEAVE_SECONDS = 0.3
 _DIAL_SECONDS = 5.0
@@ -184,7 +180,7 @@ class Agent:
         self._state_file = Path(environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")) / "worker.state"
         self._http_port = int(environ.get("FUTURE_KUBERNETES_HTTP_PORT", wire.HTTP_PORT))
         command = environ.get("FUTURE_KUBERNETES_R")
-        self._command = shlex.split(command) if command else ["Rscript", "-e", _R_CODE]
+        self._command = shlex.split(command) if command else ["Rscript", str(_R_PROGRAM)]
         self._identity = {"pod": environ.get("POD_NAME") or socket.gethostname(), "node": environ.get("NODE_NAME", "")}
         self._children = Children()
         self._lock = threading.Lock()

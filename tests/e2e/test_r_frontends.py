@@ -95,6 +95,24 @@ def test_progress_of_futures_arrives_while_they_run(stack: Stack) -> None:
     assert int(before_the_end) >= 4, f"steps are told as they are done, not at the end: {printed}"
 
 
+def test_what_a_future_leaves_open_is_told_of_and_looked_at_only_where_something_changed(stack: Stack) -> None:
+    code = """
+        plan(kubernetes, workers = 1)
+        exchange <- function(from, to) value(future(for (name in c("diff_connections", "diff_devices")) {
+          scope <- environment(get(name, envir = asNamespace("future")))
+          scope[[to]] <- scope[[from]]
+          scope[["compare"]] <- if (to == "compare") scope[[from]] else function(...) stop("compared in vain")
+        }))
+        invisible(value(future(1)))
+        exchange("compare", "kept")
+        stopifnot(value(future(2)) == 2)
+        exchange("kept", "compare")
+        told <- function(future) tryCatch({ value(future); "nothing" }, warning = function(w) class(w)[1])
+        cat(told(future({ file(nullfile(), "w"); 1 })), told(future({ grDevices::pdf(NULL); 1 })))
+    """
+    assert r(stack, code).split() == ["ConnectionMisuseFutureWarning", "DeviceMisuseFutureWarning"]
+
+
 def test_plans_are_nested(stack: Stack) -> None:
     code = """
         inner <- function(i) {
