@@ -159,11 +159,10 @@ class Peers:
             raise OSError("refused")
         say("connected", name)
         self._probe(pod, True)
-        message = wire.decode(await _line(reader))
-        if message["op"] == "retire":
-            say("retired", name)
-            self._probe(pod, False)
-            return float(message["seconds"])
+        while (message := wire.decode(await _line(reader)))["op"] != "attach":
+            retired = message["op"] == "retire"
+            say("retired" if retired else "recalled", name)
+            self._probe(pod, not retired)
         writer.write(wire.encode(op="attached"))
         say("attached", name)
         await reader.read(wire.RELAY_BYTES)

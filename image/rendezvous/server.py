@@ -10,6 +10,9 @@ Sessions speak lines of words on the loopback interface, so that base R can:
     count PID            -> ok FREE MINE OTHERS
     fate ID              -> ok TEXT         how the worker of attachment ID ended, empty while unknown
     draining PID         -> ok ID ...         attachments of process PID whose worker was told to go
+    spare SECONDS ID ... -> nothing           these attachments may be ended, and as many workers given back, once so
+                                              many seconds have passed on this connection; said again, it adds to them
+    keep                 -> ok TAKEN          not any more; how many have been ended
     workers              -> one line of JSON
     scale N              -> ok N | error KIND TEXT   sets how many workers there are to be
     status               -> ok WANTED CONNECTED STARTING WAITING <tab> TEXT <tab> PROBLEM | error KIND TEXT
@@ -175,7 +178,12 @@ class Worker(Link):
         """Ask the worker to join a session; one that does not answer in time is dropped and another takes its place."""
         self.enter("offered")
         self.say(wire.encode(op="attach", id=self.id))
+        self._timer.cancel()
         self._timer = self.hub.loop.call_later(_ATTACH_SECONDS, self.drop)
+
+    def call_back_after(self, seconds: float) -> None:
+        """Let it work again then, if it is still there."""
+        self._timer = self.hub.loop.call_later(seconds, self.hub.recall, self)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget it, and tell the session that waited for it."""
@@ -200,6 +208,12 @@ class Session(Link):
     left = False
     deadline = 0.0
 
+    def __init__(self, hub: Rendezvous) -> None:
+        super().__init__(hub)
+        self._spare: list[str] = []
+        self._taken = 0
+        self._timer: asyncio.TimerHandle | None = None
+
     def line_received(self, line: bytes) -> None:
         """A request, in words."""
         words = line.decode(errors="replace").split()
@@ -208,6 +222,8 @@ class Session(Link):
             "count": self._count,
             "fate": self._fate,
             "draining": self._draining,
+            "spare": self._may_spare,
+            "keep": self._keep,
             "workers": self._workers,
             "scale": self._scale,
             "status": self._status,
@@ -243,6 +259,24 @@ class Session(Link):
         mine = [w.id for w in self.hub.busy.values() if w.session_pid == int(pid) and self.hub.pods[w.pod].draining]
         self.say(f"ok {' '.join(mine)}\n".encode())
 
+    def _may_spare(self, seconds: str, *attachments: str) -> None:
+        self._spare += attachments
+        self._no_timer()
+        self._timer = self.hub.loop.call_later(float(seconds), self._take)
+
+    def _take(self) -> None:
+        taken = self.hub.take_back(self._spare)
+        self._spare = []
+        self._taken += taken
+
+    def _keep(self) -> None:
+        self.say(b"ok %d\n" % self._taken)
+        self._spare, self._taken = [], 0
+
+    def _no_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
     def _scale(self, workers: str) -> None:
         self.hub.later(self._answer(self.hub.scale(int(workers))))
 
@@ -260,8 +294,9 @@ class Session(Link):
         self.say(json.dumps(self.hub.table(), separators=(",", ":")).encode() + b"\n")
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Forget what it waited for."""
+        """Forget what it waited for, and what it could spare."""
         super().connection_lost(error)
+        self._no_timer()
         self.hub.session_lost(self)
 
 
@@ -284,6 +319,8 @@ class Rendezvous:
     loop: asyncio.AbstractEventLoop
     environ: Mapping[str, str] = field(default_factory=dict)
     idle: OrderedDict[Worker, None] = field(default_factory=OrderedDict)
+    retiring: OrderedDict[Worker, None] = field(default_factory=OrderedDict)
+    """Connected, but unready so that Kubernetes takes their pods when there are to be fewer; can be called back."""
     busy: dict[str, Worker] = field(default_factory=dict)
     queue: deque[Session] = field(default_factory=deque)
     pods: dict[str, Pod] = field(default_factory=dict)
@@ -311,7 +348,7 @@ class Rendezvous:
         """A worker has said who it is, and whether it offers itself or reports on itself."""
         worker.say(wire.encode(ok=True))
         if message["op"] == "worker":
-            for other in [*self.idle, *self.busy.values()]:
+            for other in [*self.idle, *self.retiring, *self.busy.values()]:
                 if other.pod == worker.pod:  # its agent is here anew: the old connection is dead, noticed or not
                     log(f"{worker.pod} is back; its old connection is dropped")
                     other.drop()
@@ -354,6 +391,7 @@ class Rendezvous:
     def worker_lost(self, worker: Worker) -> None:
         """Its connection has ended, whoever ended it."""
         self.idle.pop(worker, None)
+        self.retiring.pop(worker, None)
         self.busy.pop(worker.id, None)
         if worker.state == "offered":
             session = cast(Session, worker.wanted_by)
@@ -439,6 +477,26 @@ class Rendezvous:
         with contextlib.suppress(ValueError):
             self.queue.remove(session)
 
+    def take_back(self, attachments: list[str]) -> int:
+        """End those that their session can spare, and have as many workers fewer; how many there were."""
+        spare = [self.busy[attachment] for attachment in attachments if attachment in self.busy]
+        for worker in spare:
+            cast(Session, worker.wanted_by).finish()  # as if it had let go itself
+        if spare:
+            log(f"{len(spare)} workers are taken back from an R session that has no futures for them")
+            self.later(self._have_fewer(spare))
+        return len(spare)
+
+    async def _have_fewer(self, spare: list[Worker]) -> None:
+        while any(worker.open for worker in spare):  # those in use are not let go, and these still count as such
+            await asyncio.sleep(0.1)
+        try:
+            cluster = kube.Cluster(self.environ)
+            wanted = self._shrinking_to if self._lowering() else await asyncio.to_thread(cluster.wanted)
+            await self.scale(max(0, wanted - len(spare)))
+        except kube.KubeError as error:
+            log(f"could not lower the number of workers: {error}")
+
     def count(self, pid: int) -> tuple[int, int, int]:
         """How many workers are free (or about to be), in use by process ``pid``, and in use by others."""
         # A session has let go before its worker's connection has closed, and may ask again within that time.
@@ -513,6 +571,8 @@ class Rendezvous:
             if workers > wanted:
                 await asyncio.to_thread(cluster.scale, workers)
                 log(f"asked for {workers} workers instead of {wanted}")
+            for worker in list(self.retiring):
+                self.recall(worker)
         else:
             self._shrinking = self.later(self._shrink(cluster, workers))
             self._shrinking_to = workers
@@ -523,8 +583,11 @@ class Rendezvous:
             deadline = self.loop.time() + _RETIRE_SECONDS
             while self.loop.time() < deadline:
                 ready = {p["metadata"]["name"] for p in await asyncio.to_thread(cluster.pods) if kube.ready(p)}
-                leaving = ready - {worker.pod for worker in [*self.idle, *self.busy.values()]}
                 surplus = len(ready) - workers
+                unseen = [worker for worker in self.retiring if worker.pod in ready]
+                for worker in unseen[max(0, surplus) :]:  # of a request for fewer that came before
+                    self.recall(worker)
+                leaving = ready - {worker.pod for worker in [*self.idle, *self.busy.values()]}
                 if surplus <= 0:
                     break
                 retiring = list(self.idle)[: max(0, surplus - len(leaving))]
@@ -532,15 +595,29 @@ class Rendezvous:
                     break  # the rest is in use
                 for worker in retiring:
                     log(f"{worker.pod} is let go: {workers} workers are enough")
-                    worker.say(wire.encode(op="retire", seconds=_RETIRE_SECONDS))
-                    worker.finish()
-                    self.idle.pop(worker, None)
+                    self.retire(worker)
                 await asyncio.sleep(2.0)
             workers = max(workers, len(self.busy))
             await asyncio.to_thread(cluster.scale, workers)
             log(f"lowered the number of workers to {workers}")
         except kube.KubeError as error:
             log(f"could not lower the number of workers: {error}")
+
+    def retire(self, worker: Worker) -> None:
+        """Have it turn unready; it is called back if Kubernetes has not taken it in a while."""
+        worker.enter("retiring")
+        self.retiring[worker] = self.idle.pop(worker)
+        worker.say(wire.encode(op="retire"))
+        worker.call_back_after(_RETIRE_SECONDS)
+
+    def recall(self, worker: Worker) -> None:
+        """It is wanted after all."""
+        if worker in self.retiring:
+            log(f"{worker.pod} is called back")
+            worker.enter("idle")
+            self.idle[worker] = self.retiring.pop(worker)
+            worker.say(wire.encode(op="recall"))
+            self.serve()
 
     def _lowering(self) -> bool:
         return self._shrinking is not None and not self._shrinking.done()

@@ -329,13 +329,13 @@ class Agent:
             line += piece
             if not piece or len(line) > wire.MAX_LINE:
                 return False
-            if line.endswith(b"\n"):
-                message = wire.decode(line)
-                if message["op"] == "retire":
+            while b"\n" in line:
+                first, _, line = line.partition(b"\n")
+                message = wire.decode(first)
+                if message["op"] in ("retire", "recall"):
                     # Unready, so that Kubernetes takes this pod before one in use; back to work if it does not.
-                    self._set_state("retiring")
-                    readable(r.socket, float(message["seconds"]))
-                    return False
+                    self._set_state("retiring" if message["op"] == "retire" else "idle")
+                    continue
                 with self._lock:
                     self._attached = str(message["id"])
                     self._set_state("busy")

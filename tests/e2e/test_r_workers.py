@@ -127,6 +127,23 @@ def test_fewer_workers_leave_those_in_use_alone(elastic: Stack) -> None:
     elastic.wait("two workers to be left", 90, lambda: elastic.replicas() == 2)
 
 
+def test_an_elastic_plan_grows_while_futures_queue_and_gives_back_while_r_does_nothing(elastic: Stack) -> None:
+    code = """
+        scale_workers(1)
+        globalCallingHandlers(message = function(m) if (grepl("was lost", conditionMessage(m))) stop(m))
+        plan(kubernetes, workers = c(1, 4))
+        where <- function(i) { Sys.sleep(3); Sys.info()[["nodename"]] }
+        used <- function() unique(future_sapply(1:16, where, future.scheduling = 4))
+        stopifnot(length(used()) == 4L)
+        # These ask the rendezvous, as anyone may: what the plan does runs with its futures alone.
+        given_back <- function() future.kubernetes:::kubernetes_status()$wanted == 1 && nrow(workers()) == 1L
+        for (i in 1:300) if (given_back()) break else Sys.sleep(0.5)
+        stopifnot(given_back(), value(future(42)) == 42, nrow(workers()) == 1L, length(used()) == 4L)
+        cat("GOOD")
+    """
+    assert "GOOD" in r(elastic, code, 280)
+
+
 def test_a_second_session_gets_what_is_free_and_is_told(elastic: Stack) -> None:
     held: list[str] = []
     hold = threading.Thread(

@@ -152,6 +152,43 @@ def scaled(bed: Bed, api: Api, tmp_path: Path) -> Bed:
     return bed
 
 
+def test_workers_that_a_session_can_spare_are_taken_back_after_a_while_and_no_other(scaled: Bed, api: Api) -> None:
+    for name in ("w1", "w2", "w3"):
+        scaled.worker(f"r-worker-{name}")
+    api.replicas = 3
+    api.pods = [pod(name) for name in ("w1", "w2", "w3")]
+    kept, *spare = (scaled.attach(pid=7) for _ in range(3))
+    with scaled.session() as plan:
+        for session in spare:
+            plan.send(f"spare 0.3 {session.id}")
+        assert all(session.ended(5) for session in spare)
+        plan.send("keep")
+        assert plan.line() == "ok 2"
+        plan.send("keep")
+        assert plan.line() == "ok 0", "what was told once is not told again"
+    assert int(kept.call("pid")) > 0
+    wait_for(lambda: len(scaled.table()) == 1)
+    api.pods = [pod("w1"), pod("w2", ready=False), pod("w3", ready=False)]
+    wait_for(lambda: api.asked == ["1"])
+    assert scaled.ask("fate " + spare[0].id) == "ok ", "that is no loss"
+
+
+@pytest.mark.parametrize("how", ["keep", "close"])
+def test_workers_that_are_used_again_in_time_are_not_taken_back(scaled: Bed, api: Api, how: str) -> None:
+    scaled.worker("r-worker-w1")
+    session, plan = scaled.attach(pid=7), scaled.session()
+    plan.send(f"spare 0.5 {session.id}")
+    if how == "keep":
+        plan.send("keep")
+        assert plan.line() == "ok 0"
+    else:
+        plan.socket.close()
+    assert not session.ended(1.5)
+    session.socket.settimeout(10)
+    assert int(session.call("pid")) > 0
+    assert api.asked == []
+
+
 def test_more_workers_are_asked_for_at_once(scaled: Bed, api: Api) -> None:
     assert scaled.ask("scale 7") == "ok 7"
     assert api.asked == ["7"]
@@ -182,6 +219,38 @@ def test_fewer_workers_lets_idle_ones_go_first_and_none_in_use(scaled: Bed, api:
         assert int(session.call("pid")) > 0
     for name in {"a", "b", "c"} - {session.pod.removeprefix("r-worker-")}:
         assert (scaled.folder / f"r-worker-{name}" / "worker.state").read_text() == "retiring\n"
+
+
+def test_those_let_go_are_called_back_at_once_when_they_are_wanted_again(scaled: Bed, api: Api) -> None:
+    api.replicas = 3
+    names = ("a", "b", "c")
+    for name in names:
+        scaled.worker(f"r-worker-{name}")
+    api.pods = [pod(name) for name in names]
+
+    def states() -> list[str]:
+        return sorted((scaled.folder / f"r-worker-{name}" / "worker.state").read_text().strip() for name in names)
+
+    assert scaled.ask("scale 1") == "ok 1"
+    wait_for(lambda: states() == ["idle", "retiring", "retiring"])
+    assert scaled.ask("scale 2") == "ok 2"
+    wait_for(lambda: states() == ["idle", "idle", "retiring"])
+    assert scaled.ask("scale 3") == "ok 3"
+    wait_for(lambda: states() == ["idle", "idle", "idle"])
+    assert {row["state"] for row in scaled.table().values()} == {"idle"}
+    assert api.asked == [], "none had been taken yet"
+
+    assert scaled.ask("scale 0") == "ok 0"
+    wait_for(lambda: states() == ["retiring"] * 3)
+    waiting = [scaled.session() for _ in names]
+    for session in waiting:
+        session.send("attach 1 20")
+        assert session.line().startswith("wait")
+    assert scaled.ask("scale 3") == "ok 3"
+    for session in waiting:
+        while not (answer := session.line()).startswith("ok"):
+            assert answer.startswith("wait"), answer
+        assert int(session.call("pid")) > 0
 
 
 def test_fewer_than_are_in_use_keeps_those_in_use(scaled: Bed, api: Api) -> None:

@@ -5,7 +5,8 @@
 #'
 #' @section A number, or two:
 #' `workers = 40` is a fixed number. `workers = c(2, 40)` starts with two; while futures wait for a worker the number is
-#' doubled, up to 40, and workers that have been idle for half a minute are given back, down to two.
+#' doubled, up to 40, and workers that have had no future for half a minute are given back, down to two: also while R
+#' waits for you at its prompt.
 #' A worker that is lost is replaced as soon as Kubernetes has started another.
 #'
 #' @section Faults:
@@ -263,7 +264,7 @@ renew_nodes <- function(backend, now) {
   names(since) <- ids[free]
   backend[["free_since"]] <- since
   if (diff(backend[["range"]]) > 0L) {
-    spare <- free[now - since > 30]
+    spare <- free[now - since > spare_after]
     spare <- utils::head(spare, max(0L, length(ids) - backend[["range"]][1L]))
     if (length(spare) > 0L) {
       gone <- union(gone, spare)
@@ -276,6 +277,47 @@ renew_nodes <- function(backend, now) {
   if (missing > 0L) {
     available <- min(missing, count_workers()$free)
     if (available > 0L) add_nodes(backend, available)
+  }
+}
+
+spare_after <- 30 # seconds
+
+# Called when a future has ended. After the last one R may be at its prompt, where nothing of this package runs: the
+# rendezvous is told which workers an elastic plan can spare, and gives them back when no future has come in time.
+rest <- function(backend) {
+  if (diff(backend[["range"]]) == 0L || length(active_futures(backend)) > 0L || !is.null(backend[["resting"]])) {
+    return(invisible())
+  }
+  ids <- vapply(unclass(backend[["workers"]]), function(node) node$attachment, "")
+  spare <- utils::tail(ids, max(0L, length(ids) - backend[["range"]][1L]))
+  if (length(spare) == 0L) {
+    return(invisible())
+  }
+  groups <- split(spare, (seq_along(spare) - 1L) %/% 100L) # a line has its limit
+  lines <- vapply(groups, function(ids) paste(c("spare", spare_after, ids), collapse = " "), "")
+  tryCatch({
+    con <- dial(30L)
+    backend[["resting"]] <- con
+    writeLines(lines, con)
+  }, error = function(e) NULL)
+}
+
+# The next future is here: what has been given back meanwhile is no longer of this plan, and comes again if futures queue.
+wake <- function(backend) {
+  con <- backend[["resting"]]
+  if (is.null(con)) {
+    return(invisible())
+  }
+  backend[["resting"]] <- NULL
+  backend[["free_since"]] <- numeric() # they have waited for this future, and are not to be given back at its start
+  on.exit(try(close(con), silent = TRUE))
+  answer <- tryCatch(suppressWarnings({
+    writeLines("keep", con)
+    readLines(con, 1L)
+  }), error = function(e) character())
+  if (!identical(answer, "ok 0")) {
+    drop_nodes(backend, which(!vapply(unclass(backend[["workers"]]), node_idle_alive, NA)))
+    backend[["target"]] <- max(backend[["range"]][1L], length(backend[["workers"]]))
   }
 }
 
@@ -344,6 +386,7 @@ launchFuture.KubernetesFutureBackend <- function(backend, future, ...) {
 
 launch <- function(backend, future) {
   future[["backend"]] <- backend
+  wake(backend)
   sending <- NULL
   on.exit(if (!is.null(sending)) drop_node(backend, sending))
   repeat {
@@ -411,6 +454,7 @@ stopWorkers.KubernetesFutureBackend <- function(backend, interrupt = TRUE, ...) 
     f[["result"]] <- future::FutureCanceledError("The plan was changed while this future was running", future = f)
   }
   internal("FutureRegistry", "future")(backend[["reg"]], action = "reset")
+  wake(backend)
   for (node in unclass(backend[["workers"]])) close_node(node)
   backend[["workers"]] <- as_cluster(list(), attr(backend[["workers"]], "name"))
   TRUE

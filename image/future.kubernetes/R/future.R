@@ -74,6 +74,7 @@ receive <- function(future) {
       future[["result"]] <- package_error(future, message)
     }
   }
+  rest(backend)
   invisible()
 }
 

@@ -74,6 +74,7 @@ scale_workers <- function(n, wait = TRUE, timeout = 600) {
     for (name in names(plan_before)) backend[[name]] <- plan_before[[name]]
   })
   if (!is.null(backend)) {
+    wake(backend)
     free <- setdiff(seq_along(backend[["workers"]]), used_nodes(backend))
     surplus <- length(backend[["workers"]]) - n
     if (surplus > 0L) drop_nodes(backend, utils::head(free, surplus))

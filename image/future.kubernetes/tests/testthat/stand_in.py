@@ -1,5 +1,6 @@
 """Answers like the rendezvous, with R processes of this machine for workers: FOLDER RSCRIPT WANTED."""
 
+import itertools
 import json
 import os
 import socket
@@ -74,6 +75,16 @@ def attach(sock, pid, seconds):
     relay(worker, sock, ended)
 
 
+def spare(sock, said):
+    """Writes down what is said; tells of as many taken back as the file of that name says."""
+    taken = os.path.join(folder, "taken")
+    for line in itertools.chain([said], sock.makefile()):
+        with open(os.path.join(folder, "said"), "a") as file:
+            file.write(line)
+        if line == "keep\n":
+            sock.sendall(b"ok " + (open(taken, "rb").read().strip() if os.path.exists(taken) else b"0") + b"\n")
+
+
 def serve(sock):
     global wanted
     line = b""
@@ -85,6 +96,9 @@ def serve(sock):
     word, *rest = line.decode().split()
     if word == "attach":
         attach(sock, *rest)
+        return
+    if word == "spare":
+        spare(sock, line.decode())
         return
     mine = sum(pid == rest[0] for pid in busy.values()) if rest else 0
     rows = [

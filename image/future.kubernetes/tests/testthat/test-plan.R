@@ -128,6 +128,30 @@ test_that("an elastic plan grows while futures queue", {
   expect_gte(length(unique(unlist(value(fs)))), 2L)
 })
 
+test_that("an elastic plan that has no futures can spare what it has grown by, until the next", {
+  said <- function() readLines(file.path(stand_in_folder, "said"))
+  scale_workers(3, wait = FALSE)
+  plan(kubernetes, workers = c(1, 3))
+  unlink(file.path(stand_in_folder, "said")) # what the plan before has said
+  backend <- plan("backend")
+  add_nodes(backend, 2L)
+  backend[["target"]] <- 3L
+  ids <- vapply(unclass(backend[["workers"]]), function(node) node$attachment, "")
+  expect_identical(value(lapply(1:2, function(i) future(i))), as.list(1:2))
+  expect_identical(said(), sprintf("spare 30 %s %s", ids[2L], ids[3L]))
+  expect_identical(value(future(3)), 3)
+  expect_identical(said()[2L], "keep")
+  expect_length(backend[["workers"]], 3L)
+
+  # What the rendezvous has taken meanwhile is no loss, and is not waited for.
+  for (node in unclass(backend[["workers"]])[2:3]) close_node(node)
+  writeLines("2", file.path(stand_in_folder, "taken"))
+  expect_silent(expect_identical(value(future(4)), 4))
+  expect_length(backend[["workers"]], 1L)
+  expect_identical(backend[["target"]], 1L)
+  unlink(file.path(stand_in_folder, "taken"))
+})
+
 test_that("scale_workers() lets workers join and leave the running plan", {
   plan(kubernetes, workers = 1)
   scale_workers(3)
