@@ -245,6 +245,7 @@ add_nodes <- function(backend, n) {
 
 # Once a second at most: let go those that are told to go, take in those that came, give back those that idle.
 tick <- function(backend, now = clock()) {
+  wake(backend)
   if (now - backend[["ticked"]] >= 1) {
     backend[["ticked"]] <- now
     # A rendezvous that restarts has lost all workers: they come again within a second, and then futures run again.
@@ -386,7 +387,6 @@ launchFuture.KubernetesFutureBackend <- function(backend, future, ...) {
 
 launch <- function(backend, future) {
   future[["backend"]] <- backend
-  wake(backend)
   sending <- NULL
   on.exit(if (!is.null(sending)) drop_node(backend, sending))
   repeat {

@@ -67,6 +67,7 @@ scale_workers <- function(n, wait = TRUE, timeout = 600) {
     stop(kubernetes_error("Workers", "scale_workers() takes one number, as in scale_workers(4)"))
   }
   backend <- current_backend()
+  if (!is.null(backend)) wake(backend)
   before <- wanted_workers()
   plan_before <- if (!is.null(backend)) mget(c("target", "range"), envir = backend)
   on.exit({
@@ -74,7 +75,6 @@ scale_workers <- function(n, wait = TRUE, timeout = 600) {
     for (name in names(plan_before)) backend[[name]] <- plan_before[[name]]
   })
   if (!is.null(backend)) {
-    wake(backend)
     free <- setdiff(seq_along(backend[["workers"]]), used_nodes(backend))
     surplus <- length(backend[["workers"]]) - n
     if (surplus > 0L) drop_nodes(backend, utils::head(free, surplus))
