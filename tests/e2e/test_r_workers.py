@@ -191,7 +191,8 @@ def test_workers_nobody_uses_go_after_the_idle_minutes_and_come_back(elastic: St
     elastic.kubectl("patch", name, "--type=merge", "-p", '{"data": {"idleMinutes": "0.2"}}')
     try:
         # kubelet takes a changed ConfigMap up within about a minute, or at the next change of the pod.
-        elastic.kubectl("annotate", "pod", elastic.scheduler()["metadata"]["name"], "test/look-again=now", "--overwrite")
+        scheduler = elastic.scheduler()["metadata"]["name"]
+        elastic.kubectl("annotate", "pod", scheduler, "test/look-again=now", "--overwrite")
         elastic.wait("the workers to go", 240, lambda: elastic.replicas() == 0)
     finally:
         elastic.kubectl("patch", name, "--type=merge", "-p", '{"data": {"idleMinutes": "0"}}')
