@@ -142,7 +142,8 @@ class Peers:
             attempt = 0
             self._connections.add(writer)
             try:
-                pause = await self._one_use(pod, reader, writer)
+                await self._one_use(pod, reader, writer)
+                pause = _R_STARTS_SECONDS
             except (OSError, EOFError):
                 pause = worker.retry_delay(0)
             finally:
@@ -150,8 +151,8 @@ class Peers:
                 writer.transport.abort()
             await asyncio.sleep(pause)
 
-    async def _one_use(self, pod: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
-        """A connection from its greeting to its end; seconds until the next."""
+    async def _one_use(self, pod: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A connection from its greeting to its end."""
         name = pod["metadata"]["name"]
         wire.watch_peer(writer.get_extra_info("socket"))
         writer.write(wire.encode(op="worker", pod=name, node=pod["spec"]["nodeName"]))
@@ -169,7 +170,6 @@ class Peers:
         writer.write(self._answer)
         while await reader.read(wire.RELAY_BYTES):
             pass
-        return _R_STARTS_SECONDS
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

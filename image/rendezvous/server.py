@@ -183,6 +183,7 @@ class Worker(Link):
 
     def call_back_after(self, seconds: float) -> None:
         """Let it work again then, if it is still there."""
+        self._timer.cancel()  # of an earlier time, from which it was called back before
         self._timer = self.hub.loop.call_later(seconds, self.hub.recall, self)
 
     def connection_lost(self, error: Exception | None) -> None:

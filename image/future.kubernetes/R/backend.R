@@ -219,6 +219,8 @@ used_nodes <- function(backend) {
   vapply(active_futures(backend), function(f) as.integer(.subset2(f, "node")), 0L)
 }
 
+attachments <- function(nodes) vapply(unclass(nodes), function(node) node$attachment, "")
+
 # Take nodes out; the futures of the others follow theirs to its new place.
 drop_nodes <- function(backend, index) {
   workers <- backend[["workers"]]
@@ -231,7 +233,7 @@ drop_nodes <- function(backend, index) {
 # A worker that has part of a call, or has sent part of an answer, is of no use: what comes next would be taken for the
 # rest. Its R ends with the connection, and the next tick takes another.
 drop_node <- function(backend, node) {
-  ids <- vapply(unclass(backend[["workers"]]), function(node) node$attachment, "")
+  ids <- attachments(backend[["workers"]])
   drop_nodes(backend, which(ids == node$attachment))
   backend[["ticked"]] <- -Inf
 }
@@ -256,7 +258,7 @@ tick <- function(backend, now = clock()) {
 
 renew_nodes <- function(backend, now) {
   free <- setdiff(seq_along(backend[["workers"]]), used_nodes(backend))
-  ids <- vapply(unclass(backend[["workers"]]), function(node) node$attachment, "")
+  ids <- attachments(backend[["workers"]])
   draining <- strsplit(ask("draining", Sys.getpid()), " ", fixed = TRUE)[[1L]]
   gone <- free[ids[free] %in% draining | !vapply(unclass(backend[["workers"]])[free], node_idle_alive, NA)]
   backend[["draining"]] <- draining
@@ -289,7 +291,7 @@ rest <- function(backend) {
   if (diff(backend[["range"]]) == 0L || length(active_futures(backend)) > 0L || !is.null(backend[["resting"]])) {
     return(invisible())
   }
-  ids <- vapply(unclass(backend[["workers"]]), function(node) node$attachment, "")
+  ids <- attachments(backend[["workers"]])
   spare <- utils::tail(ids, max(0L, length(ids) - backend[["range"]][1L]))
   if (length(spare) == 0L) {
     return(invisible())
@@ -333,7 +335,7 @@ free_node <- function(backend) {
     free <- seq_along(workers)
     free <- free[!free %in% used_nodes(backend)]
     if (length(backend[["draining"]]) > 0L) {
-      ids <- vapply(workers[free], function(node) node$attachment, "")
+      ids <- attachments(workers[free])
       free <- free[!ids %in% backend[["draining"]]]
     }
     for (i in free) {
