@@ -104,6 +104,11 @@ class Peers:
         elif not gone and name not in self._lives and pod["status"].get("phase") == "Running":
             say("running", name)
             self._lives[name] = self._loop.create_task(self._live(pod))
+        elif not gone and name in self._lives:
+            # As kubelet does. Once a worker stayed unready although it waited: who else had written it was not found.
+            stands = all(container["ready"] for container in pod["status"]["containerStatuses"])
+            if stands != (name in self._ready):
+                self._report(pod, name in self._ready)
 
     def _hang_up(self) -> None:
         for connection in self._connections:
@@ -112,16 +117,18 @@ class Peers:
     def _probe(self, pod: dict[str, Any], ready: bool) -> None:
         """What kubelet writes when the agent's /readyz has another answer, without its delay."""
         name = pod["metadata"]["name"]
-        if ready == (name in self._ready):
-            return
-        (self._ready.add if ready else self._ready.discard)(name)
+        if ready != (name in self._ready):
+            (self._ready.add if ready else self._ready.discard)(name)
+            self._report(pod, ready)
+
+    def _report(self, pod: dict[str, Any], ready: bool) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         conditions = [
             {"type": kind, "status": str(ready), "lastTransitionTime": now} for kind in ("Ready", "ContainersReady")
         ]
         containers = [{**container, "ready": ready} for container in pod["status"]["containerStatuses"]]
         status = {"status": {"conditions": conditions, "containerStatuses": containers}}
-        self._probes.submit(self._write, f"{self._pods}/{name}/status", status)
+        self._probes.submit(self._write, f"{self._pods}/{pod['metadata']['name']}/status", status)
 
     def _write(self, path: str, body: object) -> None:
         try:

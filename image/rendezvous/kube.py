@@ -206,6 +206,11 @@ def ready(pod: Mapping[str, Any]) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
+def leaving(pod: Mapping[str, Any]) -> bool:
+    """Whether the pod has been deleted and only finishes; Kubernetes counts it no more."""
+    return "deletionTimestamp" in pod["metadata"]
+
+
 def _unscheduled(pod: Mapping[str, Any]) -> str:
     """Why no node was found, empty when one was."""
     for condition in pod["status"].get("conditions", []):
@@ -243,12 +248,12 @@ def ending(pod: Mapping[str, Any], since: float) -> str:
                 limit = pod["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory", "unknown")
                 return f"its container was killed for want of memory (out of memory, limit {limit})"
             return f"its container ended with exit status {end.get('exitCode')}"
-    return "its pod was deleted" if pod["metadata"].get("deletionTimestamp") else ""
+    return "its pod was deleted" if leaving(pod) else ""
 
 
 def summarise(wanted: int, pods: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]]) -> Status:
     """From the API's objects to numbers and words."""
-    pods = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    pods = [pod for pod in pods if not leaving(pod)]
     names = {pod["metadata"]["name"] for pod in pods}
     events = sorted(events, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
     running = sum(map(ready, pods))

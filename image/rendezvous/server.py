@@ -18,7 +18,8 @@ Sessions speak lines of words on the loopback interface, so that base R can:
     status               -> ok WANTED CONNECTED STARTING WAITING <tab> TEXT <tab> PROBLEM | error KIND TEXT
 
 Environment: FUTURE_KUBERNETES_{RELEASE,NAMESPACE}, and Kubernetes' own.
-For tests: FUTURE_KUBERNETES_{PORT,HTTP_PORT,SESSION_PORT,TOKEN_FILE,RUN,CONFIG,ACCOUNT,IDLE_CHECK_SECONDS}.
+For tests: FUTURE_KUBERNETES_{PORT,HTTP_PORT,SESSION_PORT,TOKEN_FILE,RUN,CONFIG,ACCOUNT,IDLE_CHECK_SECONDS,
+RETIRE_SECONDS}.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import socket
 import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -337,6 +338,7 @@ class Rendezvous:
         self._shrinking_to = 0
         self._scaling = asyncio.Lock()
         self.config = Path(self.environ.get("FUTURE_KUBERNETES_CONFIG", "/etc/future-kubernetes/config"))
+        self.retire_seconds = float(self.environ.get("FUTURE_KUBERNETES_RETIRE_SECONDS", _RETIRE_SECONDS))
         self.started = self.last_active = time.time()
         self._last_use = 0.0  # the latest use that a worker told of
         self._created: float | None = None
@@ -543,8 +545,8 @@ class Rendezvous:
     async def scale(self, workers: int) -> str:
         """Set how many workers there are to be.
 
-        Fewer: idle ones are made unready first and the number is lowered when Kubernetes has seen it, because it
-        then takes those before any that is in use. Workers in use are never asked to leave.
+        Fewer: idle ones are made unready first and the number is lowered when Kubernetes sees them so and the others
+        ready, because it then takes those before any that is in use. Workers in use are never asked to leave.
 
         One request after the other: a session that gives up sends the old number right behind its own.
         """
@@ -580,36 +582,57 @@ class Rendezvous:
         return str(workers)
 
     async def _shrink(self, cluster: kube.Cluster, workers: int) -> None:
+        """Let as many go as are too many, and lower the number once those alone are what Kubernetes takes."""
         try:
-            deadline = self.loop.time() + _RETIRE_SECONDS
-            while self.loop.time() < deadline:
-                ready = {p["metadata"]["name"] for p in await asyncio.to_thread(cluster.pods) if kube.ready(p)}
-                surplus = len(ready) - workers
-                unseen = [worker for worker in self.retiring if worker.pod in ready]
-                for worker in unseen[max(0, surplus) :]:  # of a request for fewer that came before
-                    self.recall(worker)
-                leaving = ready - {worker.pod for worker in [*self.idle, *self.busy.values()]}
-                if surplus <= 0:
+            deadline = self.loop.time() + self.retire_seconds
+            told = False
+            while True:
+                pods = [pod for pod in await asyncio.to_thread(cluster.pods) if not kube.leaving(pod)]
+                names = {pod["metadata"]["name"] for pod in pods}
+                ready = {pod["metadata"]["name"] for pod in pods if kube.ready(pod)}
+                busy = {worker.pod for worker in self.busy.values()} & names
+                stay = max(workers, len(busy))
+                self._let_stay(stay, names, ready)
+                late = self.loop.time() > deadline
+                exposed = busy - ready
+                if not exposed and late:
+                    # Whatever turns neither ready nor unready: those in use are safe where only unready ones are taken.
+                    stay = max(stay, len(ready)) if busy else stay
                     break
-                retiring = list(self.idle)[: max(0, surplus - len(leaving))]
-                if not retiring and not leaving:
-                    break  # the rest is in use
-                for worker in retiring:
-                    log(f"{worker.pod} is let go: {workers} workers are enough")
-                    self.retire(worker)
+                waiting = {worker.pod for worker in self.idle} & names
+                if not exposed and waiting <= ready and len(ready) <= stay:
+                    break
+                if late and not told:
+                    told = True
+                    log(f"waits to lower the number of workers: not ready, but in use: {', '.join(sorted(exposed))}")
                 await asyncio.sleep(2.0)
-            workers = max(workers, len(self.busy))
-            await asyncio.to_thread(cluster.scale, workers)
-            log(f"lowered the number of workers to {workers}")
+            await asyncio.to_thread(cluster.scale, stay)
+            log(f"lowered the number of workers to {stay}")
         except kube.KubeError as error:
             log(f"could not lower the number of workers: {error}")
+
+    def _let_stay(self, number: int, names: set[str], ready: set[str]) -> None:
+        """Have that many of the connected workers go on, and no more unless they are in use: the unready ones go first.
+
+        Whose pod is not among ``names`` is on its way out already.
+        """
+
+        def unready_first(workers: Iterable[Worker]) -> list[Worker]:
+            return sorted((worker for worker in workers if worker.pod in names), key=lambda worker: worker.pod in ready)
+
+        connected = sum(1 for worker in [*self.idle, *self.busy.values()] if worker.pod in names)
+        for worker in unready_first(self.idle)[: max(0, connected - number)]:
+            log(f"{worker.pod} is let go: {number} workers are enough")
+            self.retire(worker)
+        for worker in unready_first(self.retiring)[::-1][: max(0, number - connected)]:
+            self.recall(worker)  # a request for fewer came before this one
 
     def retire(self, worker: Worker) -> None:
         """Have it turn unready; it is called back if Kubernetes has not taken it in a while."""
         worker.enter("retiring")
         self.retiring[worker] = self.idle.pop(worker)
         worker.say(wire.encode(op="retire"))
-        worker.call_back_after(_RETIRE_SECONDS)
+        worker.call_back_after(self.retire_seconds)
 
     def recall(self, worker: Worker) -> None:
         """It is wanted after all."""

@@ -221,6 +221,65 @@ def test_fewer_workers_lets_idle_ones_go_first_and_none_in_use(scaled: Bed, api:
         assert (scaled.folder / f"r-worker-{name}" / "worker.state").read_text() == "retiring\n"
 
 
+def state(scaled: Bed, name: str) -> str:
+    return (scaled.folder / f"r-worker-{name}" / "worker.state").read_text().strip()
+
+
+def test_the_number_is_not_lowered_while_kubernetes_would_take_one_in_use(scaled: Bed, api: Api) -> None:
+    api.replicas = 2
+    for name in ("a", "b"):
+        scaled.worker(f"r-worker-{name}")
+    with scaled.attach() as session:
+        used, free = sorted(("a", "b"), key=lambda name: session.pod != f"r-worker-{name}")
+        api.pods = [pod(used, ready=False), pod(free)]  # its node is out of breath, or its first probe is yet to come
+        assert scaled.ask("scale 1") == "ok 1"
+        wait_for(lambda: state(scaled, free) == "retiring")
+        api.pods = [pod(used, ready=False), pod(free, ready=False)]
+        with pytest.raises(AssertionError):
+            wait_for(lambda: api.asked, 5)
+        api.pods = [pod(used), pod(free, ready=False)]
+        wait_for(lambda: api.asked == ["1"])
+        assert int(session.call("pid")) > 0
+
+
+def test_those_that_kubernetes_would_take_first_are_the_ones_let_go(scaled: Bed, api: Api) -> None:
+    api.replicas = 3
+    names = ("a", "b", "c")
+    for name in names:
+        scaled.worker(f"r-worker-{name}")
+    api.pods = [pod(name, ready=name != "c") for name in names]
+    assert scaled.ask("scale 2") == "ok 2"
+    wait_for(lambda: [state(scaled, name) for name in names] == ["idle", "idle", "retiring"])
+    wait_for(lambda: api.asked == ["2"])
+
+
+def test_workers_that_stay_are_seen_ready_before_the_number_is_lowered(scaled: Bed, api: Api) -> None:
+    api.replicas = 3
+    names = ("a", "b", "c")
+    for name in names:
+        scaled.worker(f"r-worker-{name}")
+    api.pods = [pod(name, ready=False) for name in names]  # they have only just come
+    assert scaled.ask("scale 1") == "ok 1"
+    wait_for(lambda: sorted(state(scaled, name) for name in names) == ["idle", "retiring", "retiring"])
+    with pytest.raises(AssertionError):
+        wait_for(lambda: api.asked, 5)
+    api.pods = [pod(name, ready=state(scaled, name) == "idle") for name in names]
+    wait_for(lambda: api.asked == ["1"])
+
+
+def test_pods_on_their_way_out_are_not_counted(scaled: Bed, api: Api) -> None:
+    api.replicas = 2
+    names = ("a", "b", "c")
+    for name in names:
+        scaled.worker(f"r-worker-{name}")
+    api.pods = [pod(name) for name in names]
+    api.pods[0]["metadata"]["deletionTimestamp"] = "now"
+    assert scaled.ask("scale 1") == "ok 1"
+    wait_for(lambda: sorted(state(scaled, name) for name in "bc") == ["idle", "retiring"])
+    api.pods[1:] = [pod(name, ready=state(scaled, name) == "idle") for name in "bc"]
+    wait_for(lambda: api.asked == ["1"])
+
+
 def test_those_let_go_are_called_back_at_once_when_they_are_wanted_again(scaled: Bed, api: Api) -> None:
     api.replicas = 3
     names = ("a", "b", "c")
@@ -229,7 +288,7 @@ def test_those_let_go_are_called_back_at_once_when_they_are_wanted_again(scaled:
     api.pods = [pod(name) for name in names]
 
     def states() -> list[str]:
-        return sorted((scaled.folder / f"r-worker-{name}" / "worker.state").read_text().strip() for name in names)
+        return sorted(state(scaled, name) for name in names)
 
     assert scaled.ask("scale 1") == "ok 1"
     wait_for(lambda: states() == ["idle", "retiring", "retiring"])
@@ -251,6 +310,62 @@ def test_those_let_go_are_called_back_at_once_when_they_are_wanted_again(scaled:
         while not (answer := session.line()).startswith("ok"):
             assert answer.startswith("wait"), answer
         assert int(session.call("pid")) > 0
+
+
+def test_those_that_kubernetes_has_yet_to_see_unready_are_called_back_first(scaled: Bed, api: Api) -> None:
+    api.replicas = 3
+    names = ("a", "b", "c")
+    for name in names:
+        scaled.worker(f"r-worker-{name}")
+    api.pods = [pod(name) for name in names]
+    assert scaled.ask("scale 1") == "ok 1"
+    wait_for(lambda: sorted(state(scaled, name) for name in names) == ["idle", "retiring", "retiring"])
+    seen, unseen = (name for name in names if state(scaled, name) == "retiring")
+    api.pods = [pod(name, ready=name != seen) for name in names]
+    assert scaled.ask("scale 2") == "ok 2"
+    wait_for(lambda: state(scaled, unseen) == "idle")
+    assert state(scaled, seen) == "retiring"
+    wait_for(lambda: api.asked == ["2"])
+
+
+@pytest.fixture
+def impatient(scaled: Bed, api: Api, tmp_path: Path) -> Bed:
+    """One that waits 3 s where it otherwise waits 90 for what Kubernetes sees."""
+    scaled.rendezvous.end()
+    scaled.rendezvous.wait()
+    scaled.start_rendezvous((), **environ(api, tmp_path), FUTURE_KUBERNETES_RETIRE_SECONDS="3")
+    return scaled
+
+
+def test_one_that_kubernetes_does_not_take_after_all_works_again(impatient: Bed, api: Api) -> None:
+    for name in ("a", "b"):
+        impatient.worker(f"r-worker-{name}")
+    api.pods = [pod("a"), pod("b", ready=False)]
+    assert impatient.ask("scale 1") == "ok 1"
+    wait_for(lambda: state(impatient, "b") == "retiring")
+    wait_for(lambda: api.asked == ["1"])
+    time.sleep(1)
+    assert impatient.ask("scale 2") == "ok 2"
+    wait_for(lambda: state(impatient, "b") == "idle")
+    again = time.monotonic()
+    assert impatient.ask("scale 1") == "ok 1"
+    wait_for(lambda: state(impatient, "b") == "retiring")
+    wait_for(lambda: state(impatient, "b") == "idle")
+    assert time.monotonic() - again >= 3, "the first time that it was let go counts no more"
+    assert len(impatient.table()) == 2
+
+
+def test_a_pod_that_stays_ready_without_a_worker_costs_none_in_use_its_place(impatient: Bed, api: Api) -> None:
+    api.replicas = 3
+    for name in ("a", "b"):
+        impatient.worker(f"r-worker-{name}")
+    with impatient.attach() as session:
+        free = ({"r-worker-a", "r-worker-b"} - {session.pod}).pop().removeprefix("r-worker-")
+        api.pods = [pod("a", ready=free != "a"), pod("b", ready=free != "b"), pod("lost")]
+        assert impatient.ask("scale 0") == "ok 1"
+        wait_for(lambda: api.asked == ["2"], 15)
+    assert impatient.ask("scale 0") == "ok 0"
+    wait_for(lambda: api.asked == ["2", "0"], 15)
 
 
 def test_fewer_than_are_in_use_keeps_those_in_use(scaled: Bed, api: Api) -> None:
