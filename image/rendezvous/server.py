@@ -72,6 +72,7 @@ class Link(asyncio.Protocol):
     def __init__(self, hub: Rendezvous) -> None:
         self.hub = hub
         self.open = False
+        self._lost = False
         self._line = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -114,8 +115,12 @@ class Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """This side has ended: so does the other."""
         self.open = False
-        if self.peer is not None:
+        self._lost = True
+        if self.peer is not None and not self.peer._lost:
             self.peer.finish()
+        elif self.peer is not None:
+            self.peer.peer = None  # else the buffers of both, some 100 KiB, wait for the garbage collector
+            self.peer = None
 
     def say(self, line: bytes) -> None:
         """Send one line."""
