@@ -302,9 +302,9 @@ class Session(Link):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget what it waited for, and what it could spare."""
-        super().connection_lost(error)
         self._no_timer()
-        self.hub.session_lost(self)
+        self.hub.session_lost(self)  # before it loses sight of its worker
+        super().connection_lost(error)
 
 
 @dataclass
