@@ -72,7 +72,6 @@ class Link(asyncio.Protocol):
     def __init__(self, hub: Rendezvous) -> None:
         self.hub = hub
         self.open = False
-        self._lost = False
         self._line = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -115,12 +114,9 @@ class Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """This side has ended: so does the other."""
         self.open = False
-        self._lost = True
-        if self.peer is not None and not self.peer._lost:
+        if self.peer is not None:
             self.peer.finish()
-        elif self.peer is not None:
-            self.peer.peer = None  # else the buffers of both, some 100 KiB, wait for the garbage collector
-            self.peer = None
+            self.peer = None  # else the buffers of both, some 100 KiB, wait for the garbage collector
 
     def say(self, line: bytes) -> None:
         """Send one line."""
@@ -592,40 +588,40 @@ class Rendezvous:
             deadline = self.loop.time() + self.retire_seconds
             told = False
             while True:
-                pods = [pod for pod in await asyncio.to_thread(cluster.pods) if not kube.leaving(pod)]
-                names = {pod["metadata"]["name"] for pod in pods}
-                ready = {pod["metadata"]["name"] for pod in pods if kube.ready(pod)}
-                busy = {worker.pod for worker in self.busy.values()} & names
+                found = [pod for pod in await asyncio.to_thread(cluster.pods) if not kube.leaving(pod)]
+                pods = {pod["metadata"]["name"]: kube.ready(pod) for pod in found}
+                ready = {name for name, is_ready in pods.items() if is_ready}
+                busy = {worker.pod for worker in self.busy.values()} & pods.keys()
                 stay = max(workers, len(busy))
-                self._let_stay(stay, names, ready)
+                self._let_stay(stay, pods)
                 late = self.loop.time() > deadline
-                exposed = busy - ready
-                if not exposed and late:
-                    # Whatever turns neither ready nor unready: those in use are safe where only unready ones are taken.
-                    stay = max(stay, len(ready)) if busy else stay
-                    break
-                waiting = {worker.pod for worker in self.idle} & names
-                if not exposed and waiting <= ready and len(ready) <= stay:
+                waiting = {worker.pod for worker in self.idle} & pods.keys()
+                if busy <= ready and (late or (waiting <= ready and len(ready) <= stay)):
                     break
                 if late and not told:
                     told = True
-                    log(f"waits to lower the number of workers: not ready, but in use: {', '.join(sorted(exposed))}")
+                    exposed = ", ".join(sorted(busy - ready))
+                    log(f"waits to lower the number of workers: not ready, but in use: {exposed}")
                 await asyncio.sleep(2.0)
+            if busy:
+                # More are ready only where one did not turn unready in time: where none but unready ones are taken,
+                # those in use are safe.
+                stay = max(stay, len(ready))
             await asyncio.to_thread(cluster.scale, stay)
             log(f"lowered the number of workers to {stay}")
         except kube.KubeError as error:
             log(f"could not lower the number of workers: {error}")
 
-    def _let_stay(self, number: int, names: set[str], ready: set[str]) -> None:
+    def _let_stay(self, number: int, pods: Mapping[str, bool]) -> None:
         """Have that many of the connected workers go on, and no more unless they are in use: the unready ones go first.
 
-        Whose pod is not among ``names`` is on its way out already.
+        ``pods`` has which are ready; whose pod is not among them is on its way out already.
         """
 
         def unready_first(workers: Iterable[Worker]) -> list[Worker]:
-            return sorted((worker for worker in workers if worker.pod in names), key=lambda worker: worker.pod in ready)
+            return sorted((worker for worker in workers if worker.pod in pods), key=lambda worker: pods[worker.pod])
 
-        connected = sum(1 for worker in [*self.idle, *self.busy.values()] if worker.pod in names)
+        connected = sum(1 for worker in [*self.idle, *self.busy.values()] if worker.pod in pods)
         for worker in unready_first(self.idle)[: max(0, connected - number)]:
             log(f"{worker.pod} is let go: {number} workers are enough")
             self.retire(worker)

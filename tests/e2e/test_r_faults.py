@@ -347,7 +347,7 @@ def test_ctrl_c_returns_at_once_from_every_wait_and_leaves_nothing_half_done(fau
     assert set(lines) == {"plan", "same-plan", "value", "queue", "send", "receive", "scale", "article"}
     for what, line in lines.items():
         assert line.startswith("interrupted after "), (what, line)
-        assert float(line.split()[2]) < 3, (what, line)
+        assert float(line.split()[2]) < 1.5, (what, line)
         assert "3 wanted, usable" in line, (what, line)
     assert "SESSION usable" in printed
 
@@ -435,7 +435,7 @@ def test_an_api_that_is_out_of_reach_is_told_and_the_wait_goes_on_when_it_is_bac
             time.sleep(max(0.0, OUTAGE_SECONDS - (time.monotonic() - cut)))
     print(meanwhile)
     assert meanwhile.startswith("KubernetesUnreachableError ")
-    assert float(meanwhile.split()[1]) < 30, "that is long before the API is back"
+    assert float(meanwhile.split()[1]) < 10
     assert "USABLE 42" in meanwhile
     assert "the Kubernetes API does not answer" in program.printed().split("SAID ")[1]
 
@@ -461,9 +461,9 @@ def test_a_quota_and_a_full_node_are_named_and_nothing_stays_asked_for(faulty: S
     with no_room(faulty):
         full = r(faulty, code)
     print(quota, full)
-    assert float(quota.split("ENDED ")[1].split()[0]) < 40
+    assert float(quota.split("ENDED ")[1].split()[0]) < 20
     assert "exceeded quota: small" in quota
-    assert float(full.split("SAID ")[1].split()[0]) < 20, "the reason is in the live line before the wait is given up"
+    assert float(full.split("SAID ")[1].split()[0]) < 10, "the reason is in the live line at once"
     assert "unschedulable" in full.split("SAID ")[1]
     assert "no node fits" in full.split("ENDED ")[1]
     assert faulty.replicas() == 3

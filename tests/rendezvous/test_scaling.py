@@ -143,20 +143,41 @@ def environ(api: Api, folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def scaled(bed: Bed, api: Api, tmp_path: Path) -> Bed:
-    """A rendezvous that has an API to speak to."""
+def restarted(bed: Bed, api: Api, folder: Path, **settings: str) -> Bed:
+    """With a rendezvous that has an API to speak to."""
     bed.rendezvous.end()
     bed.rendezvous.wait()
-    bed.start_rendezvous((), **environ(api, tmp_path), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
+    bed.start_rendezvous((), **environ(api, folder), **settings)
     return bed
 
 
+@pytest.fixture
+def scaled(bed: Bed, api: Api, tmp_path: Path) -> Bed:
+    """One that looks every 0.1 s whether its workers are idle."""
+    return restarted(bed, api, tmp_path, FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
+
+
+@pytest.fixture
+def impatient(bed: Bed, api: Api, tmp_path: Path) -> Bed:
+    """One that waits 3 s where it otherwise waits 90 for what Kubernetes sees."""
+    return restarted(bed, api, tmp_path, FUTURE_KUBERNETES_RETIRE_SECONDS="3")
+
+
+def start(bed: Bed, api: Api, *names: str) -> None:
+    """As many workers as are asked for, connected and seen ready."""
+    for name in names:
+        bed.worker(f"r-worker-{name}")
+    api.replicas = len(names)
+    api.pods = [pod(name) for name in names]
+
+
+def state(bed: Bed, name: str) -> str:
+    """What the worker's agent says of itself; one that was let go is in no table."""
+    return (bed.folder / f"r-worker-{name}" / "worker.state").read_text().strip()
+
+
 def test_workers_that_a_session_can_spare_are_taken_back_after_a_while_and_no_other(scaled: Bed, api: Api) -> None:
-    for name in ("w1", "w2", "w3"):
-        scaled.worker(f"r-worker-{name}")
-    api.replicas = 3
-    api.pods = [pod(name) for name in ("w1", "w2", "w3")]
+    start(scaled, api, "w1", "w2", "w3")
     kept, *spare = (scaled.attach(pid=7) for _ in range(3))
     with scaled.session() as plan:
         for session in spare:
@@ -205,10 +226,7 @@ def test_more_than_the_maximum_is_refused_and_named(scaled: Bed, api: Api, numbe
 
 
 def test_fewer_workers_lets_idle_ones_go_first_and_none_in_use(scaled: Bed, api: Api) -> None:
-    api.replicas = 3
-    for name in ("a", "b", "c"):
-        scaled.worker(f"r-worker-{name}")
-    api.pods = [pod(name) for name in ("a", "b", "c")]
+    start(scaled, api, "a", "b", "c")
     with scaled.attach() as session:
         assert scaled.ask("scale 1") == "ok 1"
         wait_for(lambda: len(scaled.table()) == 1)
@@ -218,17 +236,11 @@ def test_fewer_workers_lets_idle_ones_go_first_and_none_in_use(scaled: Bed, api:
         wait_for(lambda: api.asked == ["1"])
         assert int(session.call("pid")) > 0
     for name in {"a", "b", "c"} - {session.pod.removeprefix("r-worker-")}:
-        assert (scaled.folder / f"r-worker-{name}" / "worker.state").read_text() == "retiring\n"
-
-
-def state(scaled: Bed, name: str) -> str:
-    return (scaled.folder / f"r-worker-{name}" / "worker.state").read_text().strip()
+        assert state(scaled, name) == "retiring"
 
 
 def test_the_number_is_not_lowered_while_kubernetes_would_take_one_in_use(scaled: Bed, api: Api) -> None:
-    api.replicas = 2
-    for name in ("a", "b"):
-        scaled.worker(f"r-worker-{name}")
+    start(scaled, api, "a", "b")
     with scaled.attach() as session:
         used, free = sorted(("a", "b"), key=lambda name: session.pod != f"r-worker-{name}")
         api.pods = [pod(used, ready=False), pod(free)]  # its node is out of breath, or its first probe is yet to come
@@ -243,10 +255,8 @@ def test_the_number_is_not_lowered_while_kubernetes_would_take_one_in_use(scaled
 
 
 def test_those_that_kubernetes_would_take_first_are_the_ones_let_go(scaled: Bed, api: Api) -> None:
-    api.replicas = 3
     names = ("a", "b", "c")
-    for name in names:
-        scaled.worker(f"r-worker-{name}")
+    start(scaled, api, *names)
     api.pods = [pod(name, ready=name != "c") for name in names]
     assert scaled.ask("scale 2") == "ok 2"
     wait_for(lambda: [state(scaled, name) for name in names] == ["idle", "idle", "retiring"])
@@ -254,10 +264,8 @@ def test_those_that_kubernetes_would_take_first_are_the_ones_let_go(scaled: Bed,
 
 
 def test_workers_that_stay_are_seen_ready_before_the_number_is_lowered(scaled: Bed, api: Api) -> None:
-    api.replicas = 3
     names = ("a", "b", "c")
-    for name in names:
-        scaled.worker(f"r-worker-{name}")
+    start(scaled, api, *names)
     api.pods = [pod(name, ready=False) for name in names]  # they have only just come
     assert scaled.ask("scale 1") == "ok 1"
     wait_for(lambda: sorted(state(scaled, name) for name in names) == ["idle", "retiring", "retiring"])
@@ -268,11 +276,8 @@ def test_workers_that_stay_are_seen_ready_before_the_number_is_lowered(scaled: B
 
 
 def test_pods_on_their_way_out_are_not_counted(scaled: Bed, api: Api) -> None:
+    start(scaled, api, "a", "b", "c")
     api.replicas = 2
-    names = ("a", "b", "c")
-    for name in names:
-        scaled.worker(f"r-worker-{name}")
-    api.pods = [pod(name) for name in names]
     api.pods[0]["metadata"]["deletionTimestamp"] = "now"
     assert scaled.ask("scale 1") == "ok 1"
     wait_for(lambda: sorted(state(scaled, name) for name in "bc") == ["idle", "retiring"])
@@ -281,11 +286,8 @@ def test_pods_on_their_way_out_are_not_counted(scaled: Bed, api: Api) -> None:
 
 
 def test_those_let_go_are_called_back_at_once_when_they_are_wanted_again(scaled: Bed, api: Api) -> None:
-    api.replicas = 3
     names = ("a", "b", "c")
-    for name in names:
-        scaled.worker(f"r-worker-{name}")
-    api.pods = [pod(name) for name in names]
+    start(scaled, api, *names)
 
     def states() -> list[str]:
         return sorted(state(scaled, name) for name in names)
@@ -313,11 +315,8 @@ def test_those_let_go_are_called_back_at_once_when_they_are_wanted_again(scaled:
 
 
 def test_those_that_kubernetes_has_yet_to_see_unready_are_called_back_first(scaled: Bed, api: Api) -> None:
-    api.replicas = 3
     names = ("a", "b", "c")
-    for name in names:
-        scaled.worker(f"r-worker-{name}")
-    api.pods = [pod(name) for name in names]
+    start(scaled, api, *names)
     assert scaled.ask("scale 1") == "ok 1"
     wait_for(lambda: sorted(state(scaled, name) for name in names) == ["idle", "retiring", "retiring"])
     seen, unseen = (name for name in names if state(scaled, name) == "retiring")
@@ -328,18 +327,8 @@ def test_those_that_kubernetes_has_yet_to_see_unready_are_called_back_first(scal
     wait_for(lambda: api.asked == ["2"])
 
 
-@pytest.fixture
-def impatient(scaled: Bed, api: Api, tmp_path: Path) -> Bed:
-    """One that waits 3 s where it otherwise waits 90 for what Kubernetes sees."""
-    scaled.rendezvous.end()
-    scaled.rendezvous.wait()
-    scaled.start_rendezvous((), **environ(api, tmp_path), FUTURE_KUBERNETES_RETIRE_SECONDS="3")
-    return scaled
-
-
 def test_one_that_kubernetes_does_not_take_after_all_works_again(impatient: Bed, api: Api) -> None:
-    for name in ("a", "b"):
-        impatient.worker(f"r-worker-{name}")
+    start(impatient, api, "a", "b")
     api.pods = [pod("a"), pod("b", ready=False)]
     assert impatient.ask("scale 1") == "ok 1"
     wait_for(lambda: state(impatient, "b") == "retiring")
@@ -356,9 +345,8 @@ def test_one_that_kubernetes_does_not_take_after_all_works_again(impatient: Bed,
 
 
 def test_a_pod_that_stays_ready_without_a_worker_costs_none_in_use_its_place(impatient: Bed, api: Api) -> None:
+    start(impatient, api, "a", "b")
     api.replicas = 3
-    for name in ("a", "b"):
-        impatient.worker(f"r-worker-{name}")
     with impatient.attach() as session:
         free = ({"r-worker-a", "r-worker-b"} - {session.pod}).pop().removeprefix("r-worker-")
         api.pods = [pod("a", ready=free != "a"), pod("b", ready=free != "b"), pod("lost")]
