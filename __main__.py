@@ -5,28 +5,28 @@ Each step takes what the one before it gives, and nothing goes back. `Pulumi.yam
 
 import pulumi
 
-from components.cluster import Cluster
+from components.clouds.base import Cluster
 from components.image import Image, ImageArgs, pinned, require_docker
-from components.outputs import stack_outputs
-from components.release import Release, ReleaseArgs
-from components.settings import Settings
+from components.release.outputs import stack_outputs
+from components.release.release import Release, ReleaseArgs
+from components.settings.model import Settings
 
 
 def create_cluster(settings: Settings) -> Cluster:
     """The cluster of the chosen cloud. Imports only that cloud's SDK: the others need not be installed."""
     if settings.cloud == "gke":
-        from components.gke import GkeCluster, GkeClusterArgs
+        from components.clouds.google.cluster import GkeCluster, GkeClusterArgs
 
         return GkeCluster(settings.name, GkeClusterArgs.from_settings(settings))
     if settings.cloud == "eks":
-        from components.eks import EksCluster, EksClusterArgs
+        from components.clouds.aws.cluster import EksCluster, EksClusterArgs
 
         return EksCluster(settings.name, EksClusterArgs.from_settings(settings))
     if settings.cloud == "kubeconfig":
-        from components.kubeconfig import KubeconfigCluster, KubeconfigClusterArgs
+        from components.clouds.existing.cluster import KubeconfigCluster, KubeconfigClusterArgs
 
         return KubeconfigCluster(settings.name, KubeconfigClusterArgs.from_settings(settings))
-    from components.local import LocalCluster, LocalClusterArgs
+    from components.clouds.existing.local import LocalCluster, LocalClusterArgs
 
     return LocalCluster(settings.name, LocalClusterArgs.from_settings(settings))
 

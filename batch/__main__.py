@@ -35,7 +35,7 @@ from typing import Any, NoReturn
 from batch import files, remote, stack
 from batch.errors import DETACHED, RUN_LOST, TOOL_FAILED, BatchError, ConnectionLostError
 from batch.pod import Patience, Scheduler
-from local.progress import Step
+from common.progress import Step
 
 SHOWN_RESULTS = 20
 _RELEASE_SECONDS = 120.0

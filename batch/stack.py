@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.errors import BatchError
-from local.processes import wait_to_its_end
+from common.processes import wait_to_its_end
 
 REPO = Path(__file__).resolve().parent.parent
 HOW_TO_GET_PULUMI = "https://www.pulumi.com/docs/install/"
@@ -65,9 +65,9 @@ def opened(name: str) -> Iterator[Stack]:
 
 def _on_this_machine() -> tuple[Mapping[str, Any], str, tuple[str, ...], str]:
     try:
+        from common.errors import LocalError
         from local import cluster, pulumi_cli
         from local.__main__ import CLUSTER
-        from local.errors import LocalError
     except ModuleNotFoundError as error:
         raise BatchError(
             f"stack 'dev' needs the project's own Python ({error}).\nFix: .venv/bin/python -m batch ..."

@@ -7,9 +7,9 @@ import secrets
 import subprocess
 from typing import Any
 
+from common.errors import LocalError
+from common.paths import REPO
 from local import cluster
-from local.errors import LocalError
-from local.paths import REPO
 
 
 def image_of_stack_dev(node: cluster.Node) -> str:

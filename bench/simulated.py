@@ -29,11 +29,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.release import image_of_stack_dev, install
+from common.errors import LocalError
+from common.paths import REPO
+from common.progress import step
 from local import cluster, tools
-from local.errors import LocalError
 from local.node.supervisor import NODE_IP
-from local.paths import REPO
-from local.progress import step
 
 NAMESPACE = "simulated"
 NODES = 100

@@ -24,10 +24,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.release import image_of_stack_dev, install
+from common.errors import LocalError
+from common.paths import REPO
+from common.progress import step
 from local import cluster
-from local.errors import LocalError
-from local.paths import REPO
-from local.progress import step
 from local.rollout import is_ready
 
 NAMESPACE = "bench-workers"

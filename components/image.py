@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pulumi
 
-from components.cloud import ask, problem
-from components.cluster import ImageRegistry
-from components.settings import Settings
+from components.clouds.base import ImageRegistry
+from components.clouds.checks import ask, problem
+from components.settings.model import Settings
 
 IMAGE_DIR = "image"
 """Relative to the project, because an absolute path in an input would be a change on every other machine."""

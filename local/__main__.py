@@ -18,11 +18,11 @@ from typing import Any
 
 import pulumi
 
-from components.settings import Settings
+from common.errors import LocalError
+from common.paths import state_dir
+from components.settings.model import Settings
 from local import cluster, debian, image, proof, pulumi_cli, tools
 from local.engine import pair, read_settings
-from local.errors import LocalError
-from local.paths import state_dir
 
 STACK = "dev"
 # The tests run all of this on a cluster of another name, beside the one of `make up`.

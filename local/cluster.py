@@ -22,11 +22,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.errors import LocalError
+from common.paths import REPO, cache_dir, kubeconfig_path, state_dir
+from common.progress import Step, step
 from local import debian, keeper, tools
-from local.errors import LocalError
 from local.node import supervisor as inside
-from local.paths import REPO, cache_dir, kubeconfig_path, state_dir
-from local.progress import Step, step
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 40.0

@@ -16,9 +16,9 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.errors import LocalError
-from local.paths import cache_dir
-from local.progress import step
+from common.errors import LocalError
+from common.paths import cache_dir
+from common.progress import step
 from local.tools import exclusive
 
 MIRROR = "http://deb.debian.org/debian"

@@ -37,12 +37,12 @@ from pulumi.runtime.settings import get_root_resource, set_root_resource
 from pulumi.runtime.stack import run_pulumi_func
 from pulumi.runtime.sync_await import _ensure_event_loop, _sync_await
 
-from components.settings import Settings, decoded, parse
+from common.errors import LocalError
+from common.paths import REPO, state_dir
+from components.settings.model import Settings, decoded, parse
 from local.engine_resources import UNKNOWN, Interrupted, Kind, Tools, kind_of, private_file
 from local.engine_state import Resource, State, locked
-from local.errors import LocalError
 from local.node.supervisor import REGISTRY
-from local.paths import REPO, state_dir
 
 PROJECT = "future-kubernetes"
 NOTICE = "This is the project's stand-in for the Pulumi engine, not Pulumi: it serves stacks on this machine only."

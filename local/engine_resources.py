@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.errors import LocalError
+from common.progress import Step, step
 from local.engine_state import Resource
-from local.errors import LocalError
-from local.progress import Step, step
 from local.rollout import POLL_SECONDS, Kubectl, Rollout
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from local.errors import LocalError
+from common.errors import LocalError
 
 VERSION = 1
 

@@ -16,12 +16,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.errors import LocalError
+from common.paths import REPO, cache_dir
+from common.progress import step
 from local import debian
 from local.cluster import Node
-from local.errors import LocalError
 from local.node.supervisor import REGISTRY
-from local.paths import REPO, cache_dir
-from local.progress import step
 from local.tools import exclusive
 
 IMAGE_FOLDER = REPO / "image"

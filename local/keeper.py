@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from local.paths import state_dir
+from common.paths import state_dir
 
 _API_PORT = 6443
 _PR_SET_PDEATHSIG = 1

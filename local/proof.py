@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.errors import LocalError
+from common.progress import step
 from local.cluster import Node
-from local.errors import LocalError
-from local.progress import step
 
 ARTICLE_LENGTH = 10_000_000
 """Random numbers in each of the 40 means, as the article has it."""

@@ -23,13 +23,13 @@ from typing import Any, Protocol
 import yaml
 from pulumi.automation import PulumiCommand
 
+from common.errors import LocalError
+from common.paths import REPO, cache_dir, state_dir
+from common.processes import wait_to_its_end
+from common.progress import step
 from local import engine as stand_in
 from local.cluster import Node
 from local.engine_resources import HelmRelease, Tools, indented
-from local.errors import LocalError
-from local.paths import REPO, cache_dir, state_dir
-from local.processes import wait_to_its_end
-from local.progress import step
 from local.rollout import POLL_SECONDS, Kubectl, Rollout, Trouble
 
 RELEASE_TYPE = "kubernetes:helm.sh/v3:Release"

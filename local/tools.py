@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.errors import LocalError
-from local.paths import REPO, cache_dir
-from local.progress import Step, step
+from common.errors import LocalError
+from common.paths import REPO, cache_dir
+from common.progress import Step, step
 
 KUBERNETES_VERSION = "v1.36.3"
 _GO_VERSION = "1.26.8"

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from common.paths import REPO, state_dir
 from local import cluster
-from local.paths import REPO, state_dir
 from local.rollout import is_ready
 
 CLUSTER = "test"

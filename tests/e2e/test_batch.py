@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from local.paths import REPO
+from common.paths import REPO
 from tests.e2e.conftest import WORKERS, Stack
 
 pytestmark = pytest.mark.timeout(300)

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from common.errors import LocalError
 from local import image
-from local.errors import LocalError
 from tests.e2e.conftest import WORKERS, Stack
 
 pytestmark = pytest.mark.timeout(600)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import LocalError
+from common.paths import state_dir
 from local import cluster, keeper
-from local.errors import LocalError
-from local.paths import state_dir
 
 pytestmark = pytest.mark.timeout(300)
 

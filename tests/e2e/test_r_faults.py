@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from common.errors import LocalError
 from local import cluster, image
-from local.errors import LocalError
 from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(300)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from local.paths import REPO
+from common.paths import REPO
 from tests.e2e.conftest import WORKERS, Stack
 
 pytestmark = pytest.mark.timeout(180)

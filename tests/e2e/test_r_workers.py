@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from local.errors import LocalError
+from common.errors import LocalError
 from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(300)

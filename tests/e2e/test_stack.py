@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import LocalError
+from common.paths import REPO
 from local import cluster
 from local.engine import state_path
-from local.errors import LocalError
-from local.paths import REPO
 from local.proof import prove
 from tests.e2e.conftest import WORKERS, Stack
 

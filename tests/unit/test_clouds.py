@@ -420,10 +420,11 @@ def test_only_the_chosen_clouds_sdk_is_imported(cloud: Cloud) -> None:
         "import sys, shutil; sys.path[:0] = ['tests/unit', '.']; shutil.which = lambda name: name\n"
         f"from {cloud.run.__module__} import {cloud.name} as cloud\n"
         f"cloud({{'host': 'r.example.org', 'sharedGiB': {cloud.shared_gib}, 'maxWorkers': 40}})\n"
-        "clouds = ('pulumi_aws', 'pulumi_gcp', 'components.eks', 'components.gke')\n"
+        "clouds = ('pulumi_aws', 'pulumi_gcp', 'components.clouds.aws.cluster', 'components.clouds.google.cluster')\n"
         "print(sorted(name for name in sys.modules if name in clouds))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
     )
-    assert done.stdout.strip() == str([f"components.{cloud.name}", cloud.sdk])
+    folder = {"eks": "aws", "gke": "google"}[cloud.name]
+    assert done.stdout.strip() == str([f"components.clouds.{folder}.cluster", cloud.sdk])

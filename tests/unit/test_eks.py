@@ -741,7 +741,7 @@ def test_a_cost_of_which_a_part_is_not_known_is_unknown() -> None:
 
 
 def test_a_price_that_is_not_single_or_not_hourly_is_not_taken() -> None:
-    from components.aws_site import hourly
+    from components.clouds.aws.preflight import hourly
 
     def product(*dimensions: tuple[str, str]) -> str:
         entries = {
@@ -768,8 +768,8 @@ def test_the_outputs_say_how_to_get_in() -> None:
 
 
 def test_the_kubelets_room_for_pods_is_that_of_the_machines_network_interfaces() -> None:
-    from components.aws_site import capacity
-    from components.sizing import Machine, eks_capacity
+    from components.clouds.aws.preflight import capacity
+    from components.clouds.sizing import Machine, eks_capacity
 
     assert capacity(Machine("m6i.16xlarge", 64, 262144, 737)).pods == 250
     assert capacity(Machine("m6i.4xlarge", 16, 65536, 234)).pods == 110

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import yaml
 
+from common.errors import LocalError
 from local import engine
 from local.engine_state import State
-from local.errors import LocalError
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "127.0.0.1:5000/future-kubernetes@sha256:" + "ab" * 32

@@ -19,9 +19,9 @@ import aws_cloud
 import google_cloud
 from cloud_mocks import ROOT, Recorded, Recording, Refused, listing, run, stack_config
 
-from components import kubeconfig as existing
-from components.settings import KEYS
-from components.sizing import Capacity
+from components.clouds.existing import cluster as existing
+from components.clouds.sizing import Capacity
+from components.settings.model import KEYS
 
 GOLDEN = Path(__file__).parent / "golden"
 READ_NODES = existing.read_nodes
@@ -244,9 +244,11 @@ def test_every_setting_and_output_that_a_page_names_exists(page: Path) -> None:
         assert key in KEYS
 
 
-@pytest.mark.parametrize("module", ["gke", "eks", "google_site", "aws_site", "cloud", "cloud_cluster"])
+@pytest.mark.parametrize(
+    "module", ["google/cluster", "aws/cluster", "google/preflight", "aws/preflight", "checks", "managed"]
+)
 def test_every_setting_that_a_message_tells_people_to_set_exists(module: str) -> None:
-    text = (ROOT / "components" / f"{module}.py").read_text()
+    text = (ROOT / "components" / "clouds" / f"{module}.py").read_text()
     named = set(re.findall(r"pulumi config (?:set|rm) (\w+)", text))
     assert named
     assert named <= set(KEYS), named - set(KEYS)

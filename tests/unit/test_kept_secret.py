@@ -17,7 +17,7 @@ from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime.proto import provider_pb2 as messages
 from pulumi.runtime.proto import provider_pb2_grpc as services
 
-from components.kept_secret import ALPHABET, KeptSecretProvider
+from components.dynamic.kept_secret import ALPHABET, KeptSecretProvider
 
 ROOT = Path(__file__).resolve().parents[2]
 URN = "urn:pulumi:dev::future-kubernetes::pulumi-python:dynamic/future-kubernetes:KeptSecret::password"
@@ -83,5 +83,5 @@ def test_an_update_keeps_what_was_drawn(provider: services.ResourceProviderStub)
 def test_the_pickled_provider_is_a_reference_that_is_the_same_each_time() -> None:
     first, second = serialize_provider(KeptSecretProvider()), serialize_provider(KeptSecretProvider())
     assert first == second
-    assert b"components.kept_secret" in base64.b64decode(first)
+    assert b"components.dynamic.kept_secret" in base64.b64decode(first)
     assert len(first) < 300, "the class itself was pickled, which depends on the version of Python"

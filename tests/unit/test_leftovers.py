@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from components.leftovers import (
+from components.dynamic.leftovers import (
     LeftoversError,
     LeftoversProvider,
     UnreachableError,
@@ -129,7 +129,7 @@ def test_the_wait_runs_in_a_process_of_its_own_from_what_the_state_holds(kubectl
     (folder / "kubectl").chmod(0o755)
     held = serialize_provider(LeftoversProvider())
     script = (
-        "import base64, dill, sys, components.leftovers as module\n"
+        "import base64, dill, sys, components.dynamic.leftovers as module\n"
         "module.PAUSE_SECONDS = 0.01\n"
         "provider = dill.loads(base64.b64decode(sys.argv[1]))\n"
         "provider.delete('waits-at-destroy', {'kubeconfig': 'k'})\n"

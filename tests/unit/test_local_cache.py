@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import LocalError
 from local import cluster, debian, image, tools
-from local.errors import LocalError
 
 FAKE_GO = """#!/bin/sh
 case "$1" in

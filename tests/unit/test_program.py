@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cloud_mocks import ROOT, Recording, Refused, is_secret, run
 
-from components import kubeconfig as existing
-from components import local
-from components.sizing import Capacity
+from components.clouds.existing import cluster as existing
+from components.clouds.existing import local
+from components.clouds.sizing import Capacity
 
 IMAGE = "127.0.0.1:5000/future-kubernetes@sha256:" + "ab" * 32
 KUBECONFIG = """
@@ -212,7 +212,7 @@ def test_changing_the_worker_count_changes_nothing_of_the_schedulers_values() ->
 
 
 def test_an_edited_template_changes_the_releases_inputs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from components.release import chart_hash
+    from components.release.release import chart_hash
 
     chart = tmp_path / "chart"
     (chart / "templates").mkdir(parents=True)

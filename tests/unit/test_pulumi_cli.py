@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from common.errors import LocalError
+from common.paths import REPO
 from local import pulumi_cli
 from local.cluster import Node
-from local.errors import LocalError
-from local.paths import REPO
 
 # As the CLI does it in the folder that it runs in: making a stack writes a salt into its file.
 FAKE_PULUMI = """#!/bin/sh

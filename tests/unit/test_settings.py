@@ -11,7 +11,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from components.settings import CLOUDS, KEYS, Key, SettingsError, parse, short_name
+from components.settings.model import CLOUDS, KEYS, Key, SettingsError, parse, short_name
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = {"cloud": "local", "image": "127.0.0.1:5000/r:1"}
@@ -243,7 +243,7 @@ def test_the_project_file_declares_every_key_with_its_default_and_a_description(
 @pytest.mark.parametrize("key", KEYS.values(), ids=lambda key: key.name)
 def test_every_setting_is_read_by_something(key: Key) -> None:
     """One that nothing reads would pass unseen, and be believed to be in force."""
-    program = [ROOT / "__main__.py", *(ROOT / "components").glob("*.py")]
+    program = [ROOT / "__main__.py", *(ROOT / "components").rglob("*.py")]
     readers = [path.name for path in program if re.search(rf"settings\.{key.field}\b", path.read_text())]
     assert readers
 

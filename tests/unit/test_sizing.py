@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.cluster import PodSize
-from components.sizing import (
+from components.clouds.base import PodSize
+from components.clouds.sizing import (
     Candidate,
     Capacity,
     Machine,

@@ -13,11 +13,12 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components import cloud, sizing
-from components.cluster import Cluster, PodSize
-from components.ingress import PublicIngress, PublicIngressArgs
-from components.leftovers import Leftovers
-from components.settings import Settings
+from components.clouds import checks as cloud
+from components.clouds import sizing
+from components.clouds.base import Cluster, PodSize
+from components.clouds.ingress import PublicIngress, PublicIngressArgs
+from components.dynamic.leftovers import Leftovers
+from components.settings.model import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

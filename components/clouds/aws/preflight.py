@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_aws as aws
 
-from components import cloud, cloud_cluster, sizing
-from components.cluster import PodSize
+from components.clouds import checks as cloud
+from components.clouds import managed as cloud_cluster
+from components.clouds import sizing
+from components.clouds.base import PodSize
 
 if TYPE_CHECKING:
-    from components.eks import EksClusterArgs
+    from components.clouds.aws.cluster import EksClusterArgs
 
 MOST_ZONES = 3
 ZONES_WITHOUT_EKS = ("use1-az3", "usw1-az2", "cac1-az3")

@@ -17,11 +17,19 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
-from components import cloud
-from components.aws_site import check_quota, check_system, find_site, instance_filters, price, scaling_now, size_workers
-from components.cloud_cluster import CloudCluster, CloudClusterArgs, common_args
-from components.cluster import WORKER_NODE_LABEL, WORKER_TAINT, ImageRegistry
-from components.settings import Settings
+from components.clouds import checks as cloud
+from components.clouds.aws.preflight import (
+    check_quota,
+    check_system,
+    find_site,
+    instance_filters,
+    price,
+    scaling_now,
+    size_workers,
+)
+from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT, ImageRegistry
+from components.clouds.managed import CloudCluster, CloudClusterArgs, common_args
+from components.settings.model import Settings
 
 SYSTEM_MACHINE_TYPE = "m6i.large"
 WORKER_MACHINE_TYPE = "m6i.xlarge"

@@ -23,9 +23,9 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import yaml
 
-from components.cluster import GUEST_PLACEMENT, WORKER_NODE_LABEL, WORKER_TAINT, Cluster, PodSize
-from components.settings import Settings
-from components.sizing import Capacity
+from components.clouds.base import GUEST_PLACEMENT, WORKER_NODE_LABEL, WORKER_TAINT, Cluster, PodSize
+from components.clouds.sizing import Capacity
+from components.settings.model import Settings
 
 DEFAULT_WORKER = PodSize(900, 2048)
 """Requests of a worker on a cluster whose nodes are of unknown kinds: a core less what nodes reserve, and 2 GiB."""

@@ -15,12 +15,13 @@ import pulumi
 import pulumi_gcp as gcp
 import pulumi_kubernetes as kubernetes
 
-from components import cloud, sizing
-from components import google_compute as compute
-from components.cloud_cluster import CloudCluster, CloudClusterArgs, common_args
-from components.cluster import WORKER_NODE_LABEL, WORKER_TAINT, ImageRegistry
-from components.google_site import Site, boot_disk, check_quota, check_system, find_site, size_workers
-from components.settings import Settings, short_name
+from components.clouds import checks as cloud
+from components.clouds import sizing
+from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT, ImageRegistry
+from components.clouds.google import compute
+from components.clouds.google.preflight import Site, boot_disk, check_quota, check_system, find_site, size_workers
+from components.clouds.managed import CloudCluster, CloudClusterArgs, common_args
+from components.settings.model import Settings, short_name
 
 SYSTEM_MACHINE_TYPE = "e2-standard-2"
 WORKER_MACHINE_TYPE = "e2-standard-4"

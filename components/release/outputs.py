@@ -6,9 +6,9 @@ from typing import Any
 
 import pulumi
 
-from components.cluster import Cluster
-from components.release import Release
-from components.settings import Settings
+from components.clouds.base import Cluster
+from components.release.release import Release
+from components.settings.model import Settings
 
 IDE_PORT = 8787
 USERNAME = "rstudio"

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import pulumi
 
-from components.cluster import WORKER_NODE_LABEL, WORKER_TOLERATION, Placement
-from components.settings import short_name
+from components.clouds.base import WORKER_NODE_LABEL, WORKER_TOLERATION, Placement
+from components.settings.model import short_name
 
 Answer = TypeVar("Answer")
 

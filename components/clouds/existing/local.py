@@ -14,11 +14,18 @@ from pathlib import Path
 
 import pulumi
 
-from components.cluster import PodSize
-from components.kubeconfig import KubeconfigCluster, KubeconfigError, kubectl, read_access, read_nodes, scheduler_size
-from components.settings import Settings
-from components.sizing import Capacity, size_shared
-from local.paths import kubeconfig_path
+from common.paths import kubeconfig_path
+from components.clouds.base import PodSize
+from components.clouds.existing.cluster import (
+    KubeconfigCluster,
+    KubeconfigError,
+    kubectl,
+    read_access,
+    read_nodes,
+    scheduler_size,
+)
+from components.clouds.sizing import Capacity, size_shared
+from components.settings.model import Settings
 
 LOCAL_SYSTEM_PODS = (PodSize(300, 1024),)
 """What the control plane, DNS and the other addons take: they run as processes, of which Kubernetes knows nothing."""

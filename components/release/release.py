@@ -12,15 +12,15 @@ from typing import Any
 import pulumi
 from pulumi_kubernetes.helm import v3 as helm
 
-from components.cluster import Cluster, Placement, PodSize, PublicAccess
-from components.kept_secret import KeptSecret
-from components.objects import KubernetesObject
-from components.settings import Settings
+from components.clouds.base import Cluster, Placement, PodSize, PublicAccess
+from components.dynamic.kept_secret import KeptSecret
+from components.release.objects import KubernetesObject
+from components.settings.model import Settings
 
 CHART_DIR = "chart"
 """Relative to the project: an absolute path in an input would be a change on every other machine."""
 
-PROJECT_DIR = Path(__file__).resolve().parent.parent
+PROJECT_DIR = Path(__file__).resolve().parents[2]
 
 PASSWORD_LENGTH = 16
 TOKEN_LENGTH = 48

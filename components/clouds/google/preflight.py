@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_gcp as gcp
 
-from components import cloud, cloud_cluster, sizing
-from components import google_compute as compute
-from components.cluster import PodSize
+from components.clouds import checks as cloud
+from components.clouds import managed as cloud_cluster
+from components.clouds import sizing
+from components.clouds.base import PodSize
+from components.clouds.google import compute
 
 if TYPE_CHECKING:
-    from components.gke import GkeClusterArgs
+    from components.clouds.google.cluster import GkeClusterArgs
 
 DAEMONS = (PodSize(600, 800),)
 """What GKE's own daemonsets ask for on every node, together. Seen on GKE 1.29 (cryptnono/cryptnono#34): fluentbit 105m

@@ -14,7 +14,7 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.cluster import PublicAccess
+from components.clouds.base import PublicAccess
 
 CHART = "traefik"
 CHART_REPOSITORY = "https://traefik.github.io/charts"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pulumi
 
-from components.cluster import PodSize
+from components.clouds.base import PodSize
 
 MIN_WORKER_MEMORY_MIB = 64
 """A waiting R worker with the future packages takes some 60 MiB; less than this cannot start."""

@@ -1,0 +1,1 @@
+"""What every part may use: paths, errors, progress, processes. Imports nothing of this project."""

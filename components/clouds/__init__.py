@@ -1,0 +1,1 @@
+"""One folder a cloud, and what clouds share."""

@@ -1,0 +1,1 @@
+"""Clusters that exist already: by kubeconfig, and the one on this machine."""

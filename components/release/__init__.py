@@ -1,0 +1,1 @@
+"""The Helm release, the objects beside it, and the stack's outputs."""

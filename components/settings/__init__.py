@@ -1,0 +1,1 @@
+"""Stack settings: the model, loading and errors."""
