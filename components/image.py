@@ -14,6 +14,7 @@ import pulumi
 
 from components.clouds.base import ImageRegistry
 from components.clouds.checks import ask, problem
+from components.clouds.settings import ManagedSettings
 from components.settings.model import Settings
 
 IMAGE_DIR = "image"
@@ -53,10 +54,12 @@ class ImageArgs:
             registry=registry,
             tag=settings.name,
             ide=settings.ide,
-            base_image=settings.base_image,
+            base_image=settings.base_image if isinstance(settings, ManagedSettings) else None,
             r_packages=settings.r_packages,
             apt_packages=settings.apt_packages,
-            r_repository=settings.r_repository,
+            r_repository=settings.r_repository.get_secret_value()
+            if isinstance(settings, ManagedSettings) and settings.r_repository
+            else None,
         )
 
     @property

@@ -64,7 +64,7 @@ class ReleaseArgs:
         return cls(
             name=settings.name,
             namespace=settings.namespace,
-            create_namespace=settings.create_namespace and settings.namespace != "default",
+            create_namespace=settings.makes_namespace,
             image=image,
             ide=settings.ide,
             workers=settings.workers,
@@ -83,7 +83,7 @@ class ReleaseArgs:
             ttl_hours=settings.ttl_hours,
             resource_quota=settings.resource_quota,
             labels=settings.labels,
-            password=settings.password,
+            password=pulumi.Output.secret(settings.password.get_secret_value()) if settings.password else None,
             after=cluster.ready,
         )
 

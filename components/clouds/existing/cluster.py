@@ -24,6 +24,7 @@ import pulumi_kubernetes as kubernetes
 import yaml
 
 from components.clouds.base import GUEST_PLACEMENT, WORKER_NODE_LABEL, WORKER_TAINT, Cluster, PodSize
+from components.clouds.existing.settings import KubeconfigSettings
 from components.clouds.sizing import Capacity
 from components.settings.model import Settings
 
@@ -288,7 +289,7 @@ class KubeconfigClusterArgs:
     context: str | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> KubeconfigClusterArgs:
+    def from_settings(cls, settings: KubeconfigSettings) -> KubeconfigClusterArgs:
         """The arguments that a stack's settings stand for."""
         return cls(
             stack=settings.stack,
@@ -299,7 +300,7 @@ class KubeconfigClusterArgs:
             scheduler=scheduler_size(settings),
             workers=settings.workers,
             kubeconfig=settings.kubeconfig,
-            text=settings.kubeconfig_text,
+            text=settings.kubeconfig_text.get_secret_value() if settings.kubeconfig_text else None,
             context=settings.context,
         )
 
@@ -312,8 +313,9 @@ def scheduler_size(settings: Settings) -> PodSize:
 class KubeconfigCluster(Cluster):
     """A cluster that is there already. Raises KubeconfigError before anything is registered where it cannot be used."""
 
-    def __init__(self, name: str, args: KubeconfigClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, settings: KubeconfigSettings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("future-kubernetes:index:KubeconfigCluster", name, None, opts)
+        args = KubeconfigClusterArgs.from_settings(settings)
         if args.text:
             access = text_access(args.text, args.context)
         else:

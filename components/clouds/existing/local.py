@@ -24,8 +24,8 @@ from components.clouds.existing.cluster import (
     read_nodes,
     scheduler_size,
 )
+from components.clouds.existing.settings import LocalSettings
 from components.clouds.sizing import Capacity, size_shared
-from components.settings.model import Settings
 
 LOCAL_SYSTEM_PODS = (PodSize(300, 1024),)
 """What the control plane, DNS and the other addons take: they run as processes, of which Kubernetes knows nothing."""
@@ -43,7 +43,7 @@ class LocalClusterArgs:
     context: str | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> LocalClusterArgs:
+    def from_settings(cls, settings: LocalSettings) -> LocalClusterArgs:
         """The arguments that a stack's settings stand for."""
         chosen = settings.kubeconfig or os.environ.get("FUTURE_KUBERNETES_KUBECONFIG")
         return cls(
@@ -59,8 +59,9 @@ class LocalClusterArgs:
 class LocalCluster(KubeconfigCluster):
     """The one node on this machine. Raises KubeconfigError or SizingError before anything is registered."""
 
-    def __init__(self, name: str, args: LocalClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, settings: LocalSettings, opts: pulumi.ResourceOptions | None = None) -> None:
         super(KubeconfigCluster, self).__init__("future-kubernetes:index:LocalCluster", name, None, opts)
+        args = LocalClusterArgs.from_settings(settings)
         if not args.kubeconfig.is_file():
             raise KubeconfigError(
                 f"Kubernetes on this machine has not been started: there is no {args.kubeconfig}\n    fix: make up"
