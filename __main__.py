@@ -6,9 +6,9 @@ Each step takes what the one before it gives, and nothing goes back. `Pulumi.yam
 import pulumi
 
 from components.clouds import CLOUDS, MODELS
-from components.image import Image, ImageArgs, pinned, require_docker
+from components.image import Image, pinned, require_docker
 from components.release.outputs import stack_outputs
-from components.release.release import Release, ReleaseArgs
+from components.release.release import Release
 from components.settings.loading import load
 
 settings = load(MODELS)
@@ -16,11 +16,8 @@ given = pinned(settings.image) if settings.image else None  # first: a registry 
 if not given:
     require_docker()
 cluster = CLOUDS[settings.cloud].create(settings)
-image = Image(settings.name, ImageArgs.from_settings(settings, cluster.registry, given))
-release = Release(
-    settings.name,
-    ReleaseArgs.from_settings(settings, cluster, image.reference),
-    pulumi.ResourceOptions(providers=[cluster.provider]),
-)
+image = Image(settings.name, settings, cluster.registry, given)
+to_cluster = pulumi.ResourceOptions(providers=[cluster.provider])
+release = Release(settings.name, settings, cluster, image.reference, to_cluster)
 for name, value in stack_outputs(settings, cluster, image.reference, release).items():
     pulumi.export(name, value)

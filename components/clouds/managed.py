@@ -15,7 +15,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.clouds import checks as cloud
 from components.clouds import sizing
-from components.clouds.base import Cluster, PodSize
+from components.clouds.base import Cluster, PodSize, scheduler_size
 from components.clouds.ingress import PublicIngress, PublicIngressArgs
 from components.clouds.settings import ManagedSettings
 from components.dynamic.leftovers import Leftovers
@@ -68,7 +68,7 @@ def common_args(settings: ManagedSettings) -> dict[str, Any]:
         "spot": settings.spot,
         "worker_cpu": settings.worker_cpu,
         "worker_memory_gib": settings.worker_memory_gib,
-        "scheduler": PodSize(round(settings.scheduler_cpu * 1000), round(settings.scheduler_memory_gib * 1024)),
+        "scheduler": scheduler_size(settings),
         "scales_to_zero": settings.scales_to_zero,
         "makes_image": settings.image is None,
         "shared_gib": settings.shared_gib,

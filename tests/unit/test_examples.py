@@ -21,12 +21,12 @@ from cloud_mocks import ROOT, Recorded, Recording, Refused, listing, run, stack_
 
 from components.clouds import MODELS
 from components.clouds.existing import cluster as existing
+from components.clouds.existing.nodes import read_nodes
 from components.clouds.sizing import Capacity
 from components.settings.loading import known_keys
 
 KEYS = known_keys(MODELS)
 GOLDEN = Path(__file__).parent / "golden"
-READ_NODES = existing.read_nodes
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +155,7 @@ def test_on_a_cluster_without_such_pools_workers_go_wherever_they_went() -> None
 @pytest.fixture
 def kubectl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
     """A kubectl that answers with the given nodes, in place of the campus cluster's four."""
-    monkeypatch.setattr(existing, "read_nodes", READ_NODES)
+    monkeypatch.setattr(existing, "read_nodes", read_nodes)
     monkeypatch.setenv("FUTURE_KUBERNETES_BIN", str(tmp_path))
 
     def answer(*nodes: dict[str, Any]) -> None:
