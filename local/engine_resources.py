@@ -9,6 +9,7 @@ import base64
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -166,6 +167,31 @@ class Dynamic(Kind):
     def expected(self, name: str, new: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Its outputs are known only once it is made."""
         return UNKNOWN, {**{key: value for key, value in new.items() if key != "__provider"}, "value": UNKNOWN}
+
+
+class RandomPassword(Kind):
+    """A random text of `random:RandomPassword`, drawn once. Its outputs stay in the private state file."""
+
+    def same_identity(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+        """Another length or alphabet is drawn anew, as by the real provider."""
+        return dict(old) == dict(new)
+
+    def is_there(self, resource: Resource) -> bool:
+        """Always: it exists only in the state."""
+        return True
+
+    def make(self, name: str, new: dict[str, Any], old: Resource | None) -> tuple[str, dict[str, Any]]:
+        """Draws the text."""
+        alphabet = new["overrideSpecial"]
+        drawn = "".join(secrets.choice(alphabet) for _ in range(int(new["length"])))
+        return "none", {**new, "result": drawn}
+
+    def remove(self, resource: Resource) -> None:
+        """Deletes nothing: it exists only in the state."""
+
+    def expected(self, name: str, new: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The text is known only once it is drawn."""
+        return UNKNOWN, {**new, "result": UNKNOWN}
 
 
 class Object(Kind):
@@ -378,6 +404,8 @@ def kind_of(type_: str, kubeconfig: Path | None, tools: Tools) -> Kind:
         return Provider()
     if type_.startswith("pulumi-python:dynamic"):
         return Dynamic()
+    if type_ == "random:index/randomPassword:RandomPassword":
+        return RandomPassword()
     if type_.startswith("kubernetes:"):
         if kubeconfig is None:
             raise LocalError(f"{type_} has no Kubernetes provider of the program's own")

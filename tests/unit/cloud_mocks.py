@@ -200,8 +200,8 @@ class Cloud(mocks.Mocks):
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         """The ID and the state of a resource."""
         state = dict(args.inputs)
-        if args.typ == "pulumi-python:dynamic/future-kubernetes:KeptSecret":
-            state["value"] = "drawn-" + "x" * 12
+        if args.typ == "random:index/randomPassword:RandomPassword":
+            state["result"] = "drawn-" + "x" * 12
         state |= self.computed(args.typ, args.name, state)
         return state.get("id", f"{args.name}-id"), state
 
