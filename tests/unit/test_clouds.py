@@ -382,7 +382,7 @@ def test_the_command_for_a_shell_on_a_node_names_a_node(cloud: Cloud, tmp_path: 
 def test_kubeconfig_and_registry_password_are_secrets_and_hold_no_lasting_credential(cloud: Cloud) -> None:
     done = cloud.run()
     assert "kubeconfig" in done.one("pulumi:providers:kubernetes").secrets
-    assert "kubeconfig" in done.one("Leftovers").secrets
+    assert "kubeconfig" in done.one("DestroyGuard").secrets
     text, secret = done.outputs["kubeconfig"]
     assert secret
     user = json.loads(text)["users"][0]["user"]

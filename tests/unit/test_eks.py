@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from components.clouds.allocatable import Machine
+from components.clouds.aws.allocatable import eks_allocatable
 from tests.unit.aws_cloud import ANSWERS, PRICES, SPOT_PRICE, computed, eks
 from tests.unit.cloud_mocks import DRAWN, Recording, Refused, labelled, run, stack_config
 
@@ -415,7 +417,7 @@ def test_a_scheduler_that_lets_nobody_drain_it_does_not_make_an_update_of_its_no
 
 def test_destroy_takes_what_kubernetes_made_before_its_drivers_and_nodes_and_those_before_the_network() -> None:
     done = eks({"host": "r.example.org", "sharedGiB": 10, "maxWorkers": 40})
-    wait = done.one("Leftovers")
+    wait = done.one("DestroyGuard")
     cluster = done.one("eks/cluster:Cluster")
     addons = {addon.inputs["addonName"]: addon for addon in done.all("eks/addon:Addon")}
     groups = done.all("nodeGroup:NodeGroup")
@@ -594,7 +596,7 @@ def test_everything_that_takes_tags_carries_the_stacks_and_the_users() -> None:
         ({"machineType": "m6g.xlarge"}, "x86-64"),
         ({"systemMachineType": "z9.huge"}, "pulumi config set systemMachineType"),
         ({"workerCpu": 6}, "pulumi config set machineType m6i.2xlarge"),
-        ({"workerMemoryGiB": 40}, "it fits on: r6i.2xlarge"),
+        ({"workerMemoryGiB": 40}, "a type on which it fits: r6i.2xlarge"),
         ({"schedulerMemoryGiB": 9}, "pulumi config set systemMachineType"),
         ({"network": "vpc-campus", "subnets": "subnet-1"}, "at least two private subnets"),
         ({"network": "vpc-campus", "subnets": "subnet-1,subnet-3"}, "in two zones at least"),
@@ -739,7 +741,7 @@ def test_a_cost_of_which_a_part_is_not_known_is_unknown() -> None:
 
 
 def test_a_price_that_is_not_single_or_not_hourly_is_not_taken() -> None:
-    from components.clouds.aws.preflight import hourly
+    from components.clouds.aws.pricing import hourly_price
 
     def product(*dimensions: tuple[str, str]) -> str:
         entries = {
@@ -747,10 +749,10 @@ def test_a_price_that_is_not_single_or_not_hourly_is_not_taken() -> None:
         }
         return json.dumps({"terms": {"OnDemand": {"x": {"priceDimensions": entries}}}})
 
-    assert hourly(product(("Hrs", "0.5"))) == 0.5
-    assert hourly(product(("Hrs", "0.5"), ("Hrs", "0.6"))) is None
-    assert hourly(product(("GB", "0.5"))) is None
-    assert hourly("{}") is None
+    assert hourly_price(product(("Hrs", "0.5"))) == 0.5
+    assert hourly_price(product(("Hrs", "0.5"), ("Hrs", "0.6"))) is None
+    assert hourly_price(product(("GB", "0.5"))) is None
+    assert hourly_price("{}") is None
 
 
 def test_the_outputs_say_how_to_get_in() -> None:
@@ -766,15 +768,12 @@ def test_the_outputs_say_how_to_get_in() -> None:
 
 
 def test_the_kubelets_room_for_pods_is_that_of_the_machines_network_interfaces() -> None:
-    from components.clouds.aws.preflight import capacity
-    from components.clouds.sizing import Machine, eks_capacity
-
-    assert capacity(Machine("m6i.16xlarge", 64, 262144, 737)).pods == 250
-    assert capacity(Machine("m6i.4xlarge", 16, 65536, 234)).pods == 110
-    assert capacity(Machine("m6i.large", 2, 8192, 29)).pods == 29
-    machine = Machine("m6i.16xlarge", 64, 262144, 737)
-    assert capacity(machine).memory_mib == eks_capacity(machine).memory_mib
-    few = eks({"workers": 60, "workerCpu": 0.01, "workerMemoryGiB": 0.0625, "machineType": "m6i.large"})
-    assert few.one("nodeGroup:NodeGroup", "workers").inputs["scalingConfig"]["minSize"] == 3, (
+    assert eks_allocatable(Machine("m6i.16xlarge", 64, 262144, 737)).pods == 250
+    assert eks_allocatable(Machine("m6i.4xlarge", 16, 65536, 234)).pods == 110
+    assert eks_allocatable(Machine("m6i.large", 2, 8192, 29)).pods == 29
+    few, many = (eks_allocatable(Machine("m", 64, 262144, pods)).memory_mib for pods in (250, 737))
+    assert few - many == 11 * (737 - 250), "the kubelet reserves memory for every address"
+    small = eks({"workers": 60, "workerCpu": 0.01, "workerMemoryGiB": 0.0625, "machineType": "m6i.large"})
+    assert small.one("nodeGroup:NodeGroup", "workers").inputs["scalingConfig"]["minSize"] == 3, (
         "29 pods, 5 of them daemons"
     )

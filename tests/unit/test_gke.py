@@ -199,7 +199,7 @@ def test_destroy_takes_what_kubernetes_made_before_nodes_nodes_before_the_cluste
     subnet = done.one("subnetwork:Subnetwork")
     cluster = done.one("container/cluster:Cluster")
     pools = done.all("nodePool:NodePool")
-    wait = done.one("Leftovers")
+    wait = done.one("DestroyGuard")
     claims = [*done.all("v3:Release"), *done.all("core/v1:Namespace"), *done.all("PersistentVolume")]
     assert len(claims) >= 5
     for claim in claims:
@@ -320,7 +320,7 @@ def test_old_images_are_deleted_and_recent_ones_kept() -> None:
         ({"machineType": "t2a-standard-4"}, "x86-64"),
         ({"systemMachineType": "z9-huge"}, "pulumi config set systemMachineType e2-standard-2"),
         ({"workerCpu": 6}, "pulumi config set machineType e2-highmem-8"),
-        ({"workerMemoryGiB": 14}, "it fits on: e2-highmem-8\n"),
+        ({"workerMemoryGiB": 14}, "a type on which it fits: e2-highmem-8\n"),
         ({"systemMachineType": "n4-standard-4"}, "takes no persistent disk"),
         ({"schedulerMemoryGiB": 9}, "pulumi config set systemMachineType"),
         ({"sharedGiB": 100}, "pulumi config set sharedGiB 1024"),

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from components.clouds.allocatable import Allocatable
 from components.clouds.existing import cluster as existing
 from components.clouds.existing import local
-from components.clouds.sizing import Capacity
 from tests.unit.cloud_mocks import ROOT, Recording, Refused, is_secret, run
 
 IMAGE = "127.0.0.1:5000/future-kubernetes@sha256:" + "ab" * 32
@@ -35,14 +35,14 @@ CAMPUS = {"cloud": "kubeconfig", "image": IMAGE, "workers": "4"}
 
 
 @pytest.fixture(autouse=True)
-def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Capacity]:
+def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Allocatable]:
     """A kubeconfig, and the nodes that its cluster answers with."""
     path = tmp_path / "kubeconfig"
     path.write_text(KUBECONFIG)
     monkeypatch.setenv("FUTURE_KUBERNETES_KUBECONFIG", str(path))
     monkeypatch.setenv("KUBECONFIG", str(path))
     monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", '["future-kubernetes:password"]')
-    found = [Capacity(4000, 16000)]
+    found = [Allocatable(4000, 16000)]
     monkeypatch.setattr(existing, "read_nodes", lambda access: found)
     monkeypatch.setattr(local, "read_nodes", lambda access: found)
     return found
@@ -369,8 +369,8 @@ def test_the_second_context_is_the_second_cluster() -> None:
 
 
 @pytest.mark.parametrize("cloud", ["local", "kubeconfig"])
-def test_a_node_too_small_is_said_before_anything_is_made(cloud: str, nodes: list[Capacity]) -> None:
-    nodes[:] = [Capacity(500, 400)]
+def test_a_node_too_small_is_said_before_anything_is_made(cloud: str, nodes: list[Allocatable]) -> None:
+    nodes[:] = [Allocatable(500, 400)]
     message = refusal({**LOCAL, "cloud": cloud, "workers": "4", "workerMemoryGiB": "2"})
     assert "pulumi config set" in message
 
@@ -382,7 +382,7 @@ def test_a_machine_that_has_not_been_started_is_said_to_need_make_up(
     assert "fix:     make up" in refusal(LOCAL)
 
 
-def test_too_few_nodes_are_a_warning_since_more_may_come(nodes: list[Capacity]) -> None:
+def test_too_few_nodes_are_a_warning_since_more_may_come(nodes: list[Allocatable]) -> None:
     assert any("room for 4 of 40 workers" in text for text in program({**CAMPUS, "workers": "40"}).warnings)
 
 

@@ -8,29 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.clouds.allocatable import Allocatable, Machine, reserved_cpu
+from components.clouds.aws.allocatable import eks_allocatable
 from components.clouds.base import PodSize
-from components.clouds.sizing import (
-    Candidate,
-    Capacity,
-    Machine,
-    SizingError,
-    WorkerPool,
-    eks_capacity,
-    gke_capacity,
-    gke_reserved_memory,
-    reserved_cpu,
-    size_pool,
-    size_shared,
-)
+from components.clouds.google.allocatable import gke_allocatable, gke_reserved_memory
+from components.clouds.sizing import Candidate, SizingError, WorkerPool, size_pool, size_shared
 
 FOUR = Machine("e2-standard-4", 4, 16384)
 
 
-def placed(capacity: Capacity, nodes: int, daemons: list[PodSize], workers: int, worker: PodSize) -> int:
+def placed(allocatable: Allocatable, nodes: int, daemons: list[PodSize], workers: int, worker: PodSize) -> int:
     """How many workers a scheduler places: first fit, node by node, pod by pod, daemonsets first."""
     free = []
     for _ in range(nodes):
-        cpu, memory, pods = capacity.cpu_millicores, capacity.memory_mib, capacity.pods
+        cpu, memory, pods = allocatable.cpu_millicores, allocatable.memory_mib, allocatable.pods
         for daemon in daemons:
             cpu, memory, pods = cpu - daemon.cpu_millicores, memory - daemon.memory_mib, pods - 1
         free.append([cpu, memory, pods])
@@ -58,7 +49,7 @@ daemon_sets = st.lists(st.builds(PodSize, st.integers(1, 200), st.integers(1, 30
 
 @given(
     machines,
-    st.sampled_from([gke_capacity, eks_capacity]),
+    st.sampled_from([gke_allocatable, eks_allocatable]),
     daemon_sets,
     st.integers(1, 300),
     st.integers(0, 100),
@@ -67,31 +58,31 @@ daemon_sets = st.lists(st.builds(PodSize, st.integers(1, 200), st.integers(1, 30
 )
 def test_every_worker_is_placed_and_no_node_is_to_spare(
     machine: Machine,
-    capacity_of: Callable[[Machine], Capacity],
+    allocatable_of: Callable[[Machine], Allocatable],
     daemons: list[PodSize],
     workers: int,
     more: int,
     cpu: float | None,
     memory: float | None,
 ) -> None:
-    capacity = capacity_of(machine)
+    allocatable = allocatable_of(machine)
     try:
         pool = size_pool(
             workers=workers,
             max_workers=workers + more,
-            candidate=Candidate(machine, capacity),
+            candidate=Candidate(machine, allocatable),
             daemons=daemons,
             worker_cpu=cpu,
             worker_memory_gib=memory,
         )
     except SizingError:
         least = PodSize(round(cpu * 1000) if cpu else 1, round(memory * 1024) if memory else 64)
-        assert placed(capacity, 1, daemons, 1, least) == 0, "a worker that fits was refused"
+        assert placed(allocatable, 1, daemons, 1, least) == 0, "a worker that fits was refused"
         return
-    assert placed(capacity, pool.nodes, daemons, workers, pool.worker) == workers
-    assert placed(capacity, pool.max_nodes, daemons, workers + more, pool.worker) == workers + more
+    assert placed(allocatable, pool.nodes, daemons, workers, pool.worker) == workers
+    assert placed(allocatable, pool.max_nodes, daemons, workers + more, pool.worker) == workers + more
     if cpu is not None:
-        assert placed(capacity, pool.nodes - 1, daemons, workers, pool.worker) < workers
+        assert placed(allocatable, pool.nodes - 1, daemons, workers, pool.worker) < workers
     assert pool.nodes * machine.vcpus >= workers or cpu is not None, "more than one worker a vCPU by default"
     assert pool.wasted_cpu_millicores >= 0
     assert pool.wasted_memory_mib >= 0
@@ -109,7 +100,7 @@ def pool_of(machine: Machine, workers: int, daemons: list[PodSize], *, worker_cp
     return size_pool(
         workers=workers,
         max_workers=workers,
-        candidate=Candidate(machine, gke_capacity(machine)),
+        candidate=Candidate(machine, gke_allocatable(machine)),
         daemons=daemons,
         worker_cpu=worker_cpu,
     )
@@ -143,7 +134,7 @@ def test_a_tiny_machine_reserves_what_google_publishes() -> None:
 
 
 def test_shared_cores_lose_more_than_a_core() -> None:
-    assert gke_capacity(Machine("e2-medium", 2, 4096, shared_core=True)).cpu_millicores == 940
+    assert gke_allocatable(Machine("e2-medium", 2, 4096, shared_core=True)).cpu_millicores == 940
 
 
 @pytest.mark.parametrize(
@@ -158,23 +149,23 @@ def test_shared_cores_lose_more_than_a_core() -> None:
 def test_of_real_gke_nodes_no_more_is_promised_than_they_report_as_allocatable(
     machine: Machine, millicores: int, kib: int
 ) -> None:
-    promised = gke_capacity(machine)
+    promised = gke_allocatable(machine)
     assert promised.cpu_millicores == millicores
     assert 0.9 * kib / 1024 < promised.memory_mib <= kib / 1024
 
 
 def test_eks_memory_depends_on_the_number_of_pods() -> None:
-    few, many = eks_capacity(Machine("m", 2, 8192, pods=29)), eks_capacity(Machine("m", 2, 8192, pods=110))
+    few, many = eks_allocatable(Machine("m", 2, 8192, pods=29)), eks_allocatable(Machine("m", 2, 8192, pods=110))
     assert few.memory_mib - many.memory_mib == 11 * (110 - 29)
 
 
 @pytest.mark.parametrize(
-    ("capacity", "reserved"), [(gke_capacity, 2.6 * 1024), (eks_capacity, 255 + 11 * 58)], ids=["gke", "eks"]
+    ("allocatable", "reserved"), [(gke_allocatable, 2.6 * 1024), (eks_allocatable, 255 + 11 * 58)], ids=["gke", "eks"]
 )
 def test_what_the_machine_itself_keeps_and_what_guards_against_eviction_is_left_out(
-    capacity: Callable[[Machine], Capacity], reserved: float
+    allocatable: Callable[[Machine], Allocatable], reserved: float
 ) -> None:
-    found = capacity(Machine("m", 4, 16384, pods=58)).memory_mib
+    found = allocatable(Machine("m", 4, 16384, pods=58)).memory_mib
     assert found == pytest.approx(16384 * 0.925 - reserved - 100, abs=3)
 
 
@@ -184,13 +175,13 @@ def test_an_impossible_worker_names_machines_that_would_do() -> None:
         size_pool(
             workers=2,
             max_workers=2,
-            candidate=Candidate(FOUR, gke_capacity(FOUR)),
+            candidate=Candidate(FOUR, gke_allocatable(FOUR)),
             worker_memory_gib=64,
-            others=[Candidate(small, gke_capacity(small)), Candidate(big, gke_capacity(big))],
+            others=[Candidate(small, gke_allocatable(small)), Candidate(big, gke_allocatable(big))],
         )
     message = str(caught.value)
     assert "64 GiB (workerMemoryGiB)" in message
-    assert "it fits on: big\n" in message
+    assert "allowed: a type on which it fits: big\n" in message
     assert "pulumi config set machineType big" in message
 
 
@@ -210,7 +201,7 @@ def test_on_one_shared_node_all_workers_fit_beside_the_scheduler(
     workers: int, cpu: int, memory: int, worker_cpu: float | None, worker_memory: float | None
 ) -> None:
     scheduler = PodSize(200, 500)
-    free = Capacity(cpu, memory, 250)
+    free = Allocatable(cpu, memory, 250)
     try:
         worker = size_shared(
             max_workers=workers, free=free, scheduler=scheduler, worker_cpu=worker_cpu, worker_memory_gib=worker_memory
@@ -222,16 +213,18 @@ def test_on_one_shared_node_all_workers_fit_beside_the_scheduler(
 
 
 def test_on_a_shared_node_too_another_number_of_workers_is_no_other_worker() -> None:
-    free, scheduler = Capacity(4000, 16000), PodSize(200, 500)
+    free, scheduler = Allocatable(4000, 16000), PodSize(200, 500)
     sizes = {size_shared(max_workers=number, free=free, scheduler=scheduler) for number in (1, 4, 40)}
     assert len(sizes) == 1
 
 
 def test_a_machine_too_small_says_how_many_workers_it_has_room_for() -> None:
     with pytest.raises(SizingError, match=r"room for 8 .*\n.*maxWorkers 8"):
-        size_shared(max_workers=40, free=Capacity(4000, 2048), scheduler=PodSize(100, 1024))
+        size_shared(max_workers=40, free=Allocatable(4000, 2048), scheduler=PodSize(100, 1024))
 
 
 def test_on_one_machine_another_number_of_workers_leaves_each_workers_size_as_it_is() -> None:
-    sizes = {size_shared(max_workers=n, free=Capacity(2000, 24000), scheduler=PodSize(100, 1024)) for n in (1, 4, 40)}
+    sizes = {
+        size_shared(max_workers=n, free=Allocatable(2000, 24000), scheduler=PodSize(100, 1024)) for n in (1, 4, 40)
+    }
     assert len(sizes) == 1

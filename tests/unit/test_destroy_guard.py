@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from components.dynamic.leftovers import (
-    LeftoversError,
-    LeftoversProvider,
+from components.dynamic.destroy_guard import (
+    DestroyGuardProvider,
+    RemainingResourcesError,
     UnreachableError,
-    left,
-    listing_of,
-    wait_until_nothing_is_left,
+    billed,
+    list_volumes_and_services,
+    wait_until_nothing_is_billed,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,16 +67,16 @@ def kubectl(tmp_path: Path) -> Any:
 
 def test_disks_that_go_with_their_claim_and_load_balancers_count_and_nothing_else() -> None:
     listing = {"items": [volume(), volume("kept", "Retain"), service(), service("ClusterIP"), service("NodePort")]}
-    assert left(listing) == [
+    assert billed(listing) == [
         "load balancer of service future-ingress/traefik",
         "volume pvc-1 of claim future-team/home",
     ]
-    assert left({"items": []}) == []
+    assert billed({"items": []}) == []
 
 
 def test_the_wait_ends_when_the_last_one_is_gone(kubectl: Any, tmp_path: Path) -> None:
     command = kubectl([volume(), service()], [volume()], [])
-    wait_until_nothing_is_left("the kubeconfig", kubectl=command, pause=0.01)
+    wait_until_nothing_is_billed("the kubeconfig", kubectl=command, pause=0.01)
     assert (tmp_path / "count").read_text() == "3"
     assert (tmp_path / "seen").read_text().startswith("the kubeconfig get persistentvolumes,services --all-namespaces")
     assert (tmp_path / "mode").read_text() == "0o600"
@@ -84,32 +84,32 @@ def test_the_wait_ends_when_the_last_one_is_gone(kubectl: Any, tmp_path: Path) -
 
 @pytest.mark.timeout(60)  # a destroy that waits for ever would never fail
 def test_what_stays_stops_the_destroy_and_is_named(kubectl: Any) -> None:
-    with pytest.raises(LeftoversError, match="volume pvc-1 of claim future-team/home") as caught:
-        wait_until_nothing_is_left("k", kubectl=kubectl([volume()]), patience=0.2, pause=0.01)
+    with pytest.raises(RemainingResourcesError, match="volume pvc-1 of claim future-team/home") as caught:
+        wait_until_nothing_is_billed("k", kubectl=kubectl([volume()]), patience=0.2, pause=0.01)
     assert "pulumi destroy again" in str(caught.value)
 
 
 def test_a_cluster_that_is_gone_already_stops_nothing_but_one_that_hiccups_is_asked_again(
     kubectl: Any, tmp_path: Path
 ) -> None:
-    wait_until_nothing_is_left("k", kubectl=kubectl("connection refused"), unreachable=0.2, pause=0.01)
+    wait_until_nothing_is_billed("k", kubectl=kubectl("connection refused"), unreachable=0.2, pause=0.01)
     (tmp_path / "count").unlink()
-    wait_until_nothing_is_left("k", kubectl=kubectl([volume()], "timeout", [volume()], []), unreachable=5, pause=0.01)
+    wait_until_nothing_is_billed("k", kubectl=kubectl([volume()], "timeout", [volume()], []), unreachable=5, pause=0.01)
     assert (tmp_path / "count").read_text() == "4"
 
 
 def test_a_refusal_says_what_kubectl_said(kubectl: Any) -> None:
     with pytest.raises(UnreachableError, match="connection refused"):
-        listing_of("k", kubectl("connection refused"))
+        list_volumes_and_services("k", kubectl("connection refused"))
 
 
 def test_without_kubectl_the_destroy_stops_rather_than_guess() -> None:
-    with pytest.raises(LeftoversError, match="kubectl is not on PATH"):
-        listing_of("k", ["/nonexistent/kubectl"])
+    with pytest.raises(RemainingResourcesError, match="kubectl is not on PATH"):
+        list_volumes_and_services("k", ["/nonexistent/kubectl"])
 
 
 def test_a_changed_kubeconfig_is_kept_and_never_replaces_since_that_would_be_a_deletion() -> None:
-    provider = LeftoversProvider()
+    provider = DestroyGuardProvider()
     assert provider.diff("id", {"kubeconfig": "a"}, {"kubeconfig": "a", "__provider": "newer"}).changes is False
     changed = provider.diff("id", {"kubeconfig": "a"}, {"kubeconfig": "b"})
     assert changed.changes is True
@@ -125,9 +125,9 @@ def test_the_wait_runs_in_a_process_of_its_own_from_what_the_state_holds(kubectl
     folder.mkdir()
     (folder / "kubectl").write_text(f'#!/bin/sh\nexec {" ".join(command)} "$@"\n')
     (folder / "kubectl").chmod(0o755)
-    held = serialize_provider(LeftoversProvider())
+    held = serialize_provider(DestroyGuardProvider())
     script = (
-        "import base64, dill, sys, components.dynamic.leftovers as module\n"
+        "import base64, dill, sys, components.dynamic.destroy_guard as module\n"
         "module.PAUSE_SECONDS = 0.01\n"
         "provider = dill.loads(base64.b64decode(sys.argv[1]))\n"
         "provider.delete('waits-at-destroy', {'kubeconfig': 'k'})\n"
