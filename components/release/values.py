@@ -42,7 +42,8 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
         "resourceQuota": {"hard": quota(settings, cluster.worker_size, cluster.scheduler_size)},
         "labels": dict(settings.labels),
     }
-    return values
+    laid: dict[str, Any] = merged(values, settings.chart_values)
+    return laid
 
 
 def merged(values: Any, overlay: Any) -> Any:

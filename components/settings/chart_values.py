@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from common.paths import REPO
@@ -51,15 +51,22 @@ def chart_value_problems(overlay: Mapping[str, Any], keys: Mapping[str, Key]) ->
         return
     import jsonschema
 
-    for path, (key, reason) in OWNED.items():
-        if holds(overlay, path):
-            fix = f"pulumi config rm --path {KEY}.{path}" + (f" && {keys[key].command()}" if key else "")
-            owner = f"the setting {key}" if key else "the program"
-            allowed = f"only {owner} may set it" + (f" ({reason})" if reason else "")
-            yield Problem(f"{KEY}.{path}", "set", allowed, fix)
+    owned = [path for path in OWNED if holds(overlay, path)]
+    for path in owned:
+        key, reason = OWNED[path]
+        fix = f"pulumi config rm --path {KEY}.{path}" + (f" && {keys[key].command()}" if key else "")
+        owner = f"the setting {key}" if key else "the program"
+        allowed = f"only {owner} may set it" + (f" ({reason})" if reason else "")
+        yield Problem(f"{KEY}.{path}", "set", allowed, fix)
     schema = json.loads(SCHEMA.read_text())
     for error in sorted(jsonschema.Draft7Validator(schema).iter_errors(overlay), key=lambda error: str(error.path)):
-        yield from problems_of(error)
+        # A value that may not be set needs no second message on its type.
+        yield from (wrong for wrong in problems_of(error) if not is_below(wrong.key, owned))
+
+
+def is_below(key: str, owned: Sequence[str]) -> bool:
+    """Whether a problem's key is one of the owned paths, or lies below one."""
+    return any(f"{key}.".startswith(f"{KEY}.{path}.") for path in owned)
 
 
 def holds(overlay: Any, path: str) -> bool:

@@ -234,23 +234,6 @@ def test_short_names_fit_and_stay_apart(one: str, two: str, limit: int) -> None:
         assert short_name(one, limit) != short_name(two, limit)
 
 
-def test_the_project_file_declares_every_key_with_its_default_and_a_description() -> None:
-    declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
-    assert set(declared) == set(KEYS)
-    for name, entry in declared.items():
-        default = entry["default"]
-        assert len(entry["description"]) > 10, name
-        assert "type" not in entry, "the CLI would stop at the first wrong type"
-        assert default in ("", []) or default == KEYS[name].default, name
-
-
-def test_the_project_files_defaults_are_no_settings_of_any_cloud() -> None:
-    declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
-    defaults = {name: entry["default"] for name, entry in declared.items()}
-    for cloud, least in (("local", LOCAL), ("gke", GKE), ("eks", EKS)):
-        assert parse({**defaults, **least}, stack="dev").cloud == cloud
-
-
 @pytest.mark.parametrize("path", sorted(ROOT.glob("Pulumi.*.yaml")), ids=lambda path: path.name)
 def test_every_stack_file_of_the_project_is_right(path: Path) -> None:
     config = {
