@@ -21,7 +21,7 @@ import pulumi
 from common.errors import LocalError
 from common.paths import state_dir
 from components.settings.model import Settings
-from local import cluster, debian, image, proof, pulumi_cli, tools
+from local import cluster, debian, image, machine, proof, pulumi_cli, tools
 from local.engine import pair, read_settings
 
 STACK = "dev"
@@ -69,7 +69,7 @@ def _up(arguments: argparse.Namespace) -> None:
     started = time.monotonic()
     overrides = dict(arguments.config)
     settings = _settings(overrides)
-    cluster.preflight()
+    machine.preflight()
     node, reference = start_with_image(CLUSTER, request_for(settings))
     engine = pulumi_cli.engine_for(node, STACK)
     outputs = engine.up(STACK, {**overrides, "image": overrides.get("image", reference)})

@@ -14,6 +14,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+if __package__:
+    from local.node.endings import fatal_line, same
+else:  # in the node, where this folder is all there is
+    from endings import fatal_line, same  # type: ignore[import-not-found,no-redef]
+
 NODE_IP = "10.0.2.100"  # slirp4netns's default for the guest
 SERVICE_RANGE = "10.96.0.0/16"
 API_SERVICE_IP = "10.96.0.1"
@@ -26,10 +31,13 @@ CONFIG = Path("/etc/node")
 LOGS = Path("/var/log/node")
 SERVICES = Path("/run/node/services")
 """A file for each service with its PID inside the node, 0 while it is down."""
+ENDINGS = Path("/run/node/endings")
+"""A file for each service that ended: how often in a row with the same error, and on the next line the error."""
 
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 10.0
 _STEADY_SECONDS = 30.0
+_LOG_TAIL_BYTES = 64 * 1024
 
 
 @dataclass
@@ -43,12 +51,15 @@ class Service:
     started: float = 0.0
     delay: float = _FIRST_DELAY_SECONDS
     restart_at: float = 0.0
+    log_start: int = 0
+    ends: int = 0
+    error: str = ""
 
 
 def main(cgroup: str) -> None:
     """Prepares the node once, then keeps its services running until it is killed."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    for folder in (CONFIG, LOGS, PKI, Path("/etc/cni/net.d"), SERVICES):
+    for folder in (CONFIG, LOGS, PKI, Path("/etc/cni/net.d"), SERVICES, ENDINGS):
         folder.mkdir(parents=True, exist_ok=True)
     wait_for_network()
     make_pki()
@@ -83,6 +94,7 @@ def wait_for_network() -> None:
 def start(service: Service) -> None:
     """Starts a service with its output appended to a log of its own."""
     with (LOGS / f"{service.name}.log").open("ab") as log:
+        service.log_start = log.tell()
         child = subprocess.Popen(
             service.argv,
             stdin=subprocess.DEVNULL,
@@ -115,7 +127,22 @@ def reap(services: list[Service]) -> None:
             service.pid, service.restart_at = 0, now + service.delay
             (SERVICES / service.name).write_text("0")
             code = os.waitstatus_to_exitcode(status)
-            print(f"{service.name} ended with status {code}; again in {service.delay:.1f} s", flush=True)
+            note_end(service, steady)
+            print(
+                f"{service.name} ended with status {code}; again in {service.delay:.1f} s: {service.error}", flush=True
+            )
+
+
+def note_end(service: Service, steady: bool) -> None:
+    """Count how often in a row a service has ended soon after its start, with one and the same error."""
+    with (LOGS / f"{service.name}.log").open("rb") as log:
+        log.seek(max(service.log_start, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+        error = fatal_line(log.read().decode(errors="replace"))
+    again = not steady and same(error, service.error)
+    service.ends, service.error = (service.ends + 1 if again else 1), error
+    temporary = ENDINGS / f".{service.name}"
+    temporary.write_text(f"{0 if steady else service.ends}\n{error}\n")
+    temporary.rename(ENDINGS / service.name)
 
 
 def run(*argv: str) -> str:
