@@ -88,6 +88,7 @@ def start(cluster: str) -> Node:
             if node is None:
                 node = _launch(cluster, programs, root, progress)
             _wait(node, "the API server", lambda: _ready(node, "/readyz"), progress)
+            Path(f"/proc/{node.pid}/root{inside.API_READY}").touch()
             node.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPO / "local/node/addons.yaml"))
             _wait(node, "containerd", lambda: _import_pause_image(node), progress)
             _wait(node, "the node", lambda: _node_is_ready(node), progress)
@@ -190,7 +191,7 @@ def _wait(node: Node, what: str, done: object, progress: Step) -> None:
                 "    fix:     make down && make up; on a slow machine with FUTURE_KUBERNETES_PATIENCE=10"
             )
         progress.note(f"waiting for {what}")
-        time.sleep(0.2)
+        time.sleep(patience(0.2))
 
 
 def _ready(node: Node, path: str) -> bool:

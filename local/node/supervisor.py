@@ -31,6 +31,8 @@ CONFIG = Path("/etc/node")
 LOGS = Path("/var/log/node")
 SERVICES = Path("/run/node/services")
 """A file for each service with its PID inside the node, 0 while it is down."""
+API_READY = Path("/run/node/api-ready")
+"""Made from outside once the API server is ready (local/cluster.py): this Python has no TLS."""
 ENDINGS = Path("/run/node/endings")
 """A file for each service that ended: how often in a row with the same error, and on the next line the error."""
 
@@ -67,13 +69,17 @@ def main(cgroup: str) -> None:
     wait_for_network()
     make_pki()
     write_configuration(cgroup)
-    services = [*control_plane(), *node_services()]
+    services = first_services()
     for service in services:
         start(service)
     Path("/run/node/booted").touch()
+    later = True
     while True:
-        signal.sigtimedwait({signal.SIGCHLD}, 1.0)
+        signal.sigtimedwait({signal.SIGCHLD}, 0.1 if later else 1.0)
         reap(services)
+        if later and API_READY.exists():
+            later = False
+            services += later_services()
         for service in services:
             if service.pid == 0 and time.monotonic() >= service.restart_at:
                 start(service)
@@ -304,8 +310,8 @@ conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeo
 """)
 
 
-def control_plane() -> list[Service]:
-    """etcd and the API server with its two controllers."""
+def first_services() -> list[Service]:
+    """Return etcd, the API server, and what needs neither."""
     return [
         Service(
             "etcd",
@@ -330,6 +336,17 @@ def control_plane() -> list[Service]:
              "--requestheader-extra-headers-prefix=X-Remote-Extra-", f"--proxy-client-cert-file={PKI}/front-proxy.crt",
              f"--proxy-client-key-file={PKI}/front-proxy.key", "--enable-aggregator-routing=true"],
         ),
+        Service("containerd", ["containerd", "--config", f"{CONFIG}/containerd.toml"]),
+        Service("registry", ["registry", "serve", f"{CONFIG}/registry.yaml"], {"OTEL_TRACES_EXPORTER": "none"}),
+    ]  # fmt: skip
+
+
+def later_services() -> list[Service]:
+    """Return what speaks to the API server: started before it is ready, it would end again and again.
+
+    The addons, which other clusters run as pods, need no images as processes.
+    """
+    return [
         Service(
             "kube-controller-manager",
             ["kube-controller-manager", f"--kubeconfig={kubeconfig('controller-manager')}", "--leader-elect=false",
@@ -342,13 +359,6 @@ def control_plane() -> list[Service]:
             ["kube-scheduler", f"--kubeconfig={kubeconfig('scheduler')}", "--leader-elect=false",
              "--bind-address=127.0.0.1"],
         ),
-    ]  # fmt: skip
-
-
-def node_services() -> list[Service]:
-    """What runs the pods, and the addons that other clusters run as pods; as processes they need no images."""
-    return [
-        Service("containerd", ["containerd", "--config", f"{CONFIG}/containerd.toml"]),
         Service(
             "kubelet",
             ["kubelet", f"--config={CONFIG}/kubelet.yaml", f"--kubeconfig={kubeconfig('kubelet')}",
@@ -356,7 +366,6 @@ def node_services() -> list[Service]:
         ),
         Service("kube-proxy", ["kube-proxy", f"--config={CONFIG}/proxy.yaml"]),
         Service("coredns", ["coredns", "-conf", f"{CONFIG}/Corefile"]),
-        Service("registry", ["registry", "serve", f"{CONFIG}/registry.yaml"], {"OTEL_TRACES_EXPORTER": "none"}),
         Service(
             "metrics-server",
             ["metrics-server", f"--kubeconfig={kubeconfig('metrics-server')}",
