@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.patience import patience
 from common.progress import Step, step
 from local.engine_state import Resource
 from local.rollout import POLL_SECONDS, Kubectl, Rollout
@@ -261,9 +262,9 @@ class HelmRelease(Kind):
         with step(f"Release {new['name']}") as progress:
             self.recover(new, progress)
             with private_file(json.dumps(new.get("values", {})), self.tools.scratch) as values:
-                seconds = self.tools.timeout_seconds or new.get("timeout", 600)
+                seconds = patience(self.tools.timeout_seconds or new.get("timeout", 600))
                 command = self._helm(new, "upgrade", "--install", new["name"], new["chart"], "--values", str(values),
-                    "--wait", "--timeout", f"{seconds}s", "--history-max", str(new.get("maxHistory", 5)),
+                    "--wait", "--timeout", f"{seconds:.0f}s", "--history-max", str(new.get("maxHistory", 5)),
                     "--description", new.get("description", ""))  # fmt: skip
                 failure = self._watched(command, new, progress)
             if failure:
