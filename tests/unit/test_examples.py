@@ -6,24 +6,19 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import aws_cloud
-import google_cloud
-from cloud_mocks import ROOT, Recorded, Recording, Refused, listing, run, stack_config
-
 from components.clouds import MODELS
 from components.clouds.existing import cluster as existing
 from components.clouds.existing.nodes import read_nodes
 from components.clouds.sizing import Capacity
 from components.settings.loading import known_keys
+from tests.unit import aws_cloud, google_cloud
+from tests.unit.cloud_mocks import ROOT, Recorded, Recording, Refused, listing, run, stack_config
 
 KEYS = known_keys(MODELS)
 GOLDEN = Path(__file__).parent / "golden"

@@ -12,13 +12,10 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cloud_mocks import ROOT, Recording, Refused, is_secret, run
-
 from components.clouds.existing import cluster as existing
 from components.clouds.existing import local
 from components.clouds.sizing import Capacity
+from tests.unit.cloud_mocks import ROOT, Recording, Refused, is_secret, run
 
 IMAGE = "127.0.0.1:5000/future-kubernetes@sha256:" + "ab" * 32
 KUBECONFIG = """
@@ -422,8 +419,8 @@ def test_the_program_gives_no_warning_in_update_and_preview() -> None:
 
 IMPORTS = """
 import json, sys
-sys.path[:0] = [{tests!r}, {root!r}]
-from cloud_mocks import run
+sys.path.insert(0, {root!r})
+from tests.unit.cloud_mocks import run
 try:
     run({config!r}, {{}}, lambda *args: {{}}, stack_name="dev")
 except Exception as error:
@@ -434,7 +431,7 @@ print(json.dumps([name for name in sys.modules if name.startswith("pulumi_")]))
 
 @pytest.mark.parametrize("config", [LOCAL, CAMPUS])
 def test_a_cluster_that_is_there_imports_the_sdk_of_no_cloud(config: dict[str, Any]) -> None:
-    code = IMPORTS.format(tests=str(Path(__file__).parent), root=str(ROOT), config=config)
+    code = IMPORTS.format(root=str(ROOT), config=config)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     imported = {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
     assert imported == {"pulumi_kubernetes", "pulumi_random"}, done.stderr
