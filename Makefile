@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 RUN := .venv/bin/python
 
-.PHONY: help up down status password test test-unit test-chart test-e2e lint bench
+.PHONY: help up down status password test test-unit test-chart test-e2e lint generate bench
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts $$'\t'
 
@@ -31,6 +31,9 @@ test-e2e: .venv/ready-test ## a real cluster of its own on this machine, R, and 
 
 lint: .venv/ready-test ## ruff and mypy
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy .
+
+generate: .venv/ready-test ## write what is made from the settings' models: Pulumi.yaml's config block, docs/settings.md
+	@$(RUN) -m components.generate
 
 bench: .venv/ready-test ## benchmarks, beside their baselines: the program alone, the workers on stack dev, and up to 1,000 that are simulated there
 	$(RUN) bench/program.py && $(RUN) bench/workers.py && $(RUN) bench/simulated.py

@@ -22,16 +22,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import REPO, cache_dir, kubeconfig_path, state_dir
+from common.patience import patience
 from common.progress import Step, step
-from local import debian, keeper, tools
+from local import cgroups, debian, machine, tools
 from local.node import supervisor as inside
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 40.0
-_FREE_DISK_GIB = 6
-_FREE_DISK_EMPTY_CACHE_GIB = 14
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Node:
     programs: Path
 
     def run(self, *argv: str, **options: object) -> subprocess.CompletedProcess[str]:
-        """Runs a command inside the node; its output is captured as text, and a failure raises LocalError."""
+        """Runs a command inside the node; its output is captured as text, and a failure raises UserError."""
         entered = ["nsenter", f"--target={self.pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--", *argv]
         return _checked(entered, options)
 
@@ -58,45 +57,8 @@ def _checked(argv: list[str], options: dict[str, object]) -> subprocess.Complete
         argv, capture_output=True, text=True, check=False, **options
     )
     if done.returncode != 0:
-        raise LocalError(f"{' '.join(argv)} failed with status {done.returncode}: {done.stderr.strip()[-800:]}")
+        raise UserError(f"{' '.join(argv)} failed with status {done.returncode}: {done.stderr.strip()[-800:]}")
     return done
-
-
-def preflight() -> None:
-    """Raises LocalError, with every reason at once, where this machine cannot hold a node."""
-    reasons = []
-    if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
-        reasons.append(f"it is {sys.platform} on {platform.machine()}; a node needs Linux on x86_64 or aarch64")
-    elif os.geteuid() != 0:
-        reasons.append("you are not root, and a node needs namespaces, mounts and cgroups: try `sudo make up`")
-    else:
-        reasons += [
-            f"{program} is not installed (package {package})"
-            for program, package in (("unshare", "util-linux"), ("nsenter", "util-linux"), ("mount", "mount"))
-            if not shutil.which(program)
-        ]
-        if not Path("/dev/net/tun").exists():
-            reasons.append("/dev/net/tun is missing: try `modprobe tun`")
-        if "overlay" not in Path("/proc/filesystems").read_text():
-            reasons.append("the kernel has no overlay file system: try `modprobe overlay`")
-        if not keeper.cgroup_folders("any"):
-            reasons.append("no cgroup hierarchy is mounted")
-        cache_dir().mkdir(parents=True, exist_ok=True)
-        wanted = _FREE_DISK_GIB if debian.NODE_ROOT.path().exists() else _FREE_DISK_EMPTY_CACHE_GIB
-        free = shutil.disk_usage(cache_dir()).free / 2**30
-        if free < wanted:
-            reasons.append(
-                f"{cache_dir()} has {free:.1f} GiB free; {wanted} GiB are needed (or set FUTURE_KUBERNETES_CACHE)"
-            )
-    if reasons:
-        raise LocalError(
-            "Kubernetes cannot run on this machine:\n  - "
-            + "\n  - ".join(reasons)
-            + "\nAn existing cluster will do instead:\n"
-            "  pulumi stack init campus && pulumi config set cloud kubeconfig\n"
-            "  pulumi config set context NAME && pulumi up\n"
-            "(`kubectl config get-contexts` lists the names)"
-        )
 
 
 def running(cluster: str) -> Node | None:
@@ -126,6 +88,7 @@ def start(cluster: str) -> Node:
             if node is None:
                 node = _launch(cluster, programs, root, progress)
             _wait(node, "the API server", lambda: _ready(node, "/readyz"), progress)
+            Path(f"/proc/{node.pid}/root{inside.API_READY}").touch()
             node.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPO / "local/node/addons.yaml"))
             _wait(node, "containerd", lambda: _import_pause_image(node), progress)
             _wait(node, "the node", lambda: _node_is_ready(node), progress)
@@ -142,14 +105,14 @@ def stop(cluster: str) -> bool:
     with step(f"Removing cluster {cluster}"):
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
-            deadline = time.monotonic() + _STOP_SECONDS
+            deadline = time.monotonic() + patience(_STOP_SECONDS)
             while _keeper_pid(state) is not None:
                 if time.monotonic() > deadline:
                     os.kill(pid, signal.SIGKILL)
                     time.sleep(1)
                     break
                 time.sleep(0.05)
-        keeper.remove_cgroups(cluster)
+        cgroups.remove(cluster)
         shutil.rmtree(state)
         state.with_suffix(".lock").unlink(missing_ok=True)
     return True
@@ -165,7 +128,7 @@ def _launch(cluster: str, programs: Path, root: Path, progress: Step) -> Node:
     (state / "node.json").write_text(json.dumps(spec))
     with (state / "node.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "local.keeper", cluster],
+            [*cgroups.launcher(cluster), sys.executable, "-m", "local.keeper", cluster],
             cwd=REPO,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -173,10 +136,10 @@ def _launch(cluster: str, programs: Path, root: Path, progress: Step) -> Node:
             start_new_session=True,
         )
     (state / "keeper.pid").write_text(f"{process.pid} {_start_time(process.pid)}")
-    deadline = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + patience(_START_SECONDS)
     while (node := running(cluster)) is None:
         if process.poll() is not None or time.monotonic() > deadline:
-            raise LocalError(
+            raise UserError(
                 f"The node did not start:\n{_tail(state / 'node.log')}\nThe whole log: {state / 'node.log'}"
             )
         progress.note("preparing the node")
@@ -213,24 +176,28 @@ def _write_kubeconfig(node: Node, port: int) -> None:
 
 def _wait(node: Node, what: str, done: object, progress: Step) -> None:
     assert callable(done)
-    deadline = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + patience(_START_SECONDS)
     while not done():
         if running(node.cluster) is None:
-            raise LocalError(f"The node ended:\n{_tail(state_dir(node.cluster) / 'node.log')}")
+            raise UserError(f"The node ended:\n{_tail(state_dir(node.cluster) / 'node.log')}")
+        run_folder = Path(f"/proc/{node.pid}/root/run/node")
+        logs = state_dir(node.cluster) / "upper/var/log/node"
+        if reason := machine.hopeless(run_folder):
+            raise UserError(f"Kubernetes cannot start: {reason}\n    log:     {logs}")
         if time.monotonic() > deadline:
-            logs = state_dir(node.cluster) / "upper/var/log/node"
-            raise LocalError(
-                f"Waited {_START_SECONDS:.0f} s for {what}:\n{_tail(state_dir(node.cluster) / 'node.log')}\n"
-                f"Logs: {logs}. `make down && make up` starts anew."
+            ended = [f"  {name} ended {count} times: {error}" for name, count, error in machine.endings(run_folder)]
+            raise UserError(
+                f"Waited {patience(_START_SECONDS):.0f} s for {what}.\n" + "\n".join(ended) + f"\n    log:     {logs}\n"
+                "    fix:     make down && make up; on a slow machine with FUTURE_KUBERNETES_PATIENCE=10"
             )
         progress.note(f"waiting for {what}")
-        time.sleep(0.2)
+        time.sleep(patience(0.2))
 
 
 def _ready(node: Node, path: str) -> bool:
     try:
-        return node.kubectl("get", "--raw", path, "--request-timeout=5s").stdout == "ok"
-    except LocalError:
+        return node.kubectl("get", "--raw", path, f"--request-timeout={patience(5):.0f}s").stdout == "ok"
+    except UserError:
         return False
 
 
@@ -247,7 +214,7 @@ def _node_is_ready(node: Node) -> bool:
 def _dns_answers(node: Node) -> bool:
     try:
         node.run("busybox", "nslookup", "kubernetes.default.svc.cluster.local", inside.NODE_IP)
-    except LocalError:
+    except UserError:
         return False
     return True
 
@@ -263,7 +230,7 @@ def _import_pause_image(node: Node) -> bool:
         archive.unlink()
         node.run("ctr", "-n", "k8s.io", "images", "import", "/run/node/pause.tar")
         node.run("rm", "/run/node/pause.tar")
-    except LocalError:
+    except UserError:
         return False
     return True
 

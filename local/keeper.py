@@ -21,12 +21,12 @@ from pathlib import Path
 from types import FrameType
 
 from common.paths import state_dir
+from common.patience import patience
+from local.cgroups import NodeGroup, remove
 
 _API_PORT = 6443
 _PR_SET_PDEATHSIG = 1
 _CLEANUP_SECONDS = 20.0
-_SHARES_OF_SERVICES_A_CORE = 128
-"""Against the 1,024 a core that kubelet gives to all pods together: an eighth of it."""
 
 
 def main(cluster: str) -> int:
@@ -41,11 +41,11 @@ def main(cluster: str) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    make_cgroups(cluster)
+    groups = NodeGroup(cluster)
 
     def enter() -> None:
         _die_with_parent()
-        join_services_cgroup(cluster)
+        groups.enter()
 
     (state / "init.pid").unlink(missing_ok=True)
     boot = Path(__file__).parent / "node" / "boot.py"
@@ -56,9 +56,11 @@ def main(cluster: str) -> int:
     )  # fmt: skip
     way_out: subprocess.Popen[bytes] | None = None
     try:
+        groups.delegate()  # before there is a way out, for which the node's services wait
         while not stopping and node.poll() is None:
             if way_out is None or way_out.poll() is not None:
                 way_out = start_slirp(state, spec["apiPort"])
+            groups.balance()
             time.sleep(0.05 if way_out is None else 0.5)
         return 0 if stopping else 1
     finally:
@@ -66,7 +68,8 @@ def main(cluster: str) -> int:
         if way_out is not None:
             way_out.kill()
             way_out.wait()
-        remove_cgroups(cluster)
+        if not groups.v2:  # there this process is in one of them: systemd removes its scope, else `cluster.stop` does
+            remove(cluster)
 
 
 def end_node(state: Path, node: subprocess.Popen[bytes]) -> None:
@@ -75,7 +78,7 @@ def end_node(state: Path, node: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(OSError, ValueError):
             os.kill(int((state / "init.pid").read_text()), signal.SIGKILL)
     try:
-        node.wait(_CLEANUP_SECONDS)
+        node.wait(patience(_CLEANUP_SECONDS))
     except subprocess.TimeoutExpired:
         node.kill()
         node.wait()
@@ -114,7 +117,7 @@ def forward(api_socket: Path, port: int, process: subprocess.Popen[bytes]) -> No
         "execute": "add_hostfwd",
         "arguments": {"proto": "tcp", "host_addr": "127.0.0.1", "host_port": port, "guest_port": _API_PORT},
     }
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + patience(15)
     while process.poll() is None and time.monotonic() < deadline:
         with socket.socket(socket.AF_UNIX) as client:
             try:
@@ -127,57 +130,6 @@ def forward(api_socket: Path, port: int, process: subprocess.Popen[bytes]) -> No
             answer = client.makefile().read()
         print(f"slirp4netns: port {port}: {answer.strip()}", flush=True)
         return
-
-
-def cgroup_folders(cluster: str) -> list[Path]:
-    """The cluster's cgroup in each hierarchy of the machine: one on cgroup v2, on v1 one a controller too."""
-    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    return sorted(
-        {Path(mount[1]) / f"future-kubernetes-{cluster}" for mount in mounts if mount[2].startswith("cgroup")}
-    )
-
-
-def make_cgroups(cluster: str) -> None:
-    """Kubelet puts its pods below these, and asks that they exist."""
-    for folder in cgroup_folders(cluster):
-        folder.mkdir(exist_ok=True)
-
-
-def join_services_cgroup(cluster: str) -> None:
-    """Puts this process, and so all that it starts, into a cgroup beside the pods', as a node's services are.
-
-    Else each thread of theirs counts as much as all pods together (cgroup v1): while 40 pods start, R in those that are
-    there already waits for the last. Pods come first, and the services, whose work is short, have enough in what is
-    left to them. On cgroup v2 the machine's own groups see to it.
-
-    The cluster as a whole keeps the kernel's 1,024. With 8,192, three busy workers on two cores left so little to the
-    rest of the machine that Python took up to 32 s to start there, and kubectl as long.
-    """
-    for folder in cgroup_folders(cluster):
-        shares = folder / "cpu.shares"
-        if shares.exists():
-            services = folder / "services"
-            services.mkdir(exist_ok=True)
-            (services / "cpu.shares").write_text(str(_SHARES_OF_SERVICES_A_CORE * (os.cpu_count() or 1)))
-            (services / "cgroup.procs").write_text(str(os.getpid()))
-
-
-def remove_cgroups(cluster: str) -> None:
-    """Removes the cluster's cgroups, deepest first, once the kernel has emptied them."""
-    deadline = time.monotonic() + _CLEANUP_SECONDS
-    left = cgroup_folders(cluster)
-    while left and time.monotonic() < deadline:
-        for top in left:
-            for folder, _, _ in os.walk(top, topdown=False):
-                try:
-                    os.rmdir(folder)
-                except OSError:
-                    continue
-        left = [top for top in left if top.exists()]
-        if left:
-            time.sleep(0.1)
-    for top in left:
-        print(f"{top} is still in use", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import REPO, cache_dir
 from common.progress import Step, step
 
@@ -37,27 +37,35 @@ _GO_SHA256 = {
 
 @dataclass(frozen=True)
 class GoModule:
-    """A folder with a go.mod, and the packages of it to build."""
+    """A folder with a go.mod, and the packages of it to build.
+
+    apart: packages that Go refuses to build together with the others. links: further names of a program that looks at
+    the name by which it is called.
+    """
 
     folder: Path
     packages: tuple[str, ...]
+    apart: tuple[str, ...] = ()
+    links: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def batches(self) -> list[tuple[str, ...]]:
+        """Return the packages of each `go build`. One build compiles what is shared once, and links in parallel."""
+        return [self.packages, *((package,) for package in self.apart)]
 
 
 NODE = GoModule(
     REPO / "local" / "node",
     (
-        "k8s.io/kubernetes/cmd/kube-apiserver",
-        "k8s.io/kubernetes/cmd/kube-controller-manager",
-        "k8s.io/kubernetes/cmd/kube-scheduler",
-        "k8s.io/kubernetes/cmd/kubelet",
-        "k8s.io/kubernetes/cmd/kube-proxy",
-        "k8s.io/kubernetes/cmd/kubectl",
+        "./kubernetes",
+        "k8s.io/kubernetes/cmd/kubectl",  # by itself: a small program starts faster, and it is started often
         "./coredns",
         "helm.sh/helm/v3/cmd/helm",
         "sigs.k8s.io/metrics-server/cmd/metrics-server",
-        "github.com/rancher/local-path-provisioner",
-        "github.com/distribution/distribution/v3/cmd/registry",
+        "./registry",
     ),
+    # It spells a module's name in a case of its own, which Go refuses beside the other spelling.
+    apart=("github.com/rancher/local-path-provisioner",),
+    links=(("kubernetes", ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")),),
 )
 KUBE_SCORE = GoModule(REPO / "tests" / "chart" / "kube-score", ("github.com/zegl/kube-score/cmd/kube-score",))
 # In a go.mod of its own: it shares many modules with the node, at other versions, and must not move those.
@@ -76,67 +84,86 @@ _LDFLAGS = " ".join(
 
 
 def build(module: GoModule) -> Path:
-    """Builds what is not built yet and returns the folder that holds the programs.
+    """Build what is not built yet and return the folder that holds the programs.
 
-    Each program appears there by a rename, so that an interrupted build leaves nothing half-made, and goes on from
-    there when called again.
+    Each program appears there by a rename, so that an interrupted build leaves nothing half-made. What was compiled
+    until then stays in a cache folder, and the next call goes on from there.
     """
     bin_dir = cache_dir() / "bin" / _key(module)
-    missing = [package for package in module.packages if not (bin_dir / Path(package).name).exists()]
-    if not missing:
+    if not _missing(module, bin_dir):
         return bin_dir
     bin_dir.mkdir(parents=True, exist_ok=True)
     with exclusive(cache_dir() / "go.lock", "another build of the tools"):
-        missing = [package for package in module.packages if not (bin_dir / Path(package).name).exists()]
-        with step(f"Compiling {len(missing)} programs ({module.folder.name})") as progress:
+        missing = _missing(module, bin_dir)
+        with step(f"Compiling {sum(map(len, missing))} programs ({module.folder.name})") as progress:
             _build_missing(module, missing, bin_dir, progress)
     return bin_dir
 
 
-def _build_missing(module: GoModule, missing: list[str], bin_dir: Path, progress: Step) -> None:
+def _missing(module: GoModule, bin_dir: Path) -> list[tuple[str, ...]]:
+    """The packages, by batches, whose programs or their further names are not there."""
+    links = dict(module.links)
+
+    def stands(package: str) -> bool:
+        name = Path(package).name
+        return all((bin_dir / each).exists() for each in (name, *links.get(name, ())))
+
+    left = [tuple(package for package in batch if not stands(package)) for batch in module.batches()]
+    return [batch for batch in left if batch]
+
+
+def _build_missing(module: GoModule, missing: list[tuple[str, ...]], bin_dir: Path, progress: Step) -> None:
     go = _go(module.folder, progress)
     environment = _environment()
-    # One by one: local-path-provisioner spells a module's name in a case of its own, which Go refuses beside the other.
     needed: set[str] = set()
-    for package in missing:
-        progress.note(f"downloading the modules of {Path(package).name}")
-        listed = subprocess.run(
-            [go, "list", "-deps", package],
-            cwd=module.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if listed.returncode != 0:
-            raise LocalError(
-                f"go list {package} failed in {module.folder}: {listed.stderr.strip()[-600:]}\n"
-                f"Is the Go module proxy reached? GOPROXY is {environment.get('GOPROXY', 'https://proxy.golang.org')}."
-            )
-        needed.update(listed.stdout.split())
+    for batch in missing:
+        progress.note("downloading modules")
+        needed.update(_needed_packages(go, module, batch, environment))
     compiled = 0
+    links = dict(module.links)
     with tempfile.TemporaryDirectory(dir=bin_dir.parent) as scratch:
-        for package in missing:
-            name = Path(package).name
-            command = [go, "build", "-v", "-trimpath", "-ldflags", _LDFLAGS, "-o", f"{scratch}/{name}", package]
-            with subprocess.Popen(
-                command, cwd=module.folder, env=environment, stderr=subprocess.PIPE, text=True
-            ) as process:
-                assert process.stderr is not None
-                lines: list[str] = []
-                for line in process.stderr:
-                    lines.append(line)
-                    compiled += 1
-                    progress.update(compiled, len(needed), name)
-            if process.returncode != 0:
-                raise LocalError(
-                    f"go build {package} failed:\n{''.join(lines[-15:])}\n"
-                    f"Free disk: {shutil.disk_usage(bin_dir).free >> 20} MiB in {cache_dir()}."
-                )
-            os.replace(f"{scratch}/{name}", bin_dir / name)
+        for batch in missing:
+            compiled = _go_build(go, module, batch, Path(scratch), compiled, len(needed), progress)
+            for name in (Path(package).name for package in batch):
+                os.replace(f"{scratch}/{name}", bin_dir / name)
+                for link in links.get(name, ()):
+                    (bin_dir / link).unlink(missing_ok=True)
+                    (bin_dir / link).symlink_to(name)
     # Some 4 GB that nothing needs once the programs stand.
     for leftover in ("go-build", "go-mod"):
         shutil.rmtree(cache_dir() / leftover, ignore_errors=True)
+
+
+def _needed_packages(go: str, module: GoModule, batch: tuple[str, ...], environment: dict[str, str]) -> list[str]:
+    listed = subprocess.run(
+        [go, "list", "-deps", *batch], cwd=module.folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if listed.returncode != 0:
+        raise UserError(
+            f"go list {' '.join(batch)} failed in {module.folder}: {listed.stderr.strip()[-600:]}\n"
+            f"Is the Go module proxy reached? GOPROXY is {environment.get('GOPROXY', 'https://proxy.golang.org')}."
+        )
+    return listed.stdout.split()
+
+
+def _go_build(
+    go: str, module: GoModule, batch: tuple[str, ...], out: Path, compiled: int, needed: int, progress: Step
+) -> int:
+    """Build one batch into `out`; return how many packages have been compiled so far."""
+    command = [go, "build", "-v", "-trimpath", "-ldflags", _LDFLAGS, "-o", f"{out}/", *batch]
+    lines: list[str] = []
+    with subprocess.Popen(command, cwd=module.folder, env=_environment(), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            lines.append(line)
+            compiled += 1
+            progress.update(compiled, needed, line.strip().rpartition("/")[2])
+    if process.returncode != 0:
+        raise UserError(
+            f"go build {' '.join(batch)} failed:\n{''.join(lines[-15:])}\n"
+            f"Free disk: {shutil.disk_usage(out).free >> 20} MiB in {cache_dir()}."
+        )
+    return compiled
 
 
 def _key(module: GoModule) -> str:
@@ -188,12 +215,12 @@ def _toolchain(progress: Step) -> Path:
             with urllib.request.urlopen(url, timeout=60) as answer, archive.open("wb") as out:  # noqa: S310 (http(s) only, above)
                 shutil.copyfileobj(answer, out)
         except (urllib.error.URLError, OSError) as error:
-            raise LocalError(
+            raise UserError(
                 f"Go {_GO_VERSION} cannot be had from {url}: {error}. Install Go by hand, then run again."
             ) from error
         found = hashlib.sha256(archive.read_bytes()).hexdigest()
         if found != _GO_SHA256[arch]:
-            raise LocalError(f"{url} has SHA-256 {found}, expected {_GO_SHA256[arch]}: it was not unpacked.")
+            raise UserError(f"{url} has SHA-256 {found}, expected {_GO_SHA256[arch]}: it was not unpacked.")
         with zipfile.ZipFile(archive) as unpacked:
             unpacked.extractall(scratch)
         root = Path(scratch) / f"golang.org/toolchain@{name}"

@@ -68,7 +68,11 @@ class ManagedSettings(Settings):
     def contradictions(self) -> Iterator[Problem]:
         """Adds: a zone outside of the region, subnets of no network, packages for an image that is not built."""
         yield from super().contradictions()
-        yield from self.packages_without_build("rPackages", "aptPackages", "rRepository")
+        packages = {"rPackages": self.r_packages, "aptPackages": self.apt_packages, "rRepository": self.r_repository}
+        given = [name for name, value in packages.items() if value]
+        if self.image and given:
+            only = "only with an image that is built by the stack"
+            yield Problem(given[0], "set, and so is image", only, "pulumi config rm image", others=("image",))
         if self.zone and self.region_of(self.zone) != self.region:
             yield Problem(
                 "zone",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
@@ -41,7 +42,18 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
         "resourceQuota": {"hard": quota(settings, cluster.worker_size, cluster.scheduler_size)},
         "labels": dict(settings.labels),
     }
-    return values
+    laid: dict[str, Any] = merged(values, settings.chart_values)
+    return laid
+
+
+def merged(values: Any, overlay: Any) -> Any:
+    """`overlay` laid over `values`: maps are merged, lists appended, anything else replaced."""
+    if isinstance(values, Mapping) and isinstance(overlay, Mapping):
+        both = {key: merged(values[key], overlay[key]) for key in values.keys() & overlay.keys()}
+        return {**values, **overlay, **both}
+    if isinstance(values, list) and isinstance(overlay, list):
+        return [*values, *overlay]
+    return overlay
 
 
 def resources(size: PodSize) -> dict[str, dict[str, str]]:

@@ -36,6 +36,7 @@ def setting(
     le: float | None = None,
     secret: bool = False,
     shown: bool = True,
+    plain: bool = False,
     default_factory: Callable[[dict[str, Any]], Any] | None = None,
     default_words: str = "",
     missing: str = "",
@@ -45,9 +46,10 @@ def setting(
 
     example: a valid value for messages and documentation. counts: what a whole number counts. ge, le: the range.
     secret: only accepted encrypted, and never shown. shown: False keeps the given value out of messages.
+    plain: refused encrypted, since the value ends up where everybody can read it.
     default_words: the default where it is not one value. missing, fix: what to say where a required setting is absent.
     """
-    words = {"counts": counts, "secret": secret, "shown": shown, "default": default_words}
+    words = {"counts": counts, "secret": secret, "shown": shown, "plain": plain, "default": default_words}
     options: dict[str, Any] = {
         "description": description,
         "examples": [example],
@@ -198,6 +200,8 @@ KubeconfigText = Annotated[
     AfterValidator(whole_kubeconfig),
     Allowed("a kubeconfig's own text; for a path there is kubeconfig"),
 ]
+
+ChartValues = Annotated[dict[str, Any], Allowed("a map of values of the chart, as chart/README.md lists them")]
 
 Items = Annotated[tuple[Item, ...], BeforeValidator(items), AfterValidator(without_repeats)]
 """A list, given as YAML or as text with commas or blanks between the items."""

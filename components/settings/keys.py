@@ -54,7 +54,7 @@ class Type:
     def name(self) -> str:
         """The kind of value in a word or two, for the documentation."""
         if self.choices:
-            return "one of " + ", ".join(self.choices)
+            return "one of"
         if self.item:
             return "list"
         names = {int: "whole number", float: "number", bool: "true or false", str: "text", SecretStr: "text"}
@@ -97,6 +97,11 @@ class Key:
     def secret(self) -> bool:
         """Whether it is accepted only encrypted, and never shown."""
         return bool(self._extra["secret"])
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is refused encrypted, since the value ends up where everybody can read it."""
+        return bool(self._extra["plain"])
 
     @property
     def shown(self) -> bool:

@@ -50,11 +50,7 @@ def parse(values: Mapping[str, Any], models: Models, *, stack: str, secrets: fro
     given = {name: decoded(value, known.get(name)) for name, value in values.items()}
     given = {name: value for name, value in given.items() if not is_unset(value)}
     problems = [unknown(name, known) for name in given if name not in known]
-    problems += [
-        Problem(name, None, "kept encrypted only; here it stands in plain text", key.command())
-        for name, key in known.items()
-        if key.secret and name in given and name not in secrets
-    ]
+    problems += wrongly_kept(given, known, secrets)
     model = models.get(str(given.get("cloud")))
     settings = None
     if model is None:
@@ -68,6 +64,16 @@ def parse(values: Mapping[str, Any], models: Models, *, stack: str, secrets: fro
     if problems or settings is None:
         raise SettingsError(stack, problems)
     return settings
+
+
+def wrongly_kept(given: Mapping[str, Any], known: Mapping[str, Key], secrets: frozenset[str]) -> Iterator[Problem]:
+    """Problems of secrets in plain text, and of encrypted values that the program would store in plain text."""
+    for name, key in known.items():
+        if name in given and key.secret and name not in secrets:
+            yield Problem(name, None, "kept encrypted only; here it stands in plain text", key.command())
+        if name in given and key.plain and name in secrets:
+            allowed = "kept in plain text only: nothing secret belongs into it, since the cluster shows it to its users"
+            yield Problem(name, None, allowed, f"pulumi config rm {name} && {key.command()}")
 
 
 def known_keys(models: Models) -> dict[str, Key]:

@@ -11,9 +11,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from components.settings.chart_values import chart_value_problems
 from components.settings.errors import Contradictions, Problem
 from components.settings.fields import (
     AptPackage,
+    ChartValues,
     Cores,
     DnsLabel,
     Gib,
@@ -55,11 +57,7 @@ class Settings(BaseModel):
     stack: str
     """The stack's name. Not a config key."""
 
-    cloud: str = setting(
-        description="Where the stack runs: local (this machine), kubeconfig (any existing cluster, also one that "
-        "another stack made), gke (Google Cloud) or eks (AWS)",
-        example="local",
-    )
+    cloud: str = setting(description="Where the stack runs", example="local")
     workers: Whole = setting(4, "Number of R workers at the start", counts="workers", ge=1, le=MAX_WORKERS, example=4)
     max_workers: Whole = setting(
         default_factory=lambda given: given["workers"],
@@ -156,6 +154,14 @@ class Settings(BaseModel):
         example=72,
     )
     labels: Labels = setting({}, "Labels and tags on every resource, for cost reports", example="team=statistics")
+    chart_values: ChartValues = setting(
+        {},
+        "Map laid over the values of the chart, for what has no key of its own: pull secrets, CPU limits, priority, "
+        "egress rules, extra environment variables. Maps are merged, lists are appended to. Nothing secret belongs "
+        "into it",
+        plain=True,
+        example='{"worker": {"priorityClassName": "batch"}}',
+    )
 
     @property
     def name(self) -> str:
@@ -182,13 +188,7 @@ class Settings(BaseModel):
                 self.key("maxWorkers").command(str(self.workers)),
                 others=("workers",),
             )
-
-    def packages_without_build(self, *names: str) -> Iterator[Problem]:
-        """Problems of packages that are to be installed in an image which is given, and so not built."""
-        given = [name for name in names if getattr(self, self.key(name).field)]
-        if self.image and given:
-            only = "only with an image that is built by the stack"
-            yield Problem(given[0], "set, and so is image", only, "pulumi config rm image", others=("image",))
+        yield from chart_value_problems(self.chart_values, keys_of(type(self)))
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

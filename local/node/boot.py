@@ -39,6 +39,12 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
 
     _mount("-t", "proc", "proc", f"{root}/proc")
     _mount("--rbind", "/sys", f"{root}/sys")
+    # On cgroup v2 this process is in a cgroup namespace: mounted anew, the cluster's own groups are the whole tree.
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    unified = ["/sys/fs/cgroup", "cgroup2"] in mounts
+    if unified:
+        subprocess.run(["umount", f"{root}/sys/fs/cgroup"], check=True)
+        _mount("-t", "cgroup2", "cgroup2", f"{root}/sys/fs/cgroup")
     _mount("--rbind", "/dev", f"{root}/dev")
     _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", f"{root}/run")
     _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", f"{root}/tmp")  # noqa: S108
@@ -74,7 +80,8 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
     subprocess.run(["umount", "--lazy", "/oldroot"], check=True)
     subprocess.run(["mount", "--make-rshared", "/"], check=True)
     environment = {"PATH": "/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
-    cgroup = f"/future-kubernetes-{state.name}"
+    environment["FUTURE_KUBERNETES_PATIENCE"] = os.environ.get("FUTURE_KUBERNETES_PATIENCE", "")
+    cgroup = "/" if unified else f"/future-kubernetes-{state.name}"
     os.execve("/usr/bin/python3", ["python3", "/opt/node/supervisor.py", cgroup], environment)  # noqa: S606
 
 

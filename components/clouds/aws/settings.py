@@ -22,7 +22,7 @@ RoleArn = Annotated[
 
 
 class EksSettings(ManagedSettings):
-    """A cluster on Amazon EKS."""
+    """AWS: a cluster on Amazon EKS, which the stack creates."""
 
     cloud: Literal["eks"] = "eks"
     region: Region = setting(

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from components.settings.errors import Problem
 from components.settings.fields import ImageReference, KubeconfigPath, KubeconfigText, Line, setting
 from components.settings.model import Settings
 
 
+def kubeconfig_path(default_words: str) -> Any:
+    """The setting `kubeconfig`. It is never shown, since it may be a kubeconfig itself, with its credentials."""
+    return setting(None, "Path of a kubeconfig", default_words=default_words, shown=False, example="~/.kube/config")
+
+
 class ExistingSettings(Settings):
     """How an existing cluster is reached."""
 
-    kubeconfig: KubeconfigPath | None = setting(
-        None,
-        "Path of a kubeconfig",
-        default_words="$KUBECONFIG, else ~/.kube/config",
-        shown=False,  # it may be a kubeconfig itself, with its credentials
-        example="~/.kube/config",
-    )
+    kubeconfig: KubeconfigPath | None = kubeconfig_path("$KUBECONFIG, else ~/.kube/config")
     context: Line | None = setting(
         None, "Context in the kubeconfig", default_words="the current one", example="my-context"
     )
 
 
 class LocalSettings(ExistingSettings):
-    """The Kubernetes that `make up` starts on this machine."""
+    """This machine: the Kubernetes that `make up` starts on it."""
 
     cloud: Literal["local"] = "local"
+    kubeconfig: KubeconfigPath | None = kubeconfig_path("the one that `make up` writes")
     image: ImageReference = setting(
         description="Image to run, which `make up` builds and passes on",
         missing="the image that `make up` builds and hands over",
@@ -38,7 +38,7 @@ class LocalSettings(ExistingSettings):
 
 
 class KubeconfigSettings(ExistingSettings):
-    """Any cluster that a kubeconfig reaches, also one that another stack made."""
+    """Any existing cluster that a kubeconfig reaches, also one that another stack created."""
 
     cloud: Literal["kubeconfig"] = "kubeconfig"
     image: ImageReference = setting(
@@ -56,7 +56,10 @@ class KubeconfigSettings(ExistingSettings):
     def contradictions(self) -> Iterator[Problem]:
         """Adds: two kubeconfigs, and packages, since no image is built."""
         yield from super().contradictions()
-        yield from self.packages_without_build("rPackages", "aptPackages")
+        for name, value in (("rPackages", self.r_packages), ("aptPackages", self.apt_packages)):
+            if value:
+                only = "only where the image is built; on this cloud it is given, by image"
+                yield Problem(name, "set", only, f"pulumi config rm {name}")
         if self.kubeconfig and self.kubeconfig_text:
             fix = "pulumi config rm kubeconfig"
             yield Problem("kubeconfig", "set, and so is kubeconfigText", "one of them", fix, others=("kubeconfigText",))

@@ -20,7 +20,7 @@ Zone = Annotated[str, matching(rf"{REGION}-[a-z]"), Allowed("a zone of gke, such
 
 
 class GkeSettings(ManagedSettings):
-    """A cluster on Google Kubernetes Engine."""
+    """Google Cloud: a cluster on Google Kubernetes Engine, which the stack creates."""
 
     cloud: Literal["gke"] = "gke"
     project: Project = setting(description="Google Cloud project ID", example="my-project")
