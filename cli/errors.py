@@ -1,20 +1,16 @@
-"""What ends the command before the script's own exit status can."""
+"""Exit statuses of the command, beside those of a user's script, and the error of a lost connection."""
 
 from __future__ import annotations
 
-TOOL_FAILED = 125
-"""Exit status where the command itself failed, as with `docker run`: the script's own can be any from 0 to 255."""
+FAILED = 125
+"""Exit status where the command itself failed, as with `docker run`: a script's own may be any from 0 to 255."""
 
 RUN_LOST = 124
-"""Exit status where the scheduler pod ended under the run."""
+"""Exit status where the scheduler pod ended during the run."""
 
-DETACHED = 130
+INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
 
-class BatchError(Exception):
-    """What went wrong, what is allowed, and the command that mends it; shown without a traceback."""
-
-
 class ConnectionLostError(Exception):
-    """The scheduler pod could not be asked, or its answer is not whole; asking again may help."""
+    """The scheduler pod could not be reached, or its reply is incomplete. A second attempt may succeed."""
