@@ -22,7 +22,7 @@ def elastic(stack: Stack, own_state: Path) -> Iterator[Stack]:
     other = Stack(stack.node, own_state / "elastic", config)
     other.up()
     yield other
-    other.engine("down")
+    other.standin("down")
 
 
 def r(cluster: Stack, code: str, timeout: float = 120) -> str:

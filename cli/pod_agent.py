@@ -1,15 +1,15 @@
-"""What runs in the scheduler pod: answers one request about the runs in ~/batch, and ends.
+"""Agent in the scheduler pod: answers one request about the runs in ~/batch, and ends.
 
-Its text goes with every request over the connection, so the image needs Python and nothing of this folder: standard
-library only, and nothing imported from beside it. A run is a folder:
+Its source is sent with every request, so the image needs only Python: this module uses only the standard library and
+imports nothing of this project. A run is a folder:
 
-    project/       the project's copy, in which Rscript runs
-    manifest.json  what was copied in, by which results are told apart
-    run.json       the command, and when the laptop began
-    log            all that Rscript printed
-    process        boot, pod and process of the run: whether it lives is seen from these
-    status         renamed to status-N when Rscript has ended with N (renaming works on a full disk, writing does not)
-    stopped        there when somebody has stopped it
+    project/       the copy of the project, in which Rscript runs
+    manifest.json  the files that were copied in; every other or changed file is a result
+    run.json       the command, and the time on the user's machine when the run began
+    log            the output of Rscript
+    process        boot, pod and process of the run, by which the agent sees whether it still runs
+    status         renamed to status-N when Rscript ends with N (renaming works on a full disk, writing does not)
+    stopped        exists where a user stopped the run
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from pathlib import Path
 from typing import IO, Any
 
 FOLDERS_LEFT_OUT = (".git", ".Rproj.user", "renv/library", "renv/staging")
-"""Neither copied in nor out: history, the IDE's own files, and packages built for the other machine."""
+"""Never copied: the history, the IDE's own files, and packages that were built for the other machine."""
 
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 HEARTBEAT_SECONDS = 5.0
 FOLLOW_SECONDS = 600.0
-"""The laptop asks again after so long: what follows for a laptop that is gone does not stay for ever."""
+"""Seconds after which the client must ask again, so that no agent stays for a client that is gone."""
 
 LAUNCH_SECONDS = 10.0
 STOP_SECONDS = 10.0
 _BLOCK = 1 << 18
 
-# A session of its own that ignores the end of a connection. TERM is caught, not ignored, so that R gets it as usual
-# and its status is still noted.
+# In a session of its own, which ignores the end of the connection (HUP). TERM is caught, not ignored: an ignored signal
+# would be ignored by R too, and this shell must live on to write R's status.
 RUN = """
 trap '' HUP; trap : TERM
 { cat /proc/sys/kernel/random/boot_id; cat /proc/sys/kernel/hostname; cat /proc/$$/stat; } > ../process.new
@@ -56,18 +56,21 @@ mv ../status "../status-$?"
 """
 
 
-class RemoteError(Exception):
-    """What a person can mend; its text is the answer to the request."""
+class AgentError(Exception):
+    """An error that the user can fix; its text is the reply to the request."""
 
 
-class NoSuchRunError(RemoteError):
-    """The run that was asked for is not there, or not any more."""
+class NoSuchRunError(AgentError):
+    """The requested run does not exist, or does not exist any more."""
 
 
 def files_below(
-    folder: Path, left_out: Callable[[str], bool], *, into_linked_folders: bool
+    folder: Path, ignored: Callable[[str, bool], bool], *, into_linked_folders: bool
 ) -> tuple[list[str], list[str], list[str]]:
-    """Paths below `folder`: its files, its folders, and what is neither (sockets, links to nowhere)."""
+    """Paths below `folder`: its files, its folders, and the others (sockets, links to nowhere).
+
+    ignored: called with a path, and with True for a folder.
+    """
     files: list[str] = []
     folders: list[str] = []
     others: list[str] = []
@@ -78,15 +81,15 @@ def files_below(
 
     for at, below, names in os.walk(folder, onerror=stop, followlinks=into_linked_folders):
         found = os.stat(at)
-        if (found.st_dev, found.st_ino) in visited:  # a link that leads back
+        if (found.st_dev, found.st_ino) in visited:  # a link to a folder above it
             below.clear()
             continue
         visited.add((found.st_dev, found.st_ino))
         base = "" if Path(at) == folder else f"{Path(at).relative_to(folder).as_posix()}/"
-        below[:] = sorted(name for name in below if not left_out(base + name))
+        below[:] = sorted(name for name in below if not ignored(base + name, True))
         folders += [base + name for name in below]
         for name in sorted(names):
-            if left_out(base + name):
+            if ignored(base + name, False):
                 continue
             try:
                 regular = stat.S_ISREG(os.stat(f"{at}/{name}").st_mode)
@@ -97,17 +100,17 @@ def files_below(
 
 
 class _Hashed:
-    """A file read through its SHA-256."""
+    """A file whose SHA-256 is computed as it is read."""
 
-    def __init__(self, file: IO[bytes], told: Callable[[int], None]) -> None:
-        self._file, self._told = file, told
+    def __init__(self, file: IO[bytes], progress: Callable[[int], None]) -> None:
+        self._file, self._progress = file, progress
         self.sum = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        """As of any file."""
+        """As for any file."""
         data = self._file.read(size)
         self.sum.update(data)
-        self._told(len(data))
+        self._progress(len(data))
         return data
 
 
@@ -116,9 +119,12 @@ def pack(
     files: Iterable[str],
     folders: Iterable[str],
     out: Any,
-    told: Callable[[int], None] = lambda size: None,
+    progress: Callable[[int], None] = lambda size: None,
 ) -> dict[str, str]:
-    """Writes a tar stream to `out`; returns the SHA-256 of every file in it. `told` hears of the bytes read."""
+    """Writes a tar stream to `out`; returns the SHA-256 of every file in it.
+
+    progress: called with the number of bytes after each read.
+    """
     sums = {}
     with tarfile.open(fileobj=out, mode="w|", bufsize=_BLOCK, format=tarfile.PAX_FORMAT) as tar:
         for path in folders:
@@ -130,22 +136,22 @@ def pack(
                 found = os.fstat(file.fileno())
                 entry = tarfile.TarInfo(path)
                 entry.size, entry.mode, entry.mtime = found.st_size, stat.S_IMODE(found.st_mode) & 0o777, found.st_mtime
-                hashed = _Hashed(file, told)
+                hashed = _Hashed(file, progress)
                 try:
                     tar.addfile(entry, hashed)
                 except OSError as error:
-                    if str(error) != "unexpected end of data":  # tarfile's word for a file that became shorter
+                    if str(error) != "unexpected end of data":  # tarfile's message for a file that became shorter
                         raise
-                    raise RemoteError(f"{path} became shorter while it was copied") from None
+                    raise AgentError(f"{path} became shorter while it was copied") from None
                 sums[path] = hashed.sum.hexdigest()
     return sums
 
 
-def unpack(source: Any, folder: Path, told: Callable[[int], None] = lambda size: None) -> dict[str, str]:
-    """Reads a tar stream into a new `folder`; returns the SHA-256 of every file in it.
+def unpack(source: Any, folder: Path, progress: Callable[[int], None] = lambda size: None) -> dict[str, str]:
+    """Unpacks a tar stream into a new `folder`; returns the SHA-256 of every file in it.
 
-    Files and folders alone, and none outside of `folder`: what the other side sends is not trusted.
-    (tarfile's own filter for that is missing in Python 3.11.0 to 3.11.3.)
+    Only files and folders, and none outside of `folder`: the sender is not trusted. (Python 3.11.0 to 3.11.3 lack
+    tarfile's own filter for that.)
     """
     folder.mkdir(parents=True)
     sums = {}
@@ -153,7 +159,7 @@ def unpack(source: Any, folder: Path, told: Callable[[int], None] = lambda size:
         for entry in tar:
             parts = entry.name.split("/")
             if entry.name.startswith("/") or ".." in parts or not (entry.isreg() or entry.isdir()):
-                raise RemoteError(f"{entry.name!r} is no plain file or folder of the project")
+                raise AgentError(f"{entry.name!r} is neither a regular file nor a folder inside the project")
             target = folder / entry.name
             if entry.isdir():
                 target.mkdir(parents=True, exist_ok=True)
@@ -161,7 +167,7 @@ def unpack(source: Any, folder: Path, told: Callable[[int], None] = lambda size:
             target.parent.mkdir(parents=True, exist_ok=True)
             content = tar.extractfile(entry)
             assert content is not None  # it is a regular file
-            hashed = _Hashed(content, told)
+            hashed = _Hashed(content, progress)
             with target.open("wb") as out:
                 shutil.copyfileobj(hashed, out, _BLOCK)
             target.chmod(entry.mode & 0o777 | 0o600)
@@ -181,18 +187,18 @@ def _folder(run: str) -> Path:
     return folder
 
 
-def _say(answer: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+def _reply(reply: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    """How the run stands: incomplete, ready, running, ended and stopped (with `status`), or lost."""
+    """State of the run: incomplete, ready, running, ended or stopped (both with `status`), or lost."""
     if not (folder / "manifest.json").exists():
         return {"state": "incomplete"}
     if not (folder / "launched").exists():
         return {"state": "ready"}
-    alive = _alive(folder)  # first: a run that ends in between has then left its status
+    alive = _alive(folder)  # read before the status: else a run that ends in between would count as lost
     for ended in folder.glob("status-*"):
         state = "stopped" if (folder / "stopped").exists() else "ended"
         return {"state": state, "status": int(ended.name.partition("-")[2]), "at": ended.stat().st_ctime}
@@ -207,31 +213,31 @@ def _alive(folder: Path) -> bool:
         same = Path("/proc/sys/kernel/random/boot_id").read_text().strip() == boot and socket.gethostname() == host
         return same and _began(process) == _began(now) and now.rpartition(")")[2].split()[0] != "Z"
     except (OSError, ValueError, IndexError):
-        # In the first moment it has yet to write who it is.
+        # A run that was just started has not written its file yet.
         return (
             not (folder / "process").exists() and time.time() - (folder / "launched").stat().st_mtime < LAUNCH_SECONDS
         )
 
 
 def _began(process: str) -> str:
-    """When a process began, from its /proc/PID/stat: with its number that makes it unique since the boot."""
+    """Start time in the text of /proc/PID/stat, which tells a process from a later one with the same PID."""
     return process.rpartition(")")[2].split()[19]
 
 
 def space(request: dict[str, Any]) -> dict[str, Any]:
-    """How much room the home has."""
+    """Free and total bytes of the home."""
     del request
     return {"free": shutil.disk_usage(Path.home()).free, "total": shutil.disk_usage(Path.home()).total}
 
 
 def receive(request: dict[str, Any]) -> dict[str, Any]:
-    """Takes a project in from the rest of the input; answers with the sum of each file. Nothing stays of a failure."""
+    """Unpacks a project from the rest of the input; replies with the SHA-256 of each file. A failure leaves nothing."""
     folder = _root() / request["run"]
     folder.mkdir(parents=True, mode=0o700)
     try:
         sums = unpack(sys.stdin.buffer, folder / "project")
         if len(sums) != request["files"]:
-            raise RemoteError(f"{len(sums)} of {request['files']} files arrived")
+            raise AgentError(f"{len(sums)} of {request['files']} files arrived")
         (folder / "run.json").write_text(json.dumps(request["about"]))
         (folder / "log").touch()
         (folder / "status").touch()
@@ -240,28 +246,28 @@ def receive(request: dict[str, Any]) -> dict[str, Any]:
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, tarfile.TarError):
-            raise RemoteError("the project did not arrive whole.\nFix: run the same command again") from None
+            raise AgentError("the project did not arrive completely.\nFix: run the same command again") from None
         raise
     return {"sums": sums}
 
 
 def _marks(path: Path) -> list[int]:
-    """What changes when a file is written to. The change time, unlike the modification time, nobody can set back."""
+    """Marks of a file that change when it is written. Unlike the modification time, the change time cannot be set."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def launch(request: dict[str, Any]) -> dict[str, Any]:
-    """Starts Rscript, apart from the connection. Asked again, as after a lost answer, it starts nothing more."""
+    """Starts Rscript independently of the connection. A repeated request, as after a lost reply, starts nothing."""
     folder = _folder(request["run"])
     try:
         (folder / "launched").touch(exist_ok=False)
     except FileExistsError:
         return _state(folder)
-    # One socket a worker: a soft limit of 1024 would be the ceiling.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    # Packages are the image's: a project's renv would find its library, which was not copied, empty.
+    # Each worker needs a socket: the soft limit of 1024 would limit the number of workers.
+    _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
+    # The packages are those of the image: renv would find the project's library, which is not copied, empty.
     environment = {**os.environ, "RENV_CONFIG_AUTOLOADER_ENABLED": "FALSE"}
     with (folder / "log").open("ab") as log:
         subprocess.Popen(
@@ -276,27 +282,27 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def follow(request: dict[str, Any]) -> dict[str, Any]:
-    """Says what the log has from `offset` on as it comes; the last answer is how the run ended, or `running`."""
+    """Streams the log from `offset` on; the last reply has the state at the end, or `running`."""
     folder = _folder(request["run"])
-    until = said = time.monotonic()
+    until = replied = time.monotonic()
     until += FOLLOW_SECONDS
     with (folder / "log").open("rb") as log:
         log.seek(request["offset"])
         while True:
-            state = _state(folder)  # before the log is read, which is then whole
+            state = _state(folder)  # read before the log, which is then complete
             while data := log.read(_BLOCK):
-                _say({"log": base64.b64encode(data).decode()})
-                said = time.monotonic()
+                _reply({"log": base64.b64encode(data).decode()})
+                replied = time.monotonic()
             if state["state"] != "running" or time.monotonic() > until:
                 return {**state, "last": True}
-            if time.monotonic() - said > HEARTBEAT_SECONDS:
-                _say({})
-                said = time.monotonic()
+            if time.monotonic() - replied > HEARTBEAT_SECONDS:
+                _reply({})
+                replied = time.monotonic()
             time.sleep(0.2)
 
 
 def stop(request: dict[str, Any]) -> dict[str, Any]:
-    """Ends a run: SIGTERM, and SIGKILL to what is left after some seconds."""
+    """Stops a run by SIGTERM, and after some seconds by SIGKILL."""
     folder = _folder(request["run"])
     before = _state(folder)
     if before["state"] != "running":
@@ -307,7 +313,7 @@ def stop(request: dict[str, Any]) -> dict[str, Any]:
     _wait_for_its_end(folder)
     if _alive(folder):
         os.killpg(leader, signal.SIGKILL)
-        with contextlib.suppress(FileNotFoundError):  # it ended by itself after all
+        with contextlib.suppress(FileNotFoundError):  # it ended by itself
             (folder / "status").rename(folder / "status-137")
         _wait_for_its_end(folder)
     return {**_state(folder), "was": "running"}
@@ -320,11 +326,11 @@ def _wait_for_its_end(folder: Path) -> None:
 
 
 def changed(request: dict[str, Any]) -> dict[str, Any]:
-    """The files that are new or changed since they were copied in, each with its size and sum."""
+    """Files that are new, or changed since they were copied in, each with its size and SHA-256."""
     folder = _folder(request["run"])
     before = json.loads((folder / "manifest.json").read_text())
     project = folder / "project"
-    files, _, others = files_below(project, FOLDERS_LEFT_OUT.__contains__, into_linked_folders=False)
+    files, _, others = files_below(project, lambda path, _: path in FOLDERS_LEFT_OUT, into_linked_folders=False)
     found = []
     for path in files:
         if before.get(path) == _marks(project / path):
@@ -333,7 +339,7 @@ def changed(request: dict[str, Any]) -> dict[str, Any]:
             size, hashed = 0, _Hashed(file, lambda _: None)
             while data := hashed.read(_BLOCK):
                 size += len(data)
-                if size % (_BLOCK << 9) == 0:  # a sign of life every 128 MiB
+                if size % (_BLOCK << 9) == 0:  # a heartbeat every 128 MiB
                     sys.stdout.buffer.write(b"\n")
                     sys.stdout.buffer.flush()
             found.append([path, size, hashed.sum.hexdigest()])
@@ -348,13 +354,13 @@ def send(request: dict[str, Any]) -> None:
 
 
 def runs(request: dict[str, Any]) -> dict[str, Any]:
-    """Every run, the oldest first."""
+    """All runs, oldest first."""
     del request
     root = _root()
     listed = []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         if not RUN_ID.fullmatch(folder.name):
-            continue  # of somebody's own
+            continue  # a folder of the user's own
         try:
             about = json.loads((folder / "run.json").read_text())
         except (OSError, ValueError):
@@ -369,13 +375,13 @@ def remove(request: dict[str, Any]) -> dict[str, Any]:
     """Deletes a run's folder."""
     folder = _folder(request["run"])
     if _state(folder)["state"] == "running":
-        raise RemoteError(f"run {request['run']} is still running")
+        raise AgentError(f"run {request['run']} is still running")
     shutil.rmtree(folder)
     return {}
 
 
 def release(request: dict[str, Any]) -> dict[str, Any]:
-    """Gives the workers back, as R does; answers with how many are to stay because a session uses them."""
+    """Scales the workers to 0, as R does; replies with the number that stays because a session uses them."""
     del request
     done = subprocess.run(
         ["Rscript", "--no-init-file", "-e", 'cat("STAY", future.kubernetes::scale_workers(0, wait = FALSE))'],
@@ -383,7 +389,7 @@ def release(request: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     before, found, stay = done.stdout.rpartition("STAY ")
     if done.returncode != 0 or not found:
-        raise RemoteError(f"R could not give the workers back: {(before + done.stderr).strip()[-500:]}")
+        raise AgentError(f"R could not scale down the workers: {(before + done.stderr).strip()[-500:]}")
     return {"stay": int(stay)}
 
 
@@ -394,16 +400,16 @@ REQUESTS: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
 
 
 def main() -> None:
-    """Answers the request on the input's next line."""
+    """Answers the request on the next line of the input."""
     request = json.loads(sys.stdin.buffer.readline())
     try:
-        answer = REQUESTS[request["do"]](request)
+        reply = REQUESTS[request["do"]](request)
     except (BrokenPipeError, ConnectionResetError):
-        os._exit(1)  # nobody listens any more; the interpreter's own end would write again
-    except (RemoteError, OSError, tarfile.TarError, subprocess.SubprocessError) as error:
-        answer = {"error": str(error), "missing": isinstance(error, NoSuchRunError)}
-    if answer is not None:
-        _say(answer)
+        os._exit(1)  # the client is gone; the interpreter's exit would write once more
+    except (AgentError, OSError, tarfile.TarError, subprocess.SubprocessError) as error:
+        reply = {"error": str(error), "missing": isinstance(error, NoSuchRunError)}
+    if reply is not None:
+        _reply(reply)
 
 
 if __name__ == "__main__":

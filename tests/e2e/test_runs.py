@@ -1,4 +1,4 @@
-"""Batch on a real cluster: a project that plans on the workers, cut connections, a lost pod, and what comes after."""
+"""Runs on a real cluster: a project that plans on the workers, cut connections, a lost pod, and what follows."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def project(tmp_path: Path) -> Path:
 
 @contextmanager
 def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The command, found as `make up` leaves it: without a Pulumi CLI, and with the cluster's own kubectl."""
+    """The command as `make up` leaves it: without a Pulumi CLI, and with the cluster's own kubectl."""
     with subprocess.Popen(
-        [sys.executable, "-m", "batch", *arguments],
+        [sys.executable, "-m", "cli", *arguments],
         cwd=REPO, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
@@ -67,7 +67,7 @@ def until_progress(process: subprocess.Popen[str]) -> None:
         assert line, "it ended before its first line of progress"
 
 
-def batch(*arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
     with started(*arguments) as process:
         out, told = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(arguments, process.returncode, out, told)
@@ -85,7 +85,7 @@ def release(stack: Stack) -> str:
 
 def test_a_project_runs_on_the_workers_and_its_status_is_passed_on(stack: Stack, project: Path) -> None:
     came: list[float] = []
-    with started(str(project), "main.R", "--then", "destroy", "--", "1", "3") as process:
+    with started("run", str(project), "main.R", "--then", "destroy", "--", "1", "3") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stdout:
@@ -106,7 +106,7 @@ def test_a_project_runs_on_the_workers_and_its_status_is_passed_on(stack: Stack,
 
 
 def test_a_run_outlives_its_connection_and_its_command(stack: Stack, project: Path) -> None:
-    with started(str(project), "main.R", "--", "2", "0") as process:
+    with started("run", str(project), "main.R", "--", "2", "0") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         until_progress(process)
@@ -120,39 +120,39 @@ def test_a_run_outlives_its_connection_and_its_command(stack: Stack, project: Pa
     assert process.returncode == 130
     assert "connection lost" in told
     run = run_named_in(told)
-    assert f"--attach {run}" in told
-    assert f"--stop {run}" in told
-    assert re.search(rf"^{run} +running", batch("--list").stdout, re.MULTILINE)
+    assert f"attach {run}" in told
+    assert f"stop {run}" in told
+    assert re.search(rf"^{run} +running", command("runs").stdout, re.MULTILINE)
     assert not (project / "out/squares.txt").exists()
-    attached = batch("--attach", run, "--results", str(project))
+    attached = command("attach", run, "--results", str(project))
     assert attached.returncode == 0, attached.stderr
     assert [line for line in attached.stdout.splitlines(keepends=True) if line in PROGRESS] == PROGRESS
     assert len((project / "out/squares.txt").read_text().split()) == 30
     # And again, as from another laptop, when it has ended.
-    again = batch("--attach", run, "--results", str(project.parent / "other"))
+    again = command("attach", run, "--results", str(project.parent / "other"))
     assert again.returncode == 0
     assert (project.parent / "other/out/squares.txt").read_text() == (project / "out/squares.txt").read_text()
 
 
 def test_stop_ends_the_script(stack: Stack, project: Path) -> None:
-    with started(str(project), "main.R", "--", "20", "0") as process:
+    with started("run", str(project), "main.R", "--", "20", "0") as process:
         assert process.stderr is not None
         until_progress(process)
         while " on stack " not in (line := process.stderr.readline()):
             assert line
         run = run_named_in(line)
-        assert batch("--stop", run).returncode == 0
+        assert command("stop", run).returncode == 0
         assert process.wait(30) == 143
         assert "was stopped" in process.stderr.read()
     left = stack.kubectl("exec", f"deployment/{release(stack)}-scheduler", "--", "ps", "-eo", "args")
     assert "main.R" not in left
-    assert batch("--remove", run).returncode == 0
-    assert run not in batch("--list").stdout
+    assert command("remove", run).returncode == 0
+    assert run not in command("runs").stdout
 
 
 def test_workers_are_given_back_after_a_success(stack: Stack, project: Path) -> None:
     try:
-        done = batch(str(project), "main.R", "--then", "release", "--", "0", "0")
+        done = command("run", str(project), "main.R", "--then", "release", "--", "0", "0")
         assert done.returncode == 0, done.stderr
         assert stack.replicas() == 0
     finally:
@@ -162,17 +162,17 @@ def test_workers_are_given_back_after_a_success(stack: Stack, project: Path) -> 
 
 def test_a_scheduler_pod_that_ends_is_a_failure_of_its_own(stack: Stack, project: Path) -> None:
     (project / "main.R").write_text('writeLines("so far", "out/partial.txt"); cat("last words\n"); Sys.sleep(200)')
-    with started(str(project), "main.R", "--then", "release") as process:
+    with started("run", str(project), "main.R", "--then", "release") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "last words\n"
         stack.kubectl("delete", "pod", stack.scheduler()["metadata"]["name"], "--wait=false")
         told = process.stderr.read()
     assert process.returncode == 124, told
-    assert "the run is lost: the scheduler pod ended under it" in told
+    assert "the run is lost: the scheduler pod ended during the run" in told
     assert (project / "out/partial.txt").read_text() == "so far\n"
     stack.wait("the workers' return", 60, lambda: f"N {WORKERS}" in stack.rscript(
         'library(future); plan(cluster, manual = TRUE, quiet = TRUE); cat("N", nbrOfWorkers())'))  # fmt: skip
-    again = batch("--attach", run_named_in(told), "--results", str(project))
+    again = command("attach", run_named_in(told), "--results", str(project))
     assert again.returncode == 124
     assert again.stdout == "last words\n"

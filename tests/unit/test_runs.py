@@ -1,6 +1,6 @@
-"""Batch runs against a stand-in for kubectl, which runs the pod's side on this machine and loses connections on demand.
+"""Runs, with a kubectl that runs the agent on this machine and cuts connections on demand.
 
-`Rscript` is a shell here: what is tested is the way of files, output and status, not R.
+`Rscript` is a shell here: these tests are about files, output and exit status, not about R.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ import io
 import json
 import os
 import stat
+import subprocess
 import sys
 import tarfile
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +20,11 @@ from pathlib import Path
 
 import pytest
 
-from batch import __main__ as command
-from batch import files, pod, remote, stack
-from batch.errors import BatchError
+from cli import client, files, main, pod_agent, runs, stack
+from common.errors import UserError
+from common.kubectl import Kubectl
+from common.local_stack import LocalStack
+from common.paths import REPO
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -91,13 +95,13 @@ class Place:
         (self.folder / "faults").write_text(json.dumps(faults))
 
     def batch(self, *arguments: str) -> int:
-        status = command.main(arguments)
+        status = main.main(arguments)
         captured = self.output.readouterr()
         self.printed, self.told = captured.out, captured.err
         return status
 
     def run(self, *options: str) -> int:
-        return self.batch(str(self.project), "main.R", *options)
+        return self.batch("run", str(self.project), "main.R", *options)
 
     def destroyed(self) -> bool:
         return (self.folder / "destroyed").exists()
@@ -120,8 +124,8 @@ def place(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch
     project.mkdir()
     (project / "input").write_text("42\n")
     pretended = stack.Stack(
-        "team-a", str(folder / "kubectl"), folder / "kubeconfig", "team-a", "future",
-        ("sh", "-c", f"touch {folder / 'destroyed'}"),
+        "team-a", Kubectl(str(folder / "kubectl"), folder / "kubeconfig", "team-a"), "future",
+        "pulumi up --stack team-a", ("sh", "-c", f"touch {folder / 'destroyed'}"),
     )  # fmt: skip
 
     @contextmanager
@@ -179,7 +183,7 @@ def test_a_lost_connection_goes_on_where_the_log_was(place: Place) -> None:
 
 
 def test_silence_is_a_lost_connection(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pod, "SILENCE_SECONDS", 4.0)
+    monkeypatch.setattr(client, "SILENCE_SECONDS", 4.0)
     place.faults(follow=["hang"])
     assert place.run() == 0
     assert place.printed == b"done\n"
@@ -189,15 +193,15 @@ def test_silence_is_a_lost_connection(place: Place, monkeypatch: pytest.MonkeyPa
 def test_a_connection_that_stays_lost_ends_the_command_but_not_the_run(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pod, "RETRY_SECONDS", 2.0)
+    monkeypatch.setattr(client, "RETRY_SECONDS", 2.0)
     place.faults(follow=["refuse"] * 9)
     assert place.run("--then", "destroy") == 125
     run = place.runs[0].name
     assert b"i/o timeout" in place.told
-    assert f"--attach {run} --results {place.project} --then destroy".encode() in place.told
+    assert f"attach {run} --results {place.project} --then destroy --stack team-a".encode() in place.told
     assert not place.destroyed()
     place.faults()
-    assert place.batch("--attach", run, "--results", str(place.project), "--then", "destroy") == 0
+    assert place.batch("attach", run, "--results", str(place.project), "--then", "destroy") == 0
     assert place.printed == b"done\n"
     assert (place.project / "out").exists()
     assert place.destroyed()
@@ -245,14 +249,14 @@ def test_a_run_of_another_boot_or_pod_does_not_live_though_its_number_does(place
     place.script("sleep 30")
     _leave_as_soon_as_started(place)
     folder = place.runs[0]
-    assert remote._state(folder)["state"] == "running"
+    assert pod_agent._state(folder)["state"] == "running"
     boot, host, process = (folder / "process").read_text().splitlines()
-    later = process.replace(remote._began(process), "1")
+    later = process.replace(pod_agent._began(process), "1")
     for other in (("other", host, process), (boot, "other", process), (boot, host, later)):
         (folder / "process").write_text("\n".join(other))
-        assert remote._state(folder)["state"] == "lost", other
+        assert pod_agent._state(folder)["state"] == "lost", other
     (folder / "process").write_text("\n".join((boot, host, process)))
-    assert place.batch("--stop", folder.name) == 0
+    assert place.batch("stop", folder.name) == 0
 
 
 def test_ctrl_c_detaches_and_stop_ends(place: Place) -> None:
@@ -264,32 +268,32 @@ def test_ctrl_c_detaches_and_stop_ends(place: Place) -> None:
     with _once_printed(interrupt):
         assert place.run() == 130
     run = place.runs[0].name
-    assert f"--attach {run}".encode() in place.told
-    assert f"--stop {run}".encode() in place.told
-    assert place.batch("--list") == 0
+    assert f"attach {run}".encode() in place.told
+    assert f"stop {run}".encode() in place.told
+    assert place.batch("runs") == 0
     assert b"running" in place.printed
-    assert place.batch("--remove", run) == 125
+    assert place.batch("remove", run) == 125
     assert b"still running" in place.told
-    assert place.batch("--stop", run) == 0
-    assert place.batch("--list") == 0
+    assert place.batch("stop", run) == 0
+    assert place.batch("runs") == 0
     assert b"stopped with 143" in place.printed
-    assert place.batch("--attach", run, "--results", str(place.project)) == 143
-    assert place.batch("--stop", run) == 0
+    assert place.batch("attach", run, "--results", str(place.project)) == 143
+    assert place.batch("stop", run) == 0
     assert b"does not run" in place.told
-    assert place.batch("--remove", run) == 0
+    assert place.batch("remove", run) == 0
     assert place.runs == []
 
 
 def test_a_script_that_ignores_the_signal_is_stopped_all_the_same(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = Path(remote.__file__).read_bytes().replace(b"STOP_SECONDS = 10.0", b"STOP_SECONDS = 0.5")
-    monkeypatch.setattr(pod, "_REMOTE", text)
+    text = Path(pod_agent.__file__).read_bytes().replace(b"STOP_SECONDS = 10.0", b"STOP_SECONDS = 0.5")
+    monkeypatch.setattr(client, "AGENT", text)
     place.script("trap '' TERM; echo here; while true; do sleep 0.1; done")
-    with _once_printed(lambda: place.batch("--stop", place.runs[0].name)):
+    with _once_printed(lambda: place.batch("stop", place.runs[0].name)):
         assert place.run() == 137
     assert b"was stopped" in place.told
-    assert not remote._alive(place.runs[0])
+    assert not pod_agent._alive(place.runs[0])
 
 
 def test_destroy_comes_after_success_alone(place: Place) -> None:
@@ -310,7 +314,7 @@ def test_nothing_is_destroyed_while_results_cannot_be_written(place: Place, tmp_
     assert place.run("--results", str(tmp_path / "results"), "--then", "destroy") == 125
     assert not place.destroyed()
     assert b"cannot be written" in place.told
-    assert b"--attach" in place.told
+    assert b" attach " in place.told
 
 
 def test_nothing_is_destroyed_while_another_run_needs_the_stack(place: Place) -> None:
@@ -321,19 +325,19 @@ def test_nothing_is_destroyed_while_another_run_needs_the_stack(place: Place) ->
     assert place.run("--then", "destroy") == 125
     assert first.encode() in place.told
     assert not place.destroyed()
-    assert place.batch("--stop", first) == 0
+    assert place.batch("stop", first) == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere", "main.R"], ["'nowhere'", "does not exist", "Fix:"]),
-        (["PROJECT/input", "main.R"], ["is a file", "Fix:"]),
-        (["PROJECT", "man.R"], ["'man.R'", "main.R", "Fix:"]),
-        (["PROJECT", "../analysis/main.R"], ["no script", "Fix:"]),
-        (["PROJECT", "main.R", "--results", "PROJECT/input"], ["cannot be written", "Fix: --results"]),
-        (["--attach", "20260101-000000-abcd"], ["no run '20260101-000000-abcd'", "--list"]),
-        (["--remove", "../.."], ["no run '../..'"]),
+        (["run", "nowhere", "main.R"], ["'nowhere'", "does not exist", "Fix:"]),
+        (["run", "PROJECT/input", "main.R"], ["is a file", "Fix:"]),
+        (["run", "PROJECT", "man.R"], ["'man.R'", "main.R", "Fix:"]),
+        (["run", "PROJECT", "../analysis/main.R"], ["no script", "Fix:"]),
+        (["run", "PROJECT", "main.R", "--results", "PROJECT/input"], ["cannot be written", "Fix: --results"]),
+        (["attach", "20260101-000000-abcd"], ["no run '20260101-000000-abcd'", "future-kubernetes runs"]),
+        (["remove", "../.."], ["no run '../..'"]),
     ],
 )
 def test_what_cannot_be_is_said_with_its_fix(place: Place, arguments: list[str], words: list[str]) -> None:
@@ -345,21 +349,22 @@ def test_what_cannot_be_is_said_with_its_fix(place: Place, arguments: list[str],
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["folder"], ["folder", "main.R", "--list"], ["f", "main.R", "--then", "panic"]]
+    "arguments", [["run"], ["run", "folder"], ["stop"], ["run", "f", "main.R", "--then", "panic"], ["runs", "more"]]
 )
-def test_a_wrong_command_line_has_the_tools_status(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        command.main(arguments)
-    assert ended.value.code == 125
+def test_usage_error_of_a_run_command_has_exit_status_125(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(arguments) == 125
+    assert f"Fix: future-kubernetes {arguments[0]} --help" in capsys.readouterr().err
 
 
 def test_a_project_larger_than_the_home_is_refused_before_it_is_copied(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = Path(remote.__file__).read_bytes().replace(b"shutil.disk_usage(Path.home()).free", b"5")
-    monkeypatch.setattr(pod, "_REMOTE", text)
+    text = Path(pod_agent.__file__).read_bytes().replace(b"shutil.disk_usage(Path.home()).free", b"5")
+    monkeypatch.setattr(client, "AGENT", text)
     assert place.run() == 125
-    for word in (b"5 B free", b"homeGiB", b"--remove", b".batchignore"):
+    for word in (b"5 B free", b"homeGiB", b" remove RUN", b".batchignore"):
         assert word in place.told
     assert place.runs == []
 
@@ -393,15 +398,19 @@ def test_what_is_left_out_and_what_links_lead_to(place: Place, tmp_path: Path) -
     (place.project / "link").symlink_to(tmp_path / "elsewhere")
     (place.project / "loop").symlink_to(place.project)
     (place.project / "nowhere").symlink_to("missing")
-    (place.project / ".batchignore").write_text("# large\ndata/*.csv\ntmp/\n*.log\n")
+    (place.project / "deep").mkdir()
+    (place.project / "deep/b.log").touch()
+    (place.project / "deep/kept.log").touch()
+    (place.project / ".batchignore").write_text("# large\ndata/**/*.csv\n/tmp/\n*.log\n!kept.log\n")
     place.script(
         'find . -type f | sort; find . -type d -name empty; cat link/far; echo " $RENV_CONFIG_AUTOLOADER_ENABLED"'
     )
     assert place.run() == 0
     assert place.printed.decode().split() == [
-        "./.batchignore", "./input", "./link/far", "./main.R", "./renv/activate.R", "./empty", "linked", "FALSE",
+        "./.batchignore", "./deep/kept.log", "./input", "./link/far", "./main.R", "./renv/activate.R", "./empty",
+        "linked", "FALSE",
     ]  # fmt: skip
-    assert b"left out: nowhere" in place.told
+    assert b"not copied: nowhere" in place.told
 
 
 def test_an_unreadable_file_is_named_before_anything_is_copied(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,23 +444,58 @@ def test_nothing_is_unpacked_outside_of_its_folder(tmp_path: Path, name: str, ki
         entry.type, entry.linkname = kind, "/etc"
         tar.addfile(entry)
     written.seek(0)
-    with pytest.raises(remote.RemoteError):
-        remote.unpack(written, tmp_path / "inside")
+    with pytest.raises(pod_agent.AgentError):
+        pod_agent.unpack(written, tmp_path / "inside")
     assert [path.name for path in tmp_path.rglob("*")] == ["inside"]
 
 
 def test_the_kubeconfig_is_private_and_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend(tmp_path, monkeypatch, {"kubeconfig": "secret: text", "namespace": "n", "copyTo": _COPY_TO})
     with stack.opened("team-a") as opened:
-        assert opened.kubeconfig.read_text() == "secret: text"
-        assert stat.S_IMODE(opened.kubeconfig.stat().st_mode) == 0o600
-        assert stat.S_IMODE(opened.kubeconfig.parent.stat().st_mode) == 0o700
-        assert (opened.namespace, opened.release) == ("n", "future-a")
+        kubeconfig = opened.kubectl.kubeconfig
+        assert kubeconfig.read_text() == "secret: text"
+        assert stat.S_IMODE(kubeconfig.stat().st_mode) == 0o600
+        assert (opened.kubectl.namespace, opened.release) == ("n", "future-a")
         assert opened.destroy[1:] == ("destroy", "--yes", "--stack", "team-a")
-    assert not opened.kubeconfig.parent.exists()
+    assert not kubeconfig.exists()
     assert (tmp_path / "asked").read_text().split() == [
         "stack", "output", "--json", "--show-secrets", "--stack", "team-a", "--non-interactive",
     ]  # fmt: skip
+
+
+def test_stack_dev_is_read_from_the_file_that_up_left_without_pulumi_or_the_local_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUTURE_KUBERNETES_STATE", str(tmp_path / "state"))
+    (tmp_path / "kubectl").write_text("#!/bin/sh\necho pod-1 Running\n")
+    (tmp_path / "kubectl").chmod(0o755)
+    outputs = {"kubeconfig": "of-dev", "namespace": "n", "copyTo": _COPY_TO, "password": "drawn", "url": "http://x"}
+    LocalStack(str(tmp_path / "kubectl"), "/the/logs", outputs).save()
+    assert stat.S_IMODE(LocalStack.path().stat().st_mode) == 0o600
+    program = textwrap.dedent("""
+        import sys
+        from cli.main import main
+        status = main(["status"]) or main(["password"])
+        assert not {"local", "pulumi", "components"} & sys.modules.keys()
+        sys.exit(status)
+    """)
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if line]
+    assert ["pod-1", "Running"] in lines
+    assert ["password", "[secret]"] in lines
+    assert ["logs", "/the/logs"] in lines
+    assert lines[-1] == ["drawn"]
+    assert "of-dev" not in done.stdout
+
+
+def test_stack_dev_that_is_not_up_has_a_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FUTURE_KUBERNETES_STATE", str(tmp_path))
+    assert main.main(["password"]) == 1
+    assert main.main(["runs"]) == 125
+    assert capsys.readouterr().err.count("Fix: make up") == 2
 
 
 _COPY_TO = "kubectl cp MY_FILE $(kubectl get pods --selector app.kubernetes.io/instance=future-a,component=scheduler)"
@@ -476,7 +520,7 @@ def test_a_stack_that_cannot_be_reached_is_told_with_the_fix(
     _pretend(tmp_path, monkeypatch, outputs)
     if missing:
         (tmp_path / missing).unlink()
-    with pytest.raises(BatchError) as raised, stack.opened("team-a"):
+    with pytest.raises(UserError) as raised, stack.opened("team-a"):
         pass
     for word in words:
         assert word in str(raised.value)
@@ -500,7 +544,7 @@ def test_sizes_are_as_people_read_them() -> None:
 @contextmanager
 def _once_printed(act: Callable[[], object]) -> Iterator[None]:
     """Does something when the script's first output has been shown."""
-    shown = command._show
+    shown = runs._show
     acted: list[bool] = []
 
     def show(data: bytes) -> None:
@@ -510,7 +554,7 @@ def _once_printed(act: Callable[[], object]) -> Iterator[None]:
             act()
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(command, "_show", show)
+        patched.setattr(runs, "_show", show)
         yield
     assert acted
 
@@ -520,5 +564,5 @@ def _leave_as_soon_as_started(place: Place) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(pod.Scheduler, "follow", leave)
+        patched.setattr(client.Client, "follow", leave)
         assert place.run() == 130

@@ -1,4 +1,4 @@
-"""`make up` by the Pulumi CLI: a program in its place writes down its calls, and treats files as the CLI does."""
+"""Stack dev by the Pulumi CLI: a program in its place records its calls, and writes files as the CLI does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,17 +19,22 @@ import yaml
 
 from common.errors import UserError
 from common.paths import REPO
-from local import pulumi_cli
+from local import engines, pulumi_engine, pulumi_recovery
 from local.cluster import Node
 
-# As the CLI does it in the folder that it runs in: making a stack writes a salt into its file.
+# As the CLI in the folder that it runs in: creating a stack writes a salt into the stack's file.
 FAKE_PULUMI = """#!/bin/sh
+[ "$1" = --non-interactive ] && shift
 echo "$(basename "$PWD"): $*" >> "$CALLS"
 env | grep ^PULUMI_ | sort > "$CALLS.environment"
 case "$1 $2" in
-  "stack select") grep -q encryptionsalt "Pulumi.$3.yaml" || echo "encryptionsalt: v1:salt" >> "Pulumi.$3.yaml" ;;
+  "version "*) echo v3.999.0 ;;
+  "stack select") [ -e "$CALLS.created" ] || { echo "error: no stack named '$4' found" >&2; exit 1; } ;;
+  "stack init") touch "$CALLS.created"; echo "encryptionsalt: v1:salt" >> "Pulumi.dev.yaml" ;;
   "stack output") echo '{"workers": 2}' ;;
-  "stack export") echo "{\\"deployment\\": {\\"pending_operations\\": ${PENDING:-[]}}}" ;;
+  "stack history") echo '[{"kind": "update", "startTime": "2026-01-02T03:04:05.000Z", "message": "", "environment": {},
+    "config": {}, "result": "succeeded", "endTime": "2026-01-02T03:04:06.000Z"}]' ;;
+  "stack export") echo "{\\"version\\": 3, \\"deployment\\": {\\"pending_operations\\": ${PENDING:-[]}}}" ;;
   "config set") cat > "$CALLS.password" ;;
   "up "*) eval "${UP:-true}" ;;
 esac
@@ -67,6 +74,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setenv("FUTURE_KUBERNETES_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("FUTURE_KUBERNETES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FUTURE_KUBERNETES_CLUSTER", "mine")
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     for name in ("FUTURE_KUBERNETES_KUBECONFIG", "FUTURE_KUBERNETES_BIN"):
         monkeypatch.setenv(name, "set here so that it is restored")
@@ -75,10 +83,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def engine(machine: Path) -> pulumi_cli.StackEngine:
+def engine(machine: Path) -> engines.Engine:
     node = Node("mine", 1, machine / "state/mine/kubeconfig", machine / "programs")
-    found = pulumi_cli.engine_for(node, "dev")
-    assert isinstance(found, pulumi_cli.PulumiEngine)
+    found = engines.choose(node, "dev")
+    assert isinstance(found, pulumi_engine.PulumiEngine)
     return found
 
 
@@ -91,18 +99,25 @@ def environment(machine: Path) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def test_the_projects_own_file_stays_as_it_is_from_up_to_down(machine: Path) -> None:
+def test_stack_is_created_in_the_clusters_folder_and_the_projects_file_stays(machine: Path) -> None:
     before = (REPO / "Pulumi.dev.yaml").read_bytes()
     assert engine(machine).up("dev", {"workers": "2", "image": IMAGE}) == {"workers": 2}
-    engine(machine).forget("dev")
     assert (REPO / "Pulumi.dev.yaml").read_bytes() == before
-    assert "mine: stack select dev --create --non-interactive" in calls(machine)
+    assert "mine: stack init dev" in calls(machine)
+    assert engine(machine).up("dev", {"workers": "2", "image": IMAGE}) == {"workers": 2}
+    assert calls(machine).count("mine: stack init dev") == 1
+    # Selecting it in the project would change the user's own choice there.
+    assert not any(call.startswith(f"{REPO.name}: stack select") for call in calls(machine))
+    # With secrets the CLI would read the config of the project, and write a salt into it.
+    assert not any("history" in call and "--show-secrets" in call for call in calls(machine))
 
 
-def test_the_program_runs_in_the_project_with_the_copy_of_the_config(machine: Path) -> None:
+def test_program_runs_in_the_project_with_the_copied_config(machine: Path) -> None:
     engine(machine).up("dev", {"workers": "2", "image": IMAGE})
     file = machine / "state/mine/Pulumi.dev.yaml"
-    assert f"{REPO.name}: up --stack dev --config-file {file} --yes --skip-preview" in calls(machine)
+    up = next(call for call in calls(machine) if call.startswith(f"{REPO.name}: up "))
+    assert {"--yes", "--skip-preview", "--stack"} <= set(up.split())
+    assert f"--config-file {file}" in up
     assert yaml.safe_load(file.read_text())["config"] == {
         "future-kubernetes:cloud": "local",
         "future-kubernetes:ide": "jupyterlab",
@@ -111,7 +126,7 @@ def test_the_program_runs_in_the_project_with_the_copy_of_the_config(machine: Pa
     }
 
 
-def test_secrets_stay_encrypted_by_the_salt_of_the_first_run(machine: Path) -> None:
+def test_salt_of_the_first_run_stays(machine: Path) -> None:
     engine(machine).up("dev", {"workers": "2"})
     engine(machine).up("dev", {"workers": "3"})
     file = yaml.safe_load((machine / "state/mine/Pulumi.dev.yaml").read_text())
@@ -119,25 +134,23 @@ def test_secrets_stay_encrypted_by_the_salt_of_the_first_run(machine: Path) -> N
     assert file["config"]["future-kubernetes:workers"] == "3"
 
 
-def test_whatever_it_is_logged_in_to_the_state_is_the_clusters_and_its_passphrase_private(
+def test_backend_is_in_the_clusters_folder_whatever_the_user_is_logged_in_to(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PULUMI_BACKEND_URL", "https://api.pulumi.com")
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "of another stack")
-    engine(machine).outputs("dev")
+    engine(machine).up("dev", {})
     seen = environment(machine)
     passphrase = Path(seen["PULUMI_CONFIG_PASSPHRASE_FILE"])
     assert seen["PULUMI_BACKEND_URL"] == f"file://{machine}/state/mine/pulumi"
     assert passphrase.stat().st_mode & 0o077 == 0
     assert "PULUMI_CONFIG_PASSPHRASE" not in seen
     drawn = passphrase.read_text()
-    engine(machine).outputs("dev")
+    engine(machine).up("dev", {})
     assert passphrase.read_text() == drawn
 
 
-def test_the_password_of_the_environment_goes_by_stdin_into_an_encrypted_setting(
-    machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_password_is_encrypted_by_standard_input(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUTURE_KUBERNETES_PASSWORD", "correct horse")
     engine(machine).up("dev", {})
     assert (machine / "calls.password").read_text() == "correct horse"
@@ -145,28 +158,28 @@ def test_the_password_of_the_environment_goes_by_stdin_into_an_encrypted_setting
     assert any("config set" in call and "--secret future-kubernetes:password" in call for call in calls(machine))
 
 
-def test_plugins_of_clouds_that_the_stack_does_not_use_are_not_fetched(machine: Path) -> None:
-    engine(machine).outputs("dev")
+def test_plugins_of_other_clouds_are_not_downloaded(machine: Path) -> None:
+    engine(machine).up("dev", {})
     assert environment(machine)["PULUMI_OPTION_SKIP_PLUGIN_PRE_INSTALL"] == "true"
 
 
-def test_uv_is_found_where_make_put_it(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uv_is_found_where_make_installed_it(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uv = machine / "cache/uv-1.2.3/bin/uv"
     uv.parent.mkdir(parents=True)
     uv.write_text("#!/bin/sh\n")
     uv.chmod(0o755)
-    assert shutil.which("uv", path=pulumi_cli._path_with_uv()) == str(uv)
+    assert shutil.which("uv", path=pulumi_engine._path_with_uv()) == str(uv)
     monkeypatch.setenv("PATH", f"{uv.parent}{os.pathsep}{os.environ['PATH']}")
-    assert pulumi_cli._path_with_uv() == os.environ["PATH"]
+    assert pulumi_engine._path_with_uv() == os.environ["PATH"]
 
 
-def test_a_failed_up_is_told(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_up_is_reported_with_the_fix(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UP", "false")
-    with pytest.raises(UserError, match="pulumi up failed"):
+    with pytest.raises(UserError, match=r"pulumi failed(.|\n)*fix: make up"):
         engine(machine).up("dev", {})
 
 
-def test_the_lock_of_a_killed_run_is_taken_away_and_a_living_one_is_left_alone(machine: Path) -> None:
+def test_lock_of_a_killed_cli_is_deleted_and_of_a_running_one_kept(machine: Path) -> None:
     locks = machine / "state/mine/pulumi/.pulumi/locks/organization/future-kubernetes/dev"
     locks.mkdir(parents=True)
     for name, pid in (("gone", 2**30), ("of another program", os.getpid())):
@@ -175,14 +188,14 @@ def test_the_lock_of_a_killed_run_is_taken_away_and_a_living_one_is_left_alone(m
     assert not list(locks.iterdir())
     with named("pulumi", machine, {}) as living:
         (locks / "living.json").write_text(json.dumps({"pid": living.pid}))
-        with pytest.raises(UserError, match=f"at work on this stack .*kill -INT {living.pid}`"):
+        with pytest.raises(UserError, match=rf"updating this stack already(.|\n)*kill -INT {living.pid};"):
             engine(machine).up("dev", {})
     assert [lock.name for lock in locks.iterdir()] == ["living.json"]
 
 
 @contextlib.contextmanager
 def named(name: str, machine: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of that name, which sleeps and is ended with the block."""
+    """A sleeping process with this name, until the block ends."""
     program = shutil.copy("/usr/bin/sleep", machine / name)
     with subprocess.Popen(["sleep", "60"], executable=program, env=environment) as process:
         try:
@@ -198,15 +211,19 @@ def named(name: str, machine: Path, environment: dict[str, str]) -> Iterator[sub
 def interrupted(
     machine: Path, monkeypatch: pytest.MonkeyPatch, operation: str, status: str, revisions: list[tuple[int, str]]
 ) -> None:
-    """A state that was left amid an operation on the release, and what Helm knows of that release."""
-    resource = {"urn": URN, "type": pulumi_cli.RELEASE_TYPE, "inputs": {"name": "future-dev", "namespace": "future"}}
+    """Pulumi's state during an operation on the release, and Helm's revisions of that release."""
+    resource = {
+        "urn": URN,
+        "type": pulumi_recovery.RELEASE_TYPE,
+        "inputs": {"name": "future-dev", "namespace": "future"},
+    }
     monkeypatch.setenv("PENDING", json.dumps([{"resource": resource, "type": operation}]))
     monkeypatch.setenv("HISTORY", json.dumps([{"revision": number, "status": was} for number, was in revisions]))
     (machine / "calls.release").write_text(status)
 
 
-def mended(machine: Path) -> tuple[list[str], str]:
-    """What `up` had Helm change, and its `pulumi refresh`; both before `pulumi up`."""
+def recovered(machine: Path) -> tuple[list[str], str]:
+    """Helm's changes and the `pulumi refresh`, both of which come before `pulumi up`."""
     engine(machine).up("dev", {})
     before, up, _ = "\n".join(calls(machine)).partition(f"{REPO.name}: up ")
     assert up
@@ -217,30 +234,28 @@ def mended(machine: Path) -> tuple[list[str], str]:
 
 
 @pytest.mark.parametrize("status", ["pending-install", "deployed"])
-def test_a_first_install_that_was_killed_is_taken_away_and_begun_anew(
+def test_killed_first_install_is_removed_and_started_anew(
     machine: Path, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
     interrupted(machine, monkeypatch, "creating", status, [(1, status)])
-    helm, refresh = mended(machine)
+    helm, refresh = recovered(machine)
     assert helm == ["helm uninstall future-dev --wait"]
     assert "--clear-pending-creates" in refresh
 
 
 @pytest.mark.parametrize("status", ["pending-upgrade", "deployed"])
-def test_an_upgrade_that_was_killed_goes_back_to_the_revision_that_users_have(
-    machine: Path, monkeypatch: pytest.MonkeyPatch, status: str
-) -> None:
+def test_killed_upgrade_is_rolled_back(machine: Path, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
     interrupted(machine, monkeypatch, "updating", status, [(1, "deployed"), (2, status)])
-    helm, _ = mended(machine)
+    helm, _ = recovered(machine)
     assert helm == (["helm rollback future-dev 1"] if status == "pending-upgrade" else [])
 
 
-def test_where_nothing_was_interrupted_nothing_is_mended(machine: Path) -> None:
+def test_nothing_is_recovered_after_a_complete_run(machine: Path) -> None:
     engine(machine).up("dev", {})
     assert not any(call.startswith("helm ") or ": refresh " in call for call in calls(machine))
 
 
-def test_the_providers_of_a_killed_cli_are_ended_and_no_others(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_plugins_of_a_killed_cli_are_killed(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted(machine, monkeypatch, "creating", "", [])
     ours = {"PULUMI_BACKEND_URL": f"file://{machine}/state/mine/pulumi"}
     (machine / "living").mkdir()
@@ -280,7 +295,7 @@ def alive(pid: int) -> bool:
 
 
 def waiting(machine: Path, reason: str, message: str, restarts: int = 0) -> None:
-    """A worker pod that waits."""
+    """Puts a waiting worker pod into the cluster."""
     state = {"waiting": {"reason": reason, "message": message}}
     labels = {"app.kubernetes.io/instance": "future-dev", "app.kubernetes.io/component": "worker"}
     metadata = {"name": "worker-1", "labels": labels, "creationTimestamp": "2999-01-01T00:00:00Z"}
@@ -291,28 +306,28 @@ def waiting(machine: Path, reason: str, message: str, restarts: int = 0) -> None
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulumi_cli, "POLL_SECONDS", 0.1)
-    monkeypatch.setattr("local.rollout.FINAL_SECONDS", 0.1)
+    monkeypatch.setattr(pulumi_engine, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr("common.pod_diagnosis.PERMANENT_GRACE_SECONDS", 0.1)
 
 
 WAITS = "i=0; while [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done"
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_pod_that_will_not_come_up_is_told_and_stops_pulumi(
+def test_pod_that_will_not_come_up_is_reported_and_stops_pulumi(
     machine: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     waiting(machine, "ErrImagePull", "no-such-image: not found")
-    monkeypatch.setenv("UP", f"trap 'echo taken back; exit 1' INT; {WAITS}")
+    monkeypatch.setenv("UP", f"trap 'echo rolled back; exit 1' INT; {WAITS}")
     with pytest.raises(UserError, match=r"stopped.*\n.*worker-1: ErrImagePull: no-such-image: not found"):
         engine(machine).up("dev", {})
     said = capfd.readouterr()
-    assert "taken back" in said.out
+    assert "rolled back" in said.out
     assert "worker-1: ErrImagePull: no-such-image: not found" in said.err
 
 
 @pytest.mark.usefixtures("impatient")
-def test_the_last_words_of_a_container_that_crashes_are_told(
+def test_end_of_the_log_of_a_crashing_container_is_shown(
     machine: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     waiting(machine, "CrashLoopBackOff", "", restarts=2)
@@ -323,8 +338,8 @@ def test_the_last_words_of_a_container_that_crashes_are_told(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_pulumi_is_told_again_where_it_does_not_end(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulumi_cli, "TAKE_BACK_SECONDS", 0.3)
+def test_pulumi_is_interrupted_again_where_it_does_not_end(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulumi_engine, "ROLLBACK_SECONDS", 0.3)
     waiting(machine, "ErrImagePull", "no-such-image: not found")
     monkeypatch.setenv("UP", f"trap \"trap 'exit 1' INT\" INT; {WAITS}")
     with pytest.raises(UserError, match="stopped"):
@@ -332,19 +347,45 @@ def test_pulumi_is_told_again_where_it_does_not_end(machine: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("impatient")
-def test_pods_that_come_up_in_the_end_stop_nothing(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pods_that_come_up_stop_nothing(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting(machine, "ContainerCreating", "")
     monkeypatch.setenv("UP", "trap 'exit 1' INT; sleep 0.5")
     assert engine(machine).up("dev", {}) == {"workers": 2}
 
 
-def test_forgetting_needs_no_cluster_and_no_stack(machine: Path) -> None:
-    engine(machine).forget("dev")
-    assert not (machine / "calls").exists()
+def test_ctrl_c_waits_until_the_cli_has_rolled_back(machine: Path) -> None:
+    program = textwrap.dedent(f"""
+        from local.cluster import Node
+        from local import engines
+        from pathlib import Path
+        machine = Path({str(machine)!r})
+        node = Node("mine", 1, machine / "state/mine/kubeconfig", machine / "programs")
+        engines.choose(node, "dev").up("dev", {{}})
+    """)
+    environment = {**os.environ, "UP": f"trap 'sleep 1; echo rolled back; exit 1' INT; touch $CALLS.up; {WAITS}"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        for _ in range(600):
+            if (machine / "calls.up").exists():
+                break
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        out, err = process.communicate(timeout=30)
+    assert "rolled back" in out
+    assert err.rstrip().endswith("KeyboardInterrupt")
 
 
-def test_a_stack_of_the_stand_in_stays_with_it(machine: Path) -> None:
-    (machine / "state/dev").mkdir()
-    (machine / "state/dev/engine-state.json").write_text(json.dumps({}))
+def test_stack_of_the_stand_in_stays_with_it(machine: Path) -> None:
+    (machine / "state/mine/standin.json").write_text(json.dumps({}))
     node = Node("mine", 1, machine / "state/mine/kubeconfig", machine / "programs")
-    assert isinstance(pulumi_cli.engine_for(node, "dev"), pulumi_cli.StandIn)
+    assert isinstance(engines.choose(node, "dev"), engines.StandIn)
+
+
+def test_a_pulumi_that_is_too_old_is_refused_with_the_fix(machine: Path) -> None:
+    program = machine / "programs/pulumi"
+    program.write_text(program.read_text().replace("v3.999.0", "v2.1.0"))
+    node = Node("mine", 1, machine / "state/mine/kubeconfig", machine / "programs")
+    with pytest.raises(UserError, match=r"cannot be used: .*\n    fix: update it"):
+        engines.choose(node, "dev")
