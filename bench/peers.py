@@ -2,11 +2,11 @@
 
     python -m bench.peers KUBECONFIG NAMESPACE HOST TOKEN_FILE ANSWER_FILE
 
-It watches the pods. For each that runs it does over the network what the agent of image/rendezvous/worker.py does: TLS
+It watches the pods. For each that runs it does over the network what the agent of image/worker/agent.py does: TLS
 by the release's token, the greeting, the answers, dialling again. Where the agent would answer kubelet's probe, it
 writes the pod's readiness. No R stands behind: the first call of a session is answered by the content of ANSWER_FILE,
 which a real R gave once, and all else is only taken in. On its output: a line of JSON for each thing that happens.
-SIGHUP makes all hang up and dial again, as when the rendezvous was restarted.
+SIGHUP makes all hang up and dial again, as when the broker was restarted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from image.rendezvous import tls, wire, worker
+from image.common import tls, wire
+from image.worker import agent as worker
 
 _R_STARTS_SECONDS = 0.5
 """What a fresh R takes before its agent dials."""

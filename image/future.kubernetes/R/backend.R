@@ -25,7 +25,7 @@
 #' @return Nothing: it is called by [future::plan()].
 #'
 #' @examples
-#' if (file.exists("/run/future-kubernetes/rendezvous.port")) {
+#' if (file.exists("/run/future-kubernetes/broker.port")) {
 #'   plan(kubernetes, workers = 2)
 #'   f <- future(Sys.info()[["nodename"]])
 #'   print(value(f))
@@ -143,9 +143,9 @@ request <- function(n, wait, connected) {
   n
 }
 
-# How many workers the release is set to have; NULL where no Kubernetes is behind this rendezvous: workers may still
+# How many workers the release is set to have; NULL where no Kubernetes is behind this broker: workers may still
 # connect by themselves.
-wanted_workers <- function() tryCatch(kubernetes_status()$wanted, KubernetesRendezvousError = function(e) NULL)
+wanted_workers <- function() tryCatch(kubernetes_status()$wanted, KubernetesBrokerError = function(e) NULL)
 
 # What was asked for is not waited for any more: by an error, or by Ctrl-C, which is not to wait for Kubernetes long.
 scale_back <- function(before) if (!is.null(before)) try(ask("scale", before, timeout = 2L), silent = TRUE)
@@ -168,7 +168,7 @@ await_workers <- function(n, wait, connected = 0L) {
       asked <- clock()
       status <- tryCatch(kubernetes_status(), KubernetesUnreachableError = function(e) {
         list(text = paste("the Kubernetes API does not answer:", conditionMessage(e)), problem = "", waiting = Inf)
-      }, KubernetesRendezvousError = function(e) list(text = "", problem = "", waiting = Inf))
+      }, KubernetesBrokerError = function(e) list(text = "", problem = "", waiting = Inf))
       text <- status$text
       if (status$waiting < fewest) {
         # What was in the way is not any more: a refusal is told for an hour after a quota was raised.
@@ -250,8 +250,8 @@ tick <- function(backend, now = clock()) {
   wake(backend)
   if (now - backend[["ticked"]] >= 1) {
     backend[["ticked"]] <- now
-    # A rendezvous that restarts has lost all workers: they come again within a second, and then futures run again.
-    tryCatch(renew_nodes(backend, now), KubernetesRendezvousError = function(e) NULL)
+    # A broker that restarts has lost all workers: they come again within a second, and then futures run again.
+    tryCatch(renew_nodes(backend, now), KubernetesBrokerError = function(e) NULL)
   }
   invisible()
 }
@@ -286,7 +286,7 @@ renew_nodes <- function(backend, now) {
 spare_after <- 30 # seconds
 
 # Called when a future has ended. After the last one R may be at its prompt, where nothing of this package runs: the
-# rendezvous is told which workers an elastic plan can spare, and gives them back when no future has come in time.
+# broker is told which workers an elastic plan can spare, and gives them back when no future has come in time.
 rest <- function(backend) {
   if (diff(backend[["range"]]) == 0L || length(active_futures(backend)) > 0L || !is.null(backend[["resting"]])) {
     return(invisible())

@@ -9,7 +9,7 @@
 #'   says why, from the conditions and events of their pods.
 #' * `KubernetesPermissionError`: the scheduler's service account may not scale workers.
 #' * `KubernetesUnreachableError`: the Kubernetes API does not answer.
-#' * `KubernetesRendezvousError`: there is no rendezvous: this R does not run in a scheduler pod, or it restarts.
+#' * `KubernetesBrokerError`: there is no broker: this R does not run in a scheduler pod, or it restarts.
 #' * `KubernetesPackageError`: a future needs a package that its worker does not have.
 #' * `KubernetesGlobalsError`: a future needs more data than `maxSizeOfObjects` of the plan allows, which is the option
 #'   `future.globals.maxSize` where it is set.
@@ -34,11 +34,11 @@ kubernetes_error <- function(kind, ..., class = character()) {
   )
 }
 
-# The kinds of error that the rendezvous answers with, and the class of each.
+# The kinds of error that the broker answers with, and the class of each.
 answer_error <- function(text) {
   word <- sub(" .*", "", text)
   kinds <- c(
-    permission = "Permission", unreachable = "Unreachable", outside = "Rendezvous", refused = "Unavailable",
+    permission = "Permission", unreachable = "Unreachable", outside = "Broker", refused = "Unavailable",
     `above-maximum` = "Maximum"
   )
   if (!word %in% names(kinds)) {

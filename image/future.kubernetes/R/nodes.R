@@ -1,4 +1,4 @@
-# Workers as nodes of a parallelly cluster: a connection to the rendezvous with a worker's R at the other end.
+# Workers as nodes of a parallelly cluster: a connection to the broker with a worker's R at the other end.
 
 session_timeout <- 30L * 24L * 3600L # parallelly's own default
 

@@ -1,11 +1,11 @@
 #' The workers that are connected
 #'
-#' @return A data frame with a row for each worker that is connected to the rendezvous of this release: `pod`, `node`,
+#' @return A data frame with a row for each worker that is connected to the broker of this release: `pod`, `node`,
 #'   `state` (idle, busy, or draining when it was told to go and finishes its future), `since` when it is in that
 #'   state, `tasks` (futures that the present plan of this session has sent to it), `restarts` (how often its R was
 #'   lost in use) and `session` (the process that uses it, `NA` when none does). It prints with a summary.
 #' @examples
-#' if (file.exists("/run/future-kubernetes/rendezvous.port")) workers()
+#' if (file.exists("/run/future-kubernetes/broker.port")) workers()
 #' @export
 workers <- function() {
   rows <- jsonlite::fromJSON(ask("workers"), simplifyDataFrame = TRUE)
@@ -56,7 +56,7 @@ print.kubernetes_workers <- function(x, ...) {
 #' @param timeout seconds to wait at most.
 #' @return The number of workers that the release is set to have now, invisibly: more than `n` when more are in use.
 #' @examples
-#' if (file.exists("/run/future-kubernetes/rendezvous.port")) {
+#' if (file.exists("/run/future-kubernetes/broker.port")) {
 #'   scale_workers(2)
 #'   workers()
 #' }

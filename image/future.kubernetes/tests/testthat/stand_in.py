@@ -1,4 +1,4 @@
-"""Answers like the rendezvous, with R processes of this machine for workers: FOLDER RSCRIPT WANTED."""
+"""Answers like the broker, with R processes of this machine for workers: FOLDER RSCRIPT WANTED."""
 
 import itertools
 import json
@@ -130,7 +130,7 @@ def serve(sock):
 
 with open(os.path.join(folder, "new"), "w") as file:
     file.write(f"{server.getsockname()[1]}\n")
-os.rename(os.path.join(folder, "new"), os.path.join(folder, "rendezvous.port"))
+os.rename(os.path.join(folder, "new"), os.path.join(folder, "broker.port"))
 threading.Timer(300, os._exit, (1,)).start()  # never outlive the tests
 while True:
     connection, _ = server.accept()

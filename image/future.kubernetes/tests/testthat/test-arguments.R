@@ -21,12 +21,12 @@ test_that("scale_workers() takes one number", {
 test_that("outside a scheduler pod the plan says where it works", {
   Sys.setenv(FUTURE_KUBERNETES_RUN = tempfile())
   on.exit(Sys.unsetenv("FUTURE_KUBERNETES_RUN"))
-  expect_error(plan(kubernetes, workers = 2), "scheduler pod", class = "KubernetesRendezvousError")
+  expect_error(plan(kubernetes, workers = 2), "scheduler pod", class = "KubernetesBrokerError")
   plan(sequential)
-  expect_error(workers(), class = "KubernetesRendezvousError")
+  expect_error(workers(), class = "KubernetesBrokerError")
 })
 
-test_that("each answer of the rendezvous has its class, and the maximum its fix", {
+test_that("each answer of the broker has its class, and the maximum its fix", {
   expect_s3_class(answer_error("permission no role"), "KubernetesPermissionError")
   expect_s3_class(answer_error("unreachable gone"), "KubernetesUnreachableError")
   expect_s3_class(answer_error("no worker is free"), "KubernetesUnavailableError")

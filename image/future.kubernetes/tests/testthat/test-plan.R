@@ -143,7 +143,7 @@ test_that("an elastic plan that has no futures can spare what it has grown by, u
   expect_identical(said()[2L], "keep")
   expect_length(backend[["workers"]], 3L)
 
-  # What the rendezvous has taken meanwhile is no loss, and is not waited for.
+  # What the broker has taken meanwhile is no loss, and is not waited for.
   for (node in unclass(backend[["workers"]])[2:3]) close_node(node)
   writeLines("2", file.path(stand_in_folder, "taken"))
   expect_silent(expect_identical(value(future(4)), 4))

@@ -1,4 +1,4 @@
-# The rendezvous of this pod: lines of words over a loopback connection, see image/rendezvous/server.py.
+# The broker of this pod: lines of words over a loopback connection, see image/broker/server.py.
 
 run_folder <- function() Sys.getenv("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")
 
@@ -11,10 +11,10 @@ setting <- function(name) {
 }
 
 dial <- function(timeout) {
-  port <- tryCatch(suppressWarnings(readLines(file.path(run_folder(), "rendezvous.port"), 1L)), error = function(e) NULL)
+  port <- tryCatch(suppressWarnings(readLines(file.path(run_folder(), "broker.port"), 1L)), error = function(e) NULL)
   if (is.null(port)) {
     stop(kubernetes_error(
-      "Rendezvous", "There is no rendezvous here: ", run_folder(), "/rendezvous.port does not exist. ",
+      "Broker", "There is no broker here: ", run_folder(), "/broker.port does not exist. ",
       "plan(kubernetes) works in R sessions of a release's scheduler pod; elsewhere use plan(multisession)"
     ))
   }
@@ -26,7 +26,7 @@ dial <- function(timeout) {
   )
   if (inherits(con, "error")) {
     stop(kubernetes_error(
-      "Rendezvous", "The rendezvous of this pod does not answer. It is restarted by itself within seconds: try again; ",
+      "Broker", "The broker of this pod does not answer. It is restarted by itself within seconds: try again; ",
       "its messages are in 'kubectl logs' of this pod"
     ))
   }
@@ -40,7 +40,7 @@ ask <- function(..., timeout = 30L) {
   writeLines(paste(...), con)
   answer <- readLines(con, 1L)
   if (length(answer) == 0L) {
-    stop(kubernetes_error("Rendezvous", "The rendezvous closed the connection; it may be restarting: try again"))
+    stop(kubernetes_error("Broker", "The broker closed the connection; it may be restarting: try again"))
   }
   if (startsWith(answer, "error ")) stop(answer_error(sub("^error ", "", answer)))
   sub("^ok ?", "", answer)

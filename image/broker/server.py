@@ -1,4 +1,4 @@
-"""The rendezvous itself: authenticated workers wait here, and an R session asks for one of them by connecting.
+"""The broker itself: authenticated workers wait here, and an R session asks for one of them by connecting.
 
 An R session connects to it (never the other way round), says ``attach`` and, at the answer ``ok``, has a worker's R at
 the other end of that same connection. So R opens no port of its own, a worker is never handed to anything that did
@@ -42,7 +42,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from . import idle, kube, tls, wire
+from ..common import tls, wire
+from . import idle
+from . import kubernetes as kube
 
 _HANDSHAKE_SECONDS = 10.0
 _GREETING_SECONDS = 10.0
@@ -60,7 +62,7 @@ _SILENT = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 
 def log(message: str) -> None:
     """One line on the container's log."""
-    print(f"rendezvous: {message}", file=sys.stderr, flush=True)
+    print(f"broker: {message}", file=sys.stderr, flush=True)
 
 
 class Link(asyncio.Protocol):
@@ -69,7 +71,7 @@ class Link(asyncio.Protocol):
     peer: Link | None = None
     transport: asyncio.Transport
 
-    def __init__(self, hub: Rendezvous) -> None:
+    def __init__(self, hub: Broker) -> None:
         self.hub = hub
         self.open = False
         self._line = b""
@@ -211,7 +213,7 @@ class Session(Link):
     left = False
     deadline = 0.0
 
-    def __init__(self, hub: Rendezvous) -> None:
+    def __init__(self, hub: Broker) -> None:
         super().__init__(hub)
         self._spare: list[str] = []
         self._taken = 0
@@ -316,7 +318,7 @@ class Pod:
 
 
 @dataclass
-class Rendezvous:
+class Broker:
     """Who waits, who is in use, and who wants one. All of it runs in one thread's event loop."""
 
     loop: asyncio.AbstractEventLoop
@@ -780,7 +782,7 @@ async def run(environ: dict[str, str]) -> None:
     # Where the container's soft limit is 1,024 files (containerd 2 under systemd), 1,000 workers would be too many.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    hub = Rendezvous(loop, environ)
+    hub = Broker(loop, environ)
     workers = await loop.create_server(
         lambda: Worker(hub),
         sock=listen(int(environ.get("FUTURE_KUBERNETES_PORT", wire.PORT))),
@@ -801,10 +803,10 @@ async def run(environ: dict[str, str]) -> None:
         name: server.sockets[0].getsockname()[1]
         for name, server in (("workers", workers), ("sessions", sessions), ("http", http))
     }
-    # Its presence tells Rprofile.site that this R runs beside a rendezvous: RStudio's sessions get no environment.
-    temporary = run_folder / "rendezvous.port.new"
+    # Its presence tells Rprofile.site that this R runs beside a broker: RStudio's sessions get no environment.
+    temporary = run_folder / "broker.port.new"
     temporary.write_text(f"{ports['sessions']}\n")
-    temporary.rename(run_folder / "rendezvous.port")
+    temporary.rename(run_folder / "broker.port")
     log(f"listening: {ports}")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -815,11 +817,11 @@ async def run(environ: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """Run the rendezvous with the container's environment."""
+    """Run the broker with the container's environment."""
     try:
         asyncio.run(run(dict(os.environ)))
     except (tls.TokenError, OSError) as error:
-        raise SystemExit(f"rendezvous: {error}") from None
+        raise SystemExit(f"broker: {error}") from None
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from image.rendezvous import server, worker
+from image.broker import server
+from image.worker import agent as worker
 
 from .conftest import FAKE_R, ROOT, Bed, Process, wait_for
 
@@ -27,13 +28,13 @@ def ready(bed: Bed, pod: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([READY, "--ready"], env=environ, capture_output=True, text=True, check=False)
 
 
-def test_workers_are_back_within_a_second_of_the_rendezvous(bed: Bed) -> None:
+def test_workers_are_back_within_a_second_of_the_broker(bed: Bed) -> None:
     bed.worker("w1")
-    bed.rendezvous.end()
-    bed.rendezvous.wait()
+    bed.broker.end()
+    bed.broker.wait()
     wait_for(lambda: ready(bed, "w1").returncode == 1)
     time.sleep(5)  # long enough for an uncapped delay to have grown past a second
-    bed.start_rendezvous()
+    bed.start_broker()
     wait_for(lambda: bed.state("w1") == "idle", 1.5)
 
 
@@ -50,8 +51,8 @@ def test_readiness_follows_the_connection(bed: Bed) -> None:
     assert ready(bed, "w1").returncode == 0
     with bed.attach():
         assert ready(bed, "w1").returncode == 0
-    bed.rendezvous.end()
-    wait_for(lambda: "not connected to the rendezvous: connecting" in ready(bed, "w1").stderr)
+    bed.broker.end()
+    wait_for(lambda: "not connected to the broker: connecting" in ready(bed, "w1").stderr)
     assert ready(bed, "w1").returncode == 1
     process.end()
     assert "not started" in ready(bed, "no-such-worker").stderr
@@ -72,7 +73,7 @@ def test_the_worker_answers_probes_by_http_too(bed: Bed) -> None:
 
     bed.worker("w1", FUTURE_KUBERNETES_HTTP_PORT=str(port))
     assert get("/readyz") == "HTTP/1.0 200 OK"
-    bed.rendezvous.end()
+    bed.broker.end()
     wait_for(lambda: get("/readyz").startswith("HTTP/1.0 503"))
     assert get("/livez") == "HTTP/1.0 200 OK"
 
@@ -116,7 +117,7 @@ def test_an_r_that_is_killed_in_use_is_noticed_at_once_and_named(bed: Bed) -> No
         session.send("die")
         assert session.ended(1)
         assert bed.ask(f"fate {session.id}") == "ok its R process was ended by signal 9"
-    assert "w1 was lost while a session used it" in bed.rendezvous.log()
+    assert "w1 was lost while a session used it" in bed.broker.log()
     wait_for(lambda: bed.state("w1") == "idle")
     assert bed.table()["w1"]["losses"] == 1
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import pytest
 
-from image.rendezvous import tls, wire
+from image.common import tls, wire
 
 from .conftest import TOKEN, Bed, wait_for
 
@@ -152,7 +152,7 @@ def test_a_peer_that_does_not_hold_the_token_is_refused_in_the_handshake(bed: Be
     assert not _refused(bed, tls.context(TOKEN.encode(), server=False))
 
 
-def test_a_worker_refuses_a_rendezvous_that_does_not_hold_the_token(bed: Bed) -> None:
+def test_a_worker_refuses_a_broker_that_does_not_hold_the_token(bed: Bed) -> None:
     other = bed.write("other-token", "another-token-of-forty-characters-012345")
     process = bed.start_worker("w1", FUTURE_KUBERNETES_TOKEN_FILE=str(other))
     wait_for(lambda: "does not hold this release's token" in process.log())
@@ -176,7 +176,7 @@ def test_a_worker_that_does_not_answer_its_offer_is_passed_over(bed: Bed) -> Non
         bed.worker("w1")
         with bed.attach(seconds=10) as session:
             assert session.pod == "w1"
-        assert "dead did not join" in bed.rendezvous.log()
+        assert "dead did not join" in bed.broker.log()
 
 
 def test_an_authenticated_peer_that_says_nothing_sensible_is_dropped(bed: Bed) -> None:

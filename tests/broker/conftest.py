@@ -1,4 +1,4 @@
-"""Real rendezvous and worker processes on loopback; R is played by a small program, so that R itself is not needed."""
+"""Real broker and worker processes on loopback; R is played by a small program, so that R itself is not needed."""
 
 from __future__ import annotations
 
@@ -60,25 +60,25 @@ class Process:
 
 
 class Bed:
-    """One rendezvous and its workers."""
+    """One broker and its workers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.token_file = self.write("token", TOKEN)
         self.processes: list[Process] = []
         self.ports: dict[str, int] = {"workers": 0, "sessions": 0, "http": 0}
-        self.start_rendezvous()
+        self.start_broker()
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
         path.write_text(text)
         return path
 
-    def start_rendezvous(self, prefix: tuple[str, ...] = (), **environ: str) -> Process:
+    def start_broker(self, prefix: tuple[str, ...] = (), **environ: str) -> Process:
         """Start it, on the ports that it had before if it was started before."""
         process = Process(
-            "image.rendezvous.server",
-            self.folder / f"rendezvous-{len(self.processes)}.log",
+            "image.broker.server",
+            self.folder / f"broker-{len(self.processes)}.log",
             {
                 "FUTURE_KUBERNETES_TOKEN_FILE": str(self.token_file),
                 "FUTURE_KUBERNETES_RUN": str(self.folder),
@@ -90,7 +90,7 @@ class Bed:
             prefix,
         )
         self.processes.append(process)
-        self.rendezvous = process
+        self.broker = process
         found = wait_for(lambda: re.search(r"listening: (\{.*\})", process.log()))
         self.ports = ast.literal_eval(found[1])
         return process
@@ -99,7 +99,7 @@ class Bed:
         run = self.folder / pod
         run.mkdir(exist_ok=True)
         process = Process(
-            "image.rendezvous.worker",
+            "image.worker.agent",
             self.folder / f"{pod}.log",
             {
                 "FUTURE_KUBERNETES_SCHEDULER": "127.0.0.1",
@@ -118,7 +118,7 @@ class Bed:
         return process
 
     def worker(self, pod: str, prefix: tuple[str, ...] = (), **environ: str) -> Process:
-        """A worker that has come to wait in the rendezvous."""
+        """A worker that has come to wait in the broker."""
         process = self.start_worker(pod, prefix, **environ)
         wait_for(lambda: self.state(pod) == "idle")
         return process
@@ -204,7 +204,7 @@ class Session:
 
 @pytest.fixture
 def bed(tmp_path: Path) -> Iterator[Bed]:
-    """A rendezvous, with helpers to start workers and to speak as an R session."""
+    """A broker, with helpers to start workers and to speak as an R session."""
     made = Bed(tmp_path)
     yield made
     made.stop()

@@ -1,6 +1,6 @@
 """The few calls to the Kubernetes API that the scheduler's role allows: read pods and events, scale its own workers.
 
-Blocking, standard library; the rendezvous calls it from a thread. ``summarise`` is pure: from what the API says to
+Blocking, standard library; the broker calls it from a thread. ``summarise`` is pure: from what the API says to
 what a person who waits for workers is told.
 """
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from image.rendezvous import scheduler
+from image.scheduler import supervisor as scheduler
 
 from .conftest import ROOT, wait_for
 
@@ -155,7 +155,7 @@ def test_nobody_else_reads_the_environment(run: Path) -> None:
 
 def test_r_sessions_save_before_the_scheduler_is_gone(run: Path, tmp_path: Path) -> None:
     commands = {"rstudio": rserver(run, "session")}
-    code = f"from image.rendezvous.scheduler import Supervisor; Supervisor({commands!r}).run()"
+    code = f"from image.scheduler.supervisor import Supervisor; Supervisor({commands!r}).run()"
 
     def as_first_process() -> None:
         # What loses its parent becomes this process's child, as in a container.

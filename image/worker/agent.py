@@ -1,4 +1,4 @@
-"""The worker's agent: keeps one fresh R process ready and joins it to the R session that the rendezvous names.
+"""The worker's agent: keeps one fresh R process ready and joins it to the R session that the broker names.
 
 It is the first process of the worker's container: it starts R, reaps what R leaves behind, answers the probes and
 turns SIGTERM into an orderly end. It knows nothing of futures; R's stream passes through unread.
@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import process, tls, wire
+from ..common import process, tls, wire
 
 _R_PROGRAM = Path(__file__).with_name("worker.R")
 _R_START_SECONDS = 120.0
@@ -263,24 +263,24 @@ class Agent:
         sock.sendall(wire.encode(**message, **self._identity))
         answer = wire.decode(read_line(sock))
         if "error" in answer:
-            raise OSError(f"the rendezvous said: {answer['error']}")
+            raise OSError(f"the broker said: {answer['error']}")
 
     def _notify(self, **message: Any) -> None:
-        """Tell the rendezvous what the attached connection cannot carry; best effort."""
+        """Tell the broker what the attached connection cannot carry; best effort."""
         try:
             with self._dial() as sock:
                 self._greet(sock, **message)
         except (OSError, ValueError) as error:
-            log(f"could not tell the rendezvous of {message['op']}: {error}")
+            log(f"could not tell the broker of {message['op']}: {error}")
 
     def _connect(self, r: RProcess) -> ssl.SSLSocket | None:
-        """A connection that the rendezvous has accepted; None when R ended meanwhile."""
+        """A connection that the broker has accepted; None when R ended meanwhile."""
         attempt = 0
         while True:
             sock = None
             try:
                 sock = self._dial()
-                # A restarted rendezvous knows from it since when nobody has used its workers.
+                # A restarted broker knows from it since when nobody has used its workers.
                 self._greet(sock, op="worker", unused=int(time.monotonic() - self._used))
                 self._say(f"connected to {self._host}")
                 return sock
@@ -414,7 +414,7 @@ def read_line(sock: socket.socket) -> bytes:
         piece = sock.recv(1)
         line += piece
         if not piece or len(line) > wire.MAX_LINE:
-            raise OSError("the rendezvous closed the connection")
+            raise OSError("the broker closed the connection")
     return line
 
 

@@ -1,9 +1,9 @@
-"""When workers that nobody uses are to go. Pure: the rendezvous asks, logs and acts."""
+"""When workers that nobody uses are to go. Pure: the broker asks, logs and acts."""
 
 from __future__ import annotations
 
 CHECK_SECONDS = 10.0
-"""How often the rendezvous asks."""
+"""How often the broker asks."""
 
 SETTLE_CHECKS = 6
 """So many checks after its start, its workers have come back and said since when they are unused; it asks from then."""

@@ -1,4 +1,4 @@
-"""The scheduler pod's first process: starts the rendezvous and the IDE, starts again what ends, and stops both.
+"""The scheduler pod's first process: starts the broker and the IDE, starts again what ends, and stops both.
 
 Both IDEs run as the user that the container has. RStudio Server does so when it is told that user (it exits when told
 another one, rstudio/rstudio: src/cpp/server/ServerOptions.cpp, Options::read) and given folders to write to, as in
@@ -21,7 +21,7 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from . import process
+from ..common import process
 
 PASSWORD_CHECK = "/usr/local/bin/future-check-password"  # noqa: S105 (a program)
 SESSION = "/usr/local/bin/future-rsession"
@@ -182,12 +182,13 @@ def main() -> None:
     command = ide_command(ide, Path(os.environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")))
     if sys.argv[1:] == ["--verify"]:
         os.execvp(command[0], [*command, "--verify-installation=1"])  # noqa: S606
-    # One socket a worker in the R session and two in the rendezvous; a soft limit of 1024 would be the ceiling.
+    # One socket a worker in the R session and two in the broker; a soft limit of 1024 would be the ceiling.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    library = str(Path(__file__).resolve().parents[1])
-    start = f"import sys; sys.path.insert(0, {library!r}); from rendezvous.server import main; main()"
-    Supervisor({"rendezvous": [sys.executable, "-I", "-c", start], ide: command}).run()
+    package = __package__.rpartition(".")[0]
+    library = str(Path(__file__).resolve().parents[package.count(".") + 2])
+    start = f"import sys; sys.path.insert(0, {library!r}); from {package}.broker.server import main; main()"
+    Supervisor({"broker": [sys.executable, "-I", "-c", start], ide: command}).run()
 
 
 if __name__ == "__main__":

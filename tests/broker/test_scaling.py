@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from image.rendezvous import idle, kube
+from image.broker import idle
+from image.broker import kubernetes as kube
 
 from .conftest import Bed, wait_for
 
@@ -144,10 +145,10 @@ def environ(api: Api, folder: Path) -> dict[str, str]:
 
 
 def restarted(bed: Bed, api: Api, folder: Path, **settings: str) -> Bed:
-    """With a rendezvous that has an API to speak to."""
-    bed.rendezvous.end()
-    bed.rendezvous.wait()
-    bed.start_rendezvous((), **environ(api, folder), **settings)
+    """With a broker that has an API to speak to."""
+    bed.broker.end()
+    bed.broker.wait()
+    bed.start_broker((), **environ(api, folder), **settings)
     return bed
 
 
@@ -487,8 +488,8 @@ def test_who_waits_for_workers_is_not_idle(scaled: Bed, api: Api, tmp_path: Path
     api.replicas = 2
     (tmp_path / "config" / "idleMinutes").write_text("0.02")
     with pytest.raises(AssertionError):
-        wait_for(lambda: scaled.ask("status") and "scaling to 0" in scaled.rendezvous.log(), 3)
-    wait_for(lambda: "scaling to 0" in scaled.rendezvous.log())
+        wait_for(lambda: scaled.ask("status") and "scaling to 0" in scaled.broker.log(), 3)
+    wait_for(lambda: "scaling to 0" in scaled.broker.log())
 
 
 @given(st.lists(st.sampled_from(["ready", "starting", "unscheduled", "leaving"])), st.integers(0, 30))
@@ -511,9 +512,9 @@ def test_workers_nobody_uses_are_let_go_after_the_idle_minutes(scaled: Bed, api:
     (tmp_path / "config" / "idleMinutes").write_text("0.02")
     with scaled.attach() as session:
         with pytest.raises(AssertionError):
-            wait_for(lambda: "scaling to 0" in scaled.rendezvous.log(), 3)
+            wait_for(lambda: "scaling to 0" in scaled.broker.log(), 3)
         assert int(session.call("pid")) > 0, "a session that holds a worker keeps it"
-    wait_for(lambda: "no session has used a worker for 0.02 minutes: scaling to 0" in scaled.rendezvous.log())
+    wait_for(lambda: "no session has used a worker for 0.02 minutes: scaling to 0" in scaled.broker.log())
     api.pods = [pod("a", ready=False)]
     wait_for(lambda: api.replicas == 0)
 
@@ -523,25 +524,25 @@ def test_the_idle_time_goes_on_over_a_restart_of_the_scheduler(scaled: Bed, api:
     scaled.worker("r-worker-a")
     api.pods = [pod("a", ready=False)]
     time.sleep(6)
-    scaled.rendezvous.end()
-    scaled.rendezvous.wait()
+    scaled.broker.end()
+    scaled.broker.wait()
     restarted = time.monotonic()
-    scaled.start_rendezvous((), **environ(api, tmp_path), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
-    wait_for(lambda: "scaling to 0 (idleMinutes)" in scaled.rendezvous.log(), 20)
+    scaled.start_broker((), **environ(api, tmp_path), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
+    wait_for(lambda: "scaling to 0 (idleMinutes)" in scaled.broker.log(), 20)
     assert time.monotonic() - restarted < 11, "the count began anew: that takes the whole 12 s"
-    assert "the workers were last used" in scaled.rendezvous.log()
+    assert "the workers were last used" in scaled.broker.log()
 
 
 def test_a_session_of_before_the_restart_counts_as_use(scaled: Bed, api: Api, tmp_path: Path) -> None:
     scaled.worker("r-worker-a")
     time.sleep(4)
     session = scaled.attach()
-    scaled.rendezvous.end()
-    scaled.rendezvous.wait()
+    scaled.broker.end()
+    scaled.broker.wait()
     session.socket.close()
     (tmp_path / "config" / "idleMinutes").write_text("60")
-    scaled.start_rendezvous((), **environ(api, tmp_path), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
-    found = wait_for(lambda: re.search(r"the workers were last used (\d+) s ago", scaled.rendezvous.log()))
+    scaled.start_broker((), **environ(api, tmp_path), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
+    found = wait_for(lambda: re.search(r"the workers were last used (\d+) s ago", scaled.broker.log()))
     assert int(found[1]) <= 3
 
 
@@ -554,9 +555,9 @@ def test_workers_go_when_the_stacks_hours_are_over_and_none_comes_after(scaled: 
     with scaled.attach():
         (tmp_path / "config" / "ttlHours").write_text("0.000001")
         with pytest.raises(AssertionError):
-            wait_for(lambda: "scaling to 0" in scaled.rendezvous.log(), 1.5)
+            wait_for(lambda: "scaling to 0" in scaled.broker.log(), 1.5)
     wait_for(lambda: api.replicas == 0)
-    assert "the stack's 1e-06 hours are over: scaling to 0 (ttlHours)" in scaled.rendezvous.log()
+    assert "the stack's 1e-06 hours are over: scaling to 0 (ttlHours)" in scaled.broker.log()
     assert scaled.ask("scale 3").startswith("error refused this stack's time is over")
     assert scaled.ask("scale 0") == "ok 0"
 
