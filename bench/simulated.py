@@ -51,7 +51,7 @@ cat(as.character(serialize(answer, NULL, xdr = FALSE)), sep = "")
 _SAMPLE = """
 import json, statistics, sys, time, urllib.request
 from pathlib import Path
-pid = next(p for p in Path("/proc").glob("[0-9]*") if b"broker.server" in (p / "cmdline").read_bytes())
+pid = next(p for p in Path("/proc").glob("[0-9]*") if b"broker.main" in (p / "cmdline").read_bytes())
 def nanoseconds():
     return sum(int(file.read_text().split()[0]) for file in pid.glob("task/*/schedstat"))
 def metrics():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from image.scheduler import supervisor as scheduler
+from image.scheduler import ide
 
 from .conftest import ROOT, wait_for
 
@@ -74,11 +74,11 @@ supervisor.run()
 
 def test_an_unknown_ide_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="'emacs'; it is 'jupyterlab' or 'rstudio'"):
-        scheduler.ide_command("emacs", tmp_path)
+        ide.ide_command("emacs", tmp_path)
 
 
 def test_rstudio_writes_to_the_pods_own_folder_alone_and_asks_for_the_password(tmp_path: Path) -> None:
-    command = scheduler.ide_command("rstudio", tmp_path)
+    command = ide.ide_command("rstudio", tmp_path)
     assert {"--auth-none=0", "--server-user=rstudio"} <= set(command)
     written = [word.partition("=")[2] for word in command if "-dir=" in word or "-file=" in word]
     assert len(written) == 3
