@@ -127,7 +127,7 @@ class Scaler:
         reported = False
         while True:
             found = [pod for pod in await asyncio.to_thread(api.pods) if not diagnosis.terminating(pod)]
-            pods = {pod["metadata"]["name"]: diagnosis.ready(pod) for pod in found}
+            pods = {pod["metadata"]["name"]: diagnosis.is_ready(pod) for pod in found}
             ready = {name for name, is_ready in pods.items() if is_ready}
             busy = {worker.pod for worker in self._pool.leased.values()} & pods.keys()
             stay = max(workers, len(busy))

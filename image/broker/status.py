@@ -36,7 +36,7 @@ def summarise(wanted: int, pods: Iterable[Mapping[str, Any]], events: Iterable[M
     """Counts the pods of a Deployment that asks for ``wanted``, and names what keeps the missing ones from starting."""
     pods = [pod for pod in pods if not diagnosis.terminating(pod)]
     events = sorted(events, key=diagnosis.last_seen)
-    running = sum(map(diagnosis.ready, pods))
+    running = sum(map(diagnosis.is_ready, pods))
     unscheduled = [reason for pod in pods if (reason := diagnosis.unscheduled(pod))]
     missing = max(0, wanted - len(pods))
     starting = len(pods) - running - len(unscheduled)
@@ -72,8 +72,8 @@ def _problem(pods: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, An
         problem = diagnosis.diagnose(pod, events)
         if problem is not None and problem.reason != "Unschedulable":
             message = " ".join(problem.message.split())[:_MESSAGE_CHARACTERS]
-            return str(replace(problem, message=message)), problem.grace_seconds
+            return str(replace(problem, message=message)), problem.grace
     refused = [problem for problem in diagnosis.creation_problems(events) if problem.reason == "FailedCreate"]
     if missing and refused:
-        return f"{missing} pods cannot be created: {refused[-1].message}", refused[-1].grace_seconds
+        return f"{missing} pods cannot be created: {refused[-1].message}", refused[-1].grace
     return "", 0.0

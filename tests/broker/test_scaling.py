@@ -42,7 +42,7 @@ def row(item: dict[str, Any]) -> list[Any]:
     unscheduled = any(c["type"] == "PodScheduled" and c["status"] == "False" for c in status["conditions"])
     waiting = [c["state"]["waiting"]["reason"] for c in status["containerStatuses"]]
     shown = "Terminating" if "deletionTimestamp" in item["metadata"] else "Pending" if unscheduled else "Running"
-    ready = "1/1" if diagnosis.ready(item) else "0/1"
+    ready = "1/1" if diagnosis.is_ready(item) else "0/1"
     return [item["metadata"]["name"], ready, *(waiting or [shown]), 0, "<none>" if unscheduled else "node"]
 
 

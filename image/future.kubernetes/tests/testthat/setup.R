@@ -1,12 +1,12 @@
-# A broker in miniature: it answers the requests of this package, and an `attach` with a real R of this machine. So
-# these tests run wherever R CMD check does; the real broker, real pods and real faults are tested on a cluster.
+# A stand-in for the broker: it answers the requests of this package, and `attach` with a real R of this machine. So
+# these tests run wherever R CMD check runs; the real broker, real pods and real faults are tested on a cluster.
 stand_in_folder <- tempfile("run")
 dir.create(stand_in_folder)
 stand_in <- function(wanted = 3L) {
-  script <- test_path("stand_in.py")
+  script <- testthat::test_path("stand_in.py")
   python <- Sys.which("python3")
   if (!nzchar(python)) {
-    skip("the stand-in for the broker is a Python program")
+    testthat::skip("the stand-in for the broker is a Python program")
   }
   log <- file.path(stand_in_folder, "log")
   system2(python, c(script, stand_in_folder, file.path(R.home("bin"), "Rscript"), wanted),
