@@ -180,7 +180,6 @@ def test_pods_get_the_environment_that_the_image_reads(helm: Helm) -> None:
         assert variables["USER"]["value"] == "rstudio"
         assert variables["HOME"]["value"] == "/home/rstudio"
         assert variables["FUTURE_KUBERNETES_RELEASE"]["value"] == "lab-future-kubernetes"
-        assert variables["FUTURE_KUBERNETES_COMPONENT"]["value"] == component
         for name, path in (
             ("FUTURE_KUBERNETES_NAMESPACE", "metadata.namespace"),
             ("POD_NAME", "metadata.name"),
@@ -188,8 +187,6 @@ def test_pods_get_the_environment_that_the_image_reads(helm: Helm) -> None:
         ):
             assert variables[name]["valueFrom"] == {"fieldRef": {"fieldPath": path}}
     assert env(objects, "scheduler")["FUTURE_KUBERNETES_IDE"]["value"] == "jupyterlab"
-    assert "FUTURE_KUBERNETES_HOST" not in env(objects, "scheduler")
-    assert env(helm.objects(CASES["host"]), "scheduler")["FUTURE_KUBERNETES_HOST"]["value"] == "r.example.org"
 
 
 def test_pods_run_the_given_image_and_its_commands(helm: Helm, case: dict[str, Any]) -> None:
@@ -303,6 +300,7 @@ def test_the_scheduler_is_the_same_to_the_byte_when_only_workers_change(helm: He
         CASES["quota"],
         CASES["closed network"],
         {"ingress": {"className": "nginx"}, "service": {"annotations": {"a": "b"}}},
+        {"host": "r.example.org"},
     ):
         assert helm.template(values, *show) == before, values
     assert helm.template({"image": "another"}, *show) != before
