@@ -1,22 +1,23 @@
 # `make up` and `make test` install all that they need themselves; see README.md.
 SHELL := /bin/bash
 RUN := .venv/bin/python
+COMMAND := .venv/bin/future-kubernetes
 
-.PHONY: help up down status password test test-unit test-chart test-e2e lint bench
+.PHONY: help up down status password test test-unit test-chart test-e2e lint generate bench
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts $$'\t'
 
 up: .venv/ready-up ## Kubernetes on this machine, stack dev, and a parallel R run; FULL=1 for the article's full size, CONFIG="workers=8 ide=..." over Pulumi.dev.yaml
-	@$(RUN) -m local up $(if $(FULL),--full) $(foreach pair,$(CONFIG),--config $(pair))
+	@$(COMMAND) up $(if $(FULL),--full) $(foreach pair,$(CONFIG),--config $(pair))
 
 down: .venv/ready-up ## remove stack dev and its cluster
-	@$(RUN) -m local down
+	@$(COMMAND) down
 
 status: .venv/ready-up ## what runs, and the commands to reach it
-	@$(RUN) -m local status
+	@$(COMMAND) status
 
 password: .venv/ready-up ## the IDE's password
-	@$(RUN) -m local password
+	@$(COMMAND) password
 
 test: test-unit test-chart test-e2e ## every test
 
@@ -31,6 +32,9 @@ test-e2e: .venv/ready-test ## a real cluster of its own on this machine, R, and 
 
 lint: .venv/ready-test ## ruff and mypy
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy .
+
+generate: .venv/ready-test ## write what is made from the settings' models: Pulumi.yaml's config block, docs/settings.md
+	@$(RUN) -m components.generate
 
 bench: .venv/ready-test ## benchmarks, beside their baselines: the program alone, the workers on stack dev, and up to 1,000 that are simulated there
 	$(RUN) bench/program.py && $(RUN) bench/workers.py && $(RUN) bench/simulated.py

@@ -1,0 +1,82 @@
+"""Command line: `python -m tests.vm [--debian 12] [--caches warm]`, and `ssh`, `sync`, `stop` for a machine that runs.
+
+See README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from common.errors import UserError
+from common.patience import VARIABLE as PATIENCE
+from common.progress import step
+from tests.vm import images, inherit, qemu, tree
+from tests.vm.spec import ENGINES, SUITES, MachineSpec
+
+# Plain emulation is that much slower: a node that starts in 10 s takes some minutes.
+_PATIENCE = {"kvm": "2", "tcg": "20"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """The exit status."""
+    try:
+        if argv[:1] == ["ssh"]:
+            command = [*argv[1:]]
+            return _ssh(command[1:] if command[:1] == ["--"] else command)
+        if argv[:1] == ["sync"]:
+            tree.copy_working_tree(_running())
+            return 0
+        if argv[:1] == ["stop"]:
+            _running().stop()
+            return 0
+        return _run(_parser().parse_args(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.vm", description=__doc__)
+    parser.add_argument("--debian", type=int, choices=sorted(SUITES), default=12)
+    parser.add_argument("--caches", choices=("empty", "warm"), default="warm")
+    parser.add_argument("--kernel", choices=("cloud", "generic"), default="cloud")
+    parser.add_argument("--with", dest="engines", choices=sorted(ENGINES), action="append", default=[])
+    parser.add_argument("--ubuntu-like", action="store_true", help="no unprivileged user namespaces, systemd-resolved")
+    parser.add_argument("--accel", choices=("kvm", "tcg"), help="without it KVM is tried")
+    parser.add_argument("--keep", action="store_true", help="boot, copy, and leave the machine running")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    spec = MachineSpec(arguments.debian, arguments.kernel, tuple(sorted(arguments.engines)), arguments.ubuntu_like)
+    root = images.root_image(spec)
+    key = images.ssh_key()
+    home = images.home_image(arguments.caches, key.with_suffix(".pub").read_text())
+    guest = qemu.start(root, home, arguments.accel or qemu.accelerator(root))
+    with step("Copying the tree and the package clients' configuration"):
+        patience = os.environ.get(PATIENCE) or _PATIENCE[guest.accelerator]
+        guest.run(inherit.UNPACK, stdin=inherit.archive(inherit.files({PATIENCE: patience})))
+        tree.copy_commit(guest)
+    print(f"{guest.run('uname -sr').strip()}; the tree is in {tree.INSIDE}. A shell inside:")
+    print(f"  {' '.join(guest.ssh())}")
+    print("or  .venv/bin/python -m tests.vm ssh -- COMMAND; its end: .venv/bin/python -m tests.vm stop")
+    return 0
+
+
+def _ssh(command: Sequence[str]) -> int:
+    words = _running().ssh(*command)
+    os.execvp(words[0], words)
+
+
+def _running() -> qemu.Guest:
+    guest = qemu.running()
+    if guest is None:
+        raise UserError("No virtual machine runs.\n    fix: .venv/bin/python -m tests.vm --keep")
+    return guest
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,179 @@
+"""Disk images, made once and kept in the cache folder: the root file system with its kernel, and the home folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError
+from common.paths import cache_dir
+from common.progress import Step, step
+from local.debian import MIRROR, program
+from tests.vm.spec import MachineSpec
+
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+_ROOT_SIZE, _HOME_SIZE = "16G", "40G"
+# What `make up` deletes itself once it has compiled, and these images.
+_NOT_WARM = ("go-build", "go-mod", "vm")
+
+
+@dataclass(frozen=True)
+class RootImage:
+    """A root file system's disk with the kernel that boots it."""
+
+    folder: Path
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk"
+
+    @property
+    def kernel(self) -> Path:
+        return self.folder / "kernel"
+
+    @property
+    def initrd(self) -> Path:
+        return self.folder / "initrd"
+
+
+def vm_dir() -> Path:
+    """Folder for disks, the ssh key, and what is known of the machine that runs."""
+    folder = cache_dir() / "vm"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def root_image(spec: MachineSpec) -> RootImage:
+    """Makes the root file system of a machine unless it stands."""
+    target = vm_dir() / f"root-{spec.debian}-{spec.key()}"
+    if not target.exists():
+        with (
+            step(f"Building Debian {spec.debian}") as progress,
+            tempfile.TemporaryDirectory(dir=vm_dir(), prefix="new-") as scratch,
+        ):
+            root, made = Path(scratch) / "root", Path(scratch) / "made"
+            made.mkdir()
+            _mmdebstrap(spec, root, progress)
+            for name, text in spec.files.items():
+                path = root / name
+                path.unlink(missing_ok=True)
+                path.write_text(text)
+            for name in ("vmlinuz", "initrd.img"):
+                (boot,) = (root / "boot").glob(f"{name}-*")
+                shutil.copy(boot, made / {"vmlinuz": "kernel", "initrd.img": "initrd"}[name])
+            progress.note("writing the disk")
+            _ext4(made / "disk", root, "root", _ROOT_SIZE)
+            made.rename(target)
+    return RootImage(target)
+
+
+def _mmdebstrap(spec: MachineSpec, root: Path, progress: Step) -> None:
+    command = [
+        program("mmdebstrap", "mmdebstrap", "debian-archive-keyring"),
+        "--mode=root",
+        "--variant=minbase",
+        "--format=directory",
+        '--aptopt=Acquire::Check-Valid-Until "false"',
+        '--aptopt=APT::Install-Recommends "false"',
+        '--aptopt=Acquire::Retries "3"',
+        f"--include={','.join(spec.packages)}",
+        '--customize-hook=chroot "$1" systemctl enable systemd-networkd ssh',
+        spec.suite,
+        str(root),
+        f"deb [signed-by={KEYRING}] {MIRROR} {spec.suite} main",
+    ]
+    last: deque[str] = deque(maxlen=15)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            last.append(line)
+            progress.note(line.strip().removeprefix("I: "))
+    if process.returncode != 0:
+        raise UserError(
+            f"mmdebstrap cannot make Debian {spec.debian}:\n{''.join(last)}\nIs {MIRROR} reached from here?"
+        )
+
+
+def home_image(caches: str, public_key: str) -> Path:
+    """Makes the disk of /root: the key that lets us in, and with warm caches what this machine's `make up` has left."""
+    sources = warm_sources() if caches == "warm" else {}
+    digest = hashlib.sha256(public_key.encode())
+    for name, source in sources.items():
+        digest.update(f"{name} {_listing(source)}".encode())
+    target = vm_dir() / f"home-{caches}-{digest.hexdigest()[:12]}"
+    if not target.exists():
+        with (
+            step(f"Writing the disk of /root, caches {caches}") as progress,
+            tempfile.TemporaryDirectory(dir=vm_dir(), prefix="new-") as scratch,
+        ):
+            home = Path(scratch) / "home"
+            (home / ".ssh").mkdir(parents=True, mode=0o700)
+            home.chmod(0o700)
+            (home / ".ssh" / "authorized_keys").write_text(public_key)
+            for name, source in sources.items():
+                progress.note(f"taking {source.name}")
+                _take(source, home / name)
+            progress.note("writing")
+            _ext4(Path(scratch) / "disk", home, "home", _HOME_SIZE)
+            for old in vm_dir().glob(f"home-{caches}-*"):
+                old.unlink()
+            (Path(scratch) / "disk").rename(target)
+    return target
+
+
+def warm_sources() -> dict[str, Path]:
+    """What warm caches are, by the path below /root: the project's own cache and uv's."""
+    sources = {
+        f".cache/future-kubernetes/{entry.name}": entry
+        for entry in sorted(cache_dir().iterdir())
+        if entry.name not in _NOT_WARM and not entry.name.startswith("tmp")
+    }
+    uv = Path(os.environ.get("UV_CACHE_DIR") or Path.home() / ".cache" / "uv")
+    return {**sources, ".cache/uv": uv} if uv.is_dir() else sources
+
+
+def _listing(source: Path) -> str:
+    """The names two levels down: in the project's cache a name holds the key of the content."""
+    return repr(sorted(str(path.relative_to(source)) for pattern in ("*", "*/*") for path in source.glob(pattern)))
+
+
+def _take(source: Path, target: Path) -> None:
+    """Hard links where the file system is the same: the disk is written from them, and they go at once."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for how in ("--link", "--reflink=auto"):
+        done = subprocess.run(["cp", "-a", how, source, target], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            break
+        shutil.rmtree(target, ignore_errors=True)
+    else:
+        raise UserError(f"{source} cannot be copied: {done.stderr.strip()[-400:]}")
+    for leftover in target.glob("tmp*"):
+        if target.name == "bin":
+            shutil.rmtree(leftover)
+
+
+def _ext4(disk: Path, content: Path, label: str, size: str) -> None:
+    _checked([program("mke2fs", "e2fsprogs"), "-q", "-t", "ext4", "-L", label, "-d", str(content), str(disk), size])
+
+
+def _checked(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        free = shutil.disk_usage(vm_dir()).free >> 20
+        raise UserError(f"{command[0]} failed: {done.stderr.strip()[-400:]}\nFree disk: {free} MiB in {vm_dir()}.")
+
+
+def ssh_key() -> Path:
+    """The private key that opens the virtual machines of this cache folder; its public half is beside it."""
+    key = vm_dir() / "key"
+    if not key.exists():
+        keygen = program("ssh-keygen", "openssh-client")
+        _checked([keygen, "-q", "-t", "ed25519", "-N", "", "-C", "tests.vm", "-f", str(key)])
+    return key

@@ -1,0 +1,69 @@
+"""What a virtual machine is made of: the Debian release, its packages and the variants."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+SUITES = {12: "bookworm", 13: "trixie"}
+ENGINES = {"docker": "docker.io", "containerd": "containerd"}
+# A machine as its owner gets it, the three things that README asks for, and a way in.
+_PACKAGES = (
+    "apparmor",
+    "ca-certificates",
+    "dbus",
+    "git",
+    "iproute2",
+    "kmod",
+    "libpam-systemd",
+    "make",
+    "nftables",
+    "openssh-server",
+    "procps",
+    "python3",
+    "sudo",
+    "systemd-sysv",
+    "udev",
+)
+_KERNELS = {"cloud": "linux-image-cloud-amd64", "generic": "linux-image-amd64"}
+# Ubuntu 24.04 lets no unprivileged process make a user namespace: Debian's kernels by the first key, its own by the
+# second.
+_NAMESPACE_SETTINGS = "kernel.unprivileged_userns_clone = 0\n-kernel.apparmor_restrict_unprivileged_userns = 1\n"
+_NETWORK = "[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n"
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """One virtual machine: release, kernel, a container engine that runs beside, and Ubuntu's settings."""
+
+    debian: int = 12
+    kernel: str = "cloud"
+    engines: tuple[str, ...] = ()
+    ubuntu_like: bool = False
+
+    @property
+    def suite(self) -> str:
+        return SUITES[self.debian]
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        engines = tuple(ENGINES[engine] for engine in self.engines)
+        resolver = ("systemd-resolved",) if self.ubuntu_like else ()
+        return (*_PACKAGES, "initramfs-tools", _KERNELS[self.kernel], *engines, *resolver)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Files of the root folder by path: what an installer would have asked for."""
+        files = {
+            "etc/hostname": f"debian{self.debian}\n",
+            "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 debian{self.debian}\n",
+            "etc/fstab": "/dev/vda / ext4 defaults 0 1\nLABEL=home /root ext4 defaults 0 2\n",
+            "etc/systemd/network/user.network": _NETWORK,
+        }
+        if self.ubuntu_like:
+            return {**files, "etc/sysctl.d/60-namespaces.conf": _NAMESPACE_SETTINGS}
+        return {**files, "etc/resolv.conf": "nameserver 10.0.2.3\n"}
+
+    def key(self) -> str:
+        """Changes with all that decides what is in the root file system."""
+        return hashlib.sha256(repr((self, self.packages, self.files)).encode()).hexdigest()[:12]

@@ -1,0 +1,28 @@
+"""The repository inside the machine."""
+
+from __future__ import annotations
+
+import subprocess
+
+from common.paths import REPO
+from tests.vm.qemu import Guest
+
+INSIDE = "/root/future-kubernetes"
+
+
+def copy_commit(guest: Guest) -> None:
+    """HEAD, as a fresh clone has it."""
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=REPO, capture_output=True, check=True).stdout
+    guest.run(f"mkdir -p {INSIDE} && tar -x -C {INSIDE}", stdin=archive)
+
+
+def copy_working_tree(guest: Guest) -> None:
+    """What stands in the working tree now, over what is inside; for trying changes in a machine that runs."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"],
+        cwd=REPO, capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    there = b"\0".join(name for name in listed.split(b"\0") if name and (REPO / name.decode()).is_file())
+    command = ["tar", "-c", "--null", "-T", "-"]
+    archive = subprocess.run(command, cwd=REPO, input=there, capture_output=True, check=True).stdout
+    guest.run(f"mkdir -p {INSIDE} && tar -x -C {INSIDE}", stdin=archive)
