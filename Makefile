@@ -21,8 +21,8 @@ password: .venv/ready-up ## the IDE's password
 
 test: test-unit test-chart test-e2e ## every test
 
-test-unit: .venv/ready-test ## settings, sizing, each cloud under mocks, rendezvous
-	$(RUN) -m pytest -n auto tests/unit tests/rendezvous
+test-unit: .venv/ready-test ## settings, sizing, each cloud under mocks, broker
+	$(RUN) -m pytest -n auto tests/unit tests/broker
 
 test-chart: .venv/ready-test ## the chart, rendered and checked against the Kubernetes schemas
 	$(RUN) -m pytest -n auto tests/chart

@@ -194,7 +194,7 @@ def test_files_in_the_home_folder_outlive_the_scheduler_pod(stack: Stack) -> Non
     stack.kubectl("delete", "pod", before["name"])
     again = stack.scheduler(other_than=before["uid"])["metadata"]["name"]
     assert stack.kubectl("exec", again, "--", "cat", "/home/rstudio/file") == "kept\n"
-    # The workers find the new rendezvous by themselves.
+    # The workers find the new broker by themselves.
     stack.wait("the workers' return", 60, lambda: f"N {WORKERS}" in stack.rscript(
         'library(future); plan(cluster, manual = TRUE, quiet = TRUE); cat("N", nbrOfWorkers())'))  # fmt: skip
 

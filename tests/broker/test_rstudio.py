@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from image.rendezvous import scheduler
+from image.scheduler import ide, main
 
 from .conftest import ROOT, wait_for
 
@@ -37,14 +37,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     session.chmod(0o755)
     monkeypatch.setenv("FUTURE_KUBERNETES_RUN", str(tmp_path / "run"))
     monkeypatch.setenv("FUTURE_KUBERNETES_RSESSION", str(session))
-    monkeypatch.setattr(scheduler, "SESSION", str(ROOT / "image/bin/future-rsession"))
-    monkeypatch.setattr(scheduler, "PASSWORD_CHECK", str(ROOT / "image/bin/future-check-password"))
+    monkeypatch.setattr(ide, "SESSION", str(ROOT / "image/bin/future-rsession"))
+    monkeypatch.setattr(ide, "PASSWORD_CHECK", str(ROOT / "image/bin/future-check-password"))
     return tmp_path / "run"
 
 
 def rserver(run: Path, *words: str) -> list[str]:
     """The command of the IDE, with a stand-in for rserver."""
-    command = scheduler.ide_command("rstudio", run)
+    command = ide.ide_command("rstudio", run)
     at = command.index("/usr/lib/rstudio-server/bin/rserver")
     return [*command[:at], sys.executable, str(RSERVER), *command[at + 1 :], *words]
 
@@ -94,8 +94,8 @@ def test_the_build_asks_rserver_whether_it_could_start_with_the_pods_own_options
     monkeypatch.setattr(sys, "argv", ["-c", "--verify"])
     monkeypatch.setenv("FUTURE_KUBERNETES_IDE", "rstudio")
     with pytest.raises(SystemExit):
-        scheduler.main()
-    assert executed == [*scheduler.ide_command("rstudio", run), "--verify-installation=1"]
+        main.main()
+    assert executed == [*ide.ide_command("rstudio", run), "--verify-installation=1"]
 
 
 def test_a_build_whose_rserver_cannot_start_says_so(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_build_whose_rserver_cannot_start_says_so(tmp_path: Path) -> None:
 
 
 def test_rserver_logs_to_the_containers_log(run: Path) -> None:
-    command = scheduler.ide_command("rstudio", run)
+    command = ide.ide_command("rstudio", run)
     assert command[: command.index("/usr/lib/rstudio-server/bin/rserver")] == ["env", "RS_LOGGER_TYPE=stderr"]
 
 
@@ -149,13 +149,13 @@ def test_a_session_has_the_containers_environment_below_what_rserver_sets(
 
 
 def test_nobody_else_reads_the_environment(run: Path) -> None:
-    scheduler.ide_command("rstudio", run)
+    ide.ide_command("rstudio", run)
     assert (run / "rstudio/environment").stat().st_mode & 0o777 == 0o600
 
 
 def test_r_sessions_save_before_the_scheduler_is_gone(run: Path, tmp_path: Path) -> None:
     commands = {"rstudio": rserver(run, "session")}
-    code = f"from image.rendezvous.scheduler import Supervisor; Supervisor({commands!r}).run()"
+    code = f"from image.scheduler.supervisor import Supervisor; Supervisor({commands!r}).run()"
 
     def as_first_process() -> None:
         # What loses its parent becomes this process's child, as in a container.

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import pytest
 
-from image.rendezvous import tls, wire
+from image.common import protocol, tls, wire
 
 from .conftest import TOKEN, Bed, wait_for
 
@@ -122,6 +122,10 @@ def test_a_session_that_sends_a_line_without_end_is_dropped(bed: Bed) -> None:
         assert session.ended(5)
 
 
+def greeting(**message: str) -> bytes:
+    return wire.encode(op="worker", protocol=protocol.VERSION, **message)
+
+
 def _peer(bed: Bed, context: ssl.SSLContext) -> ssl.SSLSocket:
     return context.wrap_socket(socket.create_connection(("127.0.0.1", bed.ports["workers"]), timeout=5))
 
@@ -129,7 +133,7 @@ def _peer(bed: Bed, context: ssl.SSLContext) -> ssl.SSLSocket:
 def _refused(bed: Bed, context: ssl.SSLContext) -> bool:
     try:
         with _peer(bed, context) as sock:
-            sock.sendall(wire.encode(op="worker", pod="evil", node="n"))
+            sock.sendall(greeting(pod="evil", node="n"))
             return sock.recv(100) == b""
     except (ssl.SSLError, ConnectionError):
         return True
@@ -144,7 +148,7 @@ def test_a_peer_that_does_not_hold_the_token_is_refused_in_the_handshake(bed: Be
     stranger.verify_mode = ssl.CERT_NONE  # it does not care who it speaks to
     assert _refused(bed, stranger)
     with socket.create_connection(("127.0.0.1", bed.ports["workers"]), timeout=5) as plain:
-        plain.sendall(wire.encode(op="worker", pod="evil", node="n"))
+        plain.sendall(greeting(pod="evil", node="n"))
         with suppress(ConnectionError):
             answer = plain.recv(1000)
             assert answer == b"" or answer[0] == 0x15  # a TLS alert
@@ -152,7 +156,7 @@ def test_a_peer_that_does_not_hold_the_token_is_refused_in_the_handshake(bed: Be
     assert not _refused(bed, tls.context(TOKEN.encode(), server=False))
 
 
-def test_a_worker_refuses_a_rendezvous_that_does_not_hold_the_token(bed: Bed) -> None:
+def test_a_worker_refuses_a_broker_that_does_not_hold_the_token(bed: Bed) -> None:
     other = bed.write("other-token", "another-token-of-forty-characters-012345")
     process = bed.start_worker("w1", FUTURE_KUBERNETES_TOKEN_FILE=str(other))
     wait_for(lambda: "does not hold this release's token" in process.log())
@@ -171,12 +175,12 @@ def test_a_short_or_missing_token_stops_a_worker_with_the_fix(bed: Bed) -> None:
 
 def test_a_worker_that_does_not_answer_its_offer_is_passed_over(bed: Bed) -> None:
     with _peer(bed, tls.context(TOKEN.encode(), server=False)) as dead:
-        dead.sendall(wire.encode(op="worker", pod="dead", node="n"))
+        dead.sendall(greeting(pod="dead", node="n"))
         wait_for(lambda: bed.state("dead") == "idle")
         bed.worker("w1")
         with bed.attach(seconds=10) as session:
             assert session.pod == "w1"
-        assert "dead did not join" in bed.rendezvous.log()
+        assert "dead did not join" in bed.broker.log()
 
 
 def test_an_authenticated_peer_that_says_nothing_sensible_is_dropped(bed: Bed) -> None:
@@ -240,8 +244,8 @@ def test_250_workers_wait_and_are_all_handed_out(bed: Bed) -> None:
     peers = []
     for i in range(250):
         peers.append(_peer(bed, context))
-        peers[-1].sendall(wire.encode(op="worker", pod=f"p{i}", node="n"))
-        assert wire.decode(peers[-1].recv(100)) == {"ok": True}
+        peers[-1].sendall(greeting(pod=f"p{i}", node="n"))
+        assert wire.decode(peers[-1].recv(100)) == {"ok": True, "protocol": protocol.VERSION}
     wait_for(lambda: bed.ask("count 1") == "ok 250 0 0")
     sessions = [bed.session() for _ in range(250)]
     for session in sessions:

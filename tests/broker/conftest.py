@@ -1,4 +1,4 @@
-"""Real rendezvous and worker processes on loopback; R is played by a small program, so that R itself is not needed."""
+"""Real broker and worker processes on loopback; a small program stands in for R, which this machine may not have."""
 
 from __future__ import annotations
 
@@ -19,6 +19,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+from image.common import protocol  # noqa: E402
+
+GET = """
+import sys, urllib.error, urllib.request
+try:
+    answer = urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}{sys.argv[2]}", timeout=5)
+except urllib.error.HTTPError as error:
+    answer = error
+except OSError:
+    sys.exit()
+print(answer.status, answer.read().decode())
+"""
 TOKEN = "test-token-of-forty-characters-0123456789"
 FAKE_R = Path(__file__).parent / "fake_r.py"
 
@@ -33,14 +45,22 @@ def wait_for(what: Callable[[], Any], seconds: float = 10.0) -> Any:
     raise AssertionError(f"not within {seconds} s")
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 class Process:
     """A process of the project, with its log."""
 
     def __init__(self, module: str, log: Path, environ: dict[str, str], prefix: tuple[str, ...] = ()) -> None:
         self.log_file = log
+        run = f"from {module} import main; main()"
+        if version := environ.get("TEST_PROTOCOL"):
+            run = f"from image.common import protocol; protocol.VERSION = {version}; {run}"
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", module],
+                [*prefix, sys.executable, "-c", run],
                 cwd=ROOT,
                 env={"PATH": os.environ["PATH"], **environ},
                 stdout=output,
@@ -60,25 +80,26 @@ class Process:
 
 
 class Bed:
-    """One rendezvous and its workers."""
+    """One broker and its workers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.token_file = self.write("token", TOKEN)
         self.processes: list[Process] = []
         self.ports: dict[str, int] = {"workers": 0, "sessions": 0, "http": 0}
-        self.start_rendezvous()
+        self.probes: dict[str, tuple[tuple[str, ...], int]] = {}
+        self.start_broker()
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
         path.write_text(text)
         return path
 
-    def start_rendezvous(self, prefix: tuple[str, ...] = (), **environ: str) -> Process:
+    def start_broker(self, **environ: str) -> Process:
         """Start it, on the ports that it had before if it was started before."""
         process = Process(
-            "image.rendezvous.server",
-            self.folder / f"rendezvous-{len(self.processes)}.log",
+            "image.broker.main",
+            self.folder / f"broker-{len(self.processes)}.log",
             {
                 "FUTURE_KUBERNETES_TOKEN_FILE": str(self.token_file),
                 "FUTURE_KUBERNETES_RUN": str(self.folder),
@@ -87,26 +108,29 @@ class Bed:
                 "FUTURE_KUBERNETES_HTTP_PORT": str(self.ports["http"]),
                 **environ,
             },
-            prefix,
         )
         self.processes.append(process)
-        self.rendezvous = process
+        self.broker = process
         found = wait_for(lambda: re.search(r"listening: (\{.*\})", process.log()))
         self.ports = ast.literal_eval(found[1])
         return process
 
+    def restart_broker(self, **environ: str) -> None:
+        self.broker.end()
+        self.broker.wait()
+        self.start_broker(**environ)
+
     def start_worker(self, pod: str, prefix: tuple[str, ...] = (), **environ: str) -> Process:
-        run = self.folder / pod
-        run.mkdir(exist_ok=True)
+        port = free_port()
+        self.probes[pod] = prefix, port
         process = Process(
-            "image.rendezvous.worker",
+            "image.worker.agent",
             self.folder / f"{pod}.log",
             {
                 "FUTURE_KUBERNETES_SCHEDULER": "127.0.0.1",
                 "FUTURE_KUBERNETES_PORT": str(self.ports["workers"]),
                 "FUTURE_KUBERNETES_TOKEN_FILE": str(self.token_file),
-                "FUTURE_KUBERNETES_RUN": str(run),
-                "FUTURE_KUBERNETES_HTTP_PORT": "0",
+                "FUTURE_KUBERNETES_HTTP_PORT": str(port),
                 "FUTURE_KUBERNETES_R": f"{sys.executable} {FAKE_R}",
                 "POD_NAME": pod,
                 "NODE_NAME": f"node-of-{pod}",
@@ -117,8 +141,17 @@ class Bed:
         self.processes.append(process)
         return process
 
+    def probe(self, pod: str, path: str = "/readyz") -> tuple[int, str]:
+        """What the worker's agent answers to a probe: the status, and its state; (0, "") where nothing answers."""
+        prefix, port = self.probes[pod]
+        done = subprocess.run(
+            [*prefix, sys.executable, "-c", GET, str(port), path], capture_output=True, text=True, check=False
+        )
+        status, _, body = done.stdout.partition(" ")
+        return int(status or 0), body.strip()
+
     def worker(self, pod: str, prefix: tuple[str, ...] = (), **environ: str) -> Process:
-        """A worker that has come to wait in the rendezvous."""
+        """A worker that is connected and idle."""
         process = self.start_worker(pod, prefix, **environ)
         wait_for(lambda: self.state(pod) == "idle")
         return process
@@ -146,7 +179,7 @@ class Bed:
         while answer.startswith("wait"):
             answer = session.line()
         assert answer.startswith("ok"), answer
-        _, session.id, session.pod, session.node = answer.split()
+        _, session.lease, session.pod, session.node = answer.split()
         return session
 
     def stop(self) -> None:
@@ -163,10 +196,13 @@ class Bed:
 class Session:
     """What an R session does, in bytes."""
 
-    id = pod = node = ""
+    lease = pod = node = ""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, greeting: str | None = f"protocol {protocol.VERSION}") -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.banner = self.line()
+        if greeting is not None:
+            self.send(greeting)
 
     def __enter__(self) -> Session:
         return self
@@ -192,7 +228,7 @@ class Session:
         return self.line()
 
     def ended(self, seconds: float) -> bool:
-        """Whether the other end closes within ``seconds``."""
+        """True if the other end closes within ``seconds``."""
         self.socket.settimeout(seconds)
         try:
             return self.socket.recv(1) == b""
@@ -204,7 +240,7 @@ class Session:
 
 @pytest.fixture
 def bed(tmp_path: Path) -> Iterator[Bed]:
-    """A rendezvous, with helpers to start workers and to speak as an R session."""
+    """A broker, with helpers to start workers and to speak as an R session."""
     made = Bed(tmp_path)
     yield made
     made.stop()

@@ -1,6 +1,6 @@
 """What both ends of a worker's connection share: when a silent peer counts as gone, and the lines they exchange.
 
-A worker's connection carries lines of JSON until the rendezvous writes ``{"op": "attach"}`` and the worker answers
+A worker's connection carries lines of JSON until the broker writes ``{"op": "attach"}`` and the worker answers
 ``{"op": "attached"}``. From there it carries the bytes of R's own protocol, unchanged, until either end closes it.
 """
 
@@ -11,11 +11,11 @@ import socket
 from typing import Any
 
 PORT = 8786
-"""Port of the rendezvous for workers."""
+"""Port of the broker for workers."""
 HTTP_PORT = 8785
 """Port of /readyz and /metrics, on the scheduler and on the workers."""
 SESSION_PORT = 8784
-"""Port of the rendezvous for R sessions, on the loopback interface alone."""
+"""Port of the broker for R sessions, on the loopback interface alone."""
 MAX_LINE = 8192
 """Longest line, in bytes, that either end accepts."""
 RELAY_BYTES = 256 * 1024

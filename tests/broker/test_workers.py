@@ -6,7 +6,6 @@ import itertools
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,31 +14,29 @@ from pathlib import Path
 
 import pytest
 
-from image.rendezvous import server, worker
+from image.broker.outcomes import describe_end
+from image.worker.dialer import retry_delay
 
-from .conftest import FAKE_R, ROOT, Bed, Process, wait_for
-
-READY = ROOT / "image" / "bin" / "future-worker"
-
-
-def ready(bed: Bed, pod: str) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "FUTURE_KUBERNETES_RUN": str(bed.folder / pod)}
-    return subprocess.run([READY, "--ready"], env=environ, capture_output=True, text=True, check=False)
+from .conftest import FAKE_R, Bed, Process, wait_for
 
 
-def test_workers_are_back_within_a_second_of_the_rendezvous(bed: Bed) -> None:
+def ready(bed: Bed, pod: str) -> bool:
+    return bed.probe(pod)[0] == 200
+
+
+def test_workers_are_back_within_a_second_of_the_broker(bed: Bed) -> None:
     bed.worker("w1")
-    bed.rendezvous.end()
-    bed.rendezvous.wait()
-    wait_for(lambda: ready(bed, "w1").returncode == 1)
+    bed.broker.end()
+    bed.broker.wait()
+    wait_for(lambda: not ready(bed, "w1"))
     time.sleep(5)  # long enough for an uncapped delay to have grown past a second
-    bed.start_rendezvous()
+    bed.start_broker()
     wait_for(lambda: bed.state("w1") == "idle", 1.5)
 
 
 def test_the_delay_before_dialling_again_stays_below_a_second_and_varies() -> None:
     random.seed(1)
-    delays = [worker.retry_delay(attempt) for attempt in range(1000)]
+    delays = [retry_delay(attempt) for attempt in range(1000)]
     assert max(delays) < 1
     assert max(delays[10:]) - min(delays[10:]) > 0.3
     assert delays[0] <= 0.1
@@ -47,34 +44,15 @@ def test_the_delay_before_dialling_again_stays_below_a_second_and_varies() -> No
 
 def test_readiness_follows_the_connection(bed: Bed) -> None:
     process = bed.worker("w1")
-    assert ready(bed, "w1").returncode == 0
+    assert ready(bed, "w1")
     with bed.attach():
-        assert ready(bed, "w1").returncode == 0
-    bed.rendezvous.end()
-    wait_for(lambda: "not connected to the rendezvous: connecting" in ready(bed, "w1").stderr)
-    assert ready(bed, "w1").returncode == 1
+        assert ready(bed, "w1")
+    bed.broker.end()
+    wait_for(lambda: bed.probe("w1") == (503, "connecting"))
+    assert bed.probe("w1", "/livez") == (200, "connecting")
     process.end()
-    assert "not started" in ready(bed, "no-such-worker").stderr
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def test_the_worker_answers_probes_by_http_too(bed: Bed) -> None:
-    port = _free_port()
-
-    def get(path: str) -> str:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
-            sock.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
-            return sock.makefile().read().splitlines()[0]
-
-    bed.worker("w1", FUTURE_KUBERNETES_HTTP_PORT=str(port))
-    assert get("/readyz") == "HTTP/1.0 200 OK"
-    bed.rendezvous.end()
-    wait_for(lambda: get("/readyz").startswith("HTTP/1.0 503"))
-    assert get("/livez") == "HTTP/1.0 200 OK"
+    process.wait()
+    assert bed.probe("w1", "/livez") == (0, "")
 
 
 def test_told_to_go_while_idle_it_goes_at_once(bed: Bed) -> None:
@@ -103,7 +81,7 @@ def test_told_to_go_before_it_has_come_back_it_is_not_counted_on(bed: Bed) -> No
     bed.write("used", "")
     with bed.attach():
         pass
-    wait_for(lambda: (bed.folder / "w1" / "worker.state").read_text() == "starting\n")
+    wait_for(lambda: bed.probe("w1") == (503, "starting"))
     assert bed.ask("count 1") == "ok 1 0 0", "its R is about to start anew"
     process.end(signal.SIGTERM)
     assert process.wait(3) == 0
@@ -115,8 +93,8 @@ def test_an_r_that_is_killed_in_use_is_noticed_at_once_and_named(bed: Bed) -> No
     with bed.attach() as session:
         session.send("die")
         assert session.ended(1)
-        assert bed.ask(f"fate {session.id}") == "ok its R process was ended by signal 9"
-    assert "w1 was lost while a session used it" in bed.rendezvous.log()
+        assert bed.ask(f"outcome {session.lease}") == "ok its R process was ended by signal 9"
+    assert "w1 was lost while a session used it" in bed.broker.log()
     wait_for(lambda: bed.state("w1") == "idle")
     assert bed.table()["w1"]["losses"] == 1
 
@@ -142,7 +120,7 @@ def test_an_r_that_ends_while_it_waits_is_replaced(bed: Bed) -> None:
 def test_an_r_that_cannot_start_is_said_and_tried_again(bed: Bed) -> None:
     process = bed.start_worker("w1", FUTURE_KUBERNETES_R="false")
     wait_for(lambda: process.log().count("R ended with status 1 before it was ready") == 2, 20)
-    assert ready(bed, "w1").returncode == 1
+    assert not ready(bed, "w1")
 
 
 def test_a_worker_without_a_scheduler_to_go_to_says_what_to_set(bed: Bed) -> None:
@@ -221,14 +199,14 @@ def test_a_network_that_falls_silent_is_noticed_on_both_ends_within_15_seconds(
             session.socket.sendall(bytes(200_000))
         assert session.ended(16)
         assert 3 < time.monotonic() - start < 15
-        wait_for(lambda: ready(bed, "w1").returncode == 1, 16 - (time.monotonic() - start))
+        wait_for(lambda: not ready(bed, "w1"), 16 - (time.monotonic() - start))
     assert process.process.poll() is None
 
 
 def test_an_r_that_ran_out_of_memory_is_named_so_with_the_limit() -> None:
-    assert server.describe_end(-9, oom=True, limit_mib=512) == (
+    assert describe_end(-9, oom=True, limit_mib=512) == (
         "its R process was killed for want of memory (out of memory, limit 512 MiB)"
     )
-    assert server.describe_end(-9, oom=True).endswith("(out of memory)")
-    assert server.describe_end(-11) == "its R process was ended by signal 11"
-    assert server.describe_end(3) == "its R process ended with exit status 3"
+    assert describe_end(-9, oom=True).endswith("(out of memory)")
+    assert describe_end(-11) == "its R process was ended by signal 11"
+    assert describe_end(3) == "its R process ended with exit status 3"

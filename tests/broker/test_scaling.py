@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from image.rendezvous import idle, kube
+from image.broker import diagnosis, idle, kubernetes, status
 
 from .conftest import Bed, wait_for
 
@@ -42,7 +42,7 @@ def row(item: dict[str, Any]) -> list[Any]:
     unscheduled = any(c["type"] == "PodScheduled" and c["status"] == "False" for c in status["conditions"])
     waiting = [c["state"]["waiting"]["reason"] for c in status["containerStatuses"]]
     shown = "Terminating" if "deletionTimestamp" in item["metadata"] else "Pending" if unscheduled else "Running"
-    ready = "1/1" if kube.ready(item) else "0/1"
+    ready = "1/1" if diagnosis.is_ready(item) else "0/1"
     return [item["metadata"]["name"], ready, *(waiting or [shown]), 0, "<none>" if unscheduled else "node"]
 
 
@@ -144,10 +144,8 @@ def environ(api: Api, folder: Path) -> dict[str, str]:
 
 
 def restarted(bed: Bed, api: Api, folder: Path, **settings: str) -> Bed:
-    """With a rendezvous that has an API to speak to."""
-    bed.rendezvous.end()
-    bed.rendezvous.wait()
-    bed.start_rendezvous((), **environ(api, folder), **settings)
+    """With a broker that has an API to speak to."""
+    bed.restart_broker(**environ(api, folder), **settings)
     return bed
 
 
@@ -172,8 +170,8 @@ def start(bed: Bed, api: Api, *names: str) -> None:
 
 
 def state(bed: Bed, name: str) -> str:
-    """What the worker's agent says of itself; one that was let go is in no table."""
-    return (bed.folder / f"r-worker-{name}" / "worker.state").read_text().strip()
+    """The state that the worker's agent answers to a probe; a retiring one is in no table."""
+    return bed.probe(f"r-worker-{name}")[1]
 
 
 def test_workers_that_a_session_can_spare_are_taken_back_after_a_while_and_no_other(scaled: Bed, api: Api) -> None:
@@ -181,26 +179,26 @@ def test_workers_that_a_session_can_spare_are_taken_back_after_a_while_and_no_ot
     kept, *spare = (scaled.attach(pid=7) for _ in range(3))
     with scaled.session() as plan:
         for session in spare:
-            plan.send(f"spare 0.3 {session.id}")
+            plan.send(f"release 0.3 {session.lease}")
         assert all(session.ended(5) for session in spare)
-        plan.send("keep")
+        plan.send("cancel-release")
         assert plan.line() == "ok 2"
-        plan.send("keep")
+        plan.send("cancel-release")
         assert plan.line() == "ok 0", "what was told once is not told again"
     assert int(kept.call("pid")) > 0
     wait_for(lambda: len(scaled.table()) == 1)
     api.pods = [pod("w1"), pod("w2", ready=False), pod("w3", ready=False)]
     wait_for(lambda: api.asked == ["1"])
-    assert scaled.ask("fate " + spare[0].id) == "ok ", "that is no loss"
+    assert scaled.ask("outcome " + spare[0].lease) == "ok ", "that is no loss"
 
 
-@pytest.mark.parametrize("how", ["keep", "close"])
+@pytest.mark.parametrize("how", ["cancel", "close"])
 def test_workers_that_are_used_again_in_time_are_not_taken_back(scaled: Bed, api: Api, how: str) -> None:
     scaled.worker("r-worker-w1")
     session, plan = scaled.attach(pid=7), scaled.session()
-    plan.send(f"spare 0.5 {session.id}")
-    if how == "keep":
-        plan.send("keep")
+    plan.send(f"release 0.5 {session.lease}")
+    if how == "cancel":
+        plan.send("cancel-release")
         assert plan.line() == "ok 0"
     else:
         plan.socket.close()
@@ -395,8 +393,17 @@ def test_the_status_counts_and_explains(scaled: Bed, api: Api) -> None:
     api.events = [{"reason": "TriggeredScaleUp", "involvedObject": {"name": "r-worker-c"}, "message": "2->3"}]
     scaled.worker("r-worker-a")
     assert scaled.ask("status") == (
-        "ok 5 1 1 3\t1 starting, 1 waiting for a node (autoscaler adding nodes), 2 to be created\t"
+        "ok 5 1 1 3\t1 starting, 1 waiting for a node (autoscaler adding nodes), 2 to be created\t\t0"
     )
+
+
+def test_the_status_names_workers_of_another_protocol_version(scaled: Bed, api: Api) -> None:
+    api.pods = [pod("a", ready=False), pod("b", ready=False)]
+    scaled.start_worker("r-worker-a", TEST_PROTOCOL="0")
+    said = wait_for(lambda: next((text for text in [scaled.ask("status")] if "refused" in text), ""))
+    problem, seconds = said.split("\t")[2:]
+    assert problem.startswith("1 workers are refused: the worker states protocol version 0")
+    assert float(seconds) >= 30, "a rolling update may be about to replace it"
 
 
 def test_a_worker_that_ended_with_its_container_is_explained_by_its_pod(scaled: Bed, api: Api) -> None:
@@ -412,7 +419,7 @@ def test_a_worker_that_ended_with_its_container_is_explained_by_its_pod(scaled: 
         api.pods[0]["spec"] = {"containers": [{"resources": {"limits": {"memory": "512Mi"}}}]}
         api.pods[0]["status"]["containerStatuses"] = [{"state": {"running": {}}, "lastState": {"terminated": killed}}]
         assert session.ended(5)
-        said = scaled.ask(f"fate {session.id}")
+        said = scaled.ask(f"outcome {session.lease}")
     assert said == "ok its container was killed for want of memory (out of memory, limit 512Mi)"
 
 
@@ -420,35 +427,35 @@ def test_how_a_pod_ended_is_told_of_the_present_use_alone() -> None:
     old = {"state": {}, "lastState": {"terminated": {"exitCode": 1, "finishedAt": "1970-01-01T00:01:00Z"}}}
     item = pod("a")
     item["status"]["containerStatuses"] = [old]
-    assert kube.ending(item, 100.0) == ""
-    assert kube.ending(item, 50.0) == "its container ended with exit status 1"
+    assert diagnosis.how_ended(item, 100.0) == ""
+    assert diagnosis.how_ended(item, 50.0) == "its container ended with exit status 1"
     item["metadata"]["deletionTimestamp"] = "now"
-    assert kube.ending(item, 100.0) == "its pod was deleted"
+    assert diagnosis.how_ended(item, 100.0) == "its pod was deleted"
     item["status"] |= {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}
-    assert kube.ending(item, 100.0) == "its pod was ended: Evicted The node was low on memory."
+    assert diagnosis.how_ended(item, 100.0) == "its pod was ended: Evicted The node was low on memory."
 
 
 def test_an_image_that_cannot_be_pulled_is_a_problem_with_its_fix() -> None:
-    status = kube.summarise(1, [pod("a", ready=False, waiting="ImagePullBackOff")], [])
-    assert status.problem.startswith("r-worker-a: ImagePullBackOff: said (check the image's name")
+    found = status.summarise(1, [pod("a", ready=False, waiting="ImagePullBackOff")], [])
+    assert found.problem.startswith("pod r-worker-a: ImagePullBackOff: said (check the image's name")
 
 
 def test_a_quota_that_forbids_pods_is_a_problem() -> None:
     events = [
         {"reason": "FailedCreate", "involvedObject": {"name": "r-worker-1"}, "message": "exceeded quota: team"},
     ]
-    assert kube.summarise(3, [pod("a")], events).problem == "2 pods cannot be created: exceeded quota: team"
-    assert kube.summarise(1, [pod("a")], events).problem == "", "what was refused before is no problem now"
+    assert status.summarise(3, [pod("a")], events).problem == "2 pods cannot be created: exceeded quota: team"
+    assert status.summarise(1, [pod("a")], events).problem == "", "what was refused before is no problem now"
 
 
 def test_a_node_that_fits_none_is_a_problem_unless_one_is_on_its_way() -> None:
     pods = [pod("a", ready=False, unscheduled="0/1 nodes are available: 1 Insufficient cpu.")]
-    assert kube.summarise(1, pods, []).problem == (
+    assert status.summarise(1, pods, []).problem == (
         "no node fits 1 workers: 0/1 nodes are available: 1 Insufficient cpu."
     )
     adding = [{"reason": "TriggeredScaleUp", "involvedObject": {"name": "r-worker-a"}, "lastTimestamp": "1"}]
-    assert kube.summarise(1, pods, adding).problem == ""
-    assert kube.summarise(1, pods, []).text == (
+    assert status.summarise(1, pods, adding).problem == ""
+    assert status.summarise(1, pods, []).text == (
         "1 waiting for a node (none fits yet: 0/1 nodes are available: 1 Insufficient cpu)"
     )
 
@@ -458,9 +465,9 @@ def test_a_node_that_the_autoscaler_could_not_get_after_all_is_a_problem_with_it
     about = {"involvedObject": {"name": "r-worker-a"}}
     failed = {**about, "reason": "FailedScaleUp", "lastTimestamp": "2", "message": "out of resources"}
     adding = {**about, "reason": "TriggeredScaleUp", "lastTimestamp": "1"}
-    assert "cannot add a node for them either: out of resources" in kube.summarise(1, pods, [failed, adding]).problem
+    assert "cannot add a node for them either: out of resources" in status.summarise(1, pods, [failed, adding]).problem
     again = {**adding, "lastTimestamp": "3"}
-    assert kube.summarise(1, pods, [adding, failed, again]).problem == ""
+    assert status.summarise(1, pods, [adding, failed, again]).problem == ""
 
 
 def test_a_table_of_pods_tells_what_the_whole_pods_do(scaled: Bed, api: Api) -> None:
@@ -475,20 +482,20 @@ def test_a_table_of_pods_tells_what_the_whole_pods_do(scaled: Bed, api: Api) -> 
             answers.append(scaled.ask("status"))
         assert answers[0] == answers[1]
     assert "none fits yet: 0/3 nodes: too few" in answers[1]
-    assert "r-worker-e: ImagePullBackOff: said" in answers[1]
+    assert "pod r-worker-e: ImagePullBackOff: said" in answers[1]
 
 
 def test_a_pod_that_no_scheduler_has_looked_at_yet_is_starting() -> None:
-    found = kube.from_table(table([pod("a", ready=False, unscheduled="later")]))
-    assert kube.summarise(1, found, []).text == "1 starting"
+    found = kubernetes.from_table(table([pod("a", ready=False, unscheduled="later")]))
+    assert status.summarise(1, found, []).text == "1 starting"
 
 
 def test_who_waits_for_workers_is_not_idle(scaled: Bed, api: Api, tmp_path: Path) -> None:
     api.replicas = 2
     (tmp_path / "config" / "idleMinutes").write_text("0.02")
     with pytest.raises(AssertionError):
-        wait_for(lambda: scaled.ask("status") and "scaling to 0" in scaled.rendezvous.log(), 3)
-    wait_for(lambda: "scaling to 0" in scaled.rendezvous.log())
+        wait_for(lambda: scaled.ask("status") and "scaling to 0" in scaled.broker.log(), 3)
+    wait_for(lambda: "scaling to 0" in scaled.broker.log())
 
 
 @given(st.lists(st.sampled_from(["ready", "starting", "unscheduled", "leaving"])), st.integers(0, 30))
@@ -500,9 +507,9 @@ def test_every_wanted_worker_is_counted_once(kinds: list[str], wanted: int) -> N
     for kind, item in zip(kinds, pods, strict=True):
         if kind == "leaving":
             item["metadata"]["deletionTimestamp"] = "now"
-    status = kube.summarise(wanted, pods, [])
+    found = status.summarise(wanted, pods, [])
     present = len([kind for kind in kinds if kind != "leaving"])
-    assert status.running + status.starting + status.waiting == max(wanted, present)
+    assert found.running + found.starting + found.waiting == max(wanted, present)
 
 
 def test_workers_nobody_uses_are_let_go_after_the_idle_minutes(scaled: Bed, api: Api, tmp_path: Path) -> None:
@@ -511,9 +518,9 @@ def test_workers_nobody_uses_are_let_go_after_the_idle_minutes(scaled: Bed, api:
     (tmp_path / "config" / "idleMinutes").write_text("0.02")
     with scaled.attach() as session:
         with pytest.raises(AssertionError):
-            wait_for(lambda: "scaling to 0" in scaled.rendezvous.log(), 3)
+            wait_for(lambda: "scaling to 0" in scaled.broker.log(), 3)
         assert int(session.call("pid")) > 0, "a session that holds a worker keeps it"
-    wait_for(lambda: "no session has used a worker for 0.02 minutes: scaling to 0" in scaled.rendezvous.log())
+    wait_for(lambda: "no session has used a worker for 0.02 minutes: scaling to 0" in scaled.broker.log())
     api.pods = [pod("a", ready=False)]
     wait_for(lambda: api.replicas == 0)
 
@@ -523,25 +530,25 @@ def test_the_idle_time_goes_on_over_a_restart_of_the_scheduler(scaled: Bed, api:
     scaled.worker("r-worker-a")
     api.pods = [pod("a", ready=False)]
     time.sleep(6)
-    scaled.rendezvous.end()
-    scaled.rendezvous.wait()
+    scaled.broker.end()
+    scaled.broker.wait()
     restarted = time.monotonic()
-    scaled.start_rendezvous((), **environ(api, tmp_path), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
-    wait_for(lambda: "scaling to 0 (idleMinutes)" in scaled.rendezvous.log(), 20)
+    scaled.start_broker(**environ(api, tmp_path), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
+    wait_for(lambda: "scaling to 0 (idleMinutes)" in scaled.broker.log(), 20)
     assert time.monotonic() - restarted < 11, "the count began anew: that takes the whole 12 s"
-    assert "the workers were last used" in scaled.rendezvous.log()
+    assert "the workers were last used" in scaled.broker.log()
 
 
 def test_a_session_of_before_the_restart_counts_as_use(scaled: Bed, api: Api, tmp_path: Path) -> None:
     scaled.worker("r-worker-a")
     time.sleep(4)
     session = scaled.attach()
-    scaled.rendezvous.end()
-    scaled.rendezvous.wait()
+    scaled.broker.end()
+    scaled.broker.wait()
     session.socket.close()
     (tmp_path / "config" / "idleMinutes").write_text("60")
-    scaled.start_rendezvous((), **environ(api, tmp_path), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
-    found = wait_for(lambda: re.search(r"the workers were last used (\d+) s ago", scaled.rendezvous.log()))
+    scaled.start_broker(**environ(api, tmp_path), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
+    found = wait_for(lambda: re.search(r"the workers were last used (\d+) s ago", scaled.broker.log()))
     assert int(found[1]) <= 3
 
 
@@ -554,9 +561,9 @@ def test_workers_go_when_the_stacks_hours_are_over_and_none_comes_after(scaled: 
     with scaled.attach():
         (tmp_path / "config" / "ttlHours").write_text("0.000001")
         with pytest.raises(AssertionError):
-            wait_for(lambda: "scaling to 0" in scaled.rendezvous.log(), 1.5)
+            wait_for(lambda: "scaling to 0" in scaled.broker.log(), 1.5)
     wait_for(lambda: api.replicas == 0)
-    assert "the stack's 1e-06 hours are over: scaling to 0 (ttlHours)" in scaled.rendezvous.log()
+    assert "the stack's 1e-06 hours are over: scaling to 0 (ttlHours)" in scaled.broker.log()
     assert scaled.ask("scale 3").startswith("error refused this stack's time is over")
     assert scaled.ask("scale 0") == "ok 0"
 

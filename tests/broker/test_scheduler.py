@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from image.rendezvous import scheduler
+from image.scheduler import ide
 
 from .conftest import ROOT, wait_for
 
 SUPERVISE = """
-from image.rendezvous.scheduler import Supervisor
+from image.scheduler.supervisor import Supervisor
 Supervisor({{"one": ["sh", "-c", "echo one >>{log}; exec sleep 600"],
             "two": ["sh", "-c", "echo two >>{log}; exec sleep 600"]}}).run()
 """
@@ -42,7 +42,7 @@ def test_what_ends_is_started_again_and_all_is_stopped_on_sigterm(tmp_path: Path
 
 def test_what_ends_at_once_is_started_again_ever_more_slowly(tmp_path: Path) -> None:
     code = (
-        "from image.rendezvous.scheduler import Supervisor\n"
+        "from image.scheduler.supervisor import Supervisor\n"
         f"Supervisor({{'one': ['sh', '-c', 'echo one >>{tmp_path}/log; exit 3']}}).run()"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -57,7 +57,8 @@ def test_what_ends_at_once_is_started_again_ever_more_slowly(tmp_path: Path) -> 
 
 def test_what_is_being_started_when_sigterm_comes_is_stopped_too() -> None:
     code = """
-from image.rendezvous import process, scheduler
+from image.common import process
+from image.scheduler import supervisor as scheduler
 spawn = process.spawn
 def interrupted(command):
     pid = spawn(command)
@@ -73,11 +74,11 @@ supervisor.run()
 
 def test_an_unknown_ide_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="'emacs'; it is 'jupyterlab' or 'rstudio'"):
-        scheduler.ide_command("emacs", tmp_path)
+        ide.ide_command("emacs", tmp_path)
 
 
 def test_rstudio_writes_to_the_pods_own_folder_alone_and_asks_for_the_password(tmp_path: Path) -> None:
-    command = scheduler.ide_command("rstudio", tmp_path)
+    command = ide.ide_command("rstudio", tmp_path)
     assert {"--auth-none=0", "--server-user=rstudio"} <= set(command)
     written = [word.partition("=")[2] for word in command if "-dir=" in word or "-file=" in word]
     assert len(written) == 3

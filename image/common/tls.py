@@ -83,7 +83,7 @@ def context(token: bytes, *, server: bool) -> ssl.SSLContext:
         _openssl("genpkey", "-algorithm", "ed25519", "-out", str(key))
         _openssl(
             *issue, "-CA", str(authority), "-CAkey", str(folder / "ca.key"), "-key", str(key),
-            "-subj", "/CN=" + ("rendezvous" if server else "worker"), "-out", str(certificate),
+            "-subj", "/CN=" + ("broker" if server else "worker"), "-out", str(certificate),
             "-addext", "basicConstraints=critical,CA:FALSE",
         )  # fmt: skip
         result = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
