@@ -18,7 +18,7 @@ from components.clouds.aws.nodes import create_node_groups
 from components.clouds.aws.pricing import hourly_cost
 from components.clouds.aws.registry import create_registry
 from components.clouds.aws.settings import EksSettings
-from components.clouds.aws.storage import create_disk_class, create_shared_class, create_shared_files
+from components.clouds.aws.storage import SharedFiles, create_disk_class, create_shared_class, create_shared_files
 from components.clouds.checks import require_tool, warn_if_open
 from components.clouds.labels import common_labels
 from components.clouds.managed import ManagedCluster
@@ -56,13 +56,7 @@ class EksCluster(ManagedCluster):
 
         guard = self.connect(name, access.kubeconfig_of(cluster, settings.region), cluster.arn, removers)
         inside = scope.within(self.provider)
-        disks = create_disk_class(inside)
-        self.home_storage_class = disks.metadata["name"]
-        ready: list[pulumi.Resource] = [groups.system, groups.workers, *addons, guard, disks]
-        if files:
-            shared = create_shared_class(inside, files.file_system)
-            self.shared_storage_class = shared.metadata["name"]
-            ready.append(shared)
+        ready: list[pulumi.Resource] = [groups.system, groups.workers, *addons, guard, *self._storage(inside, files)]
         if settings.autoscaled:
             ready.append(create_autoscaler(inside, cluster, settings.region))
         if settings.host:
@@ -87,3 +81,13 @@ class EksCluster(ManagedCluster):
             opts=pulumi.ResourceOptions(parent=self),
         )
         return Scope(name, self, provider, labels)
+
+    def _storage(self, scope: Scope, files: SharedFiles | None) -> list[pulumi.Resource]:
+        """Creates and sets the storage classes. scope: with the provider of the Kubernetes cluster."""
+        disks = create_disk_class(scope)
+        self.home_storage_class = disks.metadata["name"]
+        if not files:
+            return [disks]
+        shared = create_shared_class(scope, files.file_system)
+        self.shared_storage_class = shared.metadata["name"]
+        return [disks, shared]

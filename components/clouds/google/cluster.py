@@ -12,6 +12,7 @@ import pulumi_gcp as gcp
 from components.clouds.checks import require_tool, warn_if_open
 from components.clouds.google import access, preflight
 from components.clouds.google.control_plane import create_control_plane
+from components.clouds.google.location import Location
 from components.clouds.google.network import create_network
 from components.clouds.google.nodes import create_node_identity, create_system_pool, create_worker_pool
 from components.clouds.google.registry import create_registry
@@ -48,15 +49,9 @@ class GkeCluster(ManagedCluster):
 
         removers = [cluster, system, workers, *network.egress]
         guard = self.connect(name, access.kubeconfig_of(cluster), cluster.id, removers)
-        inside = scope.within(self.provider)
-        disks = create_disk_class(inside)
-        self.home_storage_class = disks.metadata["name"]
-        ready: list[pulumi.Resource] = [system, workers, guard, disks]
-        if settings.shared_gib:
-            instance = create_filestore(scope, settings, network, location)
-            volume = create_shared_volume(inside, settings, location, instance)
-            self.shared_storage_class = volume.spec["storage_class_name"]
-            ready.append(volume)
+        instance = create_filestore(scope, settings, network, location) if settings.shared_gib else None
+        storage = self._storage(scope.within(self.provider), settings, location, instance)
+        ready: list[pulumi.Resource] = [system, workers, guard, *storage]
         if settings.host:
             ready.append(self.publish(name, settings.host, system))
         self.ready = tuple(ready)
@@ -78,3 +73,18 @@ class GkeCluster(ManagedCluster):
             opts=pulumi.ResourceOptions(parent=self),
         )
         return Scope(name, self, provider, labels)
+
+    def _storage(
+        self, scope: Scope, settings: GkeSettings, location: Location, instance: gcp.filestore.Instance | None
+    ) -> list[pulumi.Resource]:
+        """Creates and sets the storage classes, and the volume of a Filestore instance.
+
+        scope: with the provider of the Kubernetes cluster.
+        """
+        disks = create_disk_class(scope)
+        self.home_storage_class = disks.metadata["name"]
+        if not instance:
+            return [disks]
+        volume = create_shared_volume(scope, settings, location, instance)
+        self.shared_storage_class = volume.spec["storage_class_name"]
+        return [disks, volume]
