@@ -1,4 +1,4 @@
-"""The wait at destroy, against a kubectl that answers from a file: what counts, how long, and what without answers."""
+"""The destroy guard: what it waits for, how long, and that what an earlier version stored still works."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
+import pulumi
 import pytest
+from google.protobuf.struct_pb2 import Struct
+from pulumi.dynamic.dynamic import serialize_provider
+from pulumi.runtime.proto import provider_pb2 as messages
+from pulumi.runtime.proto import provider_pb2_grpc as services
 
+from components.dynamic import destroy_guard
 from components.dynamic.destroy_guard import (
     DestroyGuardProvider,
     RemainingResourcesError,
@@ -20,8 +28,12 @@ from components.dynamic.destroy_guard import (
     list_volumes_and_services,
     wait_until_nothing_is_billed,
 )
+from tests.unit.cloud_mocks import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+STORED = Path(__file__).parent / "stored" / "destroy_guard_provider.base64"
+"""The provider as the state of a stack holds it. Never write it anew: stacks that are up have these bytes."""
+
+Answers = Callable[..., list[str]]
 
 
 def volume(name: str = "pvc-1", policy: str = "Delete") -> dict[str, Any]:
@@ -41,7 +53,7 @@ def service(type_: str = "LoadBalancer") -> dict[str, Any]:
 
 
 @pytest.fixture
-def kubectl(tmp_path: Path) -> Any:
+def kubectl(tmp_path: Path) -> Answers:
     """A kubectl that gives one answer after another, and the last one from then on. An answer of text is an error."""
 
     def make(*answers: list[dict[str, Any]] | str) -> list[str]:
@@ -65,6 +77,9 @@ def kubectl(tmp_path: Path) -> Any:
     return make
 
 
+# What is billed
+
+
 def test_disks_that_go_with_their_claim_and_load_balancers_count_and_nothing_else() -> None:
     listing = {"items": [volume(), volume("kept", "Retain"), service(), service("ClusterIP"), service("NodePort")]}
     assert billed(listing) == [
@@ -74,33 +89,33 @@ def test_disks_that_go_with_their_claim_and_load_balancers_count_and_nothing_els
     assert billed({"items": []}) == []
 
 
-def test_the_wait_ends_when_the_last_one_is_gone(kubectl: Any, tmp_path: Path) -> None:
-    command = kubectl([volume(), service()], [volume()], [])
-    wait_until_nothing_is_billed("the kubeconfig", kubectl=command, pause=0.01)
-    assert (tmp_path / "count").read_text() == "3"
-    assert (tmp_path / "seen").read_text().startswith("the kubeconfig get persistentvolumes,services --all-namespaces")
+def test_a_volume_that_no_claim_holds_any_more_is_named_all_the_same() -> None:
+    released = volume()
+    del released["spec"]["claimRef"]
+    assert billed({"items": [released]}) == ["volume pvc-1 of claim None/None"]
+
+
+def test_kubectl_is_asked_with_a_private_kubeconfig_for_the_whole_cluster(kubectl: Answers, tmp_path: Path) -> None:
+    assert list_volumes_and_services("the kubeconfig", kubectl([volume()])) == {"items": [volume()]}
+    asked = "get persistentvolumes,services --all-namespaces --output json --request-timeout=20s"
+    assert (tmp_path / "seen").read_text() == f"the kubeconfig {asked}"
     assert (tmp_path / "mode").read_text() == "0o600"
 
 
-@pytest.mark.timeout(60)  # a destroy that waits for ever would never fail
-def test_what_stays_stops_the_destroy_and_is_named(kubectl: Any) -> None:
-    with pytest.raises(RemainingResourcesError, match="volume pvc-1 of claim future-team/home") as caught:
-        wait_until_nothing_is_billed("k", kubectl=kubectl([volume()]), patience=0.2, pause=0.01)
-    assert "pulumi destroy again" in str(caught.value)
-
-
-def test_a_cluster_that_is_gone_already_stops_nothing_but_one_that_hiccups_is_asked_again(
-    kubectl: Any, tmp_path: Path
-) -> None:
-    wait_until_nothing_is_billed("k", kubectl=kubectl("connection refused"), unreachable=0.2, pause=0.01)
-    (tmp_path / "count").unlink()
-    wait_until_nothing_is_billed("k", kubectl=kubectl([volume()], "timeout", [volume()], []), unreachable=5, pause=0.01)
-    assert (tmp_path / "count").read_text() == "4"
-
-
-def test_a_refusal_says_what_kubectl_said(kubectl: Any) -> None:
+def test_a_refusal_says_what_kubectl_said(kubectl: Answers) -> None:
     with pytest.raises(UnreachableError, match="connection refused"):
         list_volumes_and_services("k", kubectl("connection refused"))
+    with pytest.raises(UnreachableError, match="exited with status 1"):
+        list_volumes_and_services("k", kubectl(" "))
+
+
+def test_a_kubectl_that_hangs_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(command: list[str], **options: Any) -> None:
+        raise subprocess.TimeoutExpired(command, options["timeout"])
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    with pytest.raises(UnreachableError, match="within 60 s"):
+        list_volumes_and_services("k")
 
 
 def test_without_kubectl_the_destroy_stops_rather_than_guess() -> None:
@@ -108,36 +123,175 @@ def test_without_kubectl_the_destroy_stops_rather_than_guess() -> None:
         list_volumes_and_services("k", ["/nonexistent/kubectl"])
 
 
-def test_a_changed_kubeconfig_is_kept_and_never_replaces_since_that_would_be_a_deletion() -> None:
+# How long
+
+
+class Clock:
+    """The module's `time`, which goes on only where the guard sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    @property
+    def waited(self) -> float:
+        return self.now - 1000
+
+
+GONE = UnreachableError("connection refused")
+
+
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    said: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", said.append)
+    return said
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch, warnings: list[str]) -> Callable[..., Clock]:
+    """Makes the cluster answer so, one after another and the last for ever, on a clock of the guard's own."""
+
+    def make(*answers: list[dict[str, Any]] | UnreachableError) -> Clock:
+        todo, clock = list(answers), Clock()
+
+        def listing(kubeconfig: str, _kubectl: object) -> dict[str, Any]:
+            assert kubeconfig == "the kubeconfig"
+            found = todo.pop(0) if len(todo) > 1 else todo[0]
+            if isinstance(found, UnreachableError):
+                raise found
+            return {"items": found}
+
+        monkeypatch.setattr(destroy_guard, "time", clock)
+        monkeypatch.setattr(destroy_guard, "list_volumes_and_services", listing)
+        return clock
+
+    return make
+
+
+def wait() -> None:
+    wait_until_nothing_is_billed("the kubeconfig")
+
+
+def test_the_wait_ends_when_the_last_one_is_gone(answer: Callable[..., Clock], warnings: list[str]) -> None:
+    clock = answer([volume(), service()], [volume()], [])
+    wait()
+    assert (clock.waited, warnings) == (10, [])
+
+
+def test_what_stays_for_a_quarter_of_an_hour_stops_the_destroy_and_is_named(answer: Callable[..., Clock]) -> None:
+    clock = answer([volume()])
+    with pytest.raises(
+        RemainingResourcesError, match="after 900 s .* volume pvc-1 of claim future-team/home"
+    ) as caught:
+        wait()
+    assert "pulumi destroy again" in str(caught.value)
+    assert 900 < clock.waited <= 905
+
+
+def test_a_cluster_silent_for_two_minutes_is_taken_as_deleted_with_a_warning(
+    answer: Callable[..., Clock], warnings: list[str]
+) -> None:
+    clock = answer(GONE)
+    wait()
+    assert 120 < clock.waited <= 125
+    assert "connection refused" in warnings[0]
+    assert "cloud's console" in warnings[0]
+
+
+def test_a_cluster_that_answered_for_minutes_may_miss_once(answer: Callable[..., Clock], warnings: list[str]) -> None:
+    clock = answer(*[[volume()]] * 60, GONE, [volume()], [])
+    wait()
+    assert (clock.waited, warnings) == (62 * 5, []), "its disks would stay, billed"
+
+
+def test_a_cluster_that_goes_away_while_its_disks_are_deleted_is_asked_for_two_more_minutes(
+    answer: Callable[..., Clock], warnings: list[str]
+) -> None:
+    clock = answer(*[[volume()]] * 60, GONE)
+    wait()
+    assert 59 * 5 + 120 < clock.waited <= 59 * 5 + 125
+    assert warnings
+
+
+def test_a_cluster_that_answers_rarely_is_not_waited_for_without_end(answer: Callable[..., Clock]) -> None:
+    clock = answer(*[[volume()], *[GONE] * 20] * 10, GONE)
+    with pytest.raises(RemainingResourcesError, match="volume pvc-1"):
+        wait()
+    assert 900 < clock.waited <= 905
+
+
+# What a stack stores
+
+
+@pytest.fixture
+def stub() -> Iterator[Callable[[Path], services.ResourceProviderStub]]:
+    """The SDK's own process for dynamic providers, started as the Pulumi engine starts it, with a folder of programs
+    that its PATH begins with.
+    """
+    started: list[tuple[subprocess.Popen[str], grpc.Channel]] = []
+
+    def start(programs: Path) -> services.ResourceProviderStub:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pulumi.dynamic"],
+            cwd=ROOT,
+            env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout
+        channel = grpc.insecure_channel(f"127.0.0.1:{process.stdout.readline().strip()}")
+        started.append((process, channel))
+        return services.ResourceProviderStub(channel)
+
+    yield start
+    for process, channel in started:
+        channel.close()
+        process.terminate()
+        process.wait()
+
+
+def test_a_stack_that_an_earlier_version_made_can_be_destroyed(
+    stub: Callable[[Path], services.ResourceProviderStub], kubectl: Answers, tmp_path: Path
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    command = " ".join(kubectl([]))
+    (programs / "kubectl").write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    (programs / "kubectl").chmod(0o755)
+    state = Struct()
+    state.update({"kubeconfig": "the kubeconfig", "__provider": STORED.read_text().strip()})
+    urn = "urn:pulumi:team::future-kubernetes::pulumi-python:dynamic:DestroyGuard::future-team-destroy-guard"
+    request = messages.DeleteRequest(id="waits-at-destroy", urn=urn, properties=state)
+    stub(programs).Delete(request, timeout=60)
+    assert (tmp_path / "count").read_text() == "1"
+    assert (tmp_path / "seen").read_text().startswith("the kubeconfig get persistentvolumes,services")
+
+
+def test_the_stored_provider_is_a_reference_so_that_no_python_pickles_it_otherwise() -> None:
+    held = serialize_provider(DestroyGuardProvider())
+    assert held == serialize_provider(DestroyGuardProvider())
+    assert b"components.dynamic.destroy_guard" in base64.b64decode(held)
+    assert len(held) < 300, "the class itself was pickled, which depends on the version of Python"
+
+
+def test_creation_and_update_store_the_kubeconfig_and_the_deletion_waits_by_it(answer: Callable[..., Clock]) -> None:
+    provider, state = DestroyGuardProvider(), {"kubeconfig": "the kubeconfig"}
+    assert provider.create(state).outs == state
+    assert provider.update("id", {"kubeconfig": "a"}, state).outs == state
+    clock = answer([volume()], [])
+    provider.delete("id", state)
+    assert clock.waited == 5
+
+
+def test_a_changed_kubeconfig_is_stored_and_never_replaces_since_that_would_be_a_deletion() -> None:
     provider = DestroyGuardProvider()
     assert provider.diff("id", {"kubeconfig": "a"}, {"kubeconfig": "a", "__provider": "newer"}).changes is False
     changed = provider.diff("id", {"kubeconfig": "a"}, {"kubeconfig": "b"})
     assert changed.changes is True
     assert not changed.replaces
-    assert provider.update("id", {"kubeconfig": "a"}, {"kubeconfig": "b"}).outs == {"kubeconfig": "b"}
-
-
-def test_the_wait_runs_in_a_process_of_its_own_from_what_the_state_holds(kubectl: Any, tmp_path: Path) -> None:
-    from pulumi.dynamic.dynamic import serialize_provider
-
-    command = kubectl([volume()], [])
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "kubectl").write_text(f'#!/bin/sh\nexec {" ".join(command)} "$@"\n')
-    (folder / "kubectl").chmod(0o755)
-    held = serialize_provider(DestroyGuardProvider())
-    script = (
-        "import base64, dill, sys, components.dynamic.destroy_guard as module\n"
-        "module.PAUSE_SECONDS = 0.01\n"
-        "provider = dill.loads(base64.b64decode(sys.argv[1]))\n"
-        "provider.delete('waits-at-destroy', {'kubeconfig': 'k'})\n"
-    )
-    subprocess.run(
-        [sys.executable, "-c", script, held],
-        cwd=ROOT,
-        env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
-        check=True,
-        timeout=60,
-    )
-    assert (tmp_path / "count").read_text() == "2"
-    assert base64.b64decode(held)
