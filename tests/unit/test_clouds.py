@@ -153,6 +153,16 @@ def test_the_way_in_from_outside_is_https_alone_with_a_certificate_that_is_kept(
     assert values["nodeSelector"] == {"future-kubernetes/role": "system"}
 
 
+def test_an_upload_may_take_as_long_as_it_takes(cloud: Cloud) -> None:
+    values = cloud.everything.one("v3:Release", "traefik").inputs["values"]
+    timeouts = values["ports"]["websecure"]["transport"]["respondingTimeouts"]
+    assert timeouts == {"readTimeout": "0s"}, "Traefik would cut off a large file after 60 s"
+
+
+def test_the_release_of_the_way_in_is_given_time_for_the_clouds_load_balancer(cloud: Cloud) -> None:
+    assert cloud.everything.one("v3:Release", "traefik").inputs["timeout"] == 900
+
+
 # The image
 
 

@@ -187,7 +187,7 @@ def test_the_wait_ends_when_the_last_one_is_gone(answer: Callable[..., Clock], w
 def test_what_stays_for_a_quarter_of_an_hour_stops_the_destroy_and_is_named(answer: Callable[..., Clock]) -> None:
     clock = answer([volume()])
     with pytest.raises(
-        RemainingResourcesError, match="after 900 s .* volume pvc-1 of claim future-team/home"
+        RemainingResourcesError, match=r"after 900 s .* volume pvc-1 of claim future-team/home"
     ) as caught:
         wait()
     assert "pulumi destroy again" in str(caught.value)

@@ -220,6 +220,24 @@ def test_the_networks_addresses_hold_all_subnets_beside_one_another_and_have_nam
     assert not any(one.overlaps(other) for one, other in itertools.combinations(blocks, 2))
 
 
+def test_a_private_subnet_has_an_address_for_every_pod_of_a_large_stack() -> None:
+    private = eks().all("ec2/subnet:Subnet", "private")
+    sizes = {ipaddress.IPv4Network(subnet.inputs["cidrBlock"]).num_addresses for subnet in private}
+    assert sizes == {2**14}, "every pod takes an address of its node's subnet"
+
+
+def test_a_nodes_root_disk_holds_the_image_and_the_workers_files() -> None:
+    (disk,) = eks().one("launchTemplate:LaunchTemplate").inputs["blockDeviceMappings"]
+    assert disk["deviceName"] == "/dev/xvda", "the root disk of Amazon Linux, else there are two"
+    assert disk["ebs"] == {"volumeType": "gp3", "volumeSize": 50, "encrypted": "true", "deleteOnTermination": "true"}
+
+
+def test_an_update_of_nodes_drains_a_third_of_the_workers_at_a_time() -> None:
+    done = eks()
+    assert done.one("nodeGroup:NodeGroup", "workers").inputs["updateConfig"] == {"maxUnavailablePercentage": 33}
+    assert done.one("nodeGroup:NodeGroup", "system").inputs["updateConfig"] == {"maxUnavailable": 1}
+
+
 def test_a_zone_beyond_the_first_three_becomes_one_of_the_networks() -> None:
     done = eks({"zone": "us-west-2d"})
     zones = [subnet.inputs["availabilityZone"] for subnet in done.all("ec2/subnet:Subnet", "private")]

@@ -109,6 +109,16 @@ def test_machines_that_take_hyperdisk_alone_start_from_it() -> None:
     assert done.one("nodePool:NodePool", "system").inputs["nodeConfig"]["diskType"] == "pd-balanced"
 
 
+def test_a_nodes_boot_disk_holds_the_image_and_the_workers_files() -> None:
+    sizes = [pool.inputs["nodeConfig"]["diskSizeGb"] for pool in gke().all("nodePool:NodePool")]
+    assert sizes == [50, 50]
+
+
+def test_an_upgrade_adds_a_node_before_it_drains_one() -> None:
+    for pool in gke().all("nodePool:NodePool"):
+        assert pool.inputs["upgradeSettings"] == {"maxSurge": 1, "maxUnavailable": 0}, "workers would lose their place"
+
+
 def test_the_home_disk_stays_reachable_because_the_system_pool_has_one_zone() -> None:
     assert team().one("nodePool:NodePool", "system").inputs["nodeLocations"] == ["us-west1-a"]
 
@@ -145,6 +155,7 @@ def test_filestore_is_there_only_when_shared_space_is_asked_for() -> None:
     assert instance.inputs["location"] == "us-west1-a", "a basic instance is in a zone: the scheduler's"
     assert [entry["network"] for entry in instance.inputs["networks"]] == [shared.one("network:Network").name + "-id"]
     volume = shared.one("PersistentVolume").inputs["spec"]
+    assert volume["persistentVolumeReclaimPolicy"] == "Retain", "the driver would delete what Pulumi manages"
     assert volume["accessModes"] == ["ReadWriteMany"]
     assert volume["csi"]["volumeHandle"] == f"modeInstance/us-west1-a/{instance.name}-0a1b2c3/shared"
     assert volume["csi"]["volumeAttributes"] == {"ip": "10.20.0.2", "volume": "shared"}
