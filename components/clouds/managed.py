@@ -55,7 +55,6 @@ class ManagedCluster(Cluster):
     def publish(
         self,
         name: str,
-        host: str,
         system: pulumi.Resource,
         load_balancer: Mapping[str, str] | None = None,
     ) -> pulumi.Resource:
@@ -66,7 +65,6 @@ class ManagedCluster(Cluster):
         public = PublicIngress(
             f"{name}-public",
             PublicIngressArgs(
-                host=host,
                 node_selector=SYSTEM_PLACEMENT.node_selector,
                 storage_class=self.home_storage_class or "",
                 service_annotations=load_balancer or {},

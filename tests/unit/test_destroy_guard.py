@@ -111,7 +111,8 @@ def test_a_refusal_says_what_kubectl_said(kubectl: Answers) -> None:
 
 def test_a_kubectl_that_hangs_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(command: list[str], **options: Any) -> None:
-        raise subprocess.TimeoutExpired(command, options["timeout"])
+        assert options["timeout"] == 60
+        raise subprocess.TimeoutExpired(command, 60)
 
     monkeypatch.setattr(subprocess, "run", hang)
     with pytest.raises(UnreachableError, match="within 60 s"):

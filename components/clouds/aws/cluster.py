@@ -61,7 +61,7 @@ class EksCluster(ManagedCluster):
             ready.append(create_autoscaler(inside, cluster, settings.region))
         if settings.host:
             balancer = access.load_balancer_annotations(scope.labels, settings.public_subnets)
-            ready.append(self.publish(name, settings.host, groups.system, balancer))
+            ready.append(self.publish(name, groups.system, balancer))
         self.ready = tuple(ready)
 
         self.set_sizes(settings, pool)

@@ -53,7 +53,7 @@ class GkeCluster(ManagedCluster):
         storage = self._storage(scope.within(self.provider), settings, location, instance)
         ready: list[pulumi.Resource] = [system, workers, guard, *storage]
         if settings.host:
-            ready.append(self.publish(name, settings.host, system))
+            ready.append(self.publish(name, system))
         self.ready = tuple(ready)
 
         self.set_sizes(settings, pool)
