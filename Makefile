@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 RUN := .venv/bin/python
 
-.PHONY: help up down status password test test-unit test-chart test-e2e lint bench
+.PHONY: help up down status password test test-unit test-chart test-e2e lint coverage bench
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts $$'\t'
 
@@ -29,8 +29,11 @@ test-chart: .venv/ready-test ## the chart, rendered and checked against the Kube
 test-e2e: .venv/ready-test ## a real cluster of its own on this machine, R, and a real browser
 	$(RUN) -m pytest -n 3 tests/e2e
 
-lint: .venv/ready-test ## ruff and mypy
-	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy .
+lint: .venv/ready-test ## types, style, imports, spelling, shell, workflows, prose; STEP=prose for one of them
+	@$(RUN) -m ci.lint $(STEP)
+
+coverage: .venv/ready-test ## the unit tests, and which lines and branches they do not reach
+	$(RUN) -m pytest -n auto --cov --cov-report=term-missing:skip-covered --cov-report=xml tests/unit tests/rendezvous
 
 bench: .venv/ready-test ## benchmarks, beside their baselines: the program alone, the workers on stack dev, and up to 1,000 that are simulated there
 	$(RUN) bench/program.py && $(RUN) bench/workers.py && $(RUN) bench/simulated.py
