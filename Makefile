@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 RUN := .venv/bin/python
 
-.PHONY: help up down status password test test-unit test-chart test-e2e lint coverage bench
+.PHONY: help up down status password test test-unit test-chart test-e2e lint coverage generate bench
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts $$'\t'
 
@@ -34,6 +34,9 @@ lint: .venv/ready-test ## types, style, imports, spelling, shell, workflows, pro
 
 coverage: .venv/ready-test ## the unit tests, and which lines and branches they do not reach
 	$(RUN) -m pytest -n auto --cov --cov-report=term-missing:skip-covered --cov-report=xml tests/unit tests/rendezvous
+
+generate: .venv/ready-test ## write what is made from the settings' models: Pulumi.yaml's config block, docs/settings.md
+	@$(RUN) -m components.generate
 
 bench: .venv/ready-test ## benchmarks, beside their baselines: the program alone, the workers on stack dev, and up to 1,000 that are simulated there
 	$(RUN) bench/program.py && $(RUN) bench/workers.py && $(RUN) bench/simulated.py

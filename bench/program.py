@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TypedDict
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ROOT / "tests" / "unit"
 IMAGE = "127.0.0.1:5000/future-kubernetes@sha256:" + "ab" * 32
 
 SECONDS = {"local": 1.5, "kubeconfig": 1.5, "gke": 2.0, "eks": 2.0}
@@ -36,19 +35,20 @@ KUBECONFIG = {
     "current-context": "x",
 }
 
+CLOUDS = "from tests.unit import aws_cloud as aws, google_cloud as google"
 # The clouds' answers are those of the unit tests: their own data sources would be the network.
 PROGRAM = {
     "local": f"run({{'cloud': 'local', 'image': {IMAGE!r}}}, {{}}, lambda *a: {{}}, stack_name='bench')",
     "kubeconfig": f"run({{'cloud': 'kubeconfig', 'image': {IMAGE!r}}}, {{}}, lambda *a: {{}}, stack_name='bench')",
-    "gke": "import google_cloud as c; run(stack_config('gke-team'), c.ANSWERS, c.computed, stack_name='gke-team')",
-    "eks": "import aws_cloud as c; run(stack_config('eks-team'), c.ANSWERS, c.computed, stack_name='eks-team')",
+    "gke": f"{CLOUDS}; run(stack_config('gke-team'), google.ANSWERS, google.computed, stack_name='gke-team')",
+    "eks": f"{CLOUDS}; run(stack_config('eks-team'), aws.ANSWERS, aws.computed, stack_name='eks-team')",
 }
 CHILD = """
 import shutil, sys
-sys.path[:0] = [{tests!r}, {root!r}]
+sys.path.insert(0, {root!r})
 which = shutil.which
 shutil.which = lambda name, **more: None if name == "kubectl" else which(name, **more) or "/usr/bin/" + name
-from cloud_mocks import run, stack_config
+from tests.unit.cloud_mocks import run, stack_config
 {program}
 """
 
@@ -75,7 +75,7 @@ class Run:
 
 def measured(cloud: str, environment: dict[str, str]) -> Run:
     """One run of the program. Raises RuntimeError with its last words where it fails."""
-    code = CHILD.format(tests=str(TESTS), root=str(ROOT), program=PROGRAM[cloud])
+    code = CHILD.format(root=str(ROOT), program=PROGRAM[cloud])
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-c", code],

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pulumi
 
 from components.clouds.base import ImageRegistry
 from components.clouds.checks import ask, problem
+from components.clouds.settings import ManagedSettings
 from components.settings.model import Settings
 
 IMAGE_DIR = "image"
@@ -27,72 +27,42 @@ class ImageError(pulumi.RunError):
     """An image that can neither be used as given nor built."""
 
 
-@dataclass(frozen=True)
-class ImageArgs:
-    """What the component needs.
-
-    given: a reference by digest to use instead of building, as `pinned` gives it. registry: where to push what is
-    built; needed when nothing is given. tag: of what is pushed. base_image: None for the Dockerfile's own, pinned one.
-    r_repository: URL, with a password in it maybe, of a further repository of R packages; a secret of the build alone.
-    """
-
-    given: str | None
-    registry: ImageRegistry | None
-    tag: str
-    ide: str = "rstudio"
-    base_image: str | None = None
-    r_packages: tuple[str, ...] = ()
-    apt_packages: tuple[str, ...] = ()
-    r_repository: str | None = field(default=None, repr=False)
-
-    @classmethod
-    def from_settings(cls, settings: Settings, registry: ImageRegistry | None, given: str | None) -> ImageArgs:
-        """The arguments that a stack's settings stand for."""
-        return cls(
-            given=given,
-            registry=registry,
-            tag=settings.name,
-            ide=settings.ide,
-            base_image=settings.base_image,
-            r_packages=settings.r_packages,
-            apt_packages=settings.apt_packages,
-            r_repository=settings.r_repository,
-        )
-
-    @property
-    def build_args(self) -> dict[str, str]:
-        """Values of the Dockerfile's ARGs. Sorted, so that another order in the config is no other image."""
-        values = {
-            "BASE_IMAGE": self.base_image or "",
-            "IDE": self.ide,
-            "R_PACKAGES": " ".join(sorted(self.r_packages)),
-            "APT_PACKAGES": " ".join(sorted(self.apt_packages)),
-        }
-        return {name: value for name, value in values.items() if value}
-
-
 class Image(pulumi.ComponentResource):
-    """The image of a stack. `reference` ends in `@sha256:...`, except in the preview of a build that has yet to run."""
+    """The image of a stack. `reference` ends in `@sha256:...`, except in the preview of a build that has yet to run.
+
+    given: a reference by digest to use instead of building, as `pinned` returns it. registry: where to push the image
+    that is built; needed when nothing is given.
+    """
 
     reference: pulumi.Output[str]
 
-    def __init__(self, name: str, args: ImageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        registry: ImageRegistry | None,
+        given: str | None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
         super().__init__("future-kubernetes:index:Image", name, None, opts)
-        if args.given:
-            self.reference = pulumi.Output.from_input(args.given)
-        elif args.registry:
-            self.reference = self.build(name, args, args.registry)
+        if given:
+            self.reference = pulumi.Output.from_input(given)
+        elif registry and isinstance(settings, ManagedSettings):
+            self.reference = self._built(name, settings, registry)
         else:
             raise ImageError(
-                "this cluster brings no registry to push an image to\n    fix: pulumi config set image REFERENCE"
+                problem(
+                    "this cluster brings no registry to push an image to",
+                    "the reference of an image that the cluster can pull",
+                    "pulumi config set image REFERENCE",
+                )
             )
         self.register_outputs({"reference": self.reference})
 
-    def build(self, name: str, args: ImageArgs, registry: ImageRegistry) -> pulumi.Output[str]:
-        """Builds and pushes; unchanged sources build nothing, whatever the short-lived password of the day is.
+    def _built(self, name: str, settings: ManagedSettings, registry: ImageRegistry) -> pulumi.Output[str]:
+        """Builds and pushes. Unchanged sources build nothing, although the registry's password changes daily.
 
-        The provider leaves a registry's password out of its comparison, which is why it stands here and not in
-        `ignore_changes`: that would push with the password of the last run.
+        The provider leaves the password out of its comparison. In `ignore_changes` it would be that of the last run.
         """
         import pulumi_docker_build as docker_build
 
@@ -102,11 +72,10 @@ class Image(pulumi.ComponentResource):
             name,
             context=docker_build.BuildContextArgs(location=IMAGE_DIR),
             dockerfile=docker_build.DockerfileArgs(location=f"{IMAGE_DIR}/Dockerfile"),
-            build_args=args.build_args,
-            # Mounted for one step of the build: in no argument, no layer and no cache.
-            secrets={"r_repository": pulumi.Output.secret(args.r_repository)} if args.r_repository else None,
+            build_args=build_args(settings),
+            secrets=build_secrets(settings),
             platforms=[docker_build.Platform(registry.platform)],
-            tags=[repository.apply(lambda address: f"{address}:{args.tag}")],
+            tags=[repository.apply(lambda address: f"{address}:{settings.name}")],
             push=True,
             # A preview runs a pull request's files: it must neither run its Dockerfile nor take the minutes of a build.
             build_on_preview=False,
@@ -132,6 +101,24 @@ class Image(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         return built.ref
+
+
+def build_args(settings: ManagedSettings) -> dict[str, str]:
+    """Values of the Dockerfile's ARGs. Sorted, so that the same packages in another order are the same image."""
+    values = {
+        "BASE_IMAGE": settings.base_image or "",
+        "IDE": settings.ide,
+        "R_PACKAGES": " ".join(sorted(settings.r_packages)),
+        "APT_PACKAGES": " ".join(sorted(settings.apt_packages)),
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def build_secrets(settings: ManagedSettings) -> dict[str, pulumi.Output[str]] | None:
+    """Secrets that are mounted for one step of the build, and end up in no argument, no layer and no cache."""
+    if settings.r_repository is None:
+        return None
+    return {"r_repository": pulumi.Output.secret(settings.r_repository.get_secret_value())}
 
 
 FIXES = (

@@ -196,7 +196,7 @@ def _wait(node: Node, what: str, done: object, progress: Step) -> None:
 
 def _ready(node: Node, path: str) -> bool:
     try:
-        return node.kubectl("get", "--raw", path, "--request-timeout=5s").stdout == "ok"
+        return node.kubectl("get", "--raw", path, f"--request-timeout={patience(5):.0f}s").stdout == "ok"
     except UserError:
         return False
 

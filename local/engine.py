@@ -39,7 +39,9 @@ from pulumi.runtime.sync_await import _ensure_event_loop, _sync_await
 
 from common.errors import UserError
 from common.paths import REPO, state_dir
-from components.settings.model import Settings, decoded, parse
+from components.clouds import MODELS
+from components.settings.loading import parse
+from components.settings.model import Settings
 from local.engine_resources import UNKNOWN, Interrupted, Kind, Tools, kind_of, private_file
 from local.engine_state import Resource, State, locked
 from local.node.supervisor import REGISTRY
@@ -88,7 +90,7 @@ def read_settings(stack: str, overrides: Mapping[str, str]) -> Settings:
     config, secrets = read_config(stack, {"image": f"{REGISTRY}/future-kubernetes", **overrides})
     values = {key.removeprefix(f"{PROJECT}:"): value for key, value in config.items()}
     hidden = frozenset(key.removeprefix(f"{PROJECT}:") for key in secrets)
-    return parse({key: decoded(key, value) for key, value in values.items()}, stack=stack, secrets=hidden)
+    return parse(values, MODELS, stack=stack, secrets=hidden)
 
 
 def as_text(value: Any) -> str:

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.patience import patience
 from common.progress import Step, step
 from local.engine_state import Resource
 from local.rollout import POLL_SECONDS, Kubectl, Rollout
@@ -168,6 +170,31 @@ class Dynamic(Kind):
         return UNKNOWN, {**{key: value for key, value in new.items() if key != "__provider"}, "value": UNKNOWN}
 
 
+class RandomPassword(Kind):
+    """A random text of `random:RandomPassword`, drawn once. Its outputs stay in the private state file."""
+
+    def same_identity(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+        """Another length or alphabet is drawn anew, as by the real provider."""
+        return dict(old) == dict(new)
+
+    def is_there(self, resource: Resource) -> bool:
+        """Always: it exists only in the state."""
+        return True
+
+    def make(self, name: str, new: dict[str, Any], old: Resource | None) -> tuple[str, dict[str, Any]]:
+        """Draws the text."""
+        alphabet = new["overrideSpecial"]
+        drawn = "".join(secrets.choice(alphabet) for _ in range(int(new["length"])))
+        return "none", {**new, "result": drawn}
+
+    def remove(self, resource: Resource) -> None:
+        """Deletes nothing: it exists only in the state."""
+
+    def expected(self, name: str, new: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The text is known only once it is drawn."""
+        return UNKNOWN, {**new, "result": UNKNOWN}
+
+
 class Object(Kind):
     """A Kubernetes object, by server-side apply."""
 
@@ -261,9 +288,9 @@ class HelmRelease(Kind):
         with step(f"Release {new['name']}") as progress:
             self.recover(new, progress)
             with private_file(json.dumps(new.get("values", {})), self.tools.scratch) as values:
-                seconds = self.tools.timeout_seconds or new.get("timeout", 600)
+                seconds = patience(self.tools.timeout_seconds or new.get("timeout", 600))
                 command = self._helm(new, "upgrade", "--install", new["name"], new["chart"], "--values", str(values),
-                    "--wait", "--timeout", f"{seconds}s", "--history-max", str(new.get("maxHistory", 5)),
+                    "--wait", "--timeout", f"{seconds:.0f}s", "--history-max", str(new.get("maxHistory", 5)),
                     "--description", new.get("description", ""))  # fmt: skip
                 failure = self._watched(command, new, progress)
             if failure:
@@ -378,6 +405,8 @@ def kind_of(type_: str, kubeconfig: Path | None, tools: Tools) -> Kind:
         return Provider()
     if type_.startswith("pulumi-python:dynamic"):
         return Dynamic()
+    if type_ == "random:index/randomPassword:RandomPassword":
+        return RandomPassword()
     if type_.startswith("kubernetes:"):
         if kubeconfig is None:
             raise UserError(f"{type_} has no Kubernetes provider of the program's own")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.patience import patience
 from common.progress import step
 from local.cluster import Node
 
@@ -33,11 +34,11 @@ def prove(node: Node, outputs: Mapping[str, Any], length: int = SHORT_LENGTH) ->
     if not found:
         raise UserError(f"There is no scheduler in namespace {namespace}. Fix: make up")
     # A stack that was just rolled back is the same as before, and its pods may still be on their way.
-    node.kubectl("-n", namespace, "rollout", "status", found[0], "--timeout=300s")
+    node.kubectl("-n", namespace, "rollout", "status", found[0], f"--timeout={patience(300):.0f}s")
     with step(f"Computing 40 means of {length:,} random numbers on {workers} workers"):
         script = (Path(__file__).parent / "proof.R").read_text()
         ran = node.kubectl("-n", namespace, "exec", "-i", found[0], "--", "Rscript", "-", str(length), str(workers),
-                           input=script, timeout=1800)  # fmt: skip
+                           input=script, timeout=patience(1800))  # fmt: skip
         lines = [line for line in ran.stdout.splitlines() if line.startswith("PROOF ")]
         if not lines:
             raise UserError(f"R printed no result:\n{ran.stdout[-500:]}{ran.stderr[-500:]}")

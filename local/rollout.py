@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from common.patience import patience
+
 POLL_SECONDS = 2.0
 
 GRACE_SECONDS = {
@@ -118,8 +120,8 @@ class Rollout:
                 self.namespace,
                 "--output",
                 "json",
-                "--request-timeout=10s",
-                timeout=20,
+                f"--request-timeout={patience(10):.0f}s",
+                timeout=patience(20),
             )
             items = json.loads(answer.stdout)["items"] if answer.returncode == 0 else []
         except (subprocess.TimeoutExpired, ValueError, KeyError):
@@ -156,7 +158,7 @@ class Rollout:
         seen = {(trouble.what, trouble.family): trouble for trouble in current}
         self._since = {key: self._since.get(key, now) for key in seen}
         for key, trouble in seen.items():
-            if now - self._since[key] >= trouble.grace * self.grace_scale.get(trouble.reason, 1.0):
+            if now - self._since[key] >= patience(trouble.grace) * self.grace_scale.get(trouble.reason, 1.0):
                 return trouble
         return None
 

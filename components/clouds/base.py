@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
+
+from components.settings.model import Settings
 
 WORKER_NODE_LABEL = "future-kubernetes/role"
 """Label on the nodes of a workers' pool, with the value `worker`; a system pool has the value `system`."""
@@ -68,6 +70,11 @@ class PodSize:
     memory_limit_mib: int | None = None
 
 
+def scheduler_size(settings: Settings) -> PodSize:
+    """Requests of the scheduler, as the settings have them."""
+    return PodSize(round(settings.scheduler_cpu * 1000), round(settings.scheduler_memory_gib * 1024))
+
+
 @dataclass(frozen=True)
 class ImageRegistry:
     """A registry that the program may push the image to.
@@ -95,10 +102,6 @@ class PublicAccess:
 
     ingress_class: str = ""
     annotations: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
-
-
-class ClusterArgs(Protocol):
-    """What `__main__.py` may rely on in every cluster's args class: it is made by `from_settings(settings)`."""
 
 
 class Cluster(pulumi.ComponentResource):

@@ -13,7 +13,7 @@ from typing import TypeVar
 import pulumi
 
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TOLERATION, Placement
-from components.settings.model import short_name
+from components.settings.names import short_name
 
 Answer = TypeVar("Answer")
 

@@ -15,10 +15,10 @@ import pulumi_kubernetes as kubernetes
 
 from components.clouds import checks as cloud
 from components.clouds import sizing
-from components.clouds.base import Cluster, PodSize
+from components.clouds.base import Cluster, PodSize, scheduler_size
 from components.clouds.ingress import PublicIngress, PublicIngressArgs
+from components.clouds.settings import ManagedSettings
 from components.dynamic.leftovers import Leftovers
-from components.settings.model import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,21 +55,21 @@ class CloudClusterArgs:
         return 0 if self.scales_to_zero else pool.nodes
 
 
-def common_args(settings: Settings, machine_type: str, system_machine_type: str) -> dict[str, Any]:
-    """The fields of `CloudClusterArgs` that `settings` ask for; the machine types are taken where none is set."""
+def common_args(settings: ManagedSettings) -> dict[str, Any]:
+    """The fields of `CloudClusterArgs` that `settings` ask for."""
     return {
         "stack": settings.stack,
         "region": settings.region,
         "zone": settings.zone,
         "workers": settings.workers,
         "max_workers": settings.max_workers,
-        "machine_type": settings.machine_type or machine_type,
-        "system_machine_type": settings.system_machine_type or system_machine_type,
+        "machine_type": settings.machine_type,
+        "system_machine_type": settings.system_machine_type,
         "spot": settings.spot,
         "worker_cpu": settings.worker_cpu,
         "worker_memory_gib": settings.worker_memory_gib,
-        "scheduler": PodSize(round(settings.scheduler_cpu * 1000), round(settings.scheduler_memory_gib * 1024)),
-        "scales_to_zero": settings.idle_minutes > 0 or settings.ttl_hours > 0,
+        "scheduler": scheduler_size(settings),
+        "scales_to_zero": settings.scales_to_zero,
         "makes_image": settings.image is None,
         "shared_gib": settings.shared_gib,
         "host": settings.host,

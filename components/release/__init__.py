@@ -1,1 +1,1 @@
-"""The Helm release, the objects beside it, and the stack's outputs."""
+"""What is deployed into the cluster: the Helm release, its values and quota, and the stack's outputs."""

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cloud_mocks import DRAWN, Answer, Recording, run
+from tests.unit.cloud_mocks import DRAWN, Answer, Recording, run
 
 ZONES = ["us-west-2a", "us-west-2b", "us-west-2c", "us-west-2d"]
 

@@ -11,7 +11,6 @@ import inspect
 import json
 import logging
 import runpy
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +22,6 @@ from google.protobuf import json_format
 from pulumi.runtime import mocks, set_all_config, stack
 
 ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
 SECRET_MARK = "1b47061264138c4ac30d75fd1eb44270"
 DRAWN = "0a1b2c3"
 """What the stand-in provider appends where Pulumi draws a name."""
@@ -150,7 +147,7 @@ class Monitor(mocks.MockMonitor):
         """One question to a provider."""
         args = json_format.MessageToDict(request.args)
         self.recording.asked.append((request.tok, args, request.provider))
-        return super().Invoke(request)
+        return super().Invoke(request)  # type: ignore[no-untyped-call]
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802
         """One resource."""
@@ -176,7 +173,7 @@ class Monitor(mocks.MockMonitor):
                     protect=bool(request.protect),
                 )
             )
-        return super().RegisterResource(request)
+        return super().RegisterResource(request)  # type: ignore[no-untyped-call]
 
 
 class Cloud(mocks.Mocks):
@@ -203,8 +200,8 @@ class Cloud(mocks.Mocks):
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         """The ID and the state of a resource."""
         state = dict(args.inputs)
-        if args.typ == "pulumi-python:dynamic/future-kubernetes:KeptSecret":
-            state["value"] = "drawn-" + "x" * 12
+        if args.typ == "random:index/randomPassword:RandomPassword":
+            state["result"] = "drawn-" + "x" * 12
         state |= self.computed(args.typ, args.name, state)
         return state.get("id", f"{args.name}-id"), state
 
@@ -239,8 +236,11 @@ def run(
     }
     set_all_config(values, [])
 
+    def main() -> None:
+        runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+
     async def program() -> None:
-        await stack.run_pulumi_func(lambda: runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__"))
+        await stack.run_pulumi_func(main)
 
     try:
         try:
@@ -248,7 +248,7 @@ def run(
         except Exception as error:
             raise Refused(error, recording) from error
         root = pulumi.runtime.get_root_resource()
-        outputs = dict(root.outputs) if root is not None else {}
+        outputs = dict(root.outputs) if isinstance(root, stack.Stack) else {}
         for name, value in outputs.items():
             recording.outputs[name] = loop.run_until_complete(resolved(value))
     finally:
@@ -291,11 +291,16 @@ def stack_config(name: str) -> dict[str, Any]:
 
 
 def listing(recording: Recording) -> str:
-    """One line a resource, for the golden lists: type, name, what it needs, and the options that guard it."""
+    """The golden list of a run: each resource's type and name, its parent, its dependencies, its guarding options.
+
+    The parent is part of the URN. Another parent is another URN, for which Pulumi would replace the resource.
+    """
     lines = []
     short = {resource.urn: f"{resource.type.split(':')[-1]}/{resource.name}" for resource in recording.resources}
     for resource in sorted(recording.resources, key=lambda entry: (entry.type, entry.name)):
         parts = [f"{resource.type} {resource.name}"]
+        if resource.parent in short:  # else the stack itself
+            parts.append(f"  in {short[resource.parent]}")
         for urn in sorted(resource.depends_on, key=lambda urn: short.get(urn, urn)):
             parts.append(f"  needs {short.get(urn, urn)}")
         if resource.secrets:

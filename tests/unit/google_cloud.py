@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cloud_mocks import DRAWN, Answer, Recording, run
+from tests.unit.cloud_mocks import DRAWN, Answer, Recording, run
 
 ZONES = ["us-west1-a", "us-west1-b", "us-west1-c"]
 

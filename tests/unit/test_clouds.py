@@ -16,11 +16,19 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import aws_cloud
-import google_cloud
-from cloud_mocks import DRAWN, ROOT, Recorded, Recording, Refused, is_secret, listing, plain, run, stack_config
+from tests.unit import aws_cloud, google_cloud
+from tests.unit.cloud_mocks import (
+    DRAWN,
+    ROOT,
+    Recorded,
+    Recording,
+    Refused,
+    is_secret,
+    listing,
+    plain,
+    run,
+    stack_config,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -417,7 +425,7 @@ def test_the_whole_world_is_where_routes_lead_and_is_let_in_nowhere_unless_asked
 
 def test_only_the_chosen_clouds_sdk_is_imported(cloud: Cloud) -> None:
     script = (
-        "import sys, shutil; sys.path[:0] = ['tests/unit', '.']; shutil.which = lambda name: name\n"
+        "import sys, shutil; sys.path.insert(0, '.'); shutil.which = lambda name: name\n"
         f"from {cloud.run.__module__} import {cloud.name} as cloud\n"
         f"cloud({{'host': 'r.example.org', 'sharedGiB': {cloud.shared_gib}, 'maxWorkers': 40}})\n"
         "clouds = ('pulumi_aws', 'pulumi_gcp', 'components.clouds.aws.cluster', 'components.clouds.google.cluster')\n"

@@ -7,17 +7,14 @@ import ipaddress
 import itertools
 import json
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from aws_cloud import ANSWERS, PRICES, SPOT_PRICE, computed, eks
-from cloud_mocks import DRAWN, Recording, Refused, labelled, run, stack_config
+from tests.unit.aws_cloud import ANSWERS, PRICES, SPOT_PRICE, computed, eks
+from tests.unit.cloud_mocks import DRAWN, Recording, Refused, labelled, run, stack_config
 
 GOLDEN = Path(__file__).parent / "golden"
 STATISTICS = "arn:aws:iam::123456789012:role/statistics"
@@ -53,7 +50,7 @@ def refuse(reason: str) -> Any:
 
 def release_of(done: Recording) -> dict[str, Any]:
     """The values of the project's own chart."""
-    return next(entry for entry in done.all("v3:Release") if entry.name.count("-") == 1).inputs["values"]
+    return dict(next(entry for entry in done.all("v3:Release") if entry.name.count("-") == 1).inputs["values"])
 
 
 # What exists
@@ -216,8 +213,8 @@ def test_public_subnets_are_those_from_which_the_internet_is_reached_and_hold_ea
 def test_the_networks_addresses_hold_all_subnets_beside_one_another_and_have_names() -> None:
     vpc = eks().one("ec2/vpc:Vpc").inputs
     assert (vpc["enableDnsSupport"], vpc["enableDnsHostnames"]) == (True, True), "or EFS has no name within"
-    blocks = [ipaddress.ip_network(subnet.inputs["cidrBlock"]) for subnet in eks().all("ec2/subnet:Subnet")]
-    assert all(block.subnet_of(ipaddress.ip_network(vpc["cidrBlock"])) for block in blocks)
+    blocks = [ipaddress.IPv4Network(subnet.inputs["cidrBlock"]) for subnet in eks().all("ec2/subnet:Subnet")]
+    assert all(block.subnet_of(ipaddress.IPv4Network(vpc["cidrBlock"])) for block in blocks)
     assert not any(one.overlaps(other) for one, other in itertools.combinations(blocks, 2))
 
 
@@ -275,7 +272,8 @@ def test_in_a_given_network_the_load_balancer_stands_in_the_given_public_subnets
     annotation = "service.beta.kubernetes.io/aws-load-balancer-subnets"
 
     def balancer(config: dict[str, str]) -> dict[str, str]:
-        return eks(config).one("v3:Release", "traefik").inputs["values"]["service"]["annotations"]
+        service = eks(config).one("v3:Release", "traefik").inputs["values"]["service"]
+        return dict(service["annotations"])
 
     assert balancer({**given, "publicSubnets": "subnet-public"})[annotation] == "subnet-public"
     assert annotation not in balancer(given), "unset, EKS looks for public subnets by itself"
@@ -677,7 +675,7 @@ def test_spot_where_there_is_no_market_for_it_is_refused_and_other_zones_are_tak
     def only_in_c(args: Mapping[str, Any]) -> dict[str, Any]:
         if args["availabilityZone"] != "us-west-2c":
             raise PermissionError("no EC2 Spot Price History found matching criteria; try different search")
-        return ANSWERS["aws:ec2/getSpotPrice:getSpotPrice"](args)
+        return dict(ANSWERS["aws:ec2/getSpotPrice:getSpotPrice"](args))
 
     answers = {"aws:ec2/getSpotPrice:getSpotPrice": only_in_c}
     message = refused({"spot": True, "zone": "us-west-2a"}, answers)

@@ -314,7 +314,7 @@ def test_down_removes_in_reverse_order_and_leaves_no_state(machine: Machine, up:
     order = [
         re.search(r"(Release|Secret|Namespace)$", line.split()[2]) for line in said.splitlines() if line[2:3] == "-"
     ]
-    assert [found.group() for found in order if found and "Kept" not in found.string] == [
+    assert [found.group() for found in order if found and "RandomPassword" not in found.string] == [
         "Release",
         "Secret",
         "Namespace",

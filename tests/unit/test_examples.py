@@ -6,25 +6,22 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import aws_cloud
-import google_cloud
-from cloud_mocks import ROOT, Recorded, Recording, Refused, listing, run, stack_config
-
+from components.clouds import MODELS
 from components.clouds.existing import cluster as existing
+from components.clouds.existing.nodes import read_nodes
 from components.clouds.sizing import Capacity
-from components.settings.model import KEYS
+from components.settings.loading import known_keys
+from tests.unit import aws_cloud, google_cloud
+from tests.unit.cloud_mocks import ROOT, Recorded, Recording, Refused, listing, run, stack_config
 
+KEYS = known_keys(MODELS)
 GOLDEN = Path(__file__).parent / "golden"
-READ_NODES = existing.read_nodes
 
 
 @pytest.fixture(autouse=True)
@@ -153,7 +150,7 @@ def test_on_a_cluster_without_such_pools_workers_go_wherever_they_went() -> None
 @pytest.fixture
 def kubectl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
     """A kubectl that answers with the given nodes, in place of the campus cluster's four."""
-    monkeypatch.setattr(existing, "read_nodes", READ_NODES)
+    monkeypatch.setattr(existing, "read_nodes", read_nodes)
     monkeypatch.setenv("FUTURE_KUBERNETES_BIN", str(tmp_path))
 
     def answer(*nodes: dict[str, Any]) -> None:
@@ -244,9 +241,7 @@ def test_every_setting_and_output_that_a_page_names_exists(page: Path) -> None:
         assert key in KEYS
 
 
-@pytest.mark.parametrize(
-    "module", ["google/cluster", "aws/cluster", "google/preflight", "aws/preflight", "checks", "managed"]
-)
+@pytest.mark.parametrize("module", ["google/preflight", "aws/preflight", "checks", "managed"])
 def test_every_setting_that_a_message_tells_people_to_set_exists(module: str) -> None:
     text = (ROOT / "components" / "clouds" / f"{module}.py").read_text()
     named = set(re.findall(r"pulumi config (?:set|rm) (\w+)", text))

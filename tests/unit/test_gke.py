@@ -6,17 +6,14 @@ import functools
 import json
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cloud_mocks import Recording, Refused, labelled, run, stack_config
-from google_cloud import ANSWERS, MACHINE_TYPES, computed, gke
+from tests.unit.cloud_mocks import Recording, Refused, labelled, run, stack_config
+from tests.unit.google_cloud import ANSWERS, MACHINE_TYPES, computed, gke
 
 GOLDEN = Path(__file__).parent / "golden"
 

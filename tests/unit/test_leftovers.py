@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from components.dynamic.leftovers import (
     LeftoversError,
     LeftoversProvider,

@@ -5,17 +5,13 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import aws_cloud
-import google_cloud
-from cloud_mocks import ROOT, Recording, run, stack_config
+from tests.unit import aws_cloud, google_cloud
+from tests.unit.cloud_mocks import ROOT, Recording, run, stack_config
 
 
 def load(name: str) -> ModuleType:

@@ -67,7 +67,7 @@ daemon_sets = st.lists(st.builds(PodSize, st.integers(1, 200), st.integers(1, 30
 )
 def test_every_worker_is_placed_and_no_node_is_to_spare(
     machine: Machine,
-    capacity_of,
+    capacity_of: Callable[[Machine], Capacity],
     daemons: list[PodSize],
     workers: int,
     more: int,
@@ -105,13 +105,13 @@ def test_by_default_as_many_workers_as_vcpus_fit(vcpus: int, nodes: int) -> None
     assert pool.workers_per_node == vcpus
 
 
-def pool_of(machine: Machine, workers: int, daemons: list[PodSize], **wishes: float) -> WorkerPool:
+def pool_of(machine: Machine, workers: int, daemons: list[PodSize], *, worker_cpu: float | None = None) -> WorkerPool:
     return size_pool(
         workers=workers,
         max_workers=workers,
         candidate=Candidate(machine, gke_capacity(machine)),
         daemons=daemons,
-        **wishes,
+        worker_cpu=worker_cpu,
     )
 
 

@@ -8,7 +8,6 @@ it makes itself, and that outlives the cluster.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +26,9 @@ from components.clouds.aws.preflight import (
     scaling_now,
     size_workers,
 )
+from components.clouds.aws.settings import EksSettings
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT, ImageRegistry
 from components.clouds.managed import CloudCluster, CloudClusterArgs, common_args
-from components.settings.model import Settings
-
-SYSTEM_MACHINE_TYPE = "m6i.large"
-WORKER_MACHINE_TYPE = "m6i.xlarge"
 
 VPC_RANGE = "10.0.0.0/16"
 
@@ -52,40 +48,10 @@ class EksClusterArgs(CloudClusterArgs):
     admin_roles: Sequence[str] = ()
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> EksClusterArgs:
-        """The args that `settings` ask for. Raises CloudError for what EKS cannot do."""
-        problems = [
-            cloud.problem(
-                f"{key} has {arn!r}",
-                "the ARN of an IAM role (for an assumed role, of the role itself)",
-                f"pulumi config set {key} arn:aws:iam::123456789012:role/statistics",
-            )
-            for key, arns in (("teamRoles", settings.team_roles), ("adminRoles", settings.admin_roles))
-            for arn in arns
-            if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", arn)
-        ]
-        twice = [arn for arn in settings.team_roles if arn in settings.admin_roles]
-        if twice:
-            others = ",".join(arn for arn in settings.team_roles if arn not in twice)
-            problems.append(
-                cloud.problem(
-                    f"teamRoles and adminRoles both have {', '.join(twice)}",
-                    "each role in one of them (EKS has one access entry a role); adminRoles may do more",
-                    f"pulumi config set teamRoles {others}" if others else "pulumi config rm teamRoles",
-                )
-            )
-        if settings.network and len(settings.subnets) < 2:
-            problems.append(
-                cloud.problem(
-                    f"subnets has {len(settings.subnets)} entries, and network is set",
-                    "at least two private subnets of that VPC in different zones, with a way out to the internet",
-                    "pulumi config set subnets 'subnet-0123456789abcdef0,subnet-0fedcba9876543210'",
-                )
-            )
-        if problems or not settings.region:
-            raise cloud.CloudError("\n".join(problems) or "region must be set")
+    def from_settings(cls, settings: EksSettings) -> EksClusterArgs:
+        """The args that `settings` ask for."""
         return cls(
-            **common_args(settings, WORKER_MACHINE_TYPE, SYSTEM_MACHINE_TYPE),
+            **common_args(settings),
             namespace=settings.namespace,
             subnets=settings.subnets,
             public_subnets=settings.public_subnets,
@@ -107,8 +73,9 @@ class Network:
 class EksCluster(CloudCluster):
     """An EKS cluster in private subnets, with a system node group and one of tainted nodes for workers."""
 
-    def __init__(self, name: str, args: EksClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, settings: EksSettings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("future-kubernetes:index:EksCluster", name, None, opts)
+        args = EksClusterArgs.from_settings(settings)
         cloud.require_tool(
             "aws",
             "kubectl and Pulumi get their credentials for EKS from it (aws eks get-token)",

@@ -1,7 +1,7 @@
-"""Stack `dev`: the Kubernetes that `make up` started on this machine.
+"""The Kubernetes that `make up` starts on this machine, for stack `dev`.
 
-The cluster is started before the program runs and is no resource of the stack, so that the program's part is the same
-as on any other existing cluster.
+It runs before the program does and is no resource of the stack, so that the program does the same as on any other
+existing cluster.
 """
 
 from __future__ import annotations
@@ -9,87 +9,69 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import pulumi
 
 from common.paths import kubeconfig_path
-from components.clouds.base import PodSize
-from components.clouds.existing.cluster import (
-    KubeconfigCluster,
-    KubeconfigError,
-    kubectl,
-    read_access,
-    read_nodes,
-    scheduler_size,
-)
+from components.clouds.base import PodSize, scheduler_size
+from components.clouds.checks import problem
+from components.clouds.existing.access import KubeconfigError, read_access
+from components.clouds.existing.cluster import ExistingCluster
+from components.clouds.existing.nodes import kubectl, read_nodes
+from components.clouds.existing.settings import LocalSettings
 from components.clouds.sizing import Capacity, size_shared
-from components.settings.model import Settings
 
-LOCAL_SYSTEM_PODS = (PodSize(300, 1024),)
-"""What the control plane, DNS and the other addons take: they run as processes, of which Kubernetes knows nothing."""
+SYSTEM_PODS = (PodSize(300, 1024),)
+"""Room for the control plane, DNS and addons. They run as processes, so Kubernetes does not count them."""
 
-
-@dataclass(frozen=True)
-class LocalClusterArgs:
-    """What the component needs. worker_cpu (cores) and worker_memory_gib are None where workers share the machine."""
-
-    kubeconfig: Path
-    scheduler: PodSize
-    max_workers: int
-    worker_cpu: float | None = None
-    worker_memory_gib: float | None = None
-    context: str | None = None
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> LocalClusterArgs:
-        """The arguments that a stack's settings stand for."""
-        chosen = settings.kubeconfig or os.environ.get("FUTURE_KUBERNETES_KUBECONFIG")
-        return cls(
-            kubeconfig=Path(chosen).expanduser() if chosen else kubeconfig_path("dev"),
-            scheduler=scheduler_size(settings),
-            max_workers=settings.max_workers,
-            worker_cpu=settings.worker_cpu,
-            worker_memory_gib=settings.worker_memory_gib,
-            context=settings.context,
-        )
+UNKNOWN_NODE = Capacity(2000, 4096)
+"""Resources assumed without kubectl: a small laptop's, which keeps requests modest."""
 
 
-class LocalCluster(KubeconfigCluster):
-    """The one node on this machine. Raises KubeconfigError or SizingError before anything is registered."""
+class LocalCluster(ExistingCluster):
+    """The one node on this machine. Raises KubeconfigError or SizingError before anything is created."""
 
-    def __init__(self, name: str, args: LocalClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super(KubeconfigCluster, self).__init__("future-kubernetes:index:LocalCluster", name, None, opts)
-        if not args.kubeconfig.is_file():
-            raise KubeconfigError(
-                f"Kubernetes on this machine has not been started: there is no {args.kubeconfig}\n    fix: make up"
-            )
-        access = read_access([args.kubeconfig], args.context)
+    def __init__(self, name: str, settings: LocalSettings, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("future-kubernetes:index:LocalCluster", name, None, opts)
+        file = kubeconfig_file(settings)
+        access = read_access([file], settings.context)
         nodes = read_nodes(access)
         if nodes == []:
-            raise KubeconfigError("the node on this machine is not ready\n    fix: make up")
-        # Without kubectl nothing is known of the node; a laptop's worth of room keeps requests modest.
-        free = (nodes or [Capacity(2000, 4096)])[0].less(LOCAL_SYSTEM_PODS)
-        self.scheduler_size = modest(args.scheduler, free)
+            raise KubeconfigError(problem("the node on this machine is not ready", "a node that is", "make up"))
+        free = (nodes or [UNKNOWN_NODE])[0].less(SYSTEM_PODS)
+        self.scheduler_size = modest(scheduler_size(settings), free)
         self.worker_size = size_shared(
-            max_workers=args.max_workers,
+            max_workers=settings.max_workers,
             free=free,
             scheduler=self.scheduler_size,
-            worker_cpu=args.worker_cpu,
-            worker_memory_gib=args.worker_memory_gib,
+            worker_cpu=settings.worker_cpu,
+            worker_memory_gib=settings.worker_memory_gib,
         )
         self.use(name, access)
         self.nodes = "1 x this machine"
         self.hourly_cost = 0.0
-        self.kubeconfig_command = f"export KUBECONFIG={shlex.quote(str(args.kubeconfig))}"
-        # `make up` adds its own programs to PATH, which the shell that these commands are pasted into lacks.
-        found, own = kubectl(), os.environ.get("FUTURE_KUBERNETES_BIN", "")
-        others = os.pathsep.join(folder for folder in os.get_exec_path() if folder != own)
-        program = "kubectl" if not found or shutil.which("kubectl", path=others) else shlex.quote(found)
-        self.kubectl = f"{program} --kubeconfig {shlex.quote(str(args.kubeconfig))}"
+        self.kubeconfig_command = f"export KUBECONFIG={shlex.quote(str(file))}"
+        self.kubectl = f"{kubectl_for_people()} --kubeconfig {shlex.quote(str(file))}"
         self.node_shell = "bash"
         self.register_outputs({"kubeconfig": self.kubeconfig})
+
+
+def kubeconfig_file(settings: LocalSettings) -> Path:
+    """The kubeconfig of the cluster on this machine. Raises KubeconfigError where it has not been started."""
+    chosen = settings.kubeconfig or os.environ.get("FUTURE_KUBERNETES_KUBECONFIG")
+    file = Path(chosen).expanduser() if chosen else kubeconfig_path("dev")
+    if not file.is_file():
+        what = f"Kubernetes on this machine has not been started: there is no {file}"
+        raise KubeconfigError(problem(what, "the kubeconfig that make up writes", "make up"))
+    return file
+
+
+def kubectl_for_people() -> str:
+    """The kubectl in commands that people paste. Their shell lacks the folder that `make up` adds to PATH."""
+    found, own = kubectl(), os.environ.get("FUTURE_KUBERNETES_BIN", "")
+    others = os.pathsep.join(folder for folder in os.get_exec_path() if folder != own)
+    return "kubectl" if not found or shutil.which("kubectl", path=others) else shlex.quote(found)
 
 
 def modest(scheduler: PodSize, free: Capacity) -> PodSize:

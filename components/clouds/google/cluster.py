@@ -20,20 +20,15 @@ from components.clouds import sizing
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT, ImageRegistry
 from components.clouds.google import compute
 from components.clouds.google.preflight import Site, boot_disk, check_quota, check_system, find_site, size_workers
+from components.clouds.google.settings import GkeSettings
 from components.clouds.managed import CloudCluster, CloudClusterArgs, common_args
-from components.settings.model import Settings, short_name
-
-SYSTEM_MACHINE_TYPE = "e2-standard-2"
-WORKER_MACHINE_TYPE = "e2-standard-4"
+from components.settings.names import short_name
 
 NODE_RANGE, POD_RANGE, SERVICE_RANGE = "10.0.0.0/20", "10.4.0.0/14", "10.8.0.0/20"
 """Of the stack's own network. A node takes a /24 of the pods' range, which gives 1,024 nodes."""
 
 IAP_RANGE = "35.235.240.0/20"
 """Where `gcloud compute ssh --tunnel-through-iap` comes from (https://cloud.google.com/iap/docs/using-tcp-forwarding)."""
-
-FILESTORE_LEAST_GIB = 1024
-"""Smallest Filestore instance of tier BASIC_HDD (https://cloud.google.com/filestore/docs/service-tiers)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,29 +39,10 @@ class GkeClusterArgs(CloudClusterArgs):
     subnet: str | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> GkeClusterArgs:
-        """The args that `settings` ask for. Raises CloudError for what GKE cannot do."""
-        problems = []
-        if settings.shared_gib and settings.shared_gib < FILESTORE_LEAST_GIB:
-            problems.append(
-                cloud.problem(
-                    f"sharedGiB is {settings.shared_gib}",
-                    f"0 (no /shared), or at least {FILESTORE_LEAST_GIB}: Filestore has no smaller basic instance",
-                    f"pulumi config set sharedGiB {FILESTORE_LEAST_GIB}",
-                )
-            )
-        if settings.network and len(settings.subnets) != 1:
-            problems.append(
-                cloud.problem(
-                    f"subnets has {len(settings.subnets)} entries, and network is set",
-                    "the one subnetwork of that network in which the nodes are to be",
-                    "pulumi config set subnets my-subnet",
-                )
-            )
-        if problems or not settings.project or not settings.region:
-            raise cloud.CloudError("\n".join(problems) or "project and region must be set")
+    def from_settings(cls, settings: GkeSettings) -> GkeClusterArgs:
+        """The args that `settings` ask for."""
         return cls(
-            **common_args(settings, WORKER_MACHINE_TYPE, SYSTEM_MACHINE_TYPE),
+            **common_args(settings),
             project=settings.project,
             subnet=settings.subnets[0] if settings.subnets else None,
         )
@@ -75,8 +51,9 @@ class GkeClusterArgs(CloudClusterArgs):
 class GkeCluster(CloudCluster):
     """A private, VPC-native GKE cluster with a system pool and a pool of tainted nodes for workers."""
 
-    def __init__(self, name: str, args: GkeClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, settings: GkeSettings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("future-kubernetes:index:GkeCluster", name, None, opts)
+        args = GkeClusterArgs.from_settings(settings)
         cloud.require_tool(
             "gke-gcloud-auth-plugin",
             "kubectl and Pulumi get their credentials for GKE from it",

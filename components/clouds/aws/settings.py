@@ -1,0 +1,85 @@
+"""The settings of a stack on AWS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from components.clouds.settings import ManagedSettings, system_machine, worker_machine
+from components.settings.errors import Problem
+from components.settings.fields import Allowed, Items, Line, MachineType, matching, setting
+
+REGION = r"[a-z]{2}(-[a-z]+)+-\d+"
+TWO_SUBNETS = "subnet-0123456789abcdef0,subnet-0fedcba9876543210"
+
+Region = Annotated[str, matching(REGION), Allowed("a region of eks, such as us-west-2")]
+Zone = Annotated[str, matching(rf"{REGION}[a-z]"), Allowed("a zone of eks, such as us-west-2a")]
+RoleArn = Annotated[
+    str,
+    matching(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", 2048),
+    Allowed("the ARN of an IAM role (for an assumed role, of the role itself)"),
+]
+
+
+class EksSettings(ManagedSettings):
+    """AWS: a cluster on Amazon EKS, which the stack creates."""
+
+    cloud: Literal["eks"] = "eks"
+    region: Region = setting(
+        description="Region of the cloud", default_words="the region of `zone`", example="us-west-2"
+    )
+    zone: Zone | None = setting(
+        None, "Zone for all nodes, in the region", default_words="chosen by the cloud", example="us-west-2a"
+    )
+    machine_type: MachineType = worker_machine("m6i.xlarge")
+    system_machine_type: MachineType = system_machine("m6i.large")
+    network: Line | None = setting(
+        None, "ID of an existing VPC to use", default_words="a new one", example="vpc-0123456789abcdef0"
+    )
+    subnets: Items[Line] = setting((), "IDs of private subnets of `network` for the nodes", example=TWO_SUBNETS)
+    public_subnets: Items[Line] = setting(
+        (),
+        "IDs of public subnets of `network`, for the load balancer of `host`",
+        default_words="found by EKS",
+        example="subnet-0123456789abcdef0",
+    )
+    nat_per_zone: bool = setting(False, "Whether each zone has a NAT gateway of its own", example="true")
+    team_roles: Items[RoleArn] = setting(
+        (),
+        "ARNs of IAM roles that may use the stack's namespace",
+        example="arn:aws:iam::123456789012:role/statistics",
+    )
+    admin_roles: Items[RoleArn] = setting(
+        (),
+        "ARNs of IAM roles that administer the cluster, in addition to its creator",
+        example="arn:aws:iam::123456789012:role/operators",
+    )
+
+    @classmethod
+    def region_of(cls, zone: str) -> str:
+        """`us-west-2a` lies in `us-west-2`."""
+        return zone[:-1]
+
+    def contradictions(self) -> Iterator[Problem]:
+        """Adds: public subnets of no network, fewer than two subnets of a given one, roles in both lists."""
+        yield from super().contradictions()
+        if self.public_subnets and not self.network:
+            yield self.without_network("publicSubnets")
+        if self.network and len(self.subnets) < 2:
+            yield Problem(
+                "subnets",
+                f"a list of {len(self.subnets)}, and network is set",
+                "at least two private subnets of that VPC in different zones, with a route to the internet",
+                self.key("subnets").command(),
+                others=("network",),
+            )
+        twice = [arn for arn in self.team_roles if arn in self.admin_roles]
+        if twice:
+            rest = ",".join(arn for arn in self.team_roles if arn not in twice)
+            yield Problem(
+                "teamRoles",
+                f"a list with {', '.join(twice)}, which adminRoles has too",
+                "each role in one of them (EKS has one access entry a role); adminRoles may do more",
+                self.key("teamRoles").command(rest) if rest else "pulumi config rm teamRoles",
+                others=("adminRoles",),
+            )

@@ -1,0 +1,124 @@
+"""Reads an existing cluster's nodes through kubectl, and checks that they can hold a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT, PodSize
+from components.clouds.checks import problem
+from components.clouds.existing.access import Access, KubeconfigError
+from components.clouds.sizing import Capacity
+
+
+def kubectl() -> str | None:
+    """The path of kubectl: in $FUTURE_KUBERNETES_BIN, else on PATH; None where it is not installed."""
+    folder = os.environ.get("FUTURE_KUBERNETES_BIN")
+    return (shutil.which("kubectl", path=folder) if folder else None) or shutil.which("kubectl")
+
+
+def read_nodes(access: Access) -> list[Capacity] | None:
+    """The allocatable resources of each node that may hold workers; None where they are unknown.
+
+    Unknown are they without kubectl, without permission to list nodes, and while another stack's worker pool has no
+    node. Raises KubeconfigError where the cluster does not answer or refuses the credentials.
+    """
+    program = kubectl()
+    if program is None:
+        return None
+    # A file of mode 0600 rather than standard input: kubectl reads a kubeconfig more than once.
+    with tempfile.NamedTemporaryFile("w", prefix="kubeconfig-") as file:
+        file.write(access.text)
+        file.flush()
+        command = [program, "--kubeconfig", file.name, "--request-timeout=8s", "get", "nodes", "--output", "json"]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        except subprocess.TimeoutExpired:
+            raise KubeconfigError(unreachable(access, "no answer within 30 s")) from None
+    if answer.returncode == 0:
+        nodes = json.loads(answer.stdout)["items"]
+        usable = [node for node in nodes if is_schedulable(node)]
+        if not usable and any(is_system(node) for node in nodes):
+            return None
+        return [allocatable(node) for node in usable]
+    if "forbidden" in answer.stderr.lower():
+        return None
+    lines = [line for line in answer.stderr.strip().splitlines() if line.strip()]
+    raise KubeconfigError(unreachable(access, lines[-1] if lines else f"kubectl exited with {answer.returncode}"))
+
+
+def unreachable(access: Access, reason: str) -> str:
+    """The message for a cluster that does not answer."""
+    return problem(
+        f"the cluster of context {access.context!r} at {access.server} cannot be used: {reason}",
+        "a cluster that answers, with credentials that it accepts",
+        f"see that `kubectl --context {shlex.quote(access.context)} get nodes` works, then run again",
+    )
+
+
+def is_system(node: Mapping[str, Any]) -> bool:
+    """Whether a node is one of the system nodes that another stack of this program made."""
+    return bool(node.get("metadata", {}).get("labels", {}).get(WORKER_NODE_LABEL) == "system")
+
+
+def is_schedulable(node: Mapping[str, Any]) -> bool:
+    """Whether workers may go to a node, by `GUEST_PLACEMENT`: not cordoned, ready, no taint that keeps them off."""
+    spec = node.get("spec", {})
+    tainted = any(
+        taint.get("effect") in ("NoSchedule", "NoExecute") and taint.get("key") != WORKER_TAINT["key"]
+        for taint in spec.get("taints", [])
+    )
+    conditions = {entry["type"]: entry["status"] for entry in node.get("status", {}).get("conditions", [])}
+    return not (spec.get("unschedulable") or tainted or is_system(node)) and conditions.get("Ready") == "True"
+
+
+UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def quantity(text: str) -> float:
+    """A Kubernetes quantity (`3920m`, `16Gi`, `4`) as a number of cores, bytes or things."""
+    for unit, factor in UNITS.items():
+        if text.endswith(unit):
+            return float(text.removesuffix(unit)) * factor
+    return float(text.removesuffix("m")) / 1000 if text.endswith("m") else float(text)
+
+
+def allocatable(node: Mapping[str, Any]) -> Capacity:
+    """A node's allocatable resources, from its own report."""
+    reported = node["status"]["allocatable"]
+    return Capacity(
+        cpu_millicores=int(quantity(reported["cpu"]) * 1000 + 1e-6),
+        memory_mib=int(quantity(reported["memory"]) / 2**20),
+        pods=int(quantity(reported.get("pods", "110"))),
+    )
+
+
+def check_fit(nodes: Sequence[Capacity], worker: PodSize, workers: int) -> str | None:
+    """Raises KubeconfigError where no node can hold one worker; returns a warning where not all workers fit today.
+
+    A warning, since the cluster may have an autoscaler and other pods may end. Pods that run already are not counted:
+    a user of a shared cluster seldom has the permission to list them.
+    """
+    roomiest = max((node.count(worker) for node in nodes), default=0)
+    if not roomiest:
+        largest = max(nodes, key=lambda node: (node.cpu_millicores, node.memory_mib), default=Capacity(0, 0, 0))
+        raise KubeconfigError(
+            problem(
+                f"no node can hold a worker of {worker.cpu_millicores / 1000:g} cores and "
+                f"{worker.memory_mib / 1024:g} GiB",
+                f"at most {largest.cpu_millicores / 1000:g} cores and {largest.memory_mib / 1024:.1f} GiB, which is "
+                f"allocatable on the largest of {len(nodes)} ready nodes",
+                f"pulumi config set workerCpu {largest.cpu_millicores / 2000:g} && "
+                f"pulumi config set workerMemoryGiB {largest.memory_mib / 2048:.1f}",
+            )
+        )
+    room = sum(node.count(worker) for node in nodes)
+    if room < workers:
+        return f"the ready nodes have room for {room} of {workers} workers, unless the cluster adds nodes"
+    return None

@@ -1,0 +1,58 @@
+"""The settings of a stack on Google Cloud."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from components.clouds.settings import ManagedSettings, system_machine, worker_machine
+from components.settings.errors import Problem
+from components.settings.fields import Allowed, MachineType, matching, setting
+
+FILESTORE_MIN_GIB = 1024
+"""Smallest Filestore instance of tier BASIC_HDD (https://cloud.google.com/filestore/docs/service-tiers)."""
+
+REGION = r"[a-z]+-[a-z]+\d+"
+
+Project = Annotated[str, matching(r"[a-z][a-z0-9-]{4,28}[a-z0-9]"), Allowed("a Google Cloud project ID")]
+Region = Annotated[str, matching(REGION), Allowed("a region of gke, such as us-west1")]
+Zone = Annotated[str, matching(rf"{REGION}-[a-z]"), Allowed("a zone of gke, such as us-west1-a")]
+
+
+class GkeSettings(ManagedSettings):
+    """Google Cloud: a cluster on Google Kubernetes Engine, which the stack creates."""
+
+    cloud: Literal["gke"] = "gke"
+    project: Project = setting(description="Google Cloud project ID", example="my-project")
+    region: Region = setting(
+        description="Region of the cloud", default_words="the region of `zone`", example="us-west1"
+    )
+    zone: Zone | None = setting(
+        None, "Zone for all nodes, in the region", default_words="chosen by the cloud", example="us-west1-a"
+    )
+    machine_type: MachineType = worker_machine("e2-standard-4")
+    system_machine_type: MachineType = system_machine("e2-standard-2")
+
+    @classmethod
+    def region_of(cls, zone: str) -> str:
+        """`us-west1-a` lies in `us-west1`."""
+        return zone[:-2]
+
+    def contradictions(self) -> Iterator[Problem]:
+        """Adds: a volume smaller than Filestore's smallest, and not exactly one subnet of a given network."""
+        yield from super().contradictions()
+        if 0 < self.shared_gib < FILESTORE_MIN_GIB:
+            yield Problem(
+                "sharedGiB",
+                str(self.shared_gib),
+                f"0 (no /shared), or at least {FILESTORE_MIN_GIB}: Filestore has no smaller basic instance",
+                self.key("sharedGiB").command(str(FILESTORE_MIN_GIB)),
+            )
+        if self.network and len(self.subnets) != 1:
+            yield Problem(
+                "subnets",
+                f"a list of {len(self.subnets)}, and network is set",
+                "the one subnetwork of that network in which the nodes are to be",
+                self.key("subnets").command(),
+                others=("network",),
+            )

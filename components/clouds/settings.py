@@ -1,0 +1,99 @@
+"""The settings that a cluster on Google Cloud and one on AWS share: machines, place, network, and the image's build."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import model_validator
+
+from components.settings.errors import Problem
+from components.settings.fields import Cidr, ImageReference, Items, Line, MachineType, RepositoryUrl, setting
+from components.settings.model import Settings
+
+
+class ManagedSettings(Settings):
+    """Settings of a cluster that the stack creates itself. Each cloud declares forms and defaults of its own."""
+
+    region: str
+    zone: str | None
+    machine_type: MachineType
+    system_machine_type: MachineType
+    spot: bool = setting(
+        False, "Whether workers run on spot machines, which cost less and may be taken away at any time", example="true"
+    )
+    authorized_networks: Items[Cidr] = setting(
+        (),
+        "Networks that may reach the Kubernetes API",
+        default_words="every address",
+        example="203.0.113.0/24",
+    )
+    network: Line | None = setting(None, "Existing network to use", default_words="a new one", example="my-network")
+    subnets: Items[Line] = setting((), "Subnets of `network` for the nodes", example="my-subnet")
+    base_image: ImageReference | None = setting(
+        None,
+        "Base of the image that is built",
+        default_words="the pinned rocker/rstudio of `image/Dockerfile`",
+        example="rocker/rstudio:4.5.1",
+    )
+    r_repository: RepositoryUrl | None = setting(
+        None,
+        "Repository of R packages that is asked before CRAN, such as https://USER:TOKEN@packages.example.org/cran",
+        secret=True,
+    )
+
+    @property
+    def scales_to_zero(self) -> bool:
+        """Whether all workers may be removed, and their nodes with them."""
+        return self.idle_minutes > 0 or self.ttl_hours > 0
+
+    @property
+    def autoscaled(self) -> bool:
+        """Whether the cluster autoscaler owns the number of the workers' nodes."""
+        return self.max_workers > self.workers or self.scales_to_zero
+
+    @classmethod
+    @abstractmethod
+    def region_of(cls, zone: str) -> str:
+        """The region in which `zone` lies."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _region_of_the_zone(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "region" not in given and isinstance(given.get("zone"), str):
+            return {**given, "region": cls.region_of(given["zone"])}
+        return given
+
+    def contradictions(self) -> Iterator[Problem]:
+        """Adds: a zone outside of the region, subnets of no network, packages for an image that is not built."""
+        yield from super().contradictions()
+        packages = {"rPackages": self.r_packages, "aptPackages": self.apt_packages, "rRepository": self.r_repository}
+        given = [name for name, value in packages.items() if value]
+        if self.image and given:
+            only = "only with an image that is built by the stack"
+            yield Problem(given[0], "set, and so is image", only, "pulumi config rm image", others=("image",))
+        if self.zone and self.region_of(self.zone) != self.region:
+            yield Problem(
+                "zone",
+                repr(self.zone),
+                f"a zone of region {self.region}",
+                self.key("region").command(self.region_of(self.zone)),
+                others=("region",),
+            )
+        if self.subnets and not self.network:
+            yield self.without_network("subnets")
+
+    def without_network(self, name: str) -> Problem:
+        """The problem of a setting that has a meaning only in a given network."""
+        return Problem(name, "set", "only together with network", self.key("network").command(), others=("network",))
+
+
+def worker_machine(default: str) -> Any:
+    """The setting `machineType` with a cloud's default."""
+    return setting(default, "Machine type of the workers' nodes", example=default)
+
+
+def system_machine(default: str) -> Any:
+    """The setting `systemMachineType` with a cloud's default."""
+    return setting(default, "Machine type of the node for the scheduler and the cluster's own pods", example=default)

@@ -1,0 +1,73 @@
+"""The chart's values for a stack. No secret is among them: Helm keeps values in the cluster, unencrypted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+
+from components.clouds.base import Cluster, Placement, PodSize
+from components.release.quota import quota
+from components.settings.model import Settings
+
+
+def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str], secret_name: str) -> dict[str, Any]:
+    """The values of the settings and the cluster, with the user's `chartValues` laid over them."""
+    values: dict[str, Any] = {
+        "fullnameOverride": settings.name,
+        "image": image,
+        "ide": settings.ide,
+        "auth": {"existingSecret": secret_name},
+        "scheduler": {
+            "resources": resources(cluster.scheduler_size),
+            **placement(cluster.scheduler_placement),
+            "homeGiB": settings.home_gib,
+            "homeStorageClass": cluster.home_storage_class or "",
+        },
+        "worker": {
+            "replicas": settings.workers,
+            "maxReplicas": settings.max_workers,
+            "resources": resources(cluster.worker_size),
+            **placement(cluster.worker_placement),
+        },
+        "shared": {"GiB": settings.shared_gib, "storageClass": cluster.shared_storage_class or ""},
+        "host": settings.host or "",
+        "ingress": {
+            "className": cluster.public_access.ingress_class,
+            "annotations": dict(cluster.public_access.annotations),
+        },
+        "idleMinutes": settings.idle_minutes,
+        "ttlHours": settings.ttl_hours,
+        "resourceQuota": {"hard": quota(settings, cluster.worker_size, cluster.scheduler_size)},
+        "labels": dict(settings.labels),
+    }
+    laid: dict[str, Any] = merged(values, settings.chart_values)
+    return laid
+
+
+def merged(values: Any, overlay: Any) -> Any:
+    """`overlay` laid over `values`: maps are merged, lists appended, anything else replaced."""
+    if isinstance(values, Mapping) and isinstance(overlay, Mapping):
+        both = {key: merged(values[key], overlay[key]) for key in values.keys() & overlay.keys()}
+        return {**values, **overlay, **both}
+    if isinstance(values, list) and isinstance(overlay, list):
+        return [*values, *overlay]
+    return overlay
+
+
+def resources(size: PodSize) -> dict[str, dict[str, str]]:
+    """Requests and limits of a pod. CPU has no limit: cores that nobody requests may be used."""
+    return {
+        "requests": {"cpu": f"{size.cpu_millicores}m", "memory": f"{size.memory_mib}Mi"},
+        "limits": {"memory": f"{size.memory_limit_mib or size.memory_mib}Mi"},
+    }
+
+
+def placement(where: Placement) -> dict[str, Any]:
+    """The chart's node selector, tolerations and affinity."""
+    return {
+        "nodeSelector": dict(where.node_selector),
+        "tolerations": [dict(toleration) for toleration in where.tolerations],
+        "affinity": dict(where.affinity),
+    }

@@ -1,0 +1,207 @@
+"""Types of the values that a setting can have, and `setting`, which declares one.
+
+A type is a pydantic type with the words for what it allows; messages and docs/settings.md are written from these words.
+A `ValueError` raised here becomes the detail of a message, in parentheses after those words: it must repeat no secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
+from pydantic_core import PydanticUndefined
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The words for what a type allows, such as `a network such as 203.0.113.0/24`."""
+
+    words: str
+
+
+def setting(
+    default: Any = PydanticUndefined,
+    description: str = "",
+    *,
+    example: Any = "",
+    counts: str = "",
+    ge: float | None = None,
+    le: float | None = None,
+    secret: bool = False,
+    shown: bool = True,
+    plain: bool = False,
+    default_factory: Callable[[dict[str, Any]], Any] | None = None,
+    default_words: str = "",
+    missing: str = "",
+    fix: str = "",
+) -> Any:
+    """A field of the model that users set.
+
+    example: a valid value for messages and documentation. counts: what a whole number counts. ge, le: the range.
+    secret: only accepted encrypted, and never shown. shown: False keeps the given value out of messages.
+    plain: refused encrypted, since the value ends up where everybody can read it.
+    default_words: the default where it is not one value. missing, fix: what to say where a required setting is absent.
+    """
+    words = {"counts": counts, "secret": secret, "shown": shown, "plain": plain, "default": default_words}
+    options: dict[str, Any] = {
+        "description": description,
+        "examples": [example],
+        "ge": ge,
+        "le": le,
+        "json_schema_extra": {**words, "missing": missing, "fix": fix},
+    }
+    return Field(default_factory=default_factory, **options) if default_factory else Field(default, **options)
+
+
+def matching(pattern: str, max_length: int = 253) -> StringConstraints:
+    """Text that matches the whole of `pattern` and has at most `max_length` characters."""
+    return StringConstraints(pattern=f"^(?:{pattern})$", max_length=max_length)
+
+
+def whole_number(value: Any) -> int:
+    """A whole number from config text. YAML's `true` is not the number 1."""
+    if isinstance(value, bool) or not re.fullmatch(r"\s*[+-]?\d{1,18}\s*", str(value)):
+        raise ValueError
+    return int(str(value))
+
+
+def decimal_number(value: Any) -> float:
+    """A finite number from config text. YAML's `true` is not the number 1."""
+    if isinstance(value, bool) or not math.isfinite(float(str(value))):
+        raise ValueError
+    return float(str(value))
+
+
+def items(value: Any) -> list[Any]:
+    """The items of a YAML list, or of text with commas or blanks between the items."""
+    entries = value if isinstance(value, list | tuple) else re.split(r"[,\s]+", str(value))
+    return [entry for entry in entries if entry != ""]
+
+
+def without_repeats(value: tuple[Item, ...]) -> tuple[Item, ...]:
+    """The items in their order, each once."""
+    return tuple(dict.fromkeys(value))
+
+
+def network(value: str) -> str:
+    """An IPv4 or IPv6 network in its usual notation."""
+    return str(ipaddress.ip_network(value.strip()))
+
+
+# The narrowest of three rules, so that one label serves Kubernetes, Google Cloud (labels) and AWS (tags):
+# https://cloud.google.com/compute/docs/labeling-resources#requirements
+LABEL_KEY = r"[a-z]([a-z0-9_-]{0,61}[a-z0-9])?"
+LABEL_VALUE = r"([a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?)?"
+
+
+def label_map(value: Any) -> dict[str, str]:
+    """Labels from a YAML map or from `a=b,c=d`."""
+    if isinstance(value, dict):
+        entries = {str(key): str(entry) for key, entry in value.items()}
+    else:
+        parts = items(value)
+        unpaired = next((part for part in parts if "=" not in str(part)), None)
+        if unpaired is not None:
+            raise ValueError(f"{unpaired!r} has no =")
+        entries = dict(part.split("=", 1) for part in parts)
+    for key, entry in entries.items():
+        if not re.fullmatch(LABEL_KEY, key) or not re.fullmatch(LABEL_VALUE, entry):
+            raise ValueError(f"{key}={entry} breaks this")
+    return entries
+
+
+MIN_PASSWORD_LENGTH = 8
+
+
+def typed_password(value: SecretStr) -> SecretStr:
+    """A password that a person can type into a login form."""
+    text = value.get_secret_value()
+    if len(text) < MIN_PASSWORD_LENGTH or not text.isprintable() or text != text.strip():
+        raise ValueError
+    return value
+
+
+def https_url(value: SecretStr) -> SecretStr:
+    """A URL that begins with https://; a password in it travels encrypted."""
+    if not re.fullmatch(r"https://[^\s/]+(/\S*)?", value.get_secret_value()):
+        raise ValueError
+    return value
+
+
+def whole_kubeconfig(value: SecretStr) -> SecretStr:
+    """The text of a kubeconfig, YAML or JSON."""
+    if "clusters" not in value.get_secret_value() or len(value) > 1_000_000:
+        raise ValueError
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(whole_number)]
+Cores = Annotated[float, BeforeValidator(decimal_number), Allowed("a number of cores, such as 1 or 0.5")]
+Gib = Annotated[float, BeforeValidator(decimal_number), Allowed("an amount of memory in GiB, such as 3.5")]
+
+DNS_LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+DnsLabel = Annotated[
+    str, matching(DNS_LABEL, 63), Allowed("lower-case letters, digits and inner hyphens (a DNS-1123 label)")
+]
+HostName = Annotated[
+    str,
+    matching(rf"{DNS_LABEL}(\.{DNS_LABEL})+"),
+    Allowed("a full DNS name that you own, such as r.example.org, without https://"),
+]
+MachineType = Annotated[
+    str,
+    matching(r"[a-z][a-z0-9.-]*[a-z0-9]", 63),
+    Allowed("a machine type of the cloud, such as e2-standard-4 or m7i.xlarge"),
+]
+# https://github.com/distribution/reference/blob/main/regexp.go, without the parts that nobody writes.
+ImageReference = Annotated[
+    str,
+    matching(
+        r"([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?",
+        500,
+    ),
+    Allowed("an image reference, such as ghcr.io/org/image:1.0 or one that ends in @sha256:..."),
+]
+RPackage = Annotated[str, matching(r"[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]", 100), Allowed("the name of an R package")]
+AptPackage = Annotated[str, matching(r"[a-z0-9][a-z0-9+.-]+", 100), Allowed("the name of a Debian package")]
+Line = Annotated[str, matching(r"[^\x00-\x1f]+", 1000), Allowed("one line of text")]
+Cidr = Annotated[str, AfterValidator(network), Allowed("a network such as 203.0.113.0/24")]
+KubeconfigPath = Annotated[
+    str,
+    matching(r"[^\x00-\x1f]+", 1000),
+    Allowed("the path of a kubeconfig; for a kubeconfig itself there is kubeconfigText"),
+]
+Labels = Annotated[
+    dict[str, str],
+    BeforeValidator(label_map),
+    Allowed(
+        "name=value pairs with commas between, such as team=statistics,course=243: lower-case letters, digits, - and _"
+    ),
+]
+Password = Annotated[
+    SecretStr,
+    AfterValidator(typed_password),
+    Allowed(f"at least {MIN_PASSWORD_LENGTH} printable characters, none of them a blank at either end"),
+]
+RepositoryUrl = Annotated[
+    SecretStr,
+    AfterValidator(https_url),
+    Allowed("a URL that begins with https://, such as https://USER:TOKEN@packages.example.org/cran"),
+]
+KubeconfigText = Annotated[
+    SecretStr,
+    AfterValidator(whole_kubeconfig),
+    Allowed("a kubeconfig's own text; for a path there is kubeconfig"),
+]
+
+ChartValues = Annotated[dict[str, Any], Allowed("a map of values of the chart, as chart/README.md lists them")]
+
+Items = Annotated[tuple[Item, ...], BeforeValidator(items), AfterValidator(without_repeats)]
+"""A list, given as YAML or as text with commas or blanks between the items."""

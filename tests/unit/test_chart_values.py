@@ -1,0 +1,106 @@
+"""chartValues: laid over the program's values, checked by the chart's schema, and refused where the program decides."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from components.clouds import MODELS
+from components.release.values import merged
+from components.settings.chart_values import OWNED, SCHEMA, holds
+from components.settings.errors import SettingsError
+from components.settings.loading import known_keys, parse
+
+CAMPUS = {"cloud": "kubeconfig", "image": "a/b:1"}
+
+
+def problems(overlay: Any, **settings: Any) -> dict[str, str]:
+    """The message of each problem by its key."""
+    with pytest.raises(SettingsError) as caught:
+        parse({**CAMPUS, "chartValues": json.dumps(overlay), **settings}, MODELS, stack="dev")
+    return {problem.key: str(problem) for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        {"imagePullSecrets": [{"name": "regcred"}]},
+        {"worker": {"resources": {"limits": {"cpu": "2", "nvidia.com/gpu": 1}}, "priorityClassName": "batch"}},
+        {"networkPolicy": {"extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]}},
+        {"scheduler": {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]}},
+    ],
+)
+def test_a_value_without_a_key_of_its_own_is_accepted(overlay: dict[str, Any]) -> None:
+    assert parse({**CAMPUS, "chartValues": json.dumps(overlay)}, MODELS, stack="dev").chart_values == overlay
+
+
+def test_an_unknown_value_is_refused_with_the_nearest_one() -> None:
+    found = problems({"worker": {"priorityClasName": "batch"}})["chartValues.worker.priorityClasName"]
+    assert found.splitlines()[1:] == [
+        "    allowed: no such value of the chart; did you mean priorityClassName?",
+        "    fix:     pulumi config rm --path chartValues.worker.priorityClasName",
+    ]
+
+
+def test_a_value_of_the_wrong_type_is_refused_with_the_range() -> None:
+    assert problems({"scheduler": {"gracePeriodSeconds": "long"}})["chartValues.scheduler.gracePeriodSeconds"] == (
+        "chartValues.scheduler.gracePeriodSeconds is 'long'\n"
+        "    allowed: a whole number from 0 to 86400\n"
+        "    fix:     pulumi config set --path chartValues.scheduler.gracePeriodSeconds VALUE"
+    )
+
+
+def test_an_item_of_a_list_is_named_by_its_index() -> None:
+    found = problems({"worker": {"tolerations": [{"key": "gpu"}, {"effect": "Never"}]}})
+    assert "one of '', 'NoSchedule'" in found["chartValues.worker.tolerations[1].effect"]
+
+
+def test_chart_values_are_reported_together_with_other_wrong_settings() -> None:
+    found = problems({"nope": 1, "auth": {"existingSecret": "mine"}}, workers="four", maxWorkers="0")
+    assert set(found) == {"chartValues.nope", "chartValues.auth", "workers", "maxWorkers"}
+
+
+@pytest.mark.parametrize("path", OWNED)
+def test_a_value_that_the_program_guarantees_is_refused_and_says_why(path: str) -> None:
+    overlay: Any = "x"
+    for part in reversed(path.split(".")):
+        overlay = {part: overlay}
+    found = problems(overlay)
+    assert list(found) == [f"chartValues.{path}"]
+    message = found[f"chartValues.{path}"]
+    key, reason = OWNED[path]
+    assert f"only {'the setting ' + key if key else 'the program'} may set it" in message
+    assert reason in message
+    assert f"pulumi config rm --path chartValues.{path}" in message
+
+
+def test_every_guaranteed_value_is_one_of_the_chart_and_its_setting_exists() -> None:
+    values = yaml.safe_load((SCHEMA.parent / "values.yaml").read_text())
+    for path, (key, _reason) in OWNED.items():
+        assert holds(values, path), path
+        assert not key or key in known_keys(MODELS)
+
+
+def test_encrypted_chart_values_are_refused_since_the_cluster_stores_them_plainly() -> None:
+    with pytest.raises(SettingsError, match="kept in plain text only"):
+        parse({**CAMPUS, "chartValues": '{"labels": {}}'}, MODELS, stack="dev", secrets=frozenset({"chartValues"}))
+
+
+@pytest.mark.parametrize("value", ["text", "[1]", "7"])
+def test_chart_values_that_are_no_map_are_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match="a map of values of the chart"):
+        parse({**CAMPUS, "chartValues": value}, MODELS, stack="dev")
+
+
+def test_maps_are_merged_lists_appended_and_other_values_replaced() -> None:
+    values = {"a": {"b": 1, "c": 2}, "list": [1], "kept": 0}
+    assert merged(values, {"a": {"c": 3, "d": 4}, "list": [2], "new": {}}) == {
+        "a": {"b": 1, "c": 3, "d": 4},
+        "list": [1, 2],
+        "kept": 0,
+        "new": {},
+    }
+    assert values == {"a": {"b": 1, "c": 2}, "list": [1], "kept": 0}

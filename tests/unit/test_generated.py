@@ -1,0 +1,115 @@
+"""What is made from the settings' models is up to date, and the chart has the bounds and defaults of the models."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.clouds import CLOUDS, MODELS
+from components.generate import generated, project_file, reference
+from components.settings.keys import keys_of
+from components.settings.loading import known_keys, parse
+from components.settings.model import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = json.loads((ROOT / "chart" / "values.schema.json").read_text())
+VALUES = yaml.safe_load((ROOT / "chart" / "values.yaml").read_text())
+LEAST = {
+    "local": {"image": "127.0.0.1:5000/r:1"},
+    "kubeconfig": {"image": "ghcr.io/org/r:1.0"},
+    "gke": {"project": "my-project", "region": "us-west1"},
+    "eks": {"region": "us-west-2"},
+}
+
+
+@pytest.mark.parametrize("path", generated(), ids=lambda path: path.name)
+def test_a_generated_file_is_what_the_models_make(path: Path) -> None:
+    assert path.read_text() == generated()[path], "run: make generate"
+
+
+def test_the_head_of_the_project_file_is_kept() -> None:
+    assert project_file("name: mine\n# Written by `make generate` long ago\n").startswith("name: mine\n# Written")
+
+
+def test_the_project_file_declares_every_key_once_and_no_type() -> None:
+    declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    assert set(declared) == set(known_keys(MODELS))
+    for name, entry in declared.items():
+        assert set(entry) == {"description", "default"}, "with a type the CLI would stop at the first wrong one"
+        assert len(entry["description"]) > 5, name
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_project_files_defaults_are_accepted_on_every_cloud(cloud: str) -> None:
+    declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    defaults = {name: entry["default"] for name, entry in declared.items()}
+    least = {"cloud": cloud, **LEAST[cloud]}
+    assert parse({**defaults, **least}, MODELS, stack="dev") == parse(least, MODELS, stack="dev")
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_every_key_has_a_description_and_an_example_that_is_valid(cloud: str) -> None:
+    model = MODELS[cloud]
+    assert model.model_fields["cloud"].default == cloud
+    for name, key in keys_of(model).items():
+        assert key.description, name
+        assert key.secret or key.example, name
+        if key.secret:
+            continue
+        given = {"cloud": cloud, **LEAST[cloud], name: shlex.split(key.command())[-1]}
+        if name in ("subnets", "publicSubnets", "network"):
+            given |= {"network": "vpc-1", "subnets": "a,b" if cloud == "eks" else "a"}
+        if name in ("rPackages", "aptPackages"):
+            given = {"cloud": "eks", **LEAST["eks"], name: key.example}
+        if name == "sharedGiB":
+            given[name] = "2048"
+        parse(given, MODELS, stack="dev")
+
+
+def test_the_reference_has_a_row_for_every_key_of_every_cloud() -> None:
+    common, *own = re.split(r"^## ", reference(), flags=re.MULTILINE)[1:]
+    for cloud, section in zip(CLOUDS, own, strict=True):
+        assert section.startswith(f"`cloud: {cloud}`\n")
+        rows = set(re.findall(r"^\| `(\w+)` \|", common + section, flags=re.MULTILINE))
+        assert rows == {"cloud", *keys_of(MODELS[cloud])}
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("idleMinutes", "idleMinutes"),
+        ("ttlHours", "ttlHours"),
+        ("maxWorkers", "worker.maxReplicas"),
+        ("workers", "worker.replicas"),
+        ("homeGiB", "scheduler.homeGiB"),
+        ("sharedGiB", "shared.GiB"),
+    ],
+)
+def test_the_chart_has_the_same_upper_bound_as_the_setting(key: str, path: str) -> None:
+    rules: dict[str, Any] = SCHEMA
+    for part in path.split("."):
+        rules = rules["properties"][part]
+    assert rules["maximum"] == keys_of(Settings)[key].type.bounds()[1]
+
+
+def test_the_chart_has_the_same_defaults_as_the_settings() -> None:
+    default = {name: key.default for name, key in keys_of(Settings).items()}
+    scheduler = VALUES["scheduler"]
+    memory = f"{default['schedulerMemoryGiB']:g}Gi"
+    assert scheduler["resources"] == {
+        "requests": {"cpu": f"{default['schedulerCpu'] * 1000:g}m", "memory": memory},
+        "limits": {"memory": memory},
+    }
+    assert scheduler["homeGiB"] == default["homeGiB"]
+    assert (VALUES["ide"], VALUES["shared"]["GiB"]) == (default["ide"], default["sharedGiB"])
+    assert (VALUES["idleMinutes"], VALUES["ttlHours"]) == (default["idleMinutes"], default["ttlHours"])
+
+
+def test_the_chart_offers_the_same_ides() -> None:
+    assert tuple(SCHEMA["properties"]["ide"]["enum"]) == keys_of(Settings)["ide"].type.choices
