@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import tomllib
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+from components.clouds import CLOUDS
 
 PROJECT = "future-kubernetes"
 LOCAL_STACK = "dev"
@@ -18,14 +21,9 @@ LOCAL_STACK = "dev"
 PROGRAM_FILES = ("__main__.py", "Pulumi.yaml", "pyproject.toml", "uv.lock")
 PROGRAM_FOLDERS = ("chart", "common", "components", "policy")
 CLOUD_FOLDERS = {
-    "gke": "components/clouds/google",
-    "eks": "components/clouds/aws",
-    "kubeconfig": "components/clouds/existing",
+    name: "/".join(cloud.component.partition(":")[0].split(".")[:-1]) + "/" for name, cloud in CLOUDS.items()
 }
 """Folder of each cloud by the setting `cloud`. import-linter holds that no cloud imports another."""
-
-EXTRAS = {"gke": "gke", "eks": "eks"}
-"""Extra of pyproject.toml that holds a cloud's SDK."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,8 @@ class Stack:
         """Return whether a file decides what this stack is made of."""
         if path == f"Pulumi.{self.name}.yaml" or path in PROGRAM_FILES:
             return True
-        for cloud, folder in CLOUD_FOLDERS.items():
-            if path.startswith(f"{folder}/"):
-                return cloud == self.cloud or self.cloud not in CLOUD_FOLDERS
+        if path.startswith(tuple(CLOUD_FOLDERS.values())) and self.cloud in CLOUD_FOLDERS:
+            return path.startswith(CLOUD_FOLDERS[self.cloud])
         return path.startswith(tuple(f"{folder}/" for folder in PROGRAM_FOLDERS)) or (
             self.builds_image and path.startswith("image/")
         )
@@ -79,16 +76,17 @@ def affected(known: Iterable[Stack], changed: Sequence[str] | None) -> list[Stac
     return [stack for stack in known if any(stack.is_touched_by(path) for path in changed)]
 
 
-def matrix(touched: Iterable[Stack]) -> list[dict[str, str]]:
-    """Return the entries of a job's `strategy.matrix.include`."""
-    return [{"stack": stack.name, "cloud": stack.cloud, "extra": EXTRAS.get(stack.cloud, "")} for stack in touched]
+def matrix(touched: Iterable[Stack], extras: Container[str]) -> list[dict[str, str]]:
+    """Return the entries of a job's `strategy.matrix.include`, with the extra that holds each cloud's SDK."""
+    return [{"stack": stack.name, "extra": stack.cloud if stack.cloud in extras else ""} for stack in touched]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write `stacks` to the step's outputs, and to the screen what it is."""
     base, head = arguments
     repo = Path.cwd()
-    entries = json.dumps(matrix(affected(stacks(repo), changed_files(repo, base, head))))
+    extras = tomllib.loads((repo / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    entries = json.dumps(matrix(affected(stacks(repo), changed_files(repo, base, head)), extras))
     print(f"stacks={entries}")
     if output := os.environ.get("GITHUB_OUTPUT"):
         with Path(output).open("a") as file:
