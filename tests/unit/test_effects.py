@@ -7,18 +7,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import aws_cloud
-import google_cloud
-from cloud_mocks import Recording, run
 
 from components.clouds import MODELS
 from components.clouds.existing import cluster as existing
@@ -26,6 +19,8 @@ from components.clouds.existing import local
 from components.clouds.sizing import Capacity
 from components.settings.keys import keys_of
 from components.settings.model import Settings
+from tests.unit import aws_cloud, google_cloud
+from tests.unit.cloud_mocks import Recording, run
 
 IMAGE = "127.0.0.1:5000/future-kubernetes@sha256:" + "ab" * 32
 OTHER_IMAGE = "127.0.0.1:5000/future-kubernetes@sha256:" + "cd" * 32

@@ -1,4 +1,4 @@
-"""Settings: what is right passes unchanged, and all that is wrong is said at once."""
+"""Settings: valid values pass unchanged, and every wrong one is reported at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_smallest_stack_gets_every_default() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "four", "1e6", "2.5", "", " ", "true", "5001", "4 ", 0, -1, True, "٤"])
-def test_a_worker_count_that_is_none_is_refused_with_the_fix(wrong: Any) -> None:
+def test_a_wrong_worker_count_is_refused_with_the_fix(wrong: Any) -> None:
     if wrong in ("", "4 ", "٤"):
         assert parse({**LOCAL, "workers": wrong}, stack="dev").workers == 4
     else:
@@ -76,11 +76,11 @@ def test_an_unknown_key_is_an_error_that_suggests_the_near_one(key: str, meant: 
     assert f"did you mean {meant}?" in problems({**LOCAL, key: "3"})[key]
 
 
-def test_an_unknown_key_like_no_other_gets_the_list_of_keys() -> None:
+def test_an_unknown_key_without_a_near_one_gets_the_list_of_keys() -> None:
     assert "there are cloud, workers" in problems({**LOCAL, "zzzzzz": "3"})["zzzzzz"]
 
 
-def test_the_value_of_an_unknown_key_is_not_shown_since_it_may_be_a_misspelt_password() -> None:
+def test_an_unknown_key_may_be_a_misspelt_password_so_its_value_is_hidden() -> None:
     with pytest.raises(SettingsError) as caught:
         parse({**LOCAL, "pasword": "hunter2hunter2"}, stack="dev")
     assert "hunter2" not in str(caught.value)
@@ -125,7 +125,7 @@ def test_the_region_follows_from_the_zone() -> None:
     assert parse({**EKS, "region": "", "zone": "eu-central-1b"}, stack="dev").region == "eu-central-1"
 
 
-def test_what_a_cloud_cannot_do_without_is_asked_for() -> None:
+def test_a_required_setting_of_the_cloud_is_asked_for() -> None:
     assert set(problems({"cloud": "gke"})) == {"project", "region"}
     assert set(problems({"cloud": "eks"})) == {"region"}
     assert set(problems({"cloud": "kubeconfig"})) == {"image"}
@@ -133,7 +133,27 @@ def test_what_a_cloud_cannot_do_without_is_asked_for() -> None:
     assert set(problems({})) == {"cloud"}
 
 
-def test_a_setting_without_meaning_on_the_cloud_is_an_error_unless_it_is_the_default() -> None:
+def test_settings_that_contradict_each_other_are_reported_beside_wrong_values() -> None:
+    assert set(problems({**GKE, "homeGiB": "ten", "maxWorkers": "3"})) == {"homeGiB", "maxWorkers"}
+    assert set(problems({"cloud": "gke", "region": "us-west1", "sharedGiB": "5"})) == {"project", "sharedGiB"}
+
+
+def test_a_contradiction_with_a_wrong_value_is_not_reported() -> None:
+    assert set(problems({**GKE, "workers": "four", "maxWorkers": "3"})) == {"workers"}
+
+
+@pytest.mark.parametrize(("base", "key"), [(GKE, "subnets"), (EKS, "subnets"), (EKS, "publicSubnets")])
+def test_subnets_without_a_network_are_refused(base: dict[str, str], key: str) -> None:
+    assert "only together with network" in problems({**base, key: "one,two"})[key]
+
+
+def test_wrong_values_are_reported_before_the_cloud_is_known() -> None:
+    found = problems({"cloud": "ekz", "workers": "four", "spot": "perhaps", "natPerZone": "true"})
+    assert set(found) == {"cloud", "workers", "spot"}
+    assert "did you mean 'eks'?" in found["cloud"]
+
+
+def test_another_clouds_setting_is_an_error_unless_it_is_the_default() -> None:
     assert "only where cloud is gke or eks" in problems({**LOCAL, "spot": "true"})["spot"]
     assert parse({**LOCAL, "spot": "false", "authorizedNetworks": "[]", "region": ""}).cloud == "local"
 
@@ -149,7 +169,7 @@ def test_a_stack_name_becomes_a_dns_label(stack: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("stack", ["x" * 30, "___"])
-def test_a_stack_name_that_makes_no_resource_name_is_refused(stack: str) -> None:
+def test_a_stack_name_without_a_resource_name_is_refused(stack: str) -> None:
     assert "the stack's name" in problems(LOCAL, stack=stack)
 
 
@@ -167,12 +187,12 @@ def test_a_password_is_never_repeated_and_must_be_a_secret() -> None:
 @pytest.mark.parametrize(
     "value", ['["data.table", "sf"]', "data.table sf", "data.table,sf", ["data.table", "sf"], "sf data.table sf"]
 )
-def test_lists_are_taken_from_yaml_and_from_the_command_line(value: Any) -> None:
+def test_lists_are_read_from_yaml_and_from_the_command_line(value: Any) -> None:
     assert set(parse({**GKE, "rPackages": value}, stack="dev").r_packages) == {"data.table", "sf"}
 
 
 @pytest.mark.parametrize("value", ['{"team": "statistics", "course": "243"}', "team=statistics,course=243"])
-def test_labels_are_taken_from_yaml_and_from_the_command_line(value: str) -> None:
+def test_labels_are_read_from_yaml_and_from_the_command_line(value: str) -> None:
     assert parse({**GKE, "labels": value}, stack="dev").labels == {"team": "statistics", "course": "243"}
 
 
@@ -182,17 +202,17 @@ def test_a_label_that_some_cloud_would_refuse_is_refused(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["203.0.113.0/33", "203.0.113.1/24", "example.org"])
-def test_a_network_that_is_none_is_refused(value: str) -> None:
+def test_a_wrong_network_is_refused(value: str) -> None:
     assert "authorizedNetworks" in problems({**GKE, "authorizedNetworks": value})
 
 
 @pytest.mark.parametrize("value", ["https://r.example.org", "localhost", "r example.org", "r..org"])
-def test_a_host_that_is_no_dns_name_is_refused(value: str) -> None:
+def test_a_host_must_be_a_dns_name(value: str) -> None:
     assert "host" in problems({**GKE, "host": value})
 
 
 @pytest.mark.parametrize("value", ["http://user:geheim@example.org", "cran.example.net", "https://a b"])
-def test_a_repository_that_is_none_is_refused_and_never_repeated(value: str) -> None:
+def test_a_wrong_repository_is_refused_and_never_repeated(value: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse({**GKE, "rRepository": value}, stack="dev", secrets=frozenset({"rRepository"}))
     assert "rRepository" in str(caught.value)
@@ -211,6 +231,9 @@ def test_a_kubeconfig_is_given_by_its_path_or_by_its_text() -> None:
 
 def test_an_image_is_either_given_or_built() -> None:
     assert "only with an image that is built" in problems({**GKE, "image": "a/b:1", "rPackages": "sf"})["rPackages"]
+    for key in ("rPackages", "aptPackages"):
+        found = problems({"cloud": "kubeconfig", "image": "a/b:1", key: "sf"})[key]
+        assert f"pulumi config rm {key}" in found
 
 
 @given(st.dictionaries(st.sampled_from([*KEYS, "nonsense"]), st.text(max_size=12), max_size=6))
@@ -235,7 +258,7 @@ def test_short_names_fit_and_stay_apart(one: str, two: str, limit: int) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("Pulumi.*.yaml")), ids=lambda path: path.name)
-def test_every_stack_file_of_the_project_is_right(path: Path) -> None:
+def test_every_stack_file_of_the_project_is_accepted(path: Path) -> None:
     config = {
         key.removeprefix("future-kubernetes:"): value
         for key, value in yaml.safe_load(path.read_text())["config"].items()

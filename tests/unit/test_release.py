@@ -1,0 +1,159 @@
+"""The release: its values, its quota, its secrets and its namespace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.unit.cloud_mocks import ROOT
+from tests.unit.existing_clusters import CAMPUS, IMAGE, LOCAL, nodes, program, values
+
+__all__ = ["nodes"]
+pytestmark = pytest.mark.usefixtures("nodes")
+
+
+def test_a_drawn_secret_is_long_and_kept_and_the_token_longer() -> None:
+    recording = program(LOCAL)
+    lengths = {resource.name: resource.inputs["length"] for resource in recording.all("RandomPassword")}
+    assert lengths == {"future-dev-password": 16, "future-dev-token": 48}
+
+
+def test_a_drawn_secret_has_only_characters_that_do_not_look_alike() -> None:
+    for drawn in program(LOCAL).all("RandomPassword"):
+        assert (drawn.inputs["special"], len(set(drawn.inputs["overrideSpecial"]))) == (True, 56)
+        assert not set(drawn.inputs["overrideSpecial"]) & set("0Oo1lI")
+        assert drawn.inputs["overrideSpecial"].isalnum()
+        assert not any(drawn.inputs[other] for other in ("upper", "lower", "numeric")), "these would add the others"
+
+
+def test_values_hold_what_the_chart_asks_for_and_the_image_by_digest() -> None:
+    found = values(program(LOCAL))
+    assert found["image"] == IMAGE
+    assert found["auth"] == {"existingSecret": "future-dev-auth"}
+    assert (found["worker"]["replicas"], found["worker"]["maxReplicas"]) == (4, 4)
+    assert found["fullnameOverride"] == "future-dev"
+
+
+def test_what_the_settings_ask_of_the_chart_reaches_it() -> None:
+    found = values(
+        program(
+            {
+                **LOCAL,
+                "ide": "jupyterlab",
+                "homeGiB": "20",
+                "sharedGiB": "5",
+                "idleMinutes": "30",
+                "ttlHours": "72",
+                "host": "r.example.org",
+                "labels": "team=statistics",
+            }
+        )
+    )
+    assert (found["ide"], found["host"], found["labels"]) == ("jupyterlab", "r.example.org", {"team": "statistics"})
+    assert (found["scheduler"]["homeGiB"], found["shared"]["GiB"]) == (20, 5)
+    assert (found["idleMinutes"], found["ttlHours"]) == (30, 72)
+
+
+def test_a_worker_may_take_the_memory_that_it_asks_for_and_cores_that_nobody_uses() -> None:
+    for each in ("worker", "scheduler"):
+        size = values(program({**CAMPUS, "workerMemoryGiB": "3"}))[each]["resources"]
+        assert size["limits"] == {"memory": size["requests"]["memory"]}, "a node whose memory is overbooked kills pods"
+        assert int(size["requests"]["cpu"].removesuffix("m")) > 0
+
+
+def test_a_namespace_of_the_stacks_own_carries_its_labels_and_no_pod_in_it_may_be_privileged() -> None:
+    labels = program({**LOCAL, "labels": "team=statistics"}).one("Namespace").inputs["metadata"]["labels"]
+    assert labels == {"team": "statistics", "pod-security.kubernetes.io/enforce": "baseline"}
+
+
+def test_a_failed_install_is_taken_away_and_nodes_that_must_first_be_bought_are_waited_for() -> None:
+    release = program(LOCAL).one("helm.sh/v3:Release").inputs
+    assert release["atomic"] is True
+    assert release["timeout"] >= 600, "a node takes up to five minutes, the image's first pull several more"
+
+
+@pytest.mark.parametrize("config", [LOCAL, CAMPUS])
+def test_the_charts_schema_accepts_the_values_with_their_types(config: dict[str, Any]) -> None:
+    schema = json.loads((ROOT / "chart" / "values.schema.json").read_text())
+    more = {"labels": "team=statistics", "sharedGiB": "5", "host": "r.example.org", "idleMinutes": "10080"}
+    for found in (values(program(config)), values(program({**config, **more}))):
+        jsonschema.validate(found, schema)
+
+
+def test_a_chart_value_is_laid_over_the_programs_and_a_list_keeps_its_own_items() -> None:
+    toleration = {"key": "nvidia.com/gpu", "operator": "Exists"}
+    overlay = {"worker": {"tolerations": [toleration], "resources": {"limits": {"cpu": "2"}}}}
+    before, after = values(program(CAMPUS)), values(program({**CAMPUS, "chartValues": overlay}))
+    assert after["worker"]["tolerations"] == [*before["worker"]["tolerations"], toleration]
+    assert after["worker"]["resources"]["limits"] == {**before["worker"]["resources"]["limits"], "cpu": "2"}
+    assert after["scheduler"] == before["scheduler"]
+
+
+def test_a_public_host_changes_no_value_of_a_pod() -> None:
+    private, public = values(program(LOCAL)), values(program({**LOCAL, "host": "r.example.org"}))
+    assert {key for key in private if private[key] != public[key]} <= {"host", "ingress"}
+
+
+def test_changing_the_worker_count_changes_nothing_of_the_schedulers_values() -> None:
+    few, many = values(program({**LOCAL, "maxWorkers": "40"})), values(program({**LOCAL, "workers": "40"}))
+    for found in (few, many):
+        found["worker"].pop("replicas")
+    assert few == many
+
+
+def test_an_edited_template_changes_the_releases_inputs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from components.release.release import chart_hash
+
+    chart = tmp_path / "chart"
+    (chart / "templates").mkdir(parents=True)
+    (chart / "templates" / "a.yaml").write_text("a: 1")
+    before = chart_hash(chart)
+    assert chart_hash(chart) == before
+    (chart / "templates" / "a.yaml").write_text("a: 2")
+    assert chart_hash(chart) != before
+    (chart / "templates" / "a.yaml").write_text("a: 1")
+    (chart / "templates" / ".a.yaml.swp").write_text("an editor's")
+    assert chart_hash(chart) == before
+    assert chart_hash(ROOT / "chart") in program(LOCAL).one("helm.sh/v3:Release").inputs["description"]
+
+
+def test_an_object_has_no_empty_labels_which_would_be_a_change_on_every_run() -> None:
+    assert "labels" not in program(LOCAL).one("core/v1:Secret").inputs["metadata"]
+    labelled = program({**LOCAL, "labels": "team=statistics"}).one("core/v1:Secret")
+    assert labelled.inputs["metadata"]["labels"] == {"team": "statistics"}
+
+
+def test_a_namespace_that_somebody_made_is_used_and_left_alone() -> None:
+    recording = program({**CAMPUS, "namespace": "statistics", "createNamespace": "false"})
+    assert recording.all("Namespace") == []
+    assert recording.one("helm.sh/v3:Release").inputs["namespace"] == "statistics"
+    assert values(recording)["resourceQuota"] == {"hard": {}}, "a quota would bind others in the namespace"
+
+
+def test_a_namespace_of_the_stacks_own_has_a_quota_that_holds_all_its_pods() -> None:
+    found = values(program({**LOCAL, "workers": "2", "maxWorkers": "3"}))
+    hard = found["resourceQuota"]["hard"]
+    assert int(hard["pods"]) > 3
+    assert (hard["services.loadbalancers"], hard["services.nodeports"]) == ("0", "0"), "billed, and nobody asked"
+    assert values(program({**LOCAL, "resourceQuota": "false"}))["resourceQuota"] == {"hard": {}}
+    forty = values(program({**LOCAL, "workers": "40"}))["resourceQuota"]["hard"]
+    assert int(forty["pods"]) > 40 + 10, "a quarter of the workers may be ending while their successors start"
+    assert int(hard["requests.cpu"].removesuffix("m")) >= 3 * int(
+        found["worker"]["resources"]["requests"]["cpu"].removesuffix("m")
+    ) + int(found["scheduler"]["resources"]["requests"]["cpu"].removesuffix("m"))
+
+
+def test_a_quota_has_memory_for_every_worker_its_successor_and_two_schedulers() -> None:
+    for workers, scheduler in (("4", "2"), ("40", "2"), ("4", "64")):
+        config = {**CAMPUS, "workers": workers, "workerMemoryGiB": "3", "schedulerMemoryGiB": scheduler}
+        memory = int(values(program(config))["resourceQuota"]["hard"]["requests.memory"].removesuffix("Mi"))
+        need = 1024 * (3 * int(workers) * 1.25 + 2 * int(scheduler))
+        assert need <= memory <= 2 * need
+
+
+def test_the_release_keeps_few_revisions_and_one_to_roll_back_to() -> None:
+    assert 2 <= program(LOCAL).one("helm.sh/v3:Release").inputs["maxHistory"] <= 10
