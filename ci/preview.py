@@ -12,10 +12,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import yaml
+
 from ci.affected import LOCAL_STACK
 from ci.report import Preview, read_events, report
 from common.errors import UserError
-from common.paths import REPO, state_dir
+from common.paths import REPO, local_cluster, state_dir
 
 NO_STACK = "no stack named"
 """What the Pulumi CLI says where a backend lacks the stack (pkg/backend/backenderr/backenderr.go)."""
@@ -25,10 +27,10 @@ def local_environment() -> dict[str, str]:
     """Return the variables by which programs reach the cluster of `make up`, and Pulumi its state."""
     from local import cluster
 
-    node = cluster.running(LOCAL_STACK)
+    node = cluster.running(local_cluster())
     if node is None:
-        raise UserError("Stack dev is on no cluster: Kubernetes does not run on this machine. Fix: make up")
-    folder = state_dir(LOCAL_STACK)
+        raise UserError("stack dev is not up: Kubernetes does not run on this machine.\n    fix: make up")
+    folder = state_dir(node.cluster)
     return {
         "FUTURE_KUBERNETES_BIN": str(node.programs),
         "FUTURE_KUBERNETES_KUBECONFIG": str(node.kubeconfig),
@@ -36,6 +38,19 @@ def local_environment() -> dict[str, str]:
         "PULUMI_BACKEND_URL": f"file://{folder / 'pulumi'}",
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(folder / "pulumi-passphrase"),
     }
+
+
+def local_config(stack: str, folder: Path) -> Path:
+    """Write the stack's settings of this checkout over those that it is up with, and return the file.
+
+    The salt of its secrets stays, and so does what is in no file of the project, such as the image that was built.
+    """
+    up = yaml.safe_load((state_dir(local_cluster()) / f"Pulumi.{stack}.yaml").read_text())
+    up["config"] |= yaml.safe_load((REPO / f"Pulumi.{stack}.yaml").read_text())["config"]
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"Pulumi.{stack}.yaml"
+    file.write_text(yaml.safe_dump(up))
+    return file
 
 
 def preview(stack: str, folder: Path, environment: Mapping[str, str], config_file: Path | None = None) -> int:
@@ -81,7 +96,8 @@ def main(arguments: Sequence[str]) -> int:
     stack, folder = arguments
     try:
         if stack == LOCAL_STACK:
-            return preview(stack, Path(folder), local_environment(), state_dir(stack) / f"Pulumi.{stack}.yaml")
+            environment = local_environment()
+            return preview(stack, Path(folder), environment, local_config(stack, Path(folder).resolve()))
         return preview(stack, Path(folder), {})
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from pulumi import automation
 
 from ci import preview as command
 from ci.report import SHOWN, UNKNOWN, Preview, read_events, report
 from common.errors import UserError
+from common.paths import state_dir
+from local import cluster, pulumi_engine
 from tests.unit.cloud_mocks import ROOT
 
 STACK = "urn:pulumi:gke-team::future-kubernetes::pulumi:pulumi:Stack::future-kubernetes-gke-team"
@@ -219,3 +223,37 @@ def test_a_deployment_makes_no_new_stack(pulumi: FakePulumi) -> None:
     done = deploy("closed")
     assert (done.returncode, len(pulumi.calls())) == (1, 2)
     assert "the bucket is closed" in done.stderr
+
+
+def test_stack_dev_is_previewed_with_this_checkouts_settings_where_the_local_engine_keeps_it(
+    pulumi: FakePulumi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUTURE_KUBERNETES_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("FUTURE_KUBERNETES_CLUSTER", raising=False)
+    folder = state_dir("dev")
+    folder.mkdir(parents=True)
+    node = cluster.Node("dev", 1, folder / "kubeconfig", tmp_path / "programs")
+    monkeypatch.setattr(cluster, "running", lambda _name: node)
+    engine = pulumi_engine.PulumiEngine(automation.PulumiCommand.__new__(automation.PulumiCommand), node, "dev")
+    mine = command.local_environment()
+    for name in ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE"):
+        assert mine[name] == engine._environment[name]
+    salted = {
+        "encryptionsalt": "v1:x",
+        "config": {"future-kubernetes:image": "r@sha256:1", "future-kubernetes:workers": 99},
+    }
+    (folder / "Pulumi.dev.yaml").write_text(yaml.safe_dump(salted))
+    assert command.main(["dev", str(tmp_path / "reports")]) == 0
+    (_, called) = pulumi.calls()
+    written = yaml.safe_load(Path(called[called.index("--config-file") + 1]).read_text())
+    assert written["encryptionsalt"] == "v1:x"
+    assert written["config"]["future-kubernetes:image"] == "r@sha256:1"
+    assert written["config"] | yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())["config"] == written["config"]
+
+
+def test_stack_dev_without_a_cluster_names_the_command_that_fixes_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cluster, "running", lambda _name: None)
+    assert command.main(["dev", str(tmp_path)]) == 1
+    assert "fix: make up" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The workflows: least permissions, pinned actions, nothing secret for a fork; actionlint and zizmor see to the rest."""
+"""The workflows: least permissions, pinned actions, nothing secret for a fork. actionlint and zizmor do the rest."""
 
 from __future__ import annotations
 
