@@ -33,8 +33,8 @@ test-e2e: .venv/ready-test ## a real cluster of its own on this machine, R, and 
 lint: .venv/ready-test ## types, style, imports, spelling, shell, workflows, prose; STEP=prose for one of them
 	@$(RUN) -m ci.lint $(STEP)
 
-coverage: .venv/ready-test ## the unit tests, and which lines and branches they do not reach
-	$(RUN) -m pytest -n auto --cov --cov-report=term-missing:skip-covered --cov-report=xml tests/unit tests/broker
+coverage: .venv/ready-test ## the unit tests, with the share of lines and branches that they reach; each line in coverage.xml
+	$(RUN) -m pytest -n auto --cov --cov-report=term:skip-covered --cov-report=xml tests/unit tests/broker
 
 generate: .venv/ready-test ## write what is made from the settings' models: Pulumi.yaml's config block, docs/settings.md
 	@$(RUN) -m components.generate
