@@ -1,27 +1,28 @@
 # `make up` and `make test` install all that they need themselves; see README.md.
 SHELL := /bin/bash
 RUN := .venv/bin/python
+COMMAND := .venv/bin/future-kubernetes
 
 .PHONY: help up down status password test test-unit test-chart test-e2e lint generate bench
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts $$'\t'
 
 up: .venv/ready-up ## Kubernetes on this machine, stack dev, and a parallel R run; FULL=1 for the article's full size, CONFIG="workers=8 ide=..." over Pulumi.dev.yaml
-	@$(RUN) -m local up $(if $(FULL),--full) $(foreach pair,$(CONFIG),--config $(pair))
+	@$(COMMAND) up $(if $(FULL),--full) $(foreach pair,$(CONFIG),--config $(pair))
 
 down: .venv/ready-up ## remove stack dev and its cluster
-	@$(RUN) -m local down
+	@$(COMMAND) down
 
 status: .venv/ready-up ## what runs, and the commands to reach it
-	@$(RUN) -m local status
+	@$(COMMAND) status
 
 password: .venv/ready-up ## the IDE's password
-	@$(RUN) -m local password
+	@$(COMMAND) password
 
 test: test-unit test-chart test-e2e ## every test
 
-test-unit: .venv/ready-test ## settings, sizing, each cloud under mocks, rendezvous
-	$(RUN) -m pytest -n auto tests/unit tests/rendezvous
+test-unit: .venv/ready-test ## settings, sizing, each cloud under mocks, broker
+	$(RUN) -m pytest -n auto tests/unit tests/broker
 
 test-chart: .venv/ready-test ## the chart, rendered and checked against the Kubernetes schemas
 	$(RUN) -m pytest -n auto tests/chart

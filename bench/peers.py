@@ -2,11 +2,11 @@
 
     python -m bench.peers KUBECONFIG NAMESPACE HOST TOKEN_FILE ANSWER_FILE
 
-It watches the pods. For each that runs it does over the network what the agent of image/rendezvous/worker.py does: TLS
+It watches the pods. For each that runs it does over the network what the agent of image/worker/agent.py does: TLS
 by the release's token, the greeting, the answers, dialling again. Where the agent would answer kubelet's probe, it
 writes the pod's readiness. No R stands behind: the first call of a session is answered by the content of ANSWER_FILE,
 which a real R gave once, and all else is only taken in. On its output: a line of JSON for each thing that happens.
-SIGHUP makes all hang up and dial again, as when the rendezvous was restarted.
+SIGHUP makes all hang up and dial again, as when the broker was restarted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from image.rendezvous import tls, wire, worker
+from image.common import protocol, tls, wire
+from image.worker.dialer import retry_delay
 
 _R_STARTS_SECONDS = 0.5
 """What a fresh R takes before its agent dials."""
@@ -143,7 +144,7 @@ class Peers:
             try:
                 reader, writer = await asyncio.open_connection(self._host, wire.PORT, ssl=self._context)
             except OSError:
-                await asyncio.sleep(worker.retry_delay(attempt))
+                await asyncio.sleep(retry_delay(attempt))
                 attempt += 1
                 continue
             attempt = 0
@@ -152,7 +153,7 @@ class Peers:
                 await self._one_use(pod, reader, writer)
                 pause = _R_STARTS_SECONDS
             except (OSError, EOFError):
-                pause = worker.retry_delay(0)
+                pause = retry_delay(0)
             finally:
                 self._connections.discard(writer)
                 writer.transport.abort()
@@ -162,14 +163,15 @@ class Peers:
         """A connection from its greeting to its end."""
         name = pod["metadata"]["name"]
         wire.watch_peer(writer.get_extra_info("socket"))
-        writer.write(wire.encode(op="worker", pod=name, node=pod["spec"]["nodeName"]))
+        greeting = {"op": "worker", "protocol": protocol.VERSION, "pod": name, "node": pod["spec"]["nodeName"]}
+        writer.write(wire.encode(**greeting))
         if "error" in wire.decode(await _line(reader)):
             raise OSError("refused")
         say("connected", name)
         self._probe(pod, True)
         while (message := wire.decode(await _line(reader)))["op"] != "attach":
             retired = message["op"] == "retire"
-            say("retired" if retired else "recalled", name)
+            say("retired" if retired else "reinstated", name)
             self._probe(pod, not retired)
         writer.write(wire.encode(op="attached"))
         say("attached", name)

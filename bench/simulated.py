@@ -3,7 +3,7 @@
     python bench/simulated.py [--workers 10 100 300 1000]
 
 On stack dev's cluster (`make up` first), in a namespace of its own: the chart's release with its scheduler pod, R and
-rendezvous for real; worker pods on nodes that kwok (https://kwok.sigs.k8s.io) plays; and for each running pod a
+broker for real; worker pods on nodes that kwok (https://kwok.sigs.k8s.io) plays; and for each running pod a
 stand-in that speaks the agent's side of the wire (bench/peers.py). tests/e2e/test_simulated.py has the same machinery.
 """
 
@@ -51,7 +51,7 @@ cat(as.character(serialize(answer, NULL, xdr = FALSE)), sep = "")
 _SAMPLE = """
 import json, statistics, sys, time, urllib.request
 from pathlib import Path
-pid = next(p for p in Path("/proc").glob("[0-9]*") if b"rendezvous.server" in (p / "cmdline").read_bytes())
+pid = next(p for p in Path("/proc").glob("[0-9]*") if b"broker.main" in (p / "cmdline").read_bytes())
 def nanoseconds():
     return sum(int(file.read_text().split()[0]) for file in pid.glob("task/*/schedstat"))
 def metrics():
@@ -110,7 +110,7 @@ class Simulation:
         return float(start), float(end), done.stderr.splitlines()
 
     def sample(self, seconds: float = 0) -> dict[str, Any]:
-        """The rendezvous' CPU over that many seconds and in all, its memory, and /metrics."""
+        """The broker's CPU over that many seconds and in all, its memory, and /metrics."""
         where = f"deploy/{self.namespace}-scheduler"
         done = self.kubectl(
             "exec", "-i", where, "--", "python3", "-", str(seconds), input=_SAMPLE, timeout=seconds + 60
@@ -144,12 +144,12 @@ class Simulation:
         return value
 
     def connected(self) -> int:
-        """How many workers wait in the rendezvous."""
+        """How many workers wait in the broker."""
         found = re.search(r'workers\{state="idle"\} (\d+)', self.sample()["metrics"])
         return int(found[1]) if found else 0
 
     def api_load(self) -> dict[str, tuple[float, float]]:
-        """Requests and bytes so far, by what was asked, of what only the rendezvous asks for in this cluster.
+        """Requests and bytes so far, by what was asked, of what only the broker asks for in this cluster.
 
         The API server counts neither by namespace nor by client, but controllers watch instead of listing.
         """

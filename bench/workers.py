@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.release import image_of_stack_dev, install
 from common.errors import UserError
 from common.paths import REPO
+from common.pod_diagnosis import is_ready
 from common.progress import step
 from local import cluster
-from local.rollout import is_ready
 
 NAMESPACE = "bench-workers"
 OURS = "deploy/ours-scheduler"

@@ -1,1 +1,1 @@
-"""What every part may use: paths, errors, progress, processes. Imports nothing of this project."""
+"""Helpers that every part may use: paths, errors, progress, processes, kubectl. Imports nothing of this project."""

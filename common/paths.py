@@ -1,6 +1,6 @@
-"""Where things are kept on the machine: downloads and builds in one cache folder, a cluster's life in one state folder.
+"""Folders on this machine: downloads and builds in one cache folder, the data of a cluster in one state folder.
 
-Both follow the XDG base directory specification, and each can be moved by an environment variable.
+Both follow the XDG base directory specification, and an environment variable moves each.
 """
 
 from __future__ import annotations
@@ -10,9 +10,17 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 
+LOCAL_STACK = "dev"
+"""The stack that `future-kubernetes up` creates on this machine."""
+
+
+def local_cluster() -> str:
+    """Name of the cluster on this machine. The tests set another name, to run beside the user's own cluster."""
+    return os.environ.get("FUTURE_KUBERNETES_CLUSTER", "dev")
+
 
 def cache_dir() -> Path:
-    """Folder for what can be made again: $FUTURE_KUBERNETES_CACHE, else ~/.cache/future-kubernetes."""
+    """Folder for downloads and builds, safe to delete: $FUTURE_KUBERNETES_CACHE, else ~/.cache/future-kubernetes."""
     return _base("FUTURE_KUBERNETES_CACHE", "XDG_CACHE_HOME", ".cache")
 
 

@@ -131,21 +131,18 @@ capabilities:
 {{- end -}}
 
 {{/*
-Environment that both components have. Call with (list $ "worker"). USER, as RStudio Server asks it who it runs as, and
+Environment that both components have. USER, as RStudio Server asks it who it runs as, and
 a container without a login has none.
 */}}
 {{- define "future-kubernetes.env" -}}
-{{- $root := index . 0 -}}
 - name: USER
   value: rstudio
 - name: HOME
   value: /home/rstudio
 - name: FUTURE_KUBERNETES_RELEASE
-  value: {{ include "future-kubernetes.fullname" $root }}
+  value: {{ include "future-kubernetes.fullname" . }}
 - name: FUTURE_KUBERNETES_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
-- name: FUTURE_KUBERNETES_COMPONENT
-  value: {{ index . 1 }}
 - name: POD_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: NODE_NAME

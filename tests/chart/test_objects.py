@@ -76,7 +76,7 @@ def test_the_least_values_give_exactly_these_objects(helm: Helm) -> None:
         ("Role", SCHEDULER),
         ("RoleBinding", SCHEDULER),
         ("Service", SCHEDULER),
-        ("Service", "lab-future-kubernetes-rendezvous"),
+        ("Service", "lab-future-kubernetes-broker"),
         ("ServiceAccount", SCHEDULER),
         ("ServiceAccount", WORKER),
     }
@@ -156,16 +156,16 @@ def test_services_lead_to_ports_that_the_scheduler_names(helm: Helm) -> None:
     objects = helm.objects({})
     ports = {port["name"]: port["containerPort"] for port in container(objects, "scheduler")["ports"]}
     assert ports == {"ide": 8787, "future": 8786, "http": 8785}
-    for end, names in (("-scheduler", ["ide"]), ("-rendezvous", ["future", "http"])):
+    for end, names in (("-scheduler", ["ide"]), ("-broker", ["future", "http"])):
         service_ports = one(objects, "Service", end)["spec"]["ports"]
         assert [port["name"] for port in service_ports] == names
         for port in service_ports:
             assert port["port"] == ports[port["targetPort"]]
 
 
-def test_workers_reach_the_rendezvous_before_the_ide_is_ready(helm: Helm, case: dict[str, Any]) -> None:
+def test_workers_reach_the_broker_before_the_ide_is_ready(helm: Helm, case: dict[str, Any]) -> None:
     objects = helm.objects(case)
-    service = one(objects, "Service", "-rendezvous")
+    service = one(objects, "Service", "-broker")
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"] is True
     assert env(objects, "worker")["FUTURE_KUBERNETES_SCHEDULER"]["value"] == service["metadata"]["name"]
@@ -180,7 +180,6 @@ def test_pods_get_the_environment_that_the_image_reads(helm: Helm) -> None:
         assert variables["USER"]["value"] == "rstudio"
         assert variables["HOME"]["value"] == "/home/rstudio"
         assert variables["FUTURE_KUBERNETES_RELEASE"]["value"] == "lab-future-kubernetes"
-        assert variables["FUTURE_KUBERNETES_COMPONENT"]["value"] == component
         for name, path in (
             ("FUTURE_KUBERNETES_NAMESPACE", "metadata.namespace"),
             ("POD_NAME", "metadata.name"),
@@ -188,8 +187,6 @@ def test_pods_get_the_environment_that_the_image_reads(helm: Helm) -> None:
         ):
             assert variables[name]["valueFrom"] == {"fieldRef": {"fieldPath": path}}
     assert env(objects, "scheduler")["FUTURE_KUBERNETES_IDE"]["value"] == "jupyterlab"
-    assert "FUTURE_KUBERNETES_HOST" not in env(objects, "scheduler")
-    assert env(helm.objects(CASES["host"]), "scheduler")["FUTURE_KUBERNETES_HOST"]["value"] == "r.example.org"
 
 
 def test_pods_run_the_given_image_and_its_commands(helm: Helm, case: dict[str, Any]) -> None:
@@ -303,6 +300,7 @@ def test_the_scheduler_is_the_same_to_the_byte_when_only_workers_change(helm: He
         CASES["quota"],
         CASES["closed network"],
         {"ingress": {"className": "nginx"}, "service": {"annotations": {"a": "b"}}},
+        {"host": "r.example.org"},
     ):
         assert helm.template(values, *show) == before, values
     assert helm.template({"image": "another"}, *show) != before
@@ -449,7 +447,7 @@ def test_nothing_connects_to_a_worker(helm: Helm) -> None:
     assert "ingress" not in spec
 
 
-def test_only_this_releases_workers_reach_the_rendezvous(helm: Helm) -> None:
+def test_only_this_releases_workers_reach_the_broker(helm: Helm) -> None:
     objects = helm.objects({})
     rules = one(objects, "NetworkPolicy", "-scheduler")["spec"]["ingress"]
     [rule] = [rule for rule in rules if {"protocol": "TCP", "port": "future"} in rule["ports"]]
@@ -485,12 +483,12 @@ def egress(objects: Objects, component: str) -> list[Object]:
     return list(one(objects, "NetworkPolicy", f"-{component}")["spec"]["egress"])
 
 
-def test_workers_reach_dns_the_rendezvous_and_public_addresses(helm: Helm) -> None:
+def test_workers_reach_dns_the_broker_and_public_addresses(helm: Helm) -> None:
     objects = helm.objects({})
-    dns, rendezvous, internet = egress(objects, "worker")
+    dns, broker, internet = egress(objects, "worker")
     assert dns == {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
-    assert rendezvous["ports"] == [{"protocol": "TCP", "port": "future"}]
-    [peer] = rendezvous["to"]
+    assert broker["ports"] == [{"protocol": "TCP", "port": "future"}]
+    [peer] = broker["to"]
     assert selects(peer["podSelector"]["matchLabels"], pod(objects, "scheduler")["metadata"]["labels"])
     assert [block["ipBlock"]["cidr"] for block in internet["to"]] == ["0.0.0.0/0", "::/0"]
     # Clouds hand out the node's credentials at 169.254.169.254.

@@ -65,7 +65,7 @@ def ready(helm: Helm, ide: str, ide_port: int, http_port: int) -> bool:
 
 
 @pytest.mark.parametrize(("ide", "page"), [("rstudio", "/auth-sign-in"), ("jupyterlab", "/login")])
-def test_the_scheduler_is_ready_when_the_login_page_and_the_rendezvous_answer(
+def test_the_scheduler_is_ready_when_the_login_page_and_the_broker_answer(
     helm: Helm, serve: Serve, ide: str, page: str
 ) -> None:
     assert ready(helm, ide, serve({page: 200}), serve({"/readyz": 200}))
@@ -76,7 +76,7 @@ def test_the_scheduler_is_not_ready_without_a_login_page(helm: Helm, serve: Serv
     assert not ready(helm, "jupyterlab", serve({"/login": login}), serve({"/readyz": 200}))
 
 
-def test_the_scheduler_is_not_ready_without_the_rendezvous(helm: Helm, serve: Serve) -> None:
+def test_the_scheduler_is_not_ready_without_the_broker(helm: Helm, serve: Serve) -> None:
     login = serve({"/login": 200})
     assert not ready(helm, "jupyterlab", login, serve({"/readyz": 503}))
     # Port 1 of loopback refuses.
@@ -125,7 +125,7 @@ def test_helm_test_asks_both_and_gives_up_with_a_command_to_look(
     script = found["spec"]["containers"][0]["command"][2]
     for service, port in (
         ("lab-future-kubernetes-scheduler 8787", serve({"/login": login})),
-        ("lab-future-kubernetes-rendezvous 8785", serve({"/readyz": readyz})),
+        ("lab-future-kubernetes-broker 8785", serve({"/readyz": readyz})),
     ):
         assert service in script
         script = script.replace(service, f"127.0.0.1 {port}")

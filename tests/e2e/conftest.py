@@ -18,8 +18,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from common.paths import REPO, state_dir
+from common.pod_diagnosis import is_ready
 from local import cluster
-from local.rollout import is_ready
 
 CLUSTER = "test"
 OTHER_CLUSTERS = ("passing", "faults")
@@ -49,9 +49,9 @@ class Stack:
     config: dict[str, str] = field(default_factory=dict)
     project: Path = REPO
 
-    def engine(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def standin(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "local.engine", *arguments],
+            [sys.executable, "-m", "local", "standin", *arguments],
             cwd=self.project, env=self.environment(), capture_output=True, text=True, check=False, timeout=timeout,
         )  # fmt: skip
         if check:
@@ -60,7 +60,7 @@ class Stack:
 
     def up(self, check: bool = True, **config: str) -> subprocess.CompletedProcess[str]:
         pairs = [f"--config={key}={value}" for key, value in {**self.config, **config}.items()]
-        return self.engine("up", *pairs, check=check)
+        return self.standin("up", *pairs, check=check)
 
     def environment(self) -> dict[str, str]:
         return {
@@ -72,7 +72,7 @@ class Stack:
         }
 
     def outputs(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.engine("output", "--json", "--show-secrets").stdout)
+        found: dict[str, Any] = json.loads(self.standin("outputs").stdout)
         return found
 
     @property
@@ -156,7 +156,7 @@ def made_up(own_state: Path) -> tuple[cluster.Node, str]:
     with users(own_state) as known:
         if "printed" not in known:
             done = subprocess.run(
-                [sys.executable, "-m", "local", "up", f"--config=workers={WORKERS}"],
+                [sys.executable, "-m", "cli", "up", f"--config=workers={WORKERS}"],
                 cwd=REPO, capture_output=True, text=True, check=False, timeout=2400,
             )  # fmt: skip
             known |= {"failed": done.returncode != 0, "printed": done.stdout + done.stderr}

@@ -57,7 +57,7 @@ def test_whoever_opens_r_is_told_of_the_workers_and_a_script_is_not(stack: Stack
 @pytest.mark.parametrize(
     ("python", "folder"),
     [
-        ("python3", "/usr/local/lib/future-kubernetes/rendezvous"),
+        ("python3", "/usr/local/lib/future-kubernetes/future_kubernetes/*"),
         ("/opt/jupyter/bin/python", "/opt/jupyter/lib/python3*/site-packages/jupyter_server"),
     ],
 )

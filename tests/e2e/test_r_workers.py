@@ -22,7 +22,7 @@ def elastic(stack: Stack, own_state: Path) -> Iterator[Stack]:
     other = Stack(stack.node, own_state / "elastic", config)
     other.up()
     yield other
-    other.engine("down")
+    other.standin("down")
 
 
 def r(cluster: Stack, code: str, timeout: float = 120) -> str:
@@ -135,7 +135,7 @@ def test_an_elastic_plan_grows_while_futures_queue_and_gives_back_while_r_does_n
         where <- function(i) { Sys.sleep(3); Sys.info()[["nodename"]] }
         used <- function() unique(future_sapply(1:16, where, future.scheduling = 4))
         stopifnot(length(used()) == 4L)
-        # These ask the rendezvous, as anyone may: what the plan does runs with its futures alone.
+        # These ask the broker, as anyone may: what the plan does runs with its futures alone.
         given_back <- function() future.kubernetes:::kubernetes_status()$wanted == 1 && nrow(workers()) == 1L
         for (i in 1:300) if (given_back()) break else Sys.sleep(0.5)
         stopifnot(given_back(), value(future(42)) == 42, nrow(workers()) == 1L, length(used()) == 4L)

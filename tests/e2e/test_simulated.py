@@ -1,4 +1,4 @@
-"""Hundreds of workers on simulated nodes: R, rendezvous and chart are real, kwok and stand-ins play the rest."""
+"""Hundreds of workers on simulated nodes: R, broker and chart are real, kwok and stand-ins play the rest."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_all_that_r_asks_for_come_while_a_line_tells_how_far_it_is(simulated: Si
     assert any(match[4] for match in told if match)
     running = simulated.happened("running", start)
     assert len(running) == WORKERS
-    assert end - max(running.values()) < 10, "what is waited for are the pods, not the rendezvous"
+    assert end - max(running.values()) < 10, "what is waited for are the pods, not the broker"
     pods = settled(simulated, WORKERS)
     assert Counter(pod["status"]["phase"] for pod in pods) == {"Running": WORKERS}
     places = Counter(pod["spec"]["nodeName"] for pod in pods)

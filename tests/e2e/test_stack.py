@@ -15,14 +15,13 @@ import pytest
 
 from common.errors import UserError
 from common.paths import REPO
-from local import cluster
-from local.engine import state_path
-from local.proof import prove
+from local import cluster, smoke_test
+from local.standin.apply import state_path
 from tests.e2e.conftest import WORKERS, Stack
 
 pytestmark = pytest.mark.timeout(600)
 
-UNCHANGED = re.compile(r"0 created, 0 updated, 0 replaced, 0 deleted, \d+ same")
+UNCHANGED = re.compile(r"0 created, 0 updated, 0 deleted, [1-9]\d* unchanged")
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def second(stack: Stack, own_state: Path) -> Iterator[Stack]:
     """Another stack on the same cluster, with a namespace of its own."""
     other = Stack(stack.node, own_state / "second", {**stack.config, "namespace": "second", "workers": "2"})
     yield other
-    other.engine("down")
+    other.standin("down")
 
 
 def test_up_ends_with_the_articles_computation_on_distinct_pods(made_up: tuple[cluster.Node, str]) -> None:
@@ -89,8 +88,8 @@ def test_a_changed_chart_template_is_deployed(stack: Stack, tmp_path: Path) -> N
 
 def test_two_stacks_live_side_by_side(stack: Stack, second: Stack) -> None:
     second.up()
-    assert prove(second.node, second.outputs(), 1000)["pods"]
-    assert prove(stack.node, stack.outputs(), 1000)["pods"]
+    assert smoke_test.run(second.node, second.outputs(), 1000)["pods"]
+    assert smoke_test.run(stack.node, stack.outputs(), 1000)["pods"]
     assert second.outputs()["password"] != stack.outputs()["password"]
 
 
@@ -145,14 +144,14 @@ def test_a_missing_image_is_named_long_before_helm_gives_up_and_the_next_run_men
     assert "not found" in failed.stderr
     assert took < 180, f"{took:.0f} s"  # ten minutes without the watch on events; a noisy machine takes some
     stack.up()
-    assert prove(stack.node, stack.outputs(), 1000)["pods"]
+    assert smoke_test.run(stack.node, stack.outputs(), 1000)["pods"]
 
 
 def test_an_interrupted_up_is_finished_by_the_next(stack: Stack) -> None:
     # Two more, because Helm does not wait for one: a quarter of them, rounded down, may be unavailable (the chart).
     more = WORKERS + 2
     pairs = [f"--config={key}={value}" for key, value in {**stack.config, "workers": str(more)}.items()]
-    argv = [str(REPO / ".venv/bin/python"), "-m", "local.engine", "up", *pairs]
+    argv = [str(REPO / ".venv/bin/python"), "-m", "local", "standin", "up", *pairs]
     # A quota holds the new workers back, so that the signal comes while Helm waits, however slow this test is.
     stack.kubectl("create", "quota", "hold", "--hard=pods=1")
     try:
@@ -173,20 +172,20 @@ def _exactly(count: int, pods: list[dict[str, object]]) -> list[dict[str, object
 
 
 def test_wrong_settings_are_all_named_before_anything_is_made(stack: Stack) -> None:
-    before = state_path("dev").read_text()
+    before = state_path().read_text()
     failed = stack.up(check=False, workers="four", homeGiB="-1", wokers="3")
     assert failed.returncode == 1
     assert all(word in failed.stderr for word in ("workers", "'four'", "homeGiB", "wokers", "pulumi config set"))
-    assert state_path("dev").read_text() == before
+    assert state_path().read_text() == before
 
 
 def test_more_workers_than_the_machine_holds_are_refused_before_anything_is_made(stack: Stack) -> None:
-    before = state_path("dev").read_text()
+    before = state_path().read_text()
     failed = stack.up(check=False, workers="2000")
     assert failed.returncode == 1
     assert "too small for 2000 workers" in failed.stderr
     assert "pulumi config set maxWorkers" in failed.stderr
-    assert state_path("dev").read_text() == before
+    assert state_path().read_text() == before
 
 
 def test_files_in_the_home_folder_outlive_the_scheduler_pod(stack: Stack) -> None:
@@ -195,7 +194,7 @@ def test_files_in_the_home_folder_outlive_the_scheduler_pod(stack: Stack) -> Non
     stack.kubectl("delete", "pod", before["name"])
     again = stack.scheduler(other_than=before["uid"])["metadata"]["name"]
     assert stack.kubectl("exec", again, "--", "cat", "/home/rstudio/file") == "kept\n"
-    # The workers find the new rendezvous by themselves.
+    # The workers find the new broker by themselves.
     stack.wait("the workers' return", 60, lambda: f"N {WORKERS}" in stack.rscript(
         'library(future); plan(cluster, manual = TRUE, quiet = TRUE); cat("N", nbrOfWorkers())'))  # fmt: skip
 

@@ -1,20 +1,21 @@
 #' Conditions that this package signals
 #'
-#' Each error has the class `KubernetesError` and one that says what kind it is, so that code can
-#' [tryCatch()] exactly what it can handle. The session stays usable after each of them.
+#' Each error has the class `KubernetesError` and a class of its kind, so that [tryCatch()] can handle exactly one kind.
+#' The session stays usable after each of them.
 #'
-#' * `KubernetesWorkersError`: the number of workers is not one: 0, -1, `NA`, `"four"`.
+#' * `KubernetesWorkersError`: the number of workers is no valid number: 0, -1, `NA`, `"four"`.
 #' * `KubernetesMaximumError`: more workers than the release allows (its setting `maxWorkers`).
-#' * `KubernetesUnavailableError`: the workers that were asked for will not come, or did not in time; the message
-#'   says why, from the conditions and events of their pods.
+#' * `KubernetesUnavailableError`: the requested workers cannot start, or did not start in time; the message gives the
+#'   reason, from the conditions and events of their pods.
 #' * `KubernetesPermissionError`: the scheduler's service account may not scale workers.
 #' * `KubernetesUnreachableError`: the Kubernetes API does not answer.
-#' * `KubernetesRendezvousError`: there is no rendezvous: this R does not run in a scheduler pod, or it restarts.
+#' * `KubernetesBrokerError`: there is no broker: this R does not run in a scheduler pod, or the broker is restarting.
+#' * `KubernetesVersionError`: this package and the broker are of different versions; the message gives the fix.
 #' * `KubernetesPackageError`: a future needs a package that its worker does not have.
 #' * `KubernetesGlobalsError`: a future needs more data than `maxSizeOfObjects` of the plan allows, which is the option
 #'   `future.globals.maxSize` where it is set.
-#' * `KubernetesWorkerLostError`: a future was given up after its worker was lost more often than `retries`; it is a
-#'   [future::FutureInterruptError] too. Its fields `pods` and `reasons` tell where and how.
+#' * `KubernetesWorkerLostError`: a future failed because its worker was lost more often than `retries`. It is also a
+#'   [future::FutureInterruptError]. Its fields `pods` and `reasons` hold the lost pods and how each ended.
 #'
 #' @examples
 #' n <- tryCatch(
@@ -34,12 +35,12 @@ kubernetes_error <- function(kind, ..., class = character()) {
   )
 }
 
-# The kinds of error that the rendezvous answers with, and the class of each.
+# The condition for an error that the broker answers: its first word is the kind.
 answer_error <- function(text) {
   word <- sub(" .*", "", text)
   kinds <- c(
-    permission = "Permission", unreachable = "Unreachable", outside = "Rendezvous", refused = "Unavailable",
-    `above-maximum` = "Maximum"
+    permission = "Permission", unreachable = "Unreachable", outside = "Broker", refused = "Unavailable",
+    `above-maximum` = "Maximum", protocol = "Version"
   )
   if (!word %in% names(kinds)) {
     return(kubernetes_error("Unavailable", text))
@@ -52,14 +53,15 @@ answer_error <- function(text) {
   kubernetes_error(kinds[[word]], sub("^[^ ]+ ", "", text), fix)
 }
 
-# One whole positive number, or two in order: what `workers` may be.
-check_workers <- function(workers, least = 1L) {
+# The value of `workers` as integers: one whole number of at least `min`, or two in ascending order.
+check_workers <- function(workers, min = 1L) {
   good <- is.numeric(workers) && length(workers) %in% 1:2 && !anyNA(workers) && all(is.finite(workers)) &&
-    all(workers == round(workers)) && all(workers >= least) && !is.unsorted(workers)
+    all(workers == round(workers)) && all(workers >= min) && !is.unsorted(workers)
   if (!good) {
     stop(kubernetes_error(
-      "Workers", "The number of workers is ", paste(deparse(workers), collapse = ""), "; it is a whole number of at least ",
-      least, ", as in workers = 4, or a smallest and a largest number, as in workers = c(2, 40)"
+      "Workers", "The number of workers is ", paste(deparse(workers), collapse = ""),
+      "; it is a whole number of at least ", min, ", as in workers = 4, or a minimum and a maximum, ",
+      "as in workers = c(2, 40)"
     ))
   }
   as.integer(pmin(workers, .Machine$integer.max))

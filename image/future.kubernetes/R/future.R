@@ -1,4 +1,4 @@
-# A future on a Kubernetes worker: a cluster future that outlives its worker.
+# A future on a Kubernetes worker: a cluster future that is run again when its worker is lost.
 
 #' @exportS3Method future::resolved
 resolved.KubernetesFuture <- function(x, ...) {
@@ -18,12 +18,12 @@ resolved.KubernetesFuture <- function(x, ...) {
     return(TRUE)
   }
   internal("assertOwner", "future")(x)
-  take_in(x)
+  collect_result(x)
 }
 
-# Whether the future is resolved, with what its worker has sent so far. The time that stock cluster futures spend waiting
-# here, one after the other, is what makes a map of many slow.
-take_in <- function(future) {
+# TRUE if the future is resolved by what its worker has sent so far. It does not wait: stock cluster futures wait here,
+# one after the other, which makes a map of many futures slow.
+collect_result <- function(future) {
   while (is.null(future[["result"]]) && future[["state"]] == "running") {
     con <- future[["backend"]][["workers"]][[future[["node"]]]]$con
     if (!socketSelect(list(con), timeout = 0)) {
@@ -54,17 +54,17 @@ result.KubernetesFuture <- function(future, ...) {
   }
 }
 
-# One message of the future's worker; or its end, and then the future is made ready to be run again.
+# Receive one message of the future's worker; when the worker has ended, prepare the future to be run again.
 receive <- function(future) {
   index <- future[["node"]]
   backend <- future[["backend"]]
   node <- backend[["workers"]][[index]]
   message <- withCallingHandlers(
     suppressWarnings(internal("receiveMessageFromWorker", "future")(future)),
-    interrupt = function(e) if (future[["state"]] == "running") take_back(backend, future, node)
+    interrupt = function(e) if (future[["state"]] == "running") abandon_message(backend, future, node)
   )
   if (inherits(message, "FutureInterruptError") && !inherits(message, "FutureCanceledError")) {
-    lost(backend, future, node)
+    handle_loss(backend, future, node)
   } else if (inherits(message, "FutureLaunchError")) {
     registry <- internal("FutureRegistry", "future")
     if (registry(backend[["reg"]], action = "contains", future = future)) {
@@ -74,50 +74,49 @@ receive <- function(future) {
       future[["result"]] <- package_error(future, message)
     }
   }
-  rest(backend)
+  schedule_release(backend)
   invisible()
 }
 
-# Ctrl-C while a large value was on its way: what is left of it cannot be told from the next. The future runs again
-# when it is asked for.
-take_back <- function(backend, future, node) {
+# After Ctrl-C in the middle of a large value, the rest of it cannot be distinguished from the next message. The worker
+# is dropped, and the future runs again when its value is requested.
+abandon_message <- function(backend, future, node) {
   internal("FutureRegistry", "future")(backend[["reg"]], action = "remove", future = future, earlySignal = FALSE)
   drop_node(backend, node)
-  make_new(future)
+  reset_future(future)
 }
 
-# As good as new: whoever asks for its value next, or whether it is resolved, runs it.
-make_new <- function(future) {
+# Back to the state "created": the next value() or resolved() runs the future.
+reset_future <- function(future) {
   future[["node"]] <- NA_integer_
   future[["result"]] <- NULL
   future[[".signaledConditions"]] <- NULL
   future[["state"]] <- "created"
 }
 
-lost <- function(backend, future, node) {
-  reason <- fate_of(node)
+# The worker was lost while it ran the future: run the future on another worker, or end it with an error.
+handle_loss <- function(backend, future, node) {
+  reason <- outcome_of(node)
   if (!nzchar(reason)) reason <- "its connection ended: its pod was deleted, or its node is gone"
   drop_node(backend, node)
   if (!may_run_again(backend, future, node, reason)) {
     return()
   }
-  make_new(future)
+  reset_future(future)
   if (length(active_futures(backend)) < length(backend[["workers"]])) future::run(future)
 }
 
-fate_of <- function(node) tryCatch(ask("fate", node$attachment), error = function(e) "")
-
-# Notes the loss and tells of it. FALSE when it was one too many: then the future has ended with an error.
+# Records and reports the loss. FALSE when it was one too many: the future has ended with an error then.
 may_run_again <- function(backend, future, node, reason) {
-  future[["lost_pods"]] <- c(future[["lost_pods"]], node$host)
-  future[["lost_reasons"]] <- c(future[["lost_reasons"]], reason)
+  pods <- future[["lost_pods"]] <- c(future[["lost_pods"]], node$host)
+  reasons <- future[["lost_reasons"]] <- c(future[["lost_reasons"]], reason)
   future[["node"]] <- NA_integer_
   label <- label_of(future)
-  if (length(future[["lost_pods"]]) > backend[["retries"]]) {
+  if (length(pods) > backend[["retries"]]) {
     future[["state"]] <- "interrupted"
     future[["result"]] <- structure(
-      future::FutureInterruptError(lost_message(label, future[["lost_pods"]], future[["lost_reasons"]]), future = future),
-      pods = future[["lost_pods"]], reasons = future[["lost_reasons"]]
+      future::FutureInterruptError(lost_message(label, pods, reasons), future = future),
+      pods = pods, reasons = reasons
     )
     class(future[["result"]]) <- c("KubernetesWorkerLostError", "KubernetesError", class(future[["result"]]))
     return(FALSE)
@@ -128,12 +127,12 @@ may_run_again <- function(backend, future, node, reason) {
 
 label_of <- function(future) if (is.null(future[["label"]])) "<unnamed>" else future[["label"]]
 
-# future tells it among "possible other reasons" of a launch that failed.
+# future itself mentions a missing package only among "possible other reasons" of a failed launch.
 package_error <- function(future, error) {
   missing <- sub(".*(there is no package called [^ ]+).*", "\\1", conditionMessage(error))
   label <- label_of(future)
   error[["message"]] <- sprintf(paste(
-    "Future %s cannot run on its worker: %s. Workers have the packages of the image alone, not what install.packages()",
+    "Future %s cannot run on its worker: %s. Workers have only the packages of the image, not what install.packages()",
     "puts into this session's library: add it to 'rPackages' of the stack and run 'pulumi up'"
   ), label, missing)
   class(error) <- c("KubernetesPackageError", "KubernetesError", class(error))
@@ -143,9 +142,7 @@ package_error <- function(future, error) {
 lost_message <- function(label, pods, reasons) {
   memory <- any(grepl("(out of memory", reasons, fixed = TRUE))
   paste0(
-    sprintf(ngettext(length(pods), "The worker of future %s was lost %d time", "The worker of future %s was lost %d times"),
-      label, length(pods)
-    ),
+    sprintf("The worker of future %s was lost %d ", label, length(pods)), ngettext(length(pods), "time", "times"),
     ", and the future is given up: ", paste(sprintf("%s: %s", pods, reasons), collapse = "; "),
     if (memory) ". Raise 'workerMemoryGiB' of the stack, or send less data to each future"
   )

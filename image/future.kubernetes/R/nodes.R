@@ -1,31 +1,23 @@
-# Workers as nodes of a parallelly cluster: a connection to the rendezvous with a worker's R at the other end.
+# Workers as nodes of a parallelly cluster: a connection to the broker with a worker's R at the other end.
 
 session_timeout <- 30L * 24L * 3600L # parallelly's own default
 
-# Up to n workers, asked for together; those that are not free within `wait` seconds are left out.
+# Up to n workers, requested together; those that are not free within `wait` seconds are left out.
 attach_nodes <- function(n, wait = 0) {
   cons <- nodes <- list()
-  # After Ctrl-C, the workers that have come are let go as well as those that were still waited for.
+  # After Ctrl-C, close the connections of workers that have come and of those that are awaited.
   on.exit({
     for (con in cons) close(con)
     for (node in nodes) close_node(node)
   })
-  for (i in seq_len(n)) {
-    cons[[i]] <- dial(session_timeout)
-    writeLines(sprintf("attach %d %.1f", Sys.getpid(), wait), cons[[i]])
-  }
+  for (i in seq_len(n)) cons[[i]] <- request(sprintf("attach %d %.1f", Sys.getpid(), wait), session_timeout)
   while (length(cons) > 0L) {
     con <- cons[[1L]]
     answer <- readLines(con, 1L)
     if (length(answer) && startsWith(answer, "wait ")) next
     cons <- cons[-1L]
     if (length(answer) && startsWith(answer, "ok ")) {
-      fields <- strsplit(answer, " ", fixed = TRUE)[[1L]]
-      nodes <- c(nodes, list(structure(
-        list(con = con, host = fields[3L], rank = length(nodes) + 1L, attachment = fields[2L], node = fields[4L], managed = TRUE),
-        options = list(worker = fields[3L], manual = TRUE, useXDR = FALSE),
-        class = c("kubernetes_node", "RichSOCKnode", "SOCK0node")
-      )))
+      nodes <- c(nodes, list(as_node(con, strsplit(answer, " ", fixed = TRUE)[[1L]], length(nodes) + 1L)))
     } else {
       close(con)
     }
@@ -35,8 +27,17 @@ attach_nodes <- function(n, wait = 0) {
   greeted
 }
 
-# A first call to each, all under way at once: it proves the worker, and tells what parallelly's print shows and which
-# version of future is there.
+# A node from the fields of the broker's answer: "ok", lease, pod, node.
+as_node <- function(con, fields, rank) {
+  structure(
+    list(con = con, host = fields[3L], rank = rank, lease = fields[2L], node = fields[4L], managed = TRUE),
+    options = list(worker = fields[3L], manual = TRUE, useXDR = FALSE),
+    class = c("kubernetes_node", "RichSOCKnode", "SOCK0node")
+  )
+}
+
+# Nodes that have answered a first call, which all of them run at the same time. It proves the worker, and returns what
+# parallelly's print() shows and the version of future on the worker.
 greet_nodes <- function(nodes) {
   hello <- function() {
     list(
@@ -67,7 +68,7 @@ greet_nodes <- function(nodes) {
 send_call <- function(node, fun, args = list()) internal("sendCall", "parallel")(node, fun, args)
 receive_result <- function(node) suppressWarnings(internal("recvResult", "parallel")(node))
 
-# What future and parallel do not export. Looked up when called, so that this package follows their versions.
+# A function that future or parallel does not export. Looked up at each call: this package follows their versions.
 internal <- function(name, package) get(name, envir = asNamespace(package), mode = "function", inherits = FALSE)
 
 close_node <- function(node) {
@@ -75,10 +76,17 @@ close_node <- function(node) {
   invisible()
 }
 
-node_open <- function(node) isTRUE(suppressWarnings(tryCatch(parallelly::isConnectionValid(node$con), error = function(e) FALSE)))
+node_open <- function(node) {
+  isTRUE(suppressWarnings(tryCatch(parallelly::isConnectionValid(node$con), error = function(e) FALSE)))
+}
 
-# A worker that waits for a call has nothing to say: what can be read then is the end of its connection.
+# TRUE while an unused worker is connected. It sends nothing before it is called, so anything to read is its end.
 node_idle_alive <- function(node) tryCatch(!socketSelect(list(node$con), timeout = 0), error = function(e) FALSE)
+
+leases <- function(nodes) vapply(unclass(nodes), function(node) node$lease, "")
+
+# How the worker of a node ended, in words; empty while unknown.
+outcome_of <- function(node) tryCatch(ask("outcome", node$lease), error = function(e) "")
 
 #' @exportS3Method parallelly::isNodeAlive
 isNodeAlive.kubernetes_node <- function(x, ...) {
@@ -89,12 +97,11 @@ isNodeAlive.kubernetes_node <- function(x, ...) {
   if (!node_open(x)) {
     return(FALSE)
   }
-  fate <- tryCatch(ask("fate", x$attachment), error = function(e) "")
-  !nzchar(fate)
+  !nzchar(outcome_of(x))
 }
 
 #' @exportS3Method parallelly::killNode
 killNode.kubernetes_node <- function(x, ...) {
-  close_node(x) # the worker's agent ends its R when the session lets go
+  close_node(x) # the worker's agent ends its R when the connection closes
   TRUE
 }

@@ -1,11 +1,11 @@
-#' The workers that are connected
+#' Workers that are connected
 #'
-#' @return A data frame with a row for each worker that is connected to the rendezvous of this release: `pod`, `node`,
-#'   `state` (idle, busy, or draining when it was told to go and finishes its future), `since` when it is in that
-#'   state, `tasks` (futures that the present plan of this session has sent to it), `restarts` (how often its R was
+#' @return A data frame with a row for each worker that is connected to the broker of this release: `pod`, `node`,
+#'   `state` (idle, busy, or draining while its pod is being deleted and it finishes its future), `since` when it is in
+#'   that state, `tasks` (futures that the current plan of this session has sent to it), `restarts` (how often its R was
 #'   lost in use) and `session` (the process that uses it, `NA` when none does). It prints with a summary.
 #' @examples
-#' if (file.exists("/run/future-kubernetes/rendezvous.port")) workers()
+#' if (file.exists("/run/future-kubernetes/broker.port")) workers()
 #' @export
 workers <- function() {
   rows <- jsonlite::fromJSON(ask("workers"), simplifyDataFrame = TRUE)
@@ -46,28 +46,28 @@ print.kubernetes_workers <- function(x, ...) {
   invisible(x)
 }
 
-#' Have more workers, or fewer
+#' Set the number of workers
 #'
-#' Sets how many workers the release has. New ones join the present `plan(kubernetes)` of this session as they come;
-#' with a smaller number, idle workers leave and those that run a future stay until it is done.
+#' Sets how many workers the release has. New ones join the current `plan(kubernetes)` of this session when they start;
+#' with a smaller number, idle workers are removed and those that run a future stay until it is done.
 #'
-#' @param n number of workers; 0 gives all back that are not in use.
-#' @param wait whether to return only when they are connected, with a line that tells how far it is.
-#' @param timeout seconds to wait at most.
-#' @return The number of workers that the release is set to have now, invisibly: more than `n` when more are in use.
+#' @param n number of workers; 0 removes all that are not in use.
+#' @param wait if `TRUE`, return only when they are connected, with a progress line.
+#' @param timeout maximum number of seconds to wait.
+#' @return The number of workers that the release is now set to have, invisibly: more than `n` when more are in use.
 #' @examples
-#' if (file.exists("/run/future-kubernetes/rendezvous.port")) {
+#' if (file.exists("/run/future-kubernetes/broker.port")) {
 #'   scale_workers(2)
 #'   workers()
 #' }
 #' @export
 scale_workers <- function(n, wait = TRUE, timeout = 600) {
-  n <- check_workers(n, least = 0L)
+  n <- check_workers(n, min = 0L)
   if (length(n) != 1L) {
     stop(kubernetes_error("Workers", "scale_workers() takes one number, as in scale_workers(4)"))
   }
   backend <- current_backend()
-  if (!is.null(backend)) wake(backend)
+  if (!is.null(backend)) cancel_release(backend)
   before <- wanted_workers()
   plan_before <- if (!is.null(backend)) mget(c("target", "range"), envir = backend)
   on.exit({
@@ -95,7 +95,7 @@ scale_workers <- function(n, wait = TRUE, timeout = 600) {
   invisible(now)
 }
 
-# The backend of the present plan, when it is one of this package.
+# The backend of the current plan if it is one of this package, else NULL.
 current_backend <- function() {
   backend <- attr(future::plan("next"), "backend", exact = TRUE)
   if (inherits(backend, "KubernetesFutureBackend")) backend

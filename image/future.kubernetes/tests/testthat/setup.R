@@ -1,19 +1,19 @@
-# A rendezvous in miniature: it answers the requests of this package, and an `attach` with a real R of this machine. So
-# these tests run wherever R CMD check does; the real rendezvous, real pods and real faults are tested on a cluster.
+# A stand-in for the broker: it answers the requests of this package, and `attach` with a real R of this machine. So
+# these tests run wherever R CMD check runs; the real broker, real pods and real faults are tested on a cluster.
 stand_in_folder <- tempfile("run")
 dir.create(stand_in_folder)
 stand_in <- function(wanted = 3L) {
-  script <- test_path("stand_in.py")
+  script <- testthat::test_path("stand_in.py")
   python <- Sys.which("python3")
   if (!nzchar(python)) {
-    skip("the stand-in for the rendezvous is a Python program")
+    testthat::skip("the stand-in for the broker is a Python program")
   }
   log <- file.path(stand_in_folder, "log")
   system2(python, c(script, stand_in_folder, file.path(R.home("bin"), "Rscript"), wanted),
     wait = FALSE, stdout = log, stderr = log
   )
   for (i in 1:100) {
-    if (file.exists(file.path(stand_in_folder, "rendezvous.port"))) break
+    if (file.exists(file.path(stand_in_folder, "broker.port"))) break
     Sys.sleep(0.1)
   }
   Sys.setenv(FUTURE_KUBERNETES_RUN = stand_in_folder, FUTURE_KUBERNETES_CONFIG = stand_in_folder)
@@ -22,5 +22,5 @@ stand_in <- function(wanted = 3L) {
 stop_stand_in <- function() {
   future::plan(future::sequential)
   try(future.kubernetes:::ask("stop"), silent = TRUE)
-  unlink(file.path(stand_in_folder, "rendezvous.port"))
+  unlink(file.path(stand_in_folder, "broker.port"))
 }

@@ -1,4 +1,4 @@
-"""Answers like the rendezvous, with R processes of this machine for workers: FOLDER RSCRIPT WANTED."""
+"""Answers like the broker, with R processes of this machine for workers: FOLDER RSCRIPT WANTED."""
 
 import itertools
 import json
@@ -12,8 +12,8 @@ import time
 folder, rscript, wanted = sys.argv[1], sys.argv[2], int(sys.argv[3])
 lock = threading.Lock()
 number = 0
-busy = {}  # attachment -> pid of the session
-fates = {}
+busy = {}  # lease -> pid of the session
+outcomes = {}
 server = socket.create_server(("127.0.0.1", 0))
 
 
@@ -32,7 +32,7 @@ def relay(source, sink, at_end):
 
 
 def expected():
-    """Whether one more is counted as free, that will not come back."""
+    """True if one more worker is counted as free that will not reconnect."""
     return os.path.exists(os.path.join(folder, "expected"))
 
 
@@ -68,37 +68,49 @@ def attach(sock, pid, seconds):
             process.kill()
             status = 0
         if status < 0:
-            fates[name] = f"its R process was ended by signal {-status}"
+            outcomes[name] = f"its R process was ended by signal {-status}"
         with lock:
             busy.pop(name, None)
 
     relay(worker, sock, ended)
 
 
-def spare(sock, said):
-    """Writes down what is said; tells of as many taken back as the file of that name says."""
-    taken = os.path.join(folder, "taken")
+def release(sock, said):
+    """Records the lines of a pending release; answers as many reclaimed workers as the file of that name has."""
+    reclaimed = os.path.join(folder, "reclaimed")
     for line in itertools.chain([said], sock.makefile()):
         with open(os.path.join(folder, "said"), "a") as file:
             file.write(line)
-        if line == "keep\n":
-            sock.sendall(b"ok " + (open(taken, "rb").read().strip() if os.path.exists(taken) else b"0") + b"\n")
+        if line == "cancel-release\n":
+            sock.sendall(b"ok " + (open(reclaimed, "rb").read().strip() if os.path.exists(reclaimed) else b"0") + b"\n")
 
 
-def serve(sock):
-    global wanted
+def read_line(sock):
     line = b""
     while not line.endswith(b"\n"):
         piece = sock.recv(1)
         if not piece:
-            return
+            return ""
         line += piece
-    word, *rest = line.decode().split()
+    return line.decode()
+
+
+def serve(sock):
+    global wanted
+    version = os.path.join(folder, "version")
+    banner = open(version).read() if os.path.exists(version) else "protocol 1\n"
+    sock.sendall(banner.encode())
+    if read_line(sock) != banner:
+        return
+    line = read_line(sock)
+    if not line:
+        return
+    word, *rest = line.split()
     if word == "attach":
         attach(sock, *rest)
         return
-    if word == "spare":
-        spare(sock, line.decode())
+    if word == "release":
+        release(sock, line)
         return
     mine = sum(pid == rest[0] for pid in busy.values()) if rest else 0
     rows = [
@@ -115,13 +127,13 @@ def serve(sock):
             answer = f"ok {wanted}"
     elif word == "status":
         problem = open(os.path.join(folder, "problem")).read() if os.path.exists(os.path.join(folder, "problem")) else ""
-        answer = f"ok {wanted} {len(busy)} 0 0\t1 starting\t{problem}"
+        answer = f"ok {wanted} {len(busy)} 0 0\t1 starting\t{problem}\t3"
     else:
         free = 0 if os.path.exists(os.path.join(folder, "none")) else wanted - len(busy) + expected()
         answer = {
             "count": f"ok {free} {mine} {len(busy) - mine}",
             "draining": "ok ",
-            "fate": "ok " + fates.get(rest[0] if rest else "", ""),
+            "outcome": "ok " + outcomes.get(rest[0] if rest else "", ""),
             "workers": json.dumps(rows),
         }[word]
     sock.sendall(answer.encode() + b"\n")
@@ -130,7 +142,7 @@ def serve(sock):
 
 with open(os.path.join(folder, "new"), "w") as file:
     file.write(f"{server.getsockname()[1]}\n")
-os.rename(os.path.join(folder, "new"), os.path.join(folder, "rendezvous.port"))
+os.rename(os.path.join(folder, "new"), os.path.join(folder, "broker.port"))
 threading.Timer(300, os._exit, (1,)).start()  # never outlive the tests
 while True:
     connection, _ = server.accept()

@@ -10,7 +10,7 @@ test_that("a number of workers that is none is refused with a class of its own, 
 test_that("a number, or a smallest and a largest, is taken as it is", {
   expect_identical(check_workers(4), 4L)
   expect_identical(check_workers(c(2, 40)), c(2L, 40L))
-  expect_identical(check_workers(0, least = 0L), 0L)
+  expect_identical(check_workers(0, min = 0L), 0L)
 })
 
 test_that("scale_workers() takes one number", {
@@ -21,14 +21,15 @@ test_that("scale_workers() takes one number", {
 test_that("outside a scheduler pod the plan says where it works", {
   Sys.setenv(FUTURE_KUBERNETES_RUN = tempfile())
   on.exit(Sys.unsetenv("FUTURE_KUBERNETES_RUN"))
-  expect_error(plan(kubernetes, workers = 2), "scheduler pod", class = "KubernetesRendezvousError")
+  expect_error(plan(kubernetes, workers = 2), "scheduler pod", class = "KubernetesBrokerError")
   plan(sequential)
-  expect_error(workers(), class = "KubernetesRendezvousError")
+  expect_error(workers(), class = "KubernetesBrokerError")
 })
 
-test_that("each answer of the rendezvous has its class, and the maximum its fix", {
+test_that("each answer of the broker has its class, and the maximum its fix", {
   expect_s3_class(answer_error("permission no role"), "KubernetesPermissionError")
   expect_s3_class(answer_error("unreachable gone"), "KubernetesUnreachableError")
+  expect_s3_class(answer_error("protocol differs"), "KubernetesVersionError")
   expect_s3_class(answer_error("no worker is free"), "KubernetesUnavailableError")
   expect_match(conditionMessage(answer_error("above-maximum 9 were asked for")), "^9 were asked for.*maxWorkers")
 })

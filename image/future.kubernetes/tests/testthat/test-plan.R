@@ -5,10 +5,12 @@ on_all_done <- withr::defer(stop_stand_in(), teardown_env())
 test_that("the plan connects to its workers and futures run on each", {
   plan(kubernetes, workers = 3)
   expect_identical(nbrOfWorkers(), 3L)
-  fs <- lapply(1:3, function(i) future({
-    Sys.sleep(0.5)
-    Sys.getpid()
-  }))
+  fs <- lapply(1:3, function(i) {
+    future({
+      Sys.sleep(0.5)
+      Sys.getpid()
+    })
+  })
   expect_length(unique(unlist(value(fs))), 3L)
   expect_identical(nbrOfFreeWorkers(), 3L)
 })
@@ -121,35 +123,37 @@ test_that("an elastic plan grows while futures queue", {
   scale_workers(1, wait = FALSE)
   plan(kubernetes, workers = c(1, 4))
   expect_identical(nbrOfWorkers(), 4L)
-  fs <- lapply(1:8, function(i) future({
-    Sys.sleep(1)
-    Sys.getpid()
-  }))
+  fs <- lapply(1:8, function(i) {
+    future({
+      Sys.sleep(1)
+      Sys.getpid()
+    })
+  })
   expect_gte(length(unique(unlist(value(fs)))), 2L)
 })
 
-test_that("an elastic plan that has no futures can spare what it has grown by, until the next", {
+test_that("an elastic plan without futures schedules a release of its surplus workers", {
   said <- function() readLines(file.path(stand_in_folder, "said"))
   scale_workers(3, wait = FALSE)
   plan(kubernetes, workers = c(1, 3))
-  unlink(file.path(stand_in_folder, "said")) # what the plan before has said
+  unlink(file.path(stand_in_folder, "said")) # lines of the plan before
   backend <- plan("backend")
   add_nodes(backend, 2L)
   backend[["target"]] <- 3L
-  ids <- vapply(unclass(backend[["workers"]]), function(node) node$attachment, "")
+  ids <- vapply(unclass(backend[["workers"]]), function(node) node$lease, "")
   expect_identical(value(lapply(1:2, function(i) future(i))), as.list(1:2))
-  expect_identical(said(), sprintf("spare 30 %s %s", ids[2L], ids[3L]))
+  expect_identical(said(), sprintf("release 30 %s %s", ids[2L], ids[3L]))
   expect_identical(value(future(3)), 3)
-  expect_identical(said()[2L], "keep")
+  expect_identical(said()[2L], "cancel-release")
   expect_length(backend[["workers"]], 3L)
 
-  # What the rendezvous has taken meanwhile is no loss, and is not waited for.
+  # What the broker has reclaimed is no loss, and is not awaited.
   for (node in unclass(backend[["workers"]])[2:3]) close_node(node)
-  writeLines("2", file.path(stand_in_folder, "taken"))
+  writeLines("2", file.path(stand_in_folder, "reclaimed"))
   expect_silent(expect_identical(value(future(4)), 4))
   expect_length(backend[["workers"]], 1L)
   expect_identical(backend[["target"]], 1L)
-  unlink(file.path(stand_in_folder, "taken"))
+  unlink(file.path(stand_in_folder, "reclaimed"))
 })
 
 test_that("scale_workers() lets workers join and leave the running plan", {
@@ -180,6 +184,20 @@ test_that("what stands in the way is told within seconds, and nothing stays aske
   expect_identical(kubernetes_status()$wanted, 2L)
   plan(sequential)
   unlink(file.path(stand_in_folder, c("problem", "none")))
+})
+
+test_that("a broker of another version, or without one, is refused with the fix", {
+  on.exit(unlink(file.path(stand_in_folder, "version")))
+  for (banner in c("protocol 0", "protocol 2", "hello")) {
+    writeLines(banner, file.path(stand_in_folder, "version"))
+    stated <- if (banner == "hello") "no protocol version" else sub("protocol", "protocol version", banner)
+    expect_error(
+      workers(), paste0("states protocol version 1 and the broker of this pod ", stated, ".*Restart the R session"),
+      class = "KubernetesVersionError"
+    )
+    expect_error(plan(kubernetes, workers = 1), class = "KubernetesVersionError")
+    plan(sequential)
+  }
 })
 
 test_that("a worker that was expected back and has gone is asked for anew", {

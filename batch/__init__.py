@@ -1,1 +1,0 @@
-"""Runs a project folder in the cluster without a browser; see `__main__.py`."""

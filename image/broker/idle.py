@@ -1,0 +1,131 @@
+"""Decides when workers that nobody uses are scaled to 0."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .kubernetes import KubeError
+from .log import log
+
+CHECK_SECONDS = 10.0
+"""How often the broker decides."""
+
+SETTLE_CHECKS = 6
+"""Checks after the broker's start by which its workers have reconnected and stated how long they have been unused."""
+
+
+def due(now: float, last_active: float, idle_minutes: float) -> bool:
+    """True if the workers have been unused for ``idleMinutes``.
+
+    Args:
+        now: seconds of the epoch.
+        last_active: when a session last used, released or asked for a worker, or scaled.
+        idle_minutes: minutes without any of that; 0 is never.
+    """
+    return idle_minutes > 0 and now - last_active >= idle_minutes * 60
+
+
+def expired(now: float, created: float, ttl_hours: float) -> bool:
+    """True if the release has outlived ``ttlHours``.
+
+    Args:
+        now: seconds of the epoch.
+        created: when the release was first deployed, likewise.
+        ttl_hours: hours that the release was given; 0 is without limit.
+    """
+    return ttl_hours > 0 and now - created >= ttl_hours * 3600
+
+
+@dataclass
+class Activity:
+    """When sessions last used workers, in seconds of the epoch."""
+
+    started: float = field(default_factory=time.time)
+    _last_active: float = 0.0
+    _last_use: float = 0.0
+
+    def touch(self) -> None:
+        """Note that a session uses, releases or asks for workers now."""
+        self._last_active = time.time()
+
+    def worker_unused(self, seconds: float) -> None:
+        """Note what a worker states when it connects: how long no session has used it."""
+        self._last_use = max(self._last_use, time.time() - seconds)
+
+    @property
+    def last_active(self) -> float:
+        """The last touch, else the start of the broker."""
+        return self._last_active or self.started
+
+    def resume(self) -> None:
+        """Continue the count of before a restart of the broker, unless a session has been active since."""
+        if self._last_use and not self._last_active:
+            self._last_active = self._last_use
+            log(f"the workers were last used {time.time() - self._last_active:.0f} s ago")
+
+
+class Scaling(Protocol):
+    """What the decision needs to know of the number of workers, and to change about it."""
+
+    def setting(self, name: str) -> float:
+        """A number of the release's settings."""
+
+    def lowering(self) -> bool:
+        """True while the number is being lowered."""
+
+    async def expired(self) -> bool:
+        """True if the release has outlived ``ttlHours``."""
+
+    async def wanted(self) -> int:
+        """Number of workers that the Deployment asks for."""
+
+    async def scale(self, workers: int) -> str:
+        """Set the number."""
+
+
+class Usage(Protocol):
+    """Who uses workers."""
+
+    def in_use(self) -> bool:
+        """True while a session has a worker or waits for one."""
+
+
+class IdleWatch:
+    """Scales to 0 once no session has used a worker for ``idleMinutes``, or ``ttlHours`` are over."""
+
+    def __init__(self, activity: Activity, usage: Usage, scaling: Scaling, environ: Mapping[str, str]) -> None:
+        self._activity = activity
+        self._usage = usage
+        self._scaling = scaling
+        self._check_seconds = float(environ.get("FUTURE_KUBERNETES_IDLE_CHECK_SECONDS", CHECK_SECONDS))
+
+    async def run(self) -> None:
+        """Decide again and again."""
+        await asyncio.sleep(self._check_seconds * SETTLE_CHECKS)
+        self._activity.resume()
+        while True:
+            await asyncio.sleep(self._check_seconds)
+            if self._usage.in_use():
+                self._activity.touch()
+                continue
+            try:
+                await self._scale_down_unused()
+            except KubeError as error:
+                log(f"could not scale to 0: {error}")
+
+    async def _scale_down_unused(self) -> None:
+        minutes = self._scaling.setting("idleMinutes")
+        if due(time.time(), self._activity.last_active, minutes):
+            reason = f"no session has used a worker for {minutes:g} minutes: scaling to 0 (idleMinutes)"
+            self._activity.touch()  # decide again in as many minutes, not in a few seconds
+        elif await self._scaling.expired():
+            reason = f"the stack's {self._scaling.setting('ttlHours'):g} hours are over: scaling to 0 (ttlHours)"
+        else:
+            return
+        if not self._scaling.lowering() and await self._scaling.wanted():
+            log(reason)
+            await self._scaling.scale(0)

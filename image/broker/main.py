@@ -1,0 +1,141 @@
+"""Runs the broker in the scheduler pod.
+
+An R session connects to it (never the other way round), says ``attach`` and, at the answer ``ok``, has a worker's R at
+the other end of that same connection. So R opens no port of its own, a worker is never handed to a process that did not
+ask, and each connection carries R's own protocol. README.md has the figures behind this; sessions.py and
+registration.py have the protocol.
+
+Environment: FUTURE_KUBERNETES_{RELEASE,NAMESPACE}, and Kubernetes' own.
+For tests: FUTURE_KUBERNETES_{PORT,HTTP_PORT,SESSION_PORT,TOKEN_FILE,RUN,CONFIG,ACCOUNT,IDLE_CHECK_SECONDS,
+RETIRE_SECONDS}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.sslproto
+import contextlib
+import os
+import resource
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..common import tls, wire
+from .health import HttpPort, drop_silent_workers
+from .idle import Activity, IdleWatch
+from .leases import Leases
+from .log import log
+from .outcomes import Outcomes
+from .pool import Pool
+from .registration import Registration
+from .scaling import Scaler
+from .sessions import Services, Session
+from .tasks import Tasks
+from .workers import Worker
+
+_HANDSHAKE_SECONDS = 10.0
+_TLS_BUFFER_BYTES = 64 * 1024
+_BACKLOG = 1024
+
+
+class Broker:
+    """The parts of the broker, made for each other. All of them run in one thread's event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, environ: Mapping[str, str]) -> None:
+        self._loop = loop
+        self._tasks = Tasks(loop)
+        self._activity = Activity()
+        self._pool = Pool(loop)
+        self._outcomes = Outcomes(self._tasks, environ)
+        self._leases = Leases(loop, self._pool, self._outcomes, self._activity)
+        self._registration = Registration(self._pool, self._outcomes, self._activity, environ)
+        self._scaler = Scaler(loop, self._pool, self._activity, self._tasks, environ, self._registration.refusal)
+        self._idle_watch = IdleWatch(self._activity, self._leases, self._scaler, environ)
+        self._services = Services(
+            loop, self._tasks, self._pool, self._leases, self._outcomes, self._scaler, self._activity
+        )
+        self.http = HttpPort(self._pool, self._leases)
+
+    def worker(self) -> Worker:
+        """A new worker's connection."""
+        return Worker(self._loop, self._registration, self._leases)
+
+    def session(self) -> Session:
+        """A new R session's connection."""
+        return Session(self._services)
+
+    def start(self) -> None:
+        """Start what runs beside the connections."""
+        self._tasks.start(drop_silent_workers(self._pool, self._leases))
+        self._tasks.start(self._idle_watch.run())
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket for IPv6 and IPv4 together where the pod has both, else for IPv4."""
+    with contextlib.suppress(OSError):
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+    return socket.create_server(("", port), backlog=_BACKLOG)
+
+
+def make_room() -> None:
+    """Raise the limit of open files and lower asyncio's buffers, so that 1,000 workers fit."""
+    # asyncio's own 256 KiB for each connection were most of the memory with 1,000 workers; a TLS record is 16 KiB.
+    asyncio.sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
+    # Where the container's soft limit is 1,024 files (containerd 2 under systemd), 1,000 workers would be too many.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def run(environ: Mapping[str, str]) -> None:
+    """Serve until SIGTERM."""
+    token = tls.read_token(Path(environ.get("FUTURE_KUBERNETES_TOKEN_FILE", "/etc/future-kubernetes/secret/token")))
+    loop = asyncio.get_running_loop()
+    make_room()
+    broker = Broker(loop, environ)
+    servers = {
+        "workers": await loop.create_server(
+            broker.worker,
+            sock=listen(int(environ.get("FUTURE_KUBERNETES_PORT", wire.PORT))),
+            ssl=tls.context(token, server=True),
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+            backlog=_BACKLOG,
+        ),
+        "sessions": await loop.create_server(
+            broker.session,
+            "127.0.0.1",
+            int(environ.get("FUTURE_KUBERNETES_SESSION_PORT", wire.SESSION_PORT)),
+            backlog=_BACKLOG,
+        ),
+        "http": await asyncio.start_server(
+            broker.http.answer, sock=listen(int(environ.get("FUTURE_KUBERNETES_HTTP_PORT", wire.HTTP_PORT)))
+        ),
+    }
+    ports = {name: server.sockets[0].getsockname()[1] for name, server in servers.items()}
+    write_port(Path(environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")), ports["sessions"])
+    log(f"listening: {ports}")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    broker.start()
+    await stop.wait()
+
+
+def write_port(folder: Path, port: int) -> None:
+    """Write the file by which R knows that it runs beside a broker: RStudio's sessions get no environment."""
+    temporary = folder / "broker.port.new"
+    temporary.write_text(f"{port}\n")
+    temporary.rename(folder / "broker.port")
+
+
+def main() -> None:
+    """Run the broker with the container's environment."""
+    try:
+        asyncio.run(run(dict(os.environ)))
+    except (tls.TokenError, OSError) as error:
+        raise SystemExit(f"broker: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

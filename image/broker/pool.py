@@ -1,0 +1,123 @@
+"""The connected workers by state, and what is remembered of their pods."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..common import wire
+from .log import log
+from .workers import Worker
+
+_RETURN_SECONDS = 15.0
+
+
+@dataclass
+class Pod:
+    """What is remembered of a worker's pod across its connections."""
+
+    node: str
+    uses: int = 0
+    losses: int = 0
+    draining: bool = False
+    expected_until: float = 0.0
+    """Deadline (loop time) by which a released worker is expected to reconnect; until then it counts as free."""
+
+
+class Pool:
+    """The workers that are connected: idle, leased to sessions, or retiring."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.idle: OrderedDict[Worker, None] = OrderedDict()
+        self.retiring: OrderedDict[Worker, None] = OrderedDict()
+        """Connected but unready, so that Kubernetes deletes their pods first; they can be reinstated."""
+        self.leased: dict[str, Worker] = {}
+        self.pods: dict[str, Pod] = {}
+        self.when_idle: Callable[[], None] = lambda: None
+        """Called when a worker has become idle."""
+
+    def enrol(self, worker: Worker) -> None:
+        """Take in a worker that offers itself."""
+        for other in [*self.idle, *self.retiring, *self.leased.values()]:
+            if other.pod == worker.pod:  # the pod's agent is here anew, so its old connection is dead, noticed or not
+                log(f"{worker.pod} is back; its old connection is dropped")
+                other.drop()
+        pod = self.pods.setdefault(worker.pod, Pod(worker.node))
+        pod.node, pod.draining, pod.expected_until = worker.node, False, 0.0
+        self._make_idle(worker)
+
+    def _make_idle(self, worker: Worker) -> None:
+        worker.enter("idle")
+        self.idle[worker] = None
+        self.when_idle()
+
+    def lease_longest_idle(self, lease: str) -> Worker:
+        """Move the worker that has been idle longest to those that are leased."""
+        worker, _ = self.idle.popitem(last=False)
+        self.leased[lease] = worker
+        return worker
+
+    def forget(self, worker: Worker) -> None:
+        """Remove a worker whose connection has ended."""
+        self.idle.pop(worker, None)
+        self.retiring.pop(worker, None)
+        self.leased.pop(worker.lease, None)
+
+    def drain(self, worker: Worker) -> None:
+        """Note that the worker's pod is being deleted."""
+        self.pods.setdefault(worker.pod, Pod(worker.node)).draining = True
+
+    def draining(self, worker: Worker) -> bool:
+        """True if the worker's pod is being deleted."""
+        return self.pods[worker.pod].draining
+
+    def expect(self, worker: Worker) -> None:
+        """Count a released worker as free until it has reconnected with a fresh R, unless its pod is being deleted."""
+        if not self.draining(worker):
+            self.pods[worker.pod].expected_until = self._loop.time() + _RETURN_SECONDS
+
+    @property
+    def expected(self) -> int:
+        """Number of released workers that are expected to reconnect."""
+        now = self._loop.time()
+        return sum(1 for pod in self.pods.values() if pod.expected_until > now and not pod.draining)
+
+    @property
+    def connected(self) -> int:
+        """Number of workers that sessions have or can have; without the retiring ones."""
+        return len(self.idle) + len(self.leased)
+
+    def retire(self, worker: Worker, seconds: float) -> None:
+        """Make an idle worker unready. It is reinstated if Kubernetes has not deleted its pod after ``seconds``."""
+        worker.enter("retiring")
+        self.retiring[worker] = self.idle.pop(worker)
+        worker.say(wire.encode(op="retire"))
+        worker.after(seconds, lambda: self.reinstate(worker))
+
+    def reinstate(self, worker: Worker) -> None:
+        """Make a retiring worker ready and idle again."""
+        if worker in self.retiring:
+            log(f"{worker.pod} is reinstated")
+            del self.retiring[worker]
+            worker.say(wire.encode(op="reinstate"))
+            self._make_idle(worker)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row for each connected worker; ``since`` is in seconds of the epoch."""
+        return [
+            {
+                "pod": worker.pod,
+                "node": worker.node,
+                "state": "draining" if self.draining(worker) else worker.state,
+                "since": round(worker.since, 3),
+                "session": worker.session_pid,
+                "lease": worker.lease,
+                "uses": self.pods[worker.pod].uses,
+                "losses": self.pods[worker.pod].losses,
+            }
+            for worker in [*self.idle, *self.leased.values()]
+        ]

@@ -1,0 +1,68 @@
+"""The first message of a worker's connection: it offers itself, or reports on itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..common import protocol, wire
+from .idle import Activity
+from .log import log
+from .outcomes import Outcomes, describe_end
+from .pool import Pool
+from .workers import Worker
+
+_REFUSAL_SECONDS = 2.5 * protocol.RETRY_SECONDS
+
+
+class Registration:
+    """Greets workers, refuses those of another protocol version, and files their reports."""
+
+    def __init__(self, pool: Pool, outcomes: Outcomes, activity: Activity, environ: Mapping[str, str]) -> None:
+        self._pool = pool
+        self._outcomes = outcomes
+        self._activity = activity
+        self._release = environ.get("FUTURE_KUBERNETES_RELEASE", "")
+        self._refused: dict[str, tuple[str, float]] = {}
+
+    def greeted(self, worker: Worker, message: dict[str, Any]) -> None:
+        """Answer the greeting, and do what it asks for."""
+        refusal = protocol.worker_mismatch(protocol.stated(message), protocol.VERSION, self._release)
+        if refusal:
+            self._refuse(worker, refusal)
+            return
+        self._refused.pop(worker.pod, None)
+        worker.say(wire.encode(ok=True, protocol=protocol.VERSION))
+        if message["op"] == "worker":
+            self._activity.worker_unused(max(0.0, float(message.get("unused", 0))))
+            self._pool.enrol(worker)
+            return
+        worker.enter("reporting")
+        if message["op"] == "draining":
+            self._pool.drain(worker)
+            log(f"{worker.pod} was told to go" + (" and finishes what it does" if message.get("id") else ""))
+        elif message["op"] == "ended":
+            self._file_end(message)
+        worker.finish()
+
+    def _file_end(self, message: Mapping[str, Any]) -> None:
+        lease, status = str(message["id"]), message.get("status")
+        if status == 0 and lease in self._pool.leased:
+            self._pool.leased[lease].ended_well = True  # R was told to quit: parallel::stopCluster()
+        text = describe_end(status, oom=bool(message.get("oom")), limit_mib=message.get("limit"))
+        self._outcomes.record(lease, text)
+
+    def _refuse(self, worker: Worker, refusal: str) -> None:
+        if worker.pod not in self._refused:
+            log(f"refused {worker.pod}: {refusal}")
+        self._refused[worker.pod] = refusal, time.monotonic()
+        worker.enter("refused")
+        worker.say(wire.encode(error=refusal, protocol=protocol.VERSION))
+        worker.finish()
+
+    def refusal(self) -> str:
+        """Why workers are refused now, in words; empty while none is."""
+        now = time.monotonic()
+        texts = [text for text, at in self._refused.values() if now - at < _REFUSAL_SECONDS]
+        return f"{len(texts)} workers are refused: {texts[-1]}" if texts else ""

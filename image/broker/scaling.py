@@ -1,0 +1,193 @@
+"""The number of workers: asks Kubernetes for more, and scales down without ending a worker in use."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from . import diagnosis, idle
+from .kubernetes import KubeError, KubernetesApi
+from .log import log
+from .pool import Pool
+from .tasks import Tasks
+from .workers import Worker
+
+_RETIRE_SECONDS = 90.0
+_POLL_SECONDS = 2.0
+_REFUSED_PATIENCE_SECONDS = 60.0
+"""A rolling update replaces refused workers within this time."""
+
+
+class Scaler:
+    """Sets how many workers the release's Deployment asks for, one request after the other."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pool: Pool,
+        activity: idle.Activity,
+        tasks: Tasks,
+        environ: Mapping[str, str],
+        refusal: Callable[[], str],
+    ) -> None:
+        self._loop = loop
+        self._pool = pool
+        self._activity = activity
+        self._tasks = tasks
+        self._environ = environ
+        self._refusal = refusal
+        self._config = Path(environ.get("FUTURE_KUBERNETES_CONFIG", "/etc/future-kubernetes/config"))
+        self._retire_seconds = float(environ.get("FUTURE_KUBERNETES_RETIRE_SECONDS", _RETIRE_SECONDS))
+        # One request after the other: a session that gives up sends the old number right behind its own.
+        self._one_at_a_time = asyncio.Lock()
+        self._scale_down: asyncio.Task[None] | None = None
+        self._scale_down_to = 0
+        self._created: float | None = None
+
+    def _api(self) -> KubernetesApi:
+        return KubernetesApi(self._environ)
+
+    def setting(self, name: str) -> float:
+        """A number of the release's settings, read each time as it changes without a restart; 0 when there is none."""
+        try:
+            return float((self._config / name).read_text())
+        except (OSError, ValueError):
+            return 0.0
+
+    def lowering(self) -> bool:
+        """True while the number is being lowered."""
+        return self._scale_down is not None and not self._scale_down.done()
+
+    async def wanted(self) -> int:
+        """Number of workers that the Deployment asks for."""
+        return await asyncio.to_thread(self._api().wanted)
+
+    async def expired(self) -> bool:
+        """True if ``ttlHours`` have passed since the release was first deployed."""
+        hours = self.setting("ttlHours")
+        if not hours:
+            return False
+        if self._created is None:
+            self._created = await asyncio.to_thread(self._api().created)
+        return idle.expired(time.time(), self._created, hours)
+
+    async def scale(self, workers: int) -> str:
+        """Set the number of workers; never below the number of those in use. Returns the number that was set.
+
+        Raises:
+            KubeError: when the number is out of bounds or Kubernetes refuses it.
+        """
+        async with self._one_at_a_time:
+            self._activity.touch()
+            await self._check(workers)
+            if self._scale_down is not None:
+                self._scale_down.cancel()
+                self._scale_down = None
+            wanted = await self.wanted()
+            workers = max(workers, len(self._pool.leased))
+            if workers >= wanted:
+                if workers > wanted:
+                    await asyncio.to_thread(self._api().scale, workers)
+                    log(f"asked for {workers} workers instead of {wanted}")
+                for worker in list(self._pool.retiring):
+                    self._pool.reinstate(worker)
+            else:
+                self._scale_down_to = workers
+                self._scale_down = self._tasks.start(self._lower(self._api(), workers))
+            return str(workers)
+
+    async def _check(self, workers: int) -> None:
+        maximum = int(self.setting("maxWorkers"))
+        if workers < 0 or (maximum and workers > maximum):
+            raise KubeError("above-maximum", f"{workers} workers were asked for; this release allows 0 to {maximum}")
+        if workers and await self.expired():
+            raise KubeError(
+                "refused",
+                f"this stack's time is over: it was given ttlHours = {self.setting('ttlHours'):g}. "
+                "For more: 'pulumi config set ttlHours' with a larger number, and 'pulumi up'",
+            )
+
+    async def _lower(self, api: KubernetesApi, workers: int) -> None:
+        """Scale down safely.
+
+        Mark surplus idle workers unready, wait until only unready pods would be deleted, then lower ``replicas``.
+        """
+        try:
+            stay = await self._safe_number(api, workers)
+            await asyncio.to_thread(api.scale, stay)
+            log(f"lowered the number of workers to {stay}")
+        except KubeError as error:
+            log(f"could not lower the number of workers: {error}")
+
+    async def _safe_number(self, api: KubernetesApi, workers: int) -> int:
+        """Retire surplus workers and wait; the number to which ``replicas`` can be lowered then."""
+        deadline = self._loop.time() + self._retire_seconds
+        reported = False
+        while True:
+            found = [pod for pod in await asyncio.to_thread(api.pods) if not diagnosis.terminating(pod)]
+            pods = {pod["metadata"]["name"]: diagnosis.is_ready(pod) for pod in found}
+            ready = {name for name, is_ready in pods.items() if is_ready}
+            busy = {worker.pod for worker in self._pool.leased.values()} & pods.keys()
+            stay = max(workers, len(busy))
+            self._keep(stay, pods)
+            late = self._loop.time() > deadline
+            idle_pods = {worker.pod for worker in self._pool.idle} & pods.keys()
+            if busy <= ready and (late or (idle_pods <= ready and len(ready) <= stay)):
+                # More are ready only where one did not turn unready in time. Kubernetes deletes unready pods first, so
+                # those in use are safe as long as the number stays at that of the ready ones.
+                return max(stay, len(ready)) if busy else stay
+            if late and not reported:
+                reported = True
+                exposed = ", ".join(sorted(busy - ready))
+                log(f"waits to lower the number of workers: not ready, but in use: {exposed}")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _keep(self, number: int, pods: Mapping[str, bool]) -> None:
+        """Keep ``number`` of the connected workers, and retire the others unless they are in use, unready ones first.
+
+        Args:
+            number: how many stay.
+            pods: whether each pod is ready. A worker whose pod is missing is being deleted already.
+        """
+
+        def unready_first(workers: Iterable[Worker]) -> list[Worker]:
+            return sorted((worker for worker in workers if worker.pod in pods), key=lambda worker: pods[worker.pod])
+
+        connected = sum(1 for worker in [*self._pool.idle, *self._pool.leased.values()] if worker.pod in pods)
+        for worker in unready_first(self._pool.idle)[: max(0, connected - number)]:
+            log(f"{worker.pod} is retired: {number} workers are enough")
+            self._pool.retire(worker, self._retire_seconds)
+        for worker in unready_first(self._pool.retiring)[::-1][: max(0, number - connected)]:
+            self._pool.reinstate(worker)  # a request for fewer came before this one
+
+    def drop_reclaimed(self, workers: list[Worker]) -> None:
+        """Lower the number by these workers, which are being reclaimed from a session."""
+        if workers:
+            self._tasks.start(self._drop(workers))
+
+    async def _drop(self, workers: list[Worker]) -> None:
+        while any(worker.open for worker in workers):  # workers in use are never retired, and these still count as such
+            await asyncio.sleep(0.1)
+        try:
+            wanted = self._scale_down_to if self.lowering() else await self.wanted()
+            await self.scale(max(0, wanted - len(workers)))
+        except KubeError as error:
+            log(f"could not lower the number of workers: {error}")
+
+    async def status(self) -> str:
+        """How the workers stand, for a person who waits for them: the fields of the answer to ``status``.
+
+        Raises:
+            KubeError: when Kubernetes refuses or cannot be reached.
+        """
+        lowering = self.lowering()
+        found = await asyncio.to_thread(self._api().status)
+        # The number that it is being lowered to: a plan must not count on workers that are about to go.
+        wanted = self._scale_down_to if lowering or self.lowering() else found.wanted
+        problem, patience = found.problem, found.patience
+        if not problem and (refusal := self._refusal()):
+            problem, patience = refusal, _REFUSED_PATIENCE_SECONDS
+        numbers = f"{wanted} {self._pool.connected} {found.starting} {found.waiting}"
+        return f"{numbers}\t{found.text}\t{problem}\t{patience:g}"

@@ -1,0 +1,67 @@
+"""What both ends of a worker's connection share: when a silent peer counts as gone, and the lines they exchange.
+
+A worker's connection carries lines of JSON until the broker writes ``{"op": "attach"}`` and the worker answers
+``{"op": "attached"}``. From there it carries the bytes of R's own protocol, unchanged, until either end closes it.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+PORT = 8786
+"""Port of the broker for workers."""
+HTTP_PORT = 8785
+"""Port of /readyz and /metrics, on the scheduler and on the workers."""
+SESSION_PORT = 8784
+"""Port of the broker for R sessions, on the loopback interface alone."""
+MAX_LINE = 8192
+"""Longest line, in bytes, that either end accepts."""
+RELAY_BYTES = 256 * 1024
+"""Largest piece of R's stream that is passed on at a time."""
+CHECK_SECONDS = 3.0
+"""How often a connection in use is asked whether its peer still acknowledges."""
+_SILENT_MS = 7000
+_TCP_INFO_BYTES = 60
+
+
+def watch_peer(sock: socket.socket) -> None:
+    """Make the kernel notice within 12 s that the peer of an idle connection is gone, and send without delay.
+
+    TCP_USER_TIMEOUT is left alone on purpose: Linux also counts the time in which the peer is well but does not
+    read, so it would cut off a result that waits for a busy R session (measured: README.md). ``peer_is_silent``
+    covers the data in flight that keepalive does not.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 4)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+
+
+def peer_is_silent(sock: socket.socket) -> bool:
+    """Whether data was sent again, or a probe, and nothing at all came back for seven seconds.
+
+    Ask every ``CHECK_SECONDS`` and believe the second yes in a row: a lone probe may be under way just now.
+    Fields: struct tcp_info of linux/tcp.h, tcpi_retransmits, tcpi_probes and tcpi_last_ack_recv (ms).
+    """
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    return (info[2] > 0 or info[3] > 0) and int.from_bytes(info[56:60], "little") > _SILENT_MS
+
+
+def encode(**message: Any) -> bytes:
+    """One message as a line."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """The message of a line.
+
+    Raises:
+        ValueError: when the line is not a JSON object.
+    """
+    message = json.loads(line)
+    if not isinstance(message, dict):
+        raise ValueError(f"a message is a JSON object, not {type(message).__name__}")
+    return message

@@ -1,0 +1,42 @@
+"""The scheduler pod's first process: starts the broker and the IDE, and supervises both.
+
+Environment: FUTURE_KUBERNETES_IDE (jupyterlab or rstudio). For tests: FUTURE_KUBERNETES_{RUN,PASSWORD_FILE,RSESSION}.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+from .ide import ide_command
+from .supervisor import Supervisor
+
+
+def broker_command() -> list[str]:
+    """Command that starts the broker from the folder that this package was imported from."""
+    package = (__package__ or "").rpartition(".")[0]
+    folder = str(Path(__file__).resolve().parents[package.count(".") + 2])
+    start = f"import sys; sys.path.insert(0, {folder!r}); from {package}.broker.main import main; main()"
+    return [sys.executable, "-I", "-c", start]
+
+
+def main() -> None:
+    """Run the scheduler with the container's environment.
+
+    With --verify: only let RStudio Server do all that it does before it listens, and start one R session. Its exit
+    status reports whether it could (rstudio/rstudio: src/cpp/server/ServerMain.cpp, verifyInstallation).
+    """
+    ide = os.environ.get("FUTURE_KUBERNETES_IDE", "jupyterlab")
+    command = ide_command(ide, Path(os.environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")))
+    if sys.argv[1:] == ["--verify"]:
+        os.execvp(command[0], [*command, "--verify-installation=1"])  # noqa: S606
+    # One socket a worker in the R session and two in the broker: a soft limit of 1,024 files would be the ceiling.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    Supervisor({"broker": broker_command(), ide: command}).run()
+
+
+if __name__ == "__main__":
+    main()

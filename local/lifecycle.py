@@ -1,0 +1,85 @@
+"""Brings stack dev up on this machine and takes it down again, cluster included.
+
+`up` starts Kubernetes, builds the image, runs the program by the Pulumi CLI (or by the stand-in where the CLI cannot be
+installed), and ends with a smoke test in R.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import pulumi
+
+from common.errors import UserError
+from common.local_stack import LocalStack
+from common.paths import LOCAL_STACK, local_cluster, state_dir
+from components.settings.model import Settings
+from local import cluster, debian, engines, image, machine, smoke_test, tools
+from local.stack_config import read_settings
+
+
+def up(config: Mapping[str, str], *, full: bool = False) -> None:
+    """Creates or updates stack dev with `config` over Pulumi.dev.yaml's. full: smoke test in the article's size.
+
+    Raises UserError.
+    """
+    started = time.monotonic()
+    name = local_cluster()
+    settings = _settings(config)
+    machine.preflight()
+    node, reference = start_with_image(name, image_request(settings))
+    engine = engines.choose(node, LOCAL_STACK)
+    try:
+        outputs = engine.up(LOCAL_STACK, {"image": reference, **config})
+    except pulumi.RunError as error:
+        raise UserError(str(error)) from None
+    LocalStack(str(node.programs / "kubectl"), str(state_dir(name) / "upper/var/log/node"), dict(outputs)).save()
+    measured = smoke_test.run(node, outputs, smoke_test.ARTICLE_LENGTH if full else smoke_test.SHORT_LENGTH)
+    print(smoke_test.report(measured, outputs))
+    print(f"All of it took {time.monotonic() - started:.0f} s. `make down` removes everything again.")
+
+
+def down() -> bool:
+    """Removes stack dev with its cluster; False where there was none.
+
+    The engine removes nothing: its state and everything that the stack created are in the cluster's folder.
+    """
+    return cluster.stop(local_cluster())
+
+
+def start_with_image(name: str, request: image.ImageRequest) -> tuple[cluster.Node, str]:
+    """A started cluster with the image in its registry, and the reference by digest that pods run.
+
+    Compiling needs the processors and installing packages needs the network, so both run at the same time.
+    """
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        debian.ensure(debian.NODE_ROOT)
+        built = pool.submit(image.build, request)
+        compiled = pool.submit(tools.build, tools.NODE)
+        compiled.result()
+        node = cluster.start(name)
+        built.result()
+    return node, image.push(node, request)
+
+
+def image_request(settings: Settings) -> image.ImageRequest:
+    """The image that the settings describe."""
+    return image.ImageRequest(settings.ide, tuple(sorted(settings.r_packages)), tuple(sorted(settings.apt_packages)))
+
+
+def _settings(config: Mapping[str, str]) -> Settings:
+    """Stack dev's settings. Raises UserError with every error in them, before anything is built."""
+    try:
+        settings = read_settings(LOCAL_STACK, config)
+    except pulumi.RunError as error:
+        raise UserError(
+            f'{error}\nFor stack dev: edit Pulumi.{LOCAL_STACK}.yaml, or make up CONFIG="KEY=VALUE ..."'
+        ) from None
+    if settings.cloud != "local":
+        raise UserError(
+            f"cloud is {settings.cloud!r} in stack {LOCAL_STACK}\n    allowed: local\n"
+            "    fix:     pulumi up, in a stack for that cloud"
+        )
+    return settings

@@ -1,0 +1,73 @@
+"""Smoke test of a stack: the article's computation in the scheduler pod, on workers in distinct pods."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.patience import patience
+from common.progress import step
+from local.cluster import Node
+
+ARTICLE_LENGTH = 10_000_000
+"""Random numbers in each of the 40 means, as in the article."""
+
+SHORT_LENGTH = 1_000_000
+"""The same computation in seconds instead of a minute."""
+
+RESULT_MARK = "SMOKE_TEST "
+
+
+def run(node: Node, outputs: Mapping[str, Any], length: int = SHORT_LENGTH) -> dict[str, Any]:
+    """Runs the computation; returns its measurements: pods, connectSeconds, oneWorkerSeconds, allWorkersSeconds, mean.
+
+    Raises UserError where R fails, a worker is missing, or two workers share a pod.
+    """
+    workers = int(outputs["workers"])
+    if workers == 0:
+        raise UserError(
+            "workers is 0, so there is nothing to test\n    allowed: 1 or more\n    fix:     make up CONFIG=workers=1"
+        )
+    namespace = str(outputs["namespace"])
+    selector = "app.kubernetes.io/component=scheduler"
+    found = node.kubectl("-n", namespace, "get", "deployments", "-l", selector, "-o", "name").stdout.split()
+    if not found:
+        raise UserError(f"there is no scheduler in namespace {namespace}\n    fix: make up")
+    # After a rollback nothing was updated, but the pods may still be starting.
+    node.kubectl("-n", namespace, "rollout", "status", found[0], f"--timeout={patience(300):.0f}s")
+    with step(f"Computing 40 means of {length:,} random numbers on {workers} workers"):
+        script = (Path(__file__).parent / "smoke_test.R").read_text()
+        ran = node.kubectl("-n", namespace, "exec", "-i", found[0], "--", "Rscript", "-", str(length), str(workers),
+                           input=script, timeout=patience(1800))  # fmt: skip
+        lines = [line for line in ran.stdout.splitlines() if line.startswith(RESULT_MARK)]
+        if not lines:
+            raise UserError(f"R printed no result:\n{ran.stdout[-500:]}{ran.stderr[-500:]}")
+        measured: dict[str, Any] = json.loads(lines[-1].removeprefix(RESULT_MARK))
+        distinct = set(measured["pods"])
+        if len(distinct) != len(measured["pods"]) or len(distinct) < workers:
+            raise UserError(
+                f"{len(measured['pods'])} workers ran in {len(distinct)} pods ({', '.join(sorted(distinct))})\n"
+                "    allowed: one pod for each worker\n    fix:     make down && make up"
+            )
+    return measured
+
+
+def report(measured: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
+    """The result, and how to log in, as text for the screen."""
+    one, everyone = measured["oneWorkerSeconds"], measured["allWorkersSeconds"]
+    pods = "\n".join(f"    {pod}" for pod in sorted(measured["pods"]))
+    return f"""
+Parallel R works: {len(measured["pods"])} workers, each in a pod of its own:
+{pods}
+    plan() connected them in {measured["connectSeconds"]:.2f} s; the computation took {everyone:.1f} s,
+    and {one:.1f} s on one worker ({one / everyone:.1f} times as long; this machine has {os.cpu_count()} cores)
+
+To log in:
+    1. {outputs["portForward"]}
+    2. open {outputs["url"]}
+    3. the password: make password
+"""

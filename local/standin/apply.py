@@ -1,0 +1,194 @@
+"""Creates, updates and removes what the program registered, by kubectl and Helm; one private file keeps the state."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.kubectl import Kubectl, find_program, last_line
+from common.paths import local_cluster, state_dir
+from common.private_files import private_file, write_private
+from common.progress import step
+from local.helm import HelmRelease
+from local.stack_config import read_config
+from local.standin.collect import Program
+from local.tools import exclusive
+
+NOTICE = "This is the project's stand-in for the Pulumi engine, not Pulumi: it supports only stack dev on this machine."
+RELEASE = "Release.v3.helm.sh"
+"""The kind by which the stand-in knows a Helm release."""
+
+
+@dataclass
+class State:
+    """The private file. drawn: generated secrets. applied: hash of each resource's inputs by its key, oldest first."""
+
+    path: Path
+    drawn: dict[str, str] = field(default_factory=dict)
+    applied: dict[str, str] = field(default_factory=dict)
+    kubeconfig: str = ""
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls) -> State:
+        """The state, empty where there is none. Raises UserError where the file cannot be parsed."""
+        path = state_path()
+        try:
+            return cls(**{**json.loads(path.read_text()), "path": path})
+        except FileNotFoundError:
+            return cls(path)
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path} cannot be read: {error}\n    fix: make down && make up") from None
+
+    def save(self) -> None:
+        """Writes the file."""
+        write_private(self.path, json.dumps({**asdict(self), "path": ""}, indent=1))
+
+
+def state_path() -> Path:
+    """The private file, in the folder of the cluster on this machine."""
+    return state_dir(local_cluster()) / "standin.json"
+
+
+def up(stack: str, overrides: Mapping[str, str]) -> dict[str, Any]:
+    """Makes the cluster what the program registers; returns the stack's outputs, secrets included.
+
+    Raises UserError, or the program's own pulumi.RunError before anything is changed. After an error or Ctrl-C the next
+    `up` continues: each resource is saved at once.
+    """
+    config = read_config(stack, overrides)
+    started = time.monotonic()
+    print(f"Updating stack {stack}\n  {NOTICE}", flush=True)
+    with _locked() as state:
+        program = Program(state.drawn)
+        program.run(stack, config)
+        state.kubeconfig = program.kubeconfig
+        state.save()  # before any change: the next run must know the secrets that were drawn
+        with _cluster(state) as cluster:
+            counts = _apply(program, state, cluster)
+        state.outputs = program.outputs
+        state.save()
+    told = ", ".join(f"{number} {change}" for change, number in counts.items())
+    print(f"Resources: {told} ({time.monotonic() - started:.1f} s)", flush=True)
+    return state.outputs
+
+
+def _apply(program: Program, state: State, cluster: _Cluster) -> dict[str, int]:
+    counts = {"created": 0, "updated": 0, "deleted": 0, "unchanged": 0}
+    registered = {resource_key(type_, inputs): inputs for type_, inputs in program.resources}
+    for key, inputs in registered.items():
+        fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        if state.applied.get(key) == fingerprint and cluster.has(key):
+            counts["unchanged"] += 1
+            continue
+        counts["updated" if key in state.applied else "created"] += 1
+        state.applied[key] = ""  # saved first, so that `down` finds what an interrupted run has begun
+        state.save()
+        cluster.apply(key, inputs)
+        state.applied[key] = fingerprint
+        state.save()
+    for key in [key for key in reversed(state.applied) if key not in registered]:
+        _delete(key, state, cluster)
+        counts["deleted"] += 1
+    return counts
+
+
+def down() -> None:
+    """Removes everything that the stack created, newest first, and its private file."""
+    with _locked() as state:
+        if state.applied:
+            with _cluster(state) as cluster:
+                for key in reversed(list(state.applied)):
+                    _delete(key, state, cluster)
+        state.path.unlink(missing_ok=True)
+
+
+def _delete(key: str, state: State, cluster: _Cluster) -> None:
+    cluster.delete(key)
+    del state.applied[key]
+    state.save()
+
+
+def outputs() -> dict[str, Any]:
+    """The outputs of the last complete run, secrets included. Raises UserError where there was none."""
+    found = State.load().outputs
+    if not found:
+        raise UserError("stack dev is not up\n    fix: make up")
+    return found
+
+
+def resource_key(type_: str, inputs: Mapping[str, Any]) -> str:
+    """KIND/NAMESPACE/NAME, by which kubectl or Helm finds the resource again."""
+    if type_ == "kubernetes:helm.sh/v3:Release":
+        return f"{RELEASE}/{inputs['namespace']}/{inputs['name']}"
+    group, _, version = str(inputs["apiVersion"]).rpartition("/")
+    kind = f"{inputs['kind']}.{version}.{group}" if group else str(inputs["kind"])
+    return f"{kind}/{inputs['metadata'].get('namespace', '')}/{inputs['metadata']['name']}"
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    """kubectl and helm with the kubeconfig of the program's provider."""
+
+    kubectl: str
+    helm: str
+    kubeconfig: Path
+
+    def has(self, key: str) -> bool:
+        """True where the object exists and is not being deleted; for a release, where its last update succeeded."""
+        kind, kubectl, name = self._parts(key)
+        if kind == RELEASE:
+            return HelmRelease(self.helm, kubectl, name).status() == "deployed"
+        fields = "jsonpath={.metadata.name}{.metadata.deletionTimestamp}"
+        return _checked(kubectl, key, "get", kind, name, "--ignore-not-found", f"--output={fields}").strip() == name
+
+    def apply(self, key: str, inputs: Mapping[str, Any]) -> None:
+        """Creates or updates a resource; waits for the pods of a release."""
+        kind, kubectl, name = self._parts(key)
+        if kind == RELEASE:
+            with step(f"Release {name}") as progress:
+                HelmRelease(self.helm, kubectl, name).upgrade(inputs, progress)
+        else:
+            command = ["apply", "--server-side", "--force-conflicts", "--field-manager=future-kubernetes"]
+            _checked(kubectl, key, *command, "--filename=-", stdin=json.dumps(inputs))
+
+    def delete(self, key: str) -> None:
+        """Deletes a resource and waits until it is gone. Succeeds where it is gone already."""
+        kind, kubectl, name = self._parts(key)
+        if kind == RELEASE:
+            HelmRelease(self.helm, kubectl, name).uninstall()
+        else:
+            _checked(kubectl, key, "delete", kind, name, "--ignore-not-found", "--timeout=180s")
+
+    def _parts(self, key: str) -> tuple[str, Kubectl, str]:
+        kind, namespace, name = key.split("/")
+        return kind, Kubectl(self.kubectl, self.kubeconfig, namespace), name
+
+
+def _checked(kubectl: Kubectl, key: str, *arguments: str, stdin: str = "") -> str:
+    done = kubectl.run(*arguments, stdin=stdin, timeout=200)
+    if done.returncode != 0:
+        raise UserError(f"kubectl {arguments[0]} failed for {key}: {last_line(done.stderr)}\n    fix: make up")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def _cluster(state: State) -> Iterator[_Cluster]:
+    kubectl, helm = find_program("kubectl"), find_program("helm")
+    if not kubectl or not helm:
+        raise UserError("kubectl or helm is neither in $FUTURE_KUBERNETES_BIN nor on PATH\n    fix: make up")
+    with private_file(state.kubeconfig) as kubeconfig:
+        yield _Cluster(kubectl, helm, kubeconfig)
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[State]:
+    with exclusive(state_path().with_suffix(".lock"), "another update of stack dev"):
+        yield State.load()

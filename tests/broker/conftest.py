@@ -1,0 +1,246 @@
+"""Real broker and worker processes on loopback; a small program stands in for R, which this machine may not have."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from image.common import protocol  # noqa: E402
+
+GET = """
+import sys, urllib.error, urllib.request
+try:
+    answer = urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}{sys.argv[2]}", timeout=5)
+except urllib.error.HTTPError as error:
+    answer = error
+except OSError:
+    sys.exit()
+print(answer.status, answer.read().decode())
+"""
+TOKEN = "test-token-of-forty-characters-0123456789"
+FAKE_R = Path(__file__).parent / "fake_r.py"
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """The first true answer of ``what``; fails after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := what():
+            return answer
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+class Process:
+    """A process of the project, with its log."""
+
+    def __init__(self, module: str, log: Path, environ: dict[str, str], prefix: tuple[str, ...] = ()) -> None:
+        self.log_file = log
+        run = f"from {module} import main; main()"
+        if version := environ.get("TEST_PROTOCOL"):
+            run = f"from image.common import protocol; protocol.VERSION = {version}; {run}"
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*prefix, sys.executable, "-c", run],
+                cwd=ROOT,
+                env={"PATH": os.environ["PATH"], **environ},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def end(self, number: int = signal.SIGKILL) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def wait(self, seconds: float = 10.0) -> int:
+        return self.process.wait(seconds)
+
+
+class Bed:
+    """One broker and its workers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.token_file = self.write("token", TOKEN)
+        self.processes: list[Process] = []
+        self.ports: dict[str, int] = {"workers": 0, "sessions": 0, "http": 0}
+        self.probes: dict[str, tuple[tuple[str, ...], int]] = {}
+        self.start_broker()
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def start_broker(self, **environ: str) -> Process:
+        """Start it, on the ports that it had before if it was started before."""
+        process = Process(
+            "image.broker.main",
+            self.folder / f"broker-{len(self.processes)}.log",
+            {
+                "FUTURE_KUBERNETES_TOKEN_FILE": str(self.token_file),
+                "FUTURE_KUBERNETES_RUN": str(self.folder),
+                "FUTURE_KUBERNETES_PORT": str(self.ports["workers"]),
+                "FUTURE_KUBERNETES_SESSION_PORT": str(self.ports["sessions"]),
+                "FUTURE_KUBERNETES_HTTP_PORT": str(self.ports["http"]),
+                **environ,
+            },
+        )
+        self.processes.append(process)
+        self.broker = process
+        found = wait_for(lambda: re.search(r"listening: (\{.*\})", process.log()))
+        self.ports = ast.literal_eval(found[1])
+        return process
+
+    def restart_broker(self, **environ: str) -> None:
+        self.broker.end()
+        self.broker.wait()
+        self.start_broker(**environ)
+
+    def start_worker(self, pod: str, prefix: tuple[str, ...] = (), **environ: str) -> Process:
+        port = free_port()
+        self.probes[pod] = prefix, port
+        process = Process(
+            "image.worker.agent",
+            self.folder / f"{pod}.log",
+            {
+                "FUTURE_KUBERNETES_SCHEDULER": "127.0.0.1",
+                "FUTURE_KUBERNETES_PORT": str(self.ports["workers"]),
+                "FUTURE_KUBERNETES_TOKEN_FILE": str(self.token_file),
+                "FUTURE_KUBERNETES_HTTP_PORT": str(port),
+                "FUTURE_KUBERNETES_R": f"{sys.executable} {FAKE_R}",
+                "POD_NAME": pod,
+                "NODE_NAME": f"node-of-{pod}",
+                **environ,
+            },
+            prefix,
+        )
+        self.processes.append(process)
+        return process
+
+    def probe(self, pod: str, path: str = "/readyz") -> tuple[int, str]:
+        """What the worker's agent answers to a probe: the status, and its state; (0, "") where nothing answers."""
+        prefix, port = self.probes[pod]
+        done = subprocess.run(
+            [*prefix, sys.executable, "-c", GET, str(port), path], capture_output=True, text=True, check=False
+        )
+        status, _, body = done.stdout.partition(" ")
+        return int(status or 0), body.strip()
+
+    def worker(self, pod: str, prefix: tuple[str, ...] = (), **environ: str) -> Process:
+        """A worker that is connected and idle."""
+        process = self.start_worker(pod, prefix, **environ)
+        wait_for(lambda: self.state(pod) == "idle")
+        return process
+
+    def session(self) -> Session:
+        return Session(self.ports["sessions"])
+
+    def ask(self, line: str) -> str:
+        with self.session() as session:
+            session.send(line)
+            return session.line()
+
+    def table(self) -> dict[str, dict[str, Any]]:
+        return {row["pod"]: row for row in json.loads(self.ask("workers"))}
+
+    def state(self, pod: str) -> str | None:
+        row = self.table().get(pod)
+        return row["state"] if row else None
+
+    def attach(self, pid: int = 1, seconds: float = 5.0) -> Session:
+        """A session that has been joined to a worker."""
+        session = self.session()
+        session.send(f"attach {pid} {seconds}")
+        answer = session.line()
+        while answer.startswith("wait"):
+            answer = session.line()
+        assert answer.startswith("ok"), answer
+        _, session.lease, session.pod, session.node = answer.split()
+        return session
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            process.end(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(3)
+            except subprocess.TimeoutExpired:
+                process.end()
+                process.wait()
+
+
+class Session:
+    """What an R session does, in bytes."""
+
+    lease = pod = node = ""
+
+    def __init__(self, port: int, greeting: str | None = f"protocol {protocol.VERSION}") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.banner = self.line()
+        if greeting is not None:
+            self.send(greeting)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, line: str) -> None:
+        self.socket.sendall(line.encode() + b"\n")
+
+    def line(self) -> str:
+        line = b""
+        while not line.endswith(b"\n"):
+            piece = self.socket.recv(1)
+            if not piece:
+                raise EOFError(line)
+            line += piece
+        return line.decode().rstrip("\n")
+
+    def call(self, line: str) -> str:
+        """One call to the program that plays R."""
+        self.send(line)
+        return self.line()
+
+    def ended(self, seconds: float) -> bool:
+        """True if the other end closes within ``seconds``."""
+        self.socket.settimeout(seconds)
+        try:
+            return self.socket.recv(1) == b""
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Bed]:
+    """A broker, with helpers to start workers and to speak as an R session."""
+    made = Bed(tmp_path)
+    yield made
+    made.stop()

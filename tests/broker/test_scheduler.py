@@ -1,0 +1,114 @@
+"""The scheduler pod's first process keeps its two children running, and stops them when told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from image.scheduler import ide
+
+from .conftest import ROOT, wait_for
+
+SUPERVISE = """
+from image.scheduler.supervisor import Supervisor
+Supervisor({{"one": ["sh", "-c", "echo one >>{log}; exec sleep 600"],
+            "two": ["sh", "-c", "echo two >>{log}; exec sleep 600"]}}).run()
+"""
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_what_ends_is_started_again_and_all_is_stopped_on_sigterm(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISE.format(log=log)], cwd=ROOT, start_new_session=True)
+    try:
+        wait_for(lambda: log.exists() and len(log.read_text().split()) == 2)
+        for child in _children(process.pid):
+            subprocess.run(["kill", "-9", str(child)], check=True)
+        wait_for(lambda: sorted(log.read_text().split()) == ["one", "one", "two", "two"])
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(3) == 0
+    finally:
+        process.kill()
+
+
+def test_what_ends_at_once_is_started_again_ever_more_slowly(tmp_path: Path) -> None:
+    code = (
+        "from image.scheduler.supervisor import Supervisor\n"
+        f"Supervisor({{'one': ['sh', '-c', 'echo one >>{tmp_path}/log; exit 3']}}).run()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    time.sleep(3)
+    process.terminate()
+    process.wait(1)
+    assert process.stderr
+    said = process.stderr.read()
+    assert "one ended with status 3; starting it again in 1.6 s" in said
+    assert 3 <= len((tmp_path / "log").read_text().split()) <= 4
+
+
+def test_what_is_being_started_when_sigterm_comes_is_stopped_too() -> None:
+    code = """
+from image.common import process
+from image.scheduler import supervisor as scheduler
+spawn = process.spawn
+def interrupted(command):
+    pid = spawn(command)
+    supervisor._stop()
+    return pid
+process.spawn = interrupted
+scheduler._STOP_SECONDS = 600.0
+supervisor = scheduler.Supervisor({"one": ["sleep", "60"]})
+supervisor.run()
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=30).returncode == 0
+
+
+def test_an_unknown_ide_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="'emacs'; it is 'jupyterlab' or 'rstudio'"):
+        ide.ide_command("emacs", tmp_path)
+
+
+def test_rstudio_writes_to_the_pods_own_folder_alone_and_asks_for_the_password(tmp_path: Path) -> None:
+    command = ide.ide_command("rstudio", tmp_path)
+    assert {"--auth-none=0", "--server-user=rstudio"} <= set(command)
+    written = [word.partition("=")[2] for word in command if "-dir=" in word or "-file=" in word]
+    assert len(written) == 3
+    assert all(path.startswith(str(tmp_path)) for path in written)
+    assert f"directory={tmp_path}/rstudio" in (tmp_path / "rstudio/database.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    ("user", "typed", "status"),
+    [
+        ("rstudio", "s3cret\n", 0),
+        ("rstudio", "s3cret", 0),
+        ("rstudio", "S3cret\n", 1),
+        ("rstudio", "\n", 1),
+        ("rstudio", "", 1),
+        ("root", "s3cret\n", 1),
+    ],
+)
+def test_rstudios_password_is_compared_with_the_secrets_file(
+    tmp_path: Path, user: str, typed: str, status: int
+) -> None:
+    (tmp_path / "password").write_text("s3cret")
+    program = ROOT / "image/bin/future-check-password"
+    environment = {**os.environ, "FUTURE_KUBERNETES_PASSWORD_FILE": str(tmp_path / "password")}
+    assert subprocess.run([program, user], input=typed, text=True, env=environment, check=False).returncode == status
+
+
+def test_no_password_opens_rstudio_where_the_secret_is_empty_or_missing(tmp_path: Path) -> None:
+    program = ROOT / "image/bin/future-check-password"
+    environment = {**os.environ, "FUTURE_KUBERNETES_PASSWORD_FILE": str(tmp_path / "password")}
+    assert subprocess.run([program, "rstudio"], input="\n", text=True, env=environment, check=False).returncode
+    (tmp_path / "password").write_text("")
+    assert subprocess.run([program, "rstudio"], input="\n", text=True, env=environment, check=False).returncode
