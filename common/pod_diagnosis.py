@@ -83,7 +83,7 @@ def pod_problems(pod: Object, events: Sequence[Object]) -> list[PodProblem]:
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason", "")
         if reason == "CrashLoopBackOff" and container.get("restartCount", 0) >= CRASHES:
-            problems.append(PodProblem(reason, subject, _crash_message(container)))
+            problems.append(PodProblem(reason, subject, _crash_message(pod, container)))
         elif reason in GRACE_SECONDS and reason != "CrashLoopBackOff":
             # The kubelet also sends an event "Error: ImagePullBackOff" of the same reason, which explains nothing.
             message = _event_message(events, name, "Failed", "failed to pull image") or waiting.get("message", "")
@@ -151,16 +151,31 @@ def description(pod: Object) -> str:
         waiting = (container.get("state") or {}).get("waiting") or {}
         words.append(f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip())
         ended = (container.get("lastState") or {}).get("terminated")
-        if ended:
+        if ended and ended.get("reason") == "OOMKilled":
+            words.append(f"it {_out_of_memory(pod, container['name'])} and was restarted")
+        elif ended:
             words.append(f"it was restarted after {ended.get('reason', 'an end')} (status {ended.get('exitCode')})")
     return ", ".join(filter(None, words)) + f", since {status.get('startTime', 'a moment ago')}"
 
 
-def _crash_message(container: Object) -> str:
+def _out_of_memory(pod: Object, container: str) -> str:
+    """Words for a container that the kernel ended at its memory limit, with limit and setting."""
+    limits = (
+        each.get("resources", {}).get("limits", {}).get("memory")
+        for each in pod.get("spec", {}).get("containers", [])
+        if each.get("name") == container
+    )
+    component = pod["metadata"].get("labels", {}).get("app.kubernetes.io/component", "")
+    key = {"worker": "workerMemoryGiB", "scheduler": "schedulerMemoryGiB"}.get(component, "its memory limit")
+    limit = next((limit for limit in limits if limit), None)
+    return f"ran out of memory{f' (limit {limit})' if limit else ''}: raise {key}"
+
+
+def _crash_message(pod: Object, container: Object) -> str:
     ended = (container.get("lastState") or {}).get("terminated") or {}
     reason, code = ended.get("reason", "ended"), ended.get("exitCode", "?")
     if reason == "OOMKilled":
-        return f"container {container['name']} ran out of memory (raise workerMemoryGiB or schedulerMemoryGiB)"
+        return f"container {container['name']} {_out_of_memory(pod, container['name'])}"
     return (
         f"container {container['name']} ended {container['restartCount']} times, last with exit code {code} ({reason})"
     )
