@@ -83,6 +83,7 @@ def test_every_worker_is_placed_and_no_node_is_spare(
     assert placed(allocatable, pool.max_nodes, daemons, workers + more, pool.worker) == workers + more
     if cpu is not None:
         assert placed(allocatable, pool.nodes - 1, daemons, workers, pool.worker) < workers
+        assert placed(allocatable, pool.max_nodes - 1, daemons, workers + more, pool.worker) < workers + more
     assert pool.nodes * machine.vcpus >= workers or cpu is not None, "more than one worker a vCPU by default"
     assert pool.wasted_cpu_millicores >= 0
     assert pool.wasted_memory_mib >= 0
@@ -183,9 +184,49 @@ def test_impossible_worker_is_refused_with_larger_machine_types() -> None:
     assert "pulumi config set machineType big" in message
 
 
+def test_impossible_worker_is_refused_with_the_figures_of_its_node() -> None:
+    with pytest.raises(SizingError) as caught:
+        pool_of(FOUR, 1, [PodSize(100, 512)], worker_cpu=4)
+    assert str(caught.value) == (
+        "a worker of 4 cores (workerCpu) does not fit on a node of type e2-standard-4: of its 4 vCPUs and 16 GiB, "
+        "pods can request 3.82 cores and 11.60 GiB\n"
+        "    allowed: a smaller worker, or a larger machineType\n"
+        "    fix:     lower workerCpu or workerMemoryGiB"
+    )
+
+
+def test_impossible_worker_is_refused_with_five_types_from_small_to_large() -> None:
+    machines = [Machine(f"m{vcpus}", vcpus, vcpus * 4096) for vcpus in (64, 8, 16, 128, 32, 96)]
+    with pytest.raises(SizingError, match="fits: m8, m16, m32, m64, m96\n"):
+        size_pool(
+            workers=1,
+            max_workers=1,
+            candidate=Candidate(FOUR, gke_allocatable(FOUR)),
+            worker_cpu=6,
+            others=[Candidate(machine, gke_allocatable(machine)) for machine in machines],
+        )
+
+
 def test_waste_is_reported_where_another_size_would_save_it() -> None:
     assert "unused: 1.9 cores" in str(pool_of(FOUR, 1, [], worker_cpu=2))
     assert "unused" not in str(pool_of(FOUR, 4, []))
+
+
+@pytest.mark.parametrize(
+    ("millicores", "mib", "text"),
+    [
+        (199, 511, "2 x e2-standard-4, 1 worker each"),
+        (200, 0, "2 x e2-standard-4, 1 worker each (unused: 0.2 cores and 0.0 GiB)"),
+        (0, 512, "2 x e2-standard-4, 1 worker each (unused: 0.0 cores and 0.5 GiB)"),
+    ],
+)
+def test_waste_below_a_tenth_of_a_core_a_node_is_not_reported(millicores: int, mib: int, text: str) -> None:
+    assert str(WorkerPool(FOUR, PodSize(1000, 1024), 1, 2, 2, millicores, mib)) == text
+
+
+def test_pool_scales_to_zero_or_to_the_nodes_of_its_workers() -> None:
+    pool = pool_of(FOUR, 8, [])
+    assert (pool.min_nodes(scales_to_zero=True), pool.min_nodes(scales_to_zero=False)) == (0, 2)
 
 
 @given(
@@ -214,6 +255,30 @@ def test_worker_size_on_a_shared_node_ignores_their_number() -> None:
     free, scheduler = Allocatable(4000, 16000), PodSize(200, 500)
     sizes = {size_shared(max_workers=number, free=free, scheduler=scheduler) for number in (1, 4, 40)}
     assert len(sizes) == 1
+
+
+def test_worker_on_a_shared_node_requests_exactly_what_the_settings_say() -> None:
+    free, scheduler = Allocatable(4000, 16000), PodSize(200, 500)
+    worker = size_shared(max_workers=4, free=free, scheduler=scheduler, worker_cpu=0.5, worker_memory_gib=2)
+    assert worker == PodSize(500, 2048, 2048)
+
+
+@pytest.mark.parametrize(("memory_mib", "limit_mib"), [(16000, 4000), (3000, 1024)])
+def test_worker_on_a_shared_node_may_use_a_quarter_of_its_memory(memory_mib: int, limit_mib: int) -> None:
+    worker = size_shared(max_workers=1, free=Allocatable(4000, memory_mib), scheduler=PodSize(200, 500))
+    assert worker == PodSize(20, 128, limit_mib)
+
+
+def test_workers_that_just_fit_on_a_shared_node_are_accepted() -> None:
+    free = Allocatable(1000, 8192)
+    size_shared(max_workers=4, free=free, scheduler=PodSize(200, 500), worker_cpu=0.2)
+    with pytest.raises(SizingError, match=r"room for 4 .0.80 cores and 7.5 GiB are free.*\n.*maxWorkers 4"):
+        size_shared(max_workers=5, free=free, scheduler=PodSize(200, 500), worker_cpu=0.2)
+
+
+def test_shared_node_without_room_for_one_worker_says_so() -> None:
+    with pytest.raises(SizingError, match=r"no room for one .*\n.*workerMemoryGiB 0.1"):
+        size_shared(max_workers=1, free=Allocatable(100, 100), scheduler=PodSize(200, 500))
 
 
 def test_too_small_machine_is_refused_with_the_workers_that_fit() -> None:
