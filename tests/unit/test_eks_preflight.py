@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from components.clouds.aws.preflight import has_standard_quota
 from tests.unit.aws_cloud import (
     ANSWERS,
     STATISTICS,
@@ -144,3 +145,18 @@ def test_workers_beyond_the_cpu_quota_are_refused() -> None:
 def test_system_pods_leave_room_to_the_scheduler_only_with_an_autoscaler() -> None:
     assert "at most 1.23 cores and 5.47 GiB" in refused({"schedulerMemoryGiB": 5.8})
     assert eks({"schedulerMemoryGiB": 5.8, "maxWorkers": 40}).all("nodeGroup:NodeGroup")
+
+
+def test_workers_that_use_the_whole_cpu_quota_are_accepted() -> None:
+    assert eks({"workers": 640}).all("nodeGroup:NodeGroup"), "160 nodes of 4 vCPUs, and a quota of 640"
+    assert "644 vCPUs" in refused({"workers": 641})
+
+
+@pytest.mark.parametrize("machine_type", ["m6i.xlarge", "r7a.large", "t3.large", "c7i.large", "z1d.large"])
+def test_standard_machine_types_count_towards_the_cpu_quota(machine_type: str) -> None:
+    assert has_standard_quota(machine_type)
+
+
+@pytest.mark.parametrize("machine_type", ["inf2.xlarge", "trn1.2xlarge", "g5.xlarge", "p4d.24xlarge", "x2idn.large"])
+def test_accelerated_machine_types_have_quotas_of_their_own(machine_type: str) -> None:
+    assert not has_standard_quota(machine_type)
