@@ -119,9 +119,9 @@ def wait_until_nothing_is_billed(
         if time.monotonic() - started > patience:
             raise RemainingResourcesError(
                 f"after {patience:.0f} s the cluster still has: {'; '.join(found) or 'unknown (no answer)'}\n"
-                "    allowed: a cluster without disks and load balancers: deleted now, it would leave them behind, billed\n"
-                "    fix:     see with kubectl describe what keeps them, delete what this stack did not create, then run "
-                "pulumi destroy again"
+                "    allowed: none: deleted now, the cluster would leave disks and load balancers behind, billed\n"
+                "    fix:     see what keeps them with kubectl describe, delete what this stack did not create, then "
+                "run pulumi destroy again"
             )
         time.sleep(pause)
 
