@@ -3,7 +3,7 @@ SHELL := /bin/bash
 RUN := .venv/bin/python
 COMMAND := .venv/bin/future-kubernetes
 
-.PHONY: help up down status password test test-unit test-chart test-e2e lint generate bench
+.PHONY: help up down status password test test-unit test-chart test-e2e lint coverage generate bench
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts $$'\t'
 
@@ -30,8 +30,11 @@ test-chart: .venv/ready-test ## the chart, rendered and checked against the Kube
 test-e2e: .venv/ready-test ## a real cluster of its own on this machine, R, and a real browser
 	$(RUN) -m pytest -n 3 tests/e2e
 
-lint: .venv/ready-test ## ruff and mypy
-	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy .
+lint: .venv/ready-test ## types, style, imports, spelling, shell, workflows, prose; STEP=prose for one of them
+	@$(RUN) -m ci.lint $(STEP)
+
+coverage: .venv/ready-test ## the unit tests, with the share of lines and branches that they reach; each line in coverage.xml
+	$(RUN) -m pytest -n auto --cov --cov-report=term:skip-covered --cov-report=xml tests/unit tests/broker
 
 generate: .venv/ready-test ## write what is made from the settings' models: Pulumi.yaml's config block, docs/settings.md
 	@$(RUN) -m components.generate

@@ -34,7 +34,13 @@ Exit status of `run` and `attach`: that of Rscript; 124 where the scheduler pod 
 command failed. Of every command: 130 after Ctrl-C.
 """
 
-app = typer.Typer(name="future-kubernetes", help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
+app = typer.Typer(
+    name="future-kubernetes",
+    help=HELP,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+)
 
 StackName = Annotated[
     str,

@@ -34,9 +34,9 @@ REFERENCE = """\
 
 <!-- Written by `make generate` from the models in components/settings and components/clouds; do not edit. -->
 
-`pulumi config set KEY VALUE` sets a key; `pulumi config rm KEY` unsets it. A list is written with commas or blanks
-between its items, or as YAML in the stack's file. Every wrong setting is reported at once, with the command that fixes
-it. A key that has no meaning on the chosen cloud is an error.
+`pulumi config set <key> <value>` sets a key; `pulumi config rm <key>` unsets it. A list is written with commas or
+blanks between its items, or as YAML in the stack's file. Every wrong setting is reported at once, with the command that
+fixes it. A key that has no meaning on the chosen cloud is an error.
 """
 
 COLUMNS = ("key", "type", "allowed", "default", "description", "example")

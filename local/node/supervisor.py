@@ -281,6 +281,8 @@ imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 evictionHard: {{memory.available: 100Mi, nodefs.available: "1%", imagefs.available: "1%", nodefs.inodesFree: "1%"}}
 shutdownGracePeriod: 0s
+nodeLeaseDurationSeconds: {40 * _PATIENCE:.0f}
+runtimeRequestTimeout: {120 * _PATIENCE:.0f}s
 """)
     (CONFIG / "proxy.yaml").write_text(f"""\
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
@@ -352,7 +354,7 @@ def later_services() -> list[Service]:
             ["kube-controller-manager", f"--kubeconfig={kubeconfig('controller-manager')}", "--leader-elect=false",
              f"--root-ca-file={PKI}/ca.crt", f"--service-account-private-key-file={PKI}/service-account.key",
              "--use-service-account-credentials=true", "--bind-address=127.0.0.1",
-             "--node-monitor-grace-period=20s"],
+             f"--node-monitor-grace-period={20 * _PATIENCE:.0f}s"],
         ),
         Service(
             "kube-scheduler",

@@ -65,7 +65,9 @@ class Process:
             self.process = subprocess.Popen(
                 [*prefix, sys.executable, "-c", run],
                 cwd=ROOT,
-                env={"PATH": os.environ["PATH"], **environ},
+                # The second: `make coverage` also measures the processes that tests start.
+                env={name: os.environ[name] for name in ("PATH", "COVERAGE_PROCESS_CONFIG") if name in os.environ}
+                | environ,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,

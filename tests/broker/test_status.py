@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from image.broker import diagnosis, kubernetes, status
 
-from .conftest import Bed, wait_for
+from .conftest import Bed, restarted, wait_for
 from .kubernetes_api import Api, pod, table
 
 
@@ -74,6 +74,22 @@ def test_outcome_of_a_killed_container_comes_from_its_pod(scaled: Bed, api: Api)
         assert session.ended(5)
         said = scaled.ask(f"outcome {session.lease}")
     assert said == "ok its container was killed for want of memory (out of memory, limit 512Mi)"
+
+
+def test_next_session_reads_that_the_scheduler_ran_out_of_memory(bed: Bed, api: Api, tmp_path: Path) -> None:
+    api.tables = True
+    own = {**pod("scheduler"), "spec": {"containers": [{"resources": {"limits": {"memory": "2Gi"}}}]}}
+    api.pods = [own]
+    notice = bed.folder / "restart-notice"
+    ended = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": "2026-01-02T03:04:05Z"}
+    own["status"]["containerStatuses"] = [{"state": {"running": {}}, "lastState": {"terminated": ended}}]
+    restarted(bed, api, tmp_path, HOSTNAME="r-worker-scheduler")
+    said = wait_for(lambda: notice.exists() and notice.read_text())
+    assert "ran out of memory at 2026-01-02T03:04:05Z (limit 2Gi)" in said
+    assert "raise 'schedulerMemoryGiB'" in said
+    own["status"]["containerStatuses"] = [{"state": {"running": {}}, "lastState": {}}]
+    restarted(bed, api, tmp_path, HOSTNAME="r-worker-scheduler")
+    wait_for(lambda: not notice.exists())
 
 
 def test_end_of_an_earlier_container_is_no_outcome() -> None:

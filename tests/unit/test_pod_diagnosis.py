@@ -222,3 +222,11 @@ def test_description_has_phase_reason_and_last_restart() -> None:
     )
     found["metadata"]["deletionTimestamp"] = "now"
     assert description(found) == "w-1 is being deleted"
+
+
+def test_description_of_a_restart_for_want_of_memory_names_limit_and_setting() -> None:
+    found = waiting("", lastState={"terminated": {"reason": "OOMKilled", "exitCode": 137}})
+    found["metadata"]["labels"]["app.kubernetes.io/component"] = "scheduler"
+    container = found["status"]["containerStatuses"][0]["name"]
+    found["spec"] = {"containers": [{"name": container, "resources": {"limits": {"memory": "2Gi"}}}]}
+    assert "it ran out of memory (limit 2Gi): raise schedulerMemoryGiB and was restarted" in description(found)

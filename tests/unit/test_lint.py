@@ -1,0 +1,52 @@
+"""The checks of `make lint`: each finds what it is there for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ci import lint
+from tests.unit.cloud_mocks import ROOT
+
+
+def test_a_shell_script_is_found_by_its_ending_or_its_first_line(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    for name, text in {
+        "a.sh": "true\n",
+        "b": "#!/bin/sh\ntrue\n",
+        "c": "#!/usr/bin/env bash\ntrue\n",
+        "d.py": "#!/usr/bin/env python3\n",
+        "e": "text\n",
+        "ignored.sh": "true\n",
+        ".gitignore": "ignored.sh\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    assert lint.shell_scripts(tmp_path) == ["a.sh", "b", "c"]
+
+
+def test_one_step_that_complains_fails_all_and_the_others_still_run(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    python = [sys.executable, "-c"]
+    steps = {"bad": lambda: [[*python, "raise SystemExit(3)"]], "good": lambda: [[*python, "print('looked')"]]}
+    monkeypatch.setattr(lint, "STEPS", steps)
+    assert lint.main([]) == 1
+    told = capfd.readouterr()
+    assert "looked" in told.out
+    assert "make lint STEP=bad" in told.err
+    assert lint.main(["good"]) == 0
+    assert lint.main(["none"]) == 2
+
+
+def test_the_hooks_run_what_make_lint_runs() -> None:
+    hooks = [
+        hook
+        for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+        for hook in repo["hooks"]
+    ]
+    assert {hook["id"] for hook in hooks} == set(lint.STEPS)
+    assert all(hook["entry"] == f".venv/bin/python -m ci.lint {hook['id']}" for hook in hooks)
