@@ -65,7 +65,7 @@ def opened(name: str) -> Iterator[Stack]:
 
 def _on_this_machine() -> tuple[Mapping[str, Any], str, tuple[str, ...], str]:
     try:
-        from common.errors import LocalError
+        from common.errors import UserError
         from local import cluster, pulumi_cli
         from local.__main__ import CLUSTER
     except ModuleNotFoundError as error:
@@ -81,7 +81,7 @@ def _on_this_machine() -> tuple[Mapping[str, Any], str, tuple[str, ...], str]:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # the script's output alone goes to standard output
             outputs = pulumi_cli.engine_for(node, "dev").outputs("dev")
-    except LocalError as error:
+    except UserError as error:
         raise BatchError(f"stack 'dev' cannot be read: {error}") from None
     return outputs, str(node.programs / "kubectl"), (sys.executable, "-m", "local", "down"), "make up"
 

@@ -7,17 +7,17 @@ import secrets
 import subprocess
 from typing import Any
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import REPO
 from local import cluster
 
 
 def image_of_stack_dev(node: cluster.Node) -> str:
-    """The image that stack dev runs. Raises LocalError when it runs none."""
+    """The image that stack dev runs. Raises UserError when it runs none."""
     found = node.kubectl("get", "deployments", "-A", "-l", "app.kubernetes.io/component=scheduler", "-o", "json")
     deployments = json.loads(found.stdout)["items"]
     if not deployments:
-        raise LocalError("stack dev has no scheduler whose image could be taken. Fix: make up")
+        raise UserError("stack dev has no scheduler whose image could be taken. Fix: make up")
     return str(deployments[0]["spec"]["template"]["spec"]["containers"][0]["image"])
 
 

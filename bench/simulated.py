@@ -29,7 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.release import image_of_stack_dev, install
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import REPO
 from common.progress import step
 from local import cluster, tools
@@ -135,11 +135,11 @@ class Simulation:
         return list(json.loads(found)["items"])
 
     def wait(self, what: str, seconds: float, done: Callable[[], Any]) -> Any:
-        """The first true value of `done()`; LocalError after that many seconds."""
+        """The first true value of `done()`; UserError after that many seconds."""
         deadline = time.monotonic() + seconds
         while not (value := done()):
             if time.monotonic() > deadline:
-                raise LocalError(f"waited {seconds:.0f} s for {what}")
+                raise UserError(f"waited {seconds:.0f} s for {what}")
             time.sleep(0.5)
         return value
 

@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.release import image_of_stack_dev, install
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import REPO
 from common.progress import step
 from local import cluster
@@ -136,7 +136,7 @@ def waited(node: cluster.Node, arguments: argparse.Namespace, rows: list[tuple[s
         try:
             stock = plan(node, STOCK, "future", STOCK_PLAN.format(n=arguments.stock))
             said = f"{stock[0]:.1f} s ({stock[1]} workers)"
-        except (LocalError, subprocess.TimeoutExpired):
+        except (UserError, subprocess.TimeoutExpired):
             said = f"none after {STOCK_LIMIT_SECONDS} s ({arguments.stock} workers)"
     rows.append((f"`{command}`, they have waited {minutes}", f"{ours:.2f} s", ""))
     line = f"`plan(cluster, manual = TRUE)` on {article[1]} workers, they have waited {minutes}"
@@ -181,7 +181,7 @@ def started(node: cluster.Node, n: int) -> float:
         if len(states) >= n:
             return max(states)
         time.sleep(1)
-    raise LocalError(f"kubelet told of {len(states)} containers of {n}")
+    raise UserError(f"kubelet told of {len(states)} containers of {n}")
 
 
 def lost(node: cluster.Node, rows: list[tuple[str, str, str]]) -> None:
@@ -277,7 +277,7 @@ def scaled(node: cluster.Node, workers: int) -> None:
         if all(map(is_ready, there)) and len(there) == workers:
             return
         time.sleep(2)
-    raise LocalError(f"there were not {workers} workers within 300 s")
+    raise UserError(f"there were not {workers} workers within 300 s")
 
 
 def our_pods(node: cluster.Node) -> list[dict[str, Any]]:
@@ -319,7 +319,7 @@ class Session:
         for line in self._process.stdout:
             if line.startswith(first):
                 return line.split()[1:]
-        raise LocalError(f"R ended before it said {first}; its messages are above")
+        raise UserError(f"R ended before it said {first}; its messages are above")
 
     def __enter__(self) -> Session:
         return self

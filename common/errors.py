@@ -1,7 +1,7 @@
-"""The one exception for what a person can mend: its text says what is wrong and what to do; no traceback is shown."""
+"""The one exception for an error that the user can fix: the command line shows its text without a traceback."""
 
 from __future__ import annotations
 
 
-class LocalError(Exception):
-    """What went wrong, what was expected, and the command that mends it."""
+class UserError(Exception):
+    """An error with its fix: what was given, what is allowed, and the command that fixes it."""

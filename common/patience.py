@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from common.errors import LocalError
+from common.errors import UserError
 
 VARIABLE = "FUTURE_KUBERNETES_PATIENCE"
 
@@ -16,7 +16,7 @@ VARIABLE = "FUTURE_KUBERNETES_PATIENCE"
 def patience(seconds: float) -> float:
     """Seconds to wait on this machine where an ordinary one gets `seconds`.
 
-    Raises LocalError where the variable is no number of 1 or more.
+    Raises UserError where the variable is no number of 1 or more.
     """
     given = os.environ.get(VARIABLE) or "1"
     try:
@@ -24,7 +24,5 @@ def patience(seconds: float) -> float:
     except ValueError:
         factor = 0.0
     if not 1 <= factor <= 1000:
-        raise LocalError(
-            f"{VARIABLE} is {given!r}\n    allowed: a number from 1 to 1000\n    fix:     unset {VARIABLE}"
-        )
+        raise UserError(f"{VARIABLE} is {given!r}\n    allowed: a number from 1 to 1000\n    fix:     unset {VARIABLE}")
     return seconds * factor

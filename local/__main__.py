@@ -18,7 +18,7 @@ from typing import Any
 
 import pulumi
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import state_dir
 from components.settings.model import Settings
 from local import cluster, debian, image, machine, proof, pulumi_cli, tools
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. Nothing is lost: run it again and it goes on from here.", file=sys.stderr)
         return 130
-    except (LocalError, pulumi.RunError) as error:
+    except (UserError, pulumi.RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -102,7 +102,7 @@ def _settings(overrides: Mapping[str, str]) -> Settings:
     """Stack dev's settings, or every error in them at once, before the first minute is spent."""
     settings = read_settings(STACK, overrides)
     if settings.cloud != "local":
-        raise LocalError(f"Stack {STACK} has cloud {settings.cloud!r}; `make up` is for this machine. Fix: pulumi up")
+        raise UserError(f"Stack {STACK} has cloud {settings.cloud!r}; `make up` is for this machine. Fix: pulumi up")
     return settings
 
 
@@ -116,7 +116,7 @@ def _down(_arguments: argparse.Namespace) -> None:
 def _running() -> cluster.Node:
     node = cluster.running(CLUSTER)
     if node is None:
-        raise LocalError("Kubernetes does not run on this machine. Fix: make up")
+        raise UserError("Kubernetes does not run on this machine. Fix: make up")
     return node
 
 

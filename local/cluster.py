@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import REPO, cache_dir, kubeconfig_path, state_dir
 from common.patience import patience
 from common.progress import Step, step
@@ -43,7 +43,7 @@ class Node:
     programs: Path
 
     def run(self, *argv: str, **options: object) -> subprocess.CompletedProcess[str]:
-        """Runs a command inside the node; its output is captured as text, and a failure raises LocalError."""
+        """Runs a command inside the node; its output is captured as text, and a failure raises UserError."""
         entered = ["nsenter", f"--target={self.pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--", *argv]
         return _checked(entered, options)
 
@@ -57,7 +57,7 @@ def _checked(argv: list[str], options: dict[str, object]) -> subprocess.Complete
         argv, capture_output=True, text=True, check=False, **options
     )
     if done.returncode != 0:
-        raise LocalError(f"{' '.join(argv)} failed with status {done.returncode}: {done.stderr.strip()[-800:]}")
+        raise UserError(f"{' '.join(argv)} failed with status {done.returncode}: {done.stderr.strip()[-800:]}")
     return done
 
 
@@ -88,6 +88,7 @@ def start(cluster: str) -> Node:
             if node is None:
                 node = _launch(cluster, programs, root, progress)
             _wait(node, "the API server", lambda: _ready(node, "/readyz"), progress)
+            Path(f"/proc/{node.pid}/root{inside.API_READY}").touch()
             node.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPO / "local/node/addons.yaml"))
             _wait(node, "containerd", lambda: _import_pause_image(node), progress)
             _wait(node, "the node", lambda: _node_is_ready(node), progress)
@@ -138,7 +139,7 @@ def _launch(cluster: str, programs: Path, root: Path, progress: Step) -> Node:
     deadline = time.monotonic() + patience(_START_SECONDS)
     while (node := running(cluster)) is None:
         if process.poll() is not None or time.monotonic() > deadline:
-            raise LocalError(
+            raise UserError(
                 f"The node did not start:\n{_tail(state / 'node.log')}\nThe whole log: {state / 'node.log'}"
             )
         progress.note("preparing the node")
@@ -178,25 +179,25 @@ def _wait(node: Node, what: str, done: object, progress: Step) -> None:
     deadline = time.monotonic() + patience(_START_SECONDS)
     while not done():
         if running(node.cluster) is None:
-            raise LocalError(f"The node ended:\n{_tail(state_dir(node.cluster) / 'node.log')}")
+            raise UserError(f"The node ended:\n{_tail(state_dir(node.cluster) / 'node.log')}")
         run_folder = Path(f"/proc/{node.pid}/root/run/node")
         logs = state_dir(node.cluster) / "upper/var/log/node"
         if reason := machine.hopeless(run_folder):
-            raise LocalError(f"Kubernetes cannot start: {reason}\n    log:     {logs}")
+            raise UserError(f"Kubernetes cannot start: {reason}\n    log:     {logs}")
         if time.monotonic() > deadline:
             ended = [f"  {name} ended {count} times: {error}" for name, count, error in machine.endings(run_folder)]
-            raise LocalError(
+            raise UserError(
                 f"Waited {patience(_START_SECONDS):.0f} s for {what}.\n" + "\n".join(ended) + f"\n    log:     {logs}\n"
                 "    fix:     make down && make up; on a slow machine with FUTURE_KUBERNETES_PATIENCE=10"
             )
         progress.note(f"waiting for {what}")
-        time.sleep(0.2)
+        time.sleep(patience(0.2))
 
 
 def _ready(node: Node, path: str) -> bool:
     try:
         return node.kubectl("get", "--raw", path, "--request-timeout=5s").stdout == "ok"
-    except LocalError:
+    except UserError:
         return False
 
 
@@ -213,7 +214,7 @@ def _node_is_ready(node: Node) -> bool:
 def _dns_answers(node: Node) -> bool:
     try:
         node.run("busybox", "nslookup", "kubernetes.default.svc.cluster.local", inside.NODE_IP)
-    except LocalError:
+    except UserError:
         return False
     return True
 
@@ -229,7 +230,7 @@ def _import_pause_image(node: Node) -> bool:
         archive.unlink()
         node.run("ctr", "-n", "k8s.io", "images", "import", "/run/node/pause.tar")
         node.run("rm", "/run/node/pause.tar")
-    except LocalError:
+    except UserError:
         return False
     return True
 

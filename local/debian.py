@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import cache_dir
 from common.progress import step
 from local.tools import exclusive
@@ -114,7 +114,7 @@ def _make(root: DebianRoot, target: Path) -> None:
                 last.append(line)
                 progress.note(line.strip().removeprefix("I: "))
         if process.returncode != 0:
-            raise LocalError(
+            raise UserError(
                 f"The Debian packages of the {root.name} root cannot be installed:\n{''.join(last)}\n"
                 f"Free disk: {shutil.disk_usage(target.parent).free >> 20} MiB in {target.parent}. "
                 f"Is {MIRROR} reached from here?"
@@ -128,12 +128,12 @@ def program(name: str, *packages: str) -> str:
     if found:
         return found
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise LocalError(f"{name} is not installed. Install {' '.join(packages)}, then run again.")
+        raise UserError(f"{name} is not installed. Install {' '.join(packages)}, then run again.")
     with step(f"Installing {' '.join(packages)}"):
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *packages]):
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         found = shutil.which(name)
         if done.returncode != 0 or not found:
-            raise LocalError(f"apt-get cannot install {' '.join(packages)}: {done.stderr.strip()[-400:]}")
+            raise UserError(f"apt-get cannot install {' '.join(packages)}: {done.stderr.strip()[-400:]}")
     return found

@@ -37,7 +37,7 @@ from pulumi.runtime.settings import get_root_resource, set_root_resource
 from pulumi.runtime.stack import run_pulumi_func
 from pulumi.runtime.sync_await import _ensure_event_loop, _sync_await
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import REPO, state_dir
 from components.settings.model import Settings, decoded, parse
 from local.engine_resources import UNKNOWN, Interrupted, Kind, Tools, kind_of, private_file
@@ -59,23 +59,23 @@ def state_path(stack: str) -> Path:
 def read_config(stack: str, overrides: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """The stack's config as the CLI would hand it over (full keys, text), and the keys of secrets.
 
-    Defaults of Pulumi.yaml, then Pulumi.<stack>.yaml, then `overrides`. Raises LocalError for what cannot be read, and
+    Defaults of Pulumi.yaml, then Pulumi.<stack>.yaml, then `overrides`. Raises UserError for what cannot be read, and
     for a secret that others could read.
     """
     project = yaml.safe_load((REPO / "Pulumi.yaml").read_text())
     merged: dict[str, Any] = {key: entry.get("default") for key, entry in (project.get("config") or {}).items()}
     path = REPO / f"Pulumi.{stack}.yaml"
     if not path.exists():
-        raise LocalError(f"there is no stack {stack!r}: {path.name} does not exist")
+        raise UserError(f"there is no stack {stack!r}: {path.name} does not exist")
     given = (yaml.safe_load(path.read_text()) or {}).get("config") or {}
     merged.update({key.removeprefix(f"{PROJECT}:"): value for key, value in given.items()})
     merged.update({key.removeprefix(f"{PROJECT}:"): value for key, value in overrides.items()})
     if "password" in overrides:
-        raise LocalError(f"a password as an argument can be read by everybody; put it into ${PASSWORD_VARIABLE}")
+        raise UserError(f"a password as an argument can be read by everybody; put it into ${PASSWORD_VARIABLE}")
     if isinstance(merged.get("password"), dict):
-        raise LocalError(f"password is encrypted by Pulumi; without its CLI, put it into ${PASSWORD_VARIABLE}")
+        raise UserError(f"password is encrypted by Pulumi; without its CLI, put it into ${PASSWORD_VARIABLE}")
     if merged.get("password") and stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise LocalError(f"{path.name} holds a password and others can read it. Fix: chmod 600 {path.name}")
+        raise UserError(f"{path.name} holds a password and others can read it. Fix: chmod 600 {path.name}")
     if os.environ.get(PASSWORD_VARIABLE):
         merged["password"] = os.environ[PASSWORD_VARIABLE]
     config = {f"{PROJECT}:{key}": as_text(value) for key, value in merged.items() if value not in (None, "")}
@@ -83,7 +83,7 @@ def read_config(stack: str, overrides: Mapping[str, str]) -> tuple[dict[str, str
 
 
 def read_settings(stack: str, overrides: Mapping[str, str]) -> Settings:
-    """The stack's settings as the program will have them. Raises SettingsError, with every error, or LocalError."""
+    """The stack's settings as the program will have them. Raises SettingsError, with every error, or UserError."""
     # What the image will be called is known once it is built; all else can be read before.
     config, secrets = read_config(stack, {"image": f"{REGISTRY}/future-kubernetes", **overrides})
     values = {key.removeprefix(f"{PROJECT}:"): value for key, value in config.items()}
@@ -131,7 +131,7 @@ class Engine(mocks.MockMonitor):
         self.preview = preview
         self.registered: set[str] = set()
         self.counts = dict.fromkeys(SIGNS, 0)
-        self.failure: LocalError | None = None
+        self.failure: UserError | None = None
         self._one_at_a_time = threading.Lock()
         self._kubeconfigs: dict[str, Path] = {}
         self._files = contextlib.ExitStack()
@@ -147,7 +147,7 @@ class Engine(mocks.MockMonitor):
         with self._one_at_a_time:
             try:
                 id_, outputs = self._register(urn, request, shown)
-            except LocalError as error:
+            except UserError as error:
                 # What depends on this one fails too, with messages that help nobody.
                 self.failure = self.failure or error
                 raise
@@ -160,7 +160,7 @@ class Engine(mocks.MockMonitor):
         _ensure_event_loop()  # type: ignore[no-untyped-call]
         arguments = rpc.deserialize_properties(request.args)
         if request.tok != "docker:index/getRegistryImage:getRegistryImage":
-            raise LocalError(f"the stand-in engine cannot answer {request.tok}")
+            raise UserError(f"the stand-in engine cannot answer {request.tok}")
         answer = {"name": arguments["name"], "sha256Digest": image_digest(arguments["name"])}
         given: dict[str, Any] = {
             "return": _sync_await(rpc.serialize_properties(answer, {}))
@@ -219,7 +219,7 @@ class Engine(mocks.MockMonitor):
         return dict(registration.state) if registration else {}
 
     def remove(self, urns: Sequence[str]) -> None:
-        """Deletes resources of the state, last made first. Raises LocalError at the first that will not go."""
+        """Deletes resources of the state, last made first. Raises UserError at the first that will not go."""
         for urn in reversed([urn for urn in self.state.resources if urn in set(urns)]):
             if self.tools.stop.is_set():
                 raise Interrupted()
@@ -320,7 +320,7 @@ def image_digest(reference: str) -> str:
     host, _, rest = reference.partition("/")
     name, _, tag = rest.partition(":")
     if not re.fullmatch(r"(localhost|127\.\d+\.\d+\.\d+)(:\d+)?", host):
-        raise LocalError(
+        raise UserError(
             f"image {reference!r}: give it by digest (NAME@sha256:...), or by a tag in a registry on this machine"
         )
     url = f"http://{host}/v2/{name}/manifests/{tag or 'latest'}"
@@ -329,9 +329,9 @@ def image_digest(reference: str) -> str:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - http, and on loopback
             digest = answer.headers.get("Docker-Content-Digest")
     except (urllib.error.URLError, OSError) as error:
-        raise LocalError(f"image {reference!r} is not in the registry at {host}: {error}. Fix: make up") from None
+        raise UserError(f"image {reference!r} is not in the registry at {host}: {error}. Fix: make up") from None
     if not digest:
-        raise LocalError(f"the registry at {host} gave no digest for {reference!r}")
+        raise UserError(f"the registry at {host} gave no digest for {reference!r}")
     return str(digest)
 
 
@@ -393,7 +393,7 @@ def up(
 ) -> dict[str, Any]:
     """Makes the stack as the program has it, and returns its outputs, secrets included.
 
-    Raises LocalError (with what is made remembered) or the program's own `pulumi.RunError`.
+    Raises UserError (with what is made remembered) or the program's own `pulumi.RunError`.
     """
     config, secrets = read_config(stack, overrides or {})
     refuse_unless_local(stack, config)
@@ -436,8 +436,8 @@ def down(stack: str, *, forget: bool = False) -> None:
             engine = Engine(stack, state, tools, preview=False)
             try:
                 engine.remove(list(state.resources))
-            except LocalError as error:
-                raise LocalError(
+            except UserError as error:
+                raise UserError(
                     f"{error}\nIf the cluster itself is gone: python -m local.engine down --forget"
                 ) from None
             finally:
@@ -447,30 +447,28 @@ def down(stack: str, *, forget: bool = False) -> None:
 
 
 def outputs(stack: str) -> tuple[dict[str, Any], list[str]]:
-    """The outputs of the last complete run, and the names of the secret ones. Raises LocalError where there is none."""
+    """The outputs of the last complete run, and the names of the secret ones. Raises UserError where there is none."""
     state = State.load(state_path(stack))
     if not state.outputs:
-        raise LocalError(f"stack {stack!r} has not been made. Fix: make up")
+        raise UserError(f"stack {stack!r} has not been made. Fix: make up")
     return state.outputs, state.secret_outputs
 
 
 def refuse_unless_local(stack: str, config: Mapping[str, str]) -> None:
-    """Raises LocalError for any stack but one on this machine."""
+    """Raises UserError for any stack but one on this machine."""
     cloud = config.get(f"{PROJECT}:cloud")
     if cloud != "local":
-        raise LocalError(
+        raise UserError(
             f"stack {stack!r} has cloud {cloud!r}. {NOTICE}\n"
             f"Fix: install the Pulumi CLI (https://www.pulumi.com/docs/install/), then: pulumi up --stack {stack}"
         )
 
 
 def refuse_beside_pulumi() -> None:
-    """Raises LocalError where the Pulumi CLI is installed: one stack must not have two states."""
+    """Raises UserError where the Pulumi CLI is installed: one stack must not have two states."""
     found = shutil.which("pulumi")
     if found:
-        raise LocalError(
-            f"the Pulumi CLI is installed ({found}): use it for this stack too. To insist: --beside-pulumi"
-        )
+        raise UserError(f"the Pulumi CLI is installed ({found}): use it for this stack too. To insist: --beside-pulumi")
 
 
 @contextlib.contextmanager
@@ -502,7 +500,7 @@ def print_outputs(stack: str, *, show_secrets: bool, as_json: bool, name: str | 
     """Prints outputs as `pulumi stack output` does."""
     values, secret = outputs(stack)
     if name is not None and name not in values:
-        raise LocalError(f"there is no output {name!r}; there are {', '.join(values)}")
+        raise UserError(f"there is no output {name!r}; there are {', '.join(values)}")
     shown = {key: "[secret]" if key in secret and not show_secrets else value for key, value in values.items()}
     if name is not None:
         # As with Pulumi, asking for one secret by its name shows it.
@@ -572,7 +570,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Interrupted, KeyboardInterrupt) as error:
         print(f"error: {error}", file=sys.stderr)
         return 130
-    except (LocalError, pulumi.RunError) as error:
+    except (UserError, pulumi.RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         if "pulumi config" in str(error):
             print("Without the Pulumi CLI: edit Pulumi.STACK.yaml, or give --config KEY=VALUE.", file=sys.stderr)

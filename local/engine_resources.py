@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.progress import Step, step
 from local.engine_state import Resource
 from local.rollout import POLL_SECONDS, Kubectl, Rollout
@@ -33,7 +33,7 @@ FIELD_MANAGER = "future-kubernetes"
 STOP_SECONDS = 20.0
 
 
-class Interrupted(LocalError):  # noqa: N818 - not an error but the user's wish
+class Interrupted(UserError):  # noqa: N818 - not an error but the user's wish
     """The user asked to stop."""
 
     def __init__(self) -> None:
@@ -54,13 +54,13 @@ class Tools:
 
     @classmethod
     def find(cls, scratch: Path) -> Tools:
-        """kubectl and helm in $FUTURE_KUBERNETES_BIN, else on PATH. Raises LocalError where one is missing."""
+        """kubectl and helm in $FUTURE_KUBERNETES_BIN, else on PATH. Raises UserError where one is missing."""
         found = {}
         for name in ("kubectl", "helm"):
             folder = os.environ.get("FUTURE_KUBERNETES_BIN")
             path = (shutil.which(name, path=folder) if folder else None) or shutil.which(name)
             if path is None:
-                raise LocalError(
+                raise UserError(
                     f"{name} is not installed: it is neither in $FUTURE_KUBERNETES_BIN nor on PATH. Fix: make up"
                 )
             found[name] = path
@@ -103,11 +103,11 @@ class Kind(ABC):
 
     @abstractmethod
     def make(self, name: str, new: dict[str, Any], old: Resource | None) -> tuple[str, dict[str, Any]]:
-        """Creates it, or updates `old` in place; returns id and outputs. Raises LocalError."""
+        """Creates it, or updates `old` in place; returns id and outputs. Raises UserError."""
 
     @abstractmethod
     def remove(self, resource: Resource) -> None:
-        """Deletes it; what is gone already is no error. Raises LocalError."""
+        """Deletes it; what is gone already is no error. Raises UserError."""
 
     def expected(self, name: str, new: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Id and outputs as a preview knows them."""
@@ -194,7 +194,7 @@ class Object(Kind):
         ]
         answer = self.kubectl.run(*arguments, *scoped(namespace))
         if answer.returncode != 0:
-            raise LocalError(f"{kind} {name} cannot be looked up: {last_line(answer.stderr)}")
+            raise UserError(f"{kind} {name} cannot be looked up: {last_line(answer.stderr)}")
         return answer.stdout.strip() == name
 
     def make(self, name: str, new: dict[str, Any], old: Resource | None) -> tuple[str, dict[str, Any]]:
@@ -205,7 +205,7 @@ class Object(Kind):
             stdin=json.dumps(new),
         )  # fmt: skip
         if applied.returncode != 0:
-            raise LocalError(f"{kind} {object_name} cannot be applied: {last_line(applied.stderr)}")
+            raise UserError(f"{kind} {object_name} cannot be applied: {last_line(applied.stderr)}")
         return f"{namespace}/{object_name}" if namespace else object_name, new
 
     def remove(self, resource: Resource) -> None:
@@ -215,7 +215,7 @@ class Object(Kind):
             "delete", kind, name, "--ignore-not-found", "--wait=true", "--timeout=180s", *scoped(namespace), timeout=200
         )
         if deleted.returncode != 0:
-            raise LocalError(f"{kind} {name} cannot be deleted: {last_line(deleted.stderr)}")
+            raise UserError(f"{kind} {name} cannot be deleted: {last_line(deleted.stderr)}")
 
     def expected(self, name: str, new: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Its name is known beforehand."""
@@ -297,7 +297,7 @@ class HelmRelease(Kind):
             return str(json.loads(answer.stdout)["info"]["status"])
         if "not found" in answer.stderr:
             return None
-        raise LocalError(f"the state of release {release['name']} cannot be read: {last_line(answer.stderr)}")
+        raise UserError(f"the state of release {release['name']} cannot be read: {last_line(answer.stderr)}")
 
     def recover(self, release: Mapping[str, Any], progress: Step) -> None:
         """Takes a release that a killed or failed run left behind to its last good revision, or away.
@@ -315,18 +315,18 @@ class HelmRelease(Kind):
             # Not --wait: what is rolled back to may be held up by the very trouble that the next step cures.
             done = self._run(release, "rollback", release["name"], str(max(good)), "--cleanup-on-fail")
             if done.returncode != 0:
-                raise LocalError(f"release {release['name']} cannot be rolled back: {last_line(done.stderr)}")
+                raise UserError(f"release {release['name']} cannot be rolled back: {last_line(done.stderr)}")
         else:
             progress.note(f"the last run left it {status}: removing it")
             self.uninstall(release)
 
     def uninstall(self, release: Mapping[str, Any]) -> None:
-        """Removes the release with all that it made, its volumes included; none is no error. Raises LocalError."""
+        """Removes the release with all that it made, its volumes included; none is no error. Raises UserError."""
         done = self._run(release, "uninstall", release["name"], "--wait", "--timeout", "180s", "--ignore-not-found")
         if done.returncode != 0:
-            raise LocalError(f"release {release['name']} cannot be removed: {last_line(done.stderr)}")
+            raise UserError(f"release {release['name']} cannot be removed: {last_line(done.stderr)}")
 
-    def _watched(self, command: list[str], release: Mapping[str, Any], progress: Step) -> LocalError | None:
+    def _watched(self, command: list[str], release: Mapping[str, Any], progress: Step) -> UserError | None:
         """Runs Helm and watches the pods; returns what went wrong, in the pods' own words where there are any."""
         rollout = Rollout(self.kubectl, release["namespace"], release["name"])
         trouble = None
@@ -350,10 +350,10 @@ class HelmRelease(Kind):
             return Interrupted()
         if trouble:
             log = rollout.last_words(trouble)
-            return LocalError(f"{trouble}" + (f"\n    its last words:\n{indented(log)}" if log else ""))
+            return UserError(f"{trouble}" + (f"\n    its last words:\n{indented(log)}" if log else ""))
         if process.returncode != 0:
             hint = f" ({rollout.progress})" if "timed out" in text or "deadline" in text else ""
-            return LocalError(f"helm: {last_line(text)}{hint}")
+            return UserError(f"helm: {last_line(text)}{hint}")
         return None
 
 
@@ -373,14 +373,14 @@ def indented(text: str) -> str:
 
 
 def kind_of(type_: str, kubeconfig: Path | None, tools: Tools) -> Kind:
-    """The kind behind a resource type. Raises LocalError for what stack `dev` does not have."""
+    """The kind behind a resource type. Raises UserError for what stack `dev` does not have."""
     if type_ == "pulumi:providers:kubernetes":
         return Provider()
     if type_.startswith("pulumi-python:dynamic"):
         return Dynamic()
     if type_.startswith("kubernetes:"):
         if kubeconfig is None:
-            raise LocalError(f"{type_} has no Kubernetes provider of the program's own")
+            raise UserError(f"{type_} has no Kubernetes provider of the program's own")
         kubectl = Kubectl(tools.kubectl, kubeconfig)
         return HelmRelease(kubectl, tools) if type_ == "kubernetes:helm.sh/v3:Release" else Object(kubectl)
-    raise LocalError(f"the stand-in engine cannot make {type_}: it serves stack dev alone. Fix: install the Pulumi CLI")
+    raise UserError(f"the stand-in engine cannot make {type_}: it serves stack dev alone. Fix: install the Pulumi CLI")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.errors import LocalError
+from common.errors import UserError
 
 VERSION = 1
 
@@ -41,17 +41,17 @@ class State:
 
     @classmethod
     def load(cls, path: Path) -> State:
-        """The state at `path`, empty where there is none. Raises LocalError where it cannot be understood."""
+        """The state at `path`, empty where there is none. Raises UserError where it cannot be understood."""
         if not path.exists():
             return cls(path)
         try:
             stored = json.loads(path.read_text())
             if stored["version"] != VERSION:
-                raise LocalError(f"{path} was written by another version of this program: {stored['version']}")
+                raise UserError(f"{path} was written by another version of this program: {stored['version']}")
             resources = {entry["urn"]: Resource(**entry) for entry in stored["resources"]}
             return cls(path, resources, stored["outputs"], stored["secretOutputs"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LocalError(
+            raise UserError(
                 f"{path} cannot be read ({error}). It says what stack made of what; to begin anew: make down"
             ) from None
 
@@ -78,14 +78,14 @@ class State:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-            raise LocalError(
+            raise UserError(
                 f"{self.path} cannot be written: {error.strerror}. Free some disk, then run again."
             ) from None
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the stack's lock, or raises LocalError naming the process that has it. The kernel frees it at any exit."""
+    """Holds the stack's lock, or raises UserError naming the process that has it. The kernel frees it at any exit."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
@@ -93,7 +93,7 @@ def locked(path: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise LocalError(
+            raise UserError(
                 f"another run is at work on this stack (process {holder}). Wait for it, then run again."
             ) from None
         file.truncate(0)

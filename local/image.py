@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import REPO, cache_dir
 from common.progress import step
 from local import debian
@@ -88,7 +88,7 @@ def build(request: ImageRequest) -> str:
                 arguments = ["build", "--quiet", *_ISOLATION, "--tag", base_tag, "--file=-", "/debian"]
                 imported = _buildah(arguments, binds={base.parent: "/debian"}, stdin=containerfile)
                 if imported.returncode != 0:
-                    raise LocalError(f"The image's base cannot be imported: {imported.stderr[-800:]}")
+                    raise UserError(f"The image's base cannot be imported: {imported.stderr[-800:]}")
         build_arguments = {
             "BASE_IMAGE": base_tag,
             "IDE": request.ide,
@@ -124,7 +124,7 @@ def _build_layers(tag: str, arguments: dict[str, str]) -> None:
             progress.note(line.strip())
         process.wait()
         if process.returncode != 0:
-            raise LocalError(f"The image cannot be built:\n{''.join(last)}")
+            raise UserError(f"The image cannot be built:\n{''.join(last)}")
 
 
 def push(node: Node, request: ImageRequest) -> str:
@@ -145,7 +145,7 @@ def push(node: Node, request: ImageRequest) -> str:
         out.mkdir(parents=True, exist_ok=True)
         pushed = _buildah(arguments, binds={out: "/out"}, node=node)
         if pushed.returncode != 0:
-            raise LocalError(f"The image cannot be pushed to the node's registry: {pushed.stderr[-800:]}")
+            raise UserError(f"The image cannot be pushed to the node's registry: {pushed.stderr[-800:]}")
         (out / "digest").replace(digest_file)
         out.rmdir()
     return f"{repository}@{digest_file.read_text().strip()}"
@@ -161,7 +161,7 @@ def _in_registry(node: Node, digest: str) -> bool:
     accept = "Accept: application/vnd.oci.image.manifest.v1+json"
     try:
         answer = node.run("busybox", "wget", "-q", "-O-", "--header", accept, url).stdout
-    except LocalError:
+    except UserError:
         return False
     return "layers" in json.loads(answer)
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import cache_dir, state_dir
 from local import cgroups, debian
 
@@ -48,7 +48,7 @@ _FIXES = (
 
 
 def preflight() -> None:
-    """Load what kernel modules are missing; raise LocalError with every reason why no node can run here.
+    """Load what kernel modules are missing; raise UserError with every reason why no node can run here.
 
     Nothing but modules is changed.
     """
@@ -60,7 +60,7 @@ def preflight() -> None:
     else:
         reasons += _missing_programs() + _missing_features() + cgroups.problems() + _storage_problems()
     if reasons:
-        raise LocalError("Kubernetes cannot run on this machine:\n  - " + "\n  - ".join(reasons) + f"\n{_ALTERNATIVE}")
+        raise UserError("Kubernetes cannot run on this machine:\n  - " + "\n  - ".join(reasons) + f"\n{_ALTERNATIVE}")
 
 
 def _missing_programs() -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.progress import step
 from local.cluster import Node
 
@@ -22,16 +22,16 @@ SHORT_LENGTH = 1_000_000
 def prove(node: Node, outputs: Mapping[str, Any], length: int = SHORT_LENGTH) -> dict[str, Any]:
     """Runs it and returns what it measured: pods, connectSeconds, oneWorkerSeconds, allWorkersSeconds, mean.
 
-    Raises LocalError where R fails, a worker is missing, or two workers share a pod.
+    Raises UserError where R fails, a worker is missing, or two workers share a pod.
     """
     workers = int(outputs["workers"])
     if workers == 0:
-        raise LocalError("This stack has no workers to run on. Fix: set `workers` to 1 or more, then run again")
+        raise UserError("This stack has no workers to run on. Fix: set `workers` to 1 or more, then run again")
     namespace = str(outputs["namespace"])
     selector = "app.kubernetes.io/component=scheduler"
     found = node.kubectl("-n", namespace, "get", "deployments", "-l", selector, "-o", "name").stdout.split()
     if not found:
-        raise LocalError(f"There is no scheduler in namespace {namespace}. Fix: make up")
+        raise UserError(f"There is no scheduler in namespace {namespace}. Fix: make up")
     # A stack that was just rolled back is the same as before, and its pods may still be on their way.
     node.kubectl("-n", namespace, "rollout", "status", found[0], "--timeout=300s")
     with step(f"Computing 40 means of {length:,} random numbers on {workers} workers"):
@@ -40,11 +40,11 @@ def prove(node: Node, outputs: Mapping[str, Any], length: int = SHORT_LENGTH) ->
                            input=script, timeout=1800)  # fmt: skip
         lines = [line for line in ran.stdout.splitlines() if line.startswith("PROOF ")]
         if not lines:
-            raise LocalError(f"R printed no result:\n{ran.stdout[-500:]}{ran.stderr[-500:]}")
+            raise UserError(f"R printed no result:\n{ran.stdout[-500:]}{ran.stderr[-500:]}")
         measured: dict[str, Any] = json.loads(lines[-1].removeprefix("PROOF "))
         distinct = set(measured["pods"])
         if len(distinct) != len(measured["pods"]) or len(distinct) < workers:
-            raise LocalError(
+            raise UserError(
                 f"{len(measured['pods'])} workers answered from {len(distinct)} pods ({', '.join(sorted(distinct))}), "
                 f"and each must have a pod of its own. Fix: make down && make up"
             )

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import yaml
 from pulumi.automation import PulumiCommand
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import REPO, cache_dir, state_dir
 from common.processes import wait_to_its_end
 from common.progress import step
@@ -117,9 +117,9 @@ class PulumiEngine:
         with subprocess.Popen(up, cwd=REPO, env=self._environment) as process:
             status = wait_to_its_end(process, partial(watch.look, process), POLL_SECONDS)
         if status != 0 and watch.trouble:
-            raise LocalError(f"pulumi up was stopped, since a pod will not come up:\n    {watch.trouble}")
+            raise UserError(f"pulumi up was stopped, since a pod will not come up:\n    {watch.trouble}")
         if status != 0:
-            raise LocalError(
+            raise UserError(
                 "pulumi up failed; its messages are above. Run it again and it goes on from there; "
                 "`make down && make up` starts anew."
             )
@@ -154,11 +154,11 @@ class PulumiEngine:
         return {"PULUMI_BACKEND_URL": f"file://{backend}", "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase)}
 
     def _unlock(self) -> None:
-        """Takes away what a killed CLI leaves in the cluster's folder. Raises LocalError where it still works."""
+        """Takes away what a killed CLI leaves in the cluster's folder. Raises UserError where it still works."""
         for lock in (self._folder / "pulumi").glob(".pulumi/locks/**/*.json"):
             owner = json.loads(lock.read_text())["pid"]
             if self._is_the_cli(owner):
-                raise LocalError(
+                raise UserError(
                     f"Pulumi is at work on this stack already. Fix: wait for its end, or bring it about by "
                     f"`kill -INT {owner}`; then run it again"
                 )
@@ -224,7 +224,7 @@ class PulumiEngine:
             cwd=cwd, env=self._environment, input=stdin, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
-            raise LocalError(f"pulumi {arguments[0]} failed: {done.stderr.strip()[-800:]}")
+            raise UserError(f"pulumi {arguments[0]} failed: {done.stderr.strip()[-800:]}")
         return done
 
 

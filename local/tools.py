@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import REPO, cache_dir
 from common.progress import Step, step
 
@@ -139,7 +139,7 @@ def _needed_packages(go: str, module: GoModule, batch: tuple[str, ...], environm
         [go, "list", "-deps", *batch], cwd=module.folder, env=environment, capture_output=True, text=True, check=False
     )
     if listed.returncode != 0:
-        raise LocalError(
+        raise UserError(
             f"go list {' '.join(batch)} failed in {module.folder}: {listed.stderr.strip()[-600:]}\n"
             f"Is the Go module proxy reached? GOPROXY is {environment.get('GOPROXY', 'https://proxy.golang.org')}."
         )
@@ -159,7 +159,7 @@ def _go_build(
             compiled += 1
             progress.update(compiled, needed, line.strip().rpartition("/")[2])
     if process.returncode != 0:
-        raise LocalError(
+        raise UserError(
             f"go build {' '.join(batch)} failed:\n{''.join(lines[-15:])}\n"
             f"Free disk: {shutil.disk_usage(out).free >> 20} MiB in {cache_dir()}."
         )
@@ -215,12 +215,12 @@ def _toolchain(progress: Step) -> Path:
             with urllib.request.urlopen(url, timeout=60) as answer, archive.open("wb") as out:  # noqa: S310 (http(s) only, above)
                 shutil.copyfileobj(answer, out)
         except (urllib.error.URLError, OSError) as error:
-            raise LocalError(
+            raise UserError(
                 f"Go {_GO_VERSION} cannot be had from {url}: {error}. Install Go by hand, then run again."
             ) from error
         found = hashlib.sha256(archive.read_bytes()).hexdigest()
         if found != _GO_SHA256[arch]:
-            raise LocalError(f"{url} has SHA-256 {found}, expected {_GO_SHA256[arch]}: it was not unpacked.")
+            raise UserError(f"{url} has SHA-256 {found}, expected {_GO_SHA256[arch]}: it was not unpacked.")
         with zipfile.ZipFile(archive) as unpacked:
             unpacked.extractall(scratch)
         root = Path(scratch) / f"golang.org/toolchain@{name}"

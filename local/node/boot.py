@@ -43,6 +43,7 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     unified = ["/sys/fs/cgroup", "cgroup2"] in mounts
     if unified:
+        subprocess.run(["umount", f"{root}/sys/fs/cgroup"], check=True)
         _mount("-t", "cgroup2", "cgroup2", f"{root}/sys/fs/cgroup")
     _mount("--rbind", "/dev", f"{root}/dev")
     _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", f"{root}/run")
@@ -79,6 +80,7 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
     subprocess.run(["umount", "--lazy", "/oldroot"], check=True)
     subprocess.run(["mount", "--make-rshared", "/"], check=True)
     environment = {"PATH": "/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+    environment["FUTURE_KUBERNETES_PATIENCE"] = os.environ.get("FUTURE_KUBERNETES_PATIENCE", "")
     cgroup = "/" if unified else f"/future-kubernetes-{state.name}"
     os.execve("/usr/bin/python3", ["python3", "/opt/node/supervisor.py", cgroup], environment)  # noqa: S606
 

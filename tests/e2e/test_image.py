@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from common.errors import LocalError
+from common.errors import UserError
 from local import image
 from tests.e2e.conftest import WORKERS, Stack
 
@@ -114,5 +114,5 @@ def test_the_r_package_passes_r_cmd_check(stack: Stack, larger: str) -> None:
 def test_a_package_that_cannot_be_installed_fails_the_build_and_is_named(
     stack: Stack, request_: image.ImageRequest, named: str
 ) -> None:
-    with pytest.raises(LocalError, match=named):
+    with pytest.raises(UserError, match=named):
         image.build(request_)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import state_dir
 from local import cgroups, cluster, machine
 
@@ -126,7 +126,7 @@ def test_a_start_that_cannot_succeed_quotes_the_services_own_error_at_once(
     (state_dir(NAME) / "var/etcd").mkdir()
     (state_dir(NAME) / "var/etcd/member").write_text("not a folder")
     try:
-        with pytest.raises(LocalError, match=r"(?s)cannot start: etcd ended \d+ times: .*not a directory.*fix:"):
+        with pytest.raises(UserError, match=r"(?s)cannot start: etcd ended \d+ times: .*not a directory.*fix:"):
             cluster.start(NAME)
     finally:
         cluster.stop(NAME)
@@ -134,7 +134,7 @@ def test_a_start_that_cannot_succeed_quotes_the_services_own_error_at_once(
 
 def test_without_root_it_says_so_and_shows_the_way_by_an_existing_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.machine.os.geteuid", lambda: 1000)
-    with pytest.raises(LocalError, match="you are not root") as refused:
+    with pytest.raises(UserError, match="you are not root") as refused:
         machine.preflight()
     assert "cloud kubeconfig" in str(refused.value)
 
@@ -144,5 +144,5 @@ def test_a_full_disk_is_said_before_anything_is_started(monkeypatch: pytest.Monk
         free = 100 << 20
 
     monkeypatch.setattr("local.machine.shutil.disk_usage", lambda _path: Full)
-    with pytest.raises(LocalError, match=r"0\.1 GiB free"):
+    with pytest.raises(UserError, match=r"0\.1 GiB free"):
         machine.preflight()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from common.errors import LocalError
+from common.errors import UserError
 from local import cluster, image
 from tests.e2e.conftest import Stack
 
@@ -84,7 +84,7 @@ class Program:
                 raise self._error
             try:
                 return self.cluster.kubectl("exec", self.scheduler, "--", "cat", f"/tmp/told/{name}").strip()
-            except LocalError:
+            except UserError:
                 return ""
 
         return str(self.cluster.wait(f"the R program to tell {name!r}", seconds, read))
@@ -146,7 +146,7 @@ def no_role(cluster: Stack) -> Iterator[None]:
     def may() -> bool:
         try:
             return "yes" in cluster.kubectl("auth", "can-i", "list", "pods", user)
-        except LocalError:  # the status by which kubectl says no
+        except UserError:  # the status by which kubectl says no
             return False
 
     assert may()

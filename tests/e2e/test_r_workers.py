@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import LocalError
+from common.errors import UserError
 from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(300)
@@ -87,7 +87,7 @@ def test_the_future_of_a_deleted_pod_runs_again_and_others_are_not_disturbed(ela
     def victim() -> str:
         try:
             return elastic.kubectl("exec", scheduler, "--", "cat", "/tmp/victim").strip()
-        except LocalError:
+        except UserError:
             return ""
 
     lost = elastic.wait("the futures to start", 60, victim)

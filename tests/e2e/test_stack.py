@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import REPO
 from local import cluster
 from local.engine import state_path
@@ -208,5 +208,5 @@ def test_metrics_of_pods_can_be_asked_for(stack: Stack) -> None:
 def _top(stack: Stack) -> str:
     try:
         return stack.kubectl("top", "pods")
-    except LocalError:
+    except UserError:
         return ""

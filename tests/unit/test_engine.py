@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from common.errors import LocalError
+from common.errors import UserError
 from local import engine
 from local.engine_state import State
 
@@ -455,7 +455,7 @@ def test_a_full_disk_keeps_the_old_state(machine: Machine, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "fsync", full)
     state.outputs = {"a": 2}
-    with pytest.raises(LocalError, match="No space left on device"):
+    with pytest.raises(UserError, match="No space left on device"):
         state.save()
     assert State.load(tmp_path / "state.json").outputs == {"a": 1}
     assert not list(tmp_path.glob(".state.json.*"))

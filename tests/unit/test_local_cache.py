@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import LocalError
+from common.errors import UserError
 from local import cluster, debian, image, tools
 
 FAKE_GO = """#!/bin/sh
@@ -62,12 +62,12 @@ def test_a_failed_build_leaves_nothing_half_made_and_the_next_one_goes_on(
         links=(("one", ("first", "uno")),),
     )
     monkeypatch.setenv("GO_FAILS_AT", "example.org/two")
-    with pytest.raises(LocalError, match="no space left on device"):
+    with pytest.raises(UserError, match="no space left on device"):
         tools.build(module)
     assert list((machine / "cache").glob("bin/*/*")) == []
     assert (machine / "cache/go-build").exists(), "what is compiled is compiled again"
     monkeypatch.setenv("GO_FAILS_AT", "example.org/three")
-    with pytest.raises(LocalError, match="no space left on device"):
+    with pytest.raises(UserError, match="no space left on device"):
         tools.build(module)
     monkeypatch.delenv("GO_FAILS_AT")
     folder = tools.build(module)
@@ -92,7 +92,7 @@ def test_another_version_is_built_beside_the_old_one(machine: Path) -> None:
 def test_a_root_folder_that_could_not_be_finished_is_not_there(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = debian.DebianRoot("node", ("forky",), ("nonsense",))
     monkeypatch.setenv("DEBIAN_FAILS", "yes")
-    with pytest.raises(LocalError, match="Unable to locate package nonsense"):
+    with pytest.raises(UserError, match="Unable to locate package nonsense"):
         debian.ensure(root)
     assert not root.path().exists()
     assert [path.name for path in root.path().parent.iterdir()] == []
@@ -104,13 +104,13 @@ def test_go_that_is_too_old_is_not_used(machine: Path, monkeypatch: pytest.Monke
     fake = machine / "programs/go"
     fake.write_text(FAKE_GO.replace("go1.99.0", "go1.19.8"))
     monkeypatch.setenv("GOPROXY", "http://127.0.0.1:9")
-    with pytest.raises(LocalError, match=r"cannot be had from http://127.0.0.1:9/golang.org/toolchain"):
+    with pytest.raises(UserError, match=r"cannot be had from http://127.0.0.1:9/golang.org/toolchain"):
         tools.build(tools.GoModule(machine / "module", ("example.org/one",)))
 
 
 def test_a_program_that_no_package_manager_can_bring_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.debian.shutil.which", lambda _name: None)
-    with pytest.raises(LocalError, match="Install chromium chromium-driver"):
+    with pytest.raises(UserError, match="Install chromium chromium-driver"):
         debian.program("chromium", "chromium", "chromium-driver")
 
 

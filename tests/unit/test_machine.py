@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.patience import patience
 from local import cgroups, machine
 from local.node.endings import fatal_line, same
@@ -197,7 +197,7 @@ def test_patience_widens_every_limit_and_refuses_nonsense(monkeypatch: pytest.Mo
     assert patience(30) == 600
     for wrong in ("0", "-1", "fast", "1e9"):
         monkeypatch.setenv("FUTURE_KUBERNETES_PATIENCE", wrong)
-        with pytest.raises(LocalError, match=r"allowed: a number from 1 to 1000"):
+        with pytest.raises(UserError, match=r"allowed: a number from 1 to 1000"):
             patience(30)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import REPO
 from local import pulumi_cli
 from local.cluster import Node
@@ -162,7 +162,7 @@ def test_uv_is_found_where_make_put_it(machine: Path, monkeypatch: pytest.Monkey
 
 def test_a_failed_up_is_told(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UP", "false")
-    with pytest.raises(LocalError, match="pulumi up failed"):
+    with pytest.raises(UserError, match="pulumi up failed"):
         engine(machine).up("dev", {})
 
 
@@ -175,7 +175,7 @@ def test_the_lock_of_a_killed_run_is_taken_away_and_a_living_one_is_left_alone(m
     assert not list(locks.iterdir())
     with named("pulumi", machine, {}) as living:
         (locks / "living.json").write_text(json.dumps({"pid": living.pid}))
-        with pytest.raises(LocalError, match=f"at work on this stack .*kill -INT {living.pid}`"):
+        with pytest.raises(UserError, match=f"at work on this stack .*kill -INT {living.pid}`"):
             engine(machine).up("dev", {})
     assert [lock.name for lock in locks.iterdir()] == ["living.json"]
 
@@ -304,7 +304,7 @@ def test_a_pod_that_will_not_come_up_is_told_and_stops_pulumi(
 ) -> None:
     waiting(machine, "ErrImagePull", "no-such-image: not found")
     monkeypatch.setenv("UP", f"trap 'echo taken back; exit 1' INT; {WAITS}")
-    with pytest.raises(LocalError, match=r"stopped.*\n.*worker-1: ErrImagePull: no-such-image: not found"):
+    with pytest.raises(UserError, match=r"stopped.*\n.*worker-1: ErrImagePull: no-such-image: not found"):
         engine(machine).up("dev", {})
     said = capfd.readouterr()
     assert "taken back" in said.out
@@ -317,7 +317,7 @@ def test_the_last_words_of_a_container_that_crashes_are_told(
 ) -> None:
     waiting(machine, "CrashLoopBackOff", "", restarts=2)
     monkeypatch.setenv("UP", f"trap 'exit 1' INT; {WAITS}")
-    with pytest.raises(LocalError, match="CrashLoopBackOff: container worker ended 2 times"):
+    with pytest.raises(UserError, match="CrashLoopBackOff: container worker ended 2 times"):
         engine(machine).up("dev", {})
     assert "there is no package called 'sf'" in capfd.readouterr().err
 
@@ -327,7 +327,7 @@ def test_pulumi_is_told_again_where_it_does_not_end(machine: Path, monkeypatch: 
     monkeypatch.setattr(pulumi_cli, "TAKE_BACK_SECONDS", 0.3)
     waiting(machine, "ErrImagePull", "no-such-image: not found")
     monkeypatch.setenv("UP", f"trap \"trap 'exit 1' INT\" INT; {WAITS}")
-    with pytest.raises(LocalError, match="stopped"):
+    with pytest.raises(UserError, match="stopped"):
         engine(machine).up("dev", {})
 
 

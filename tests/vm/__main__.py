@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.patience import VARIABLE as PATIENCE
 from common.progress import step
 from tests.vm import images, inherit, qemu, tree
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
             _running().stop()
             return 0
         return _run(_parser().parse_args(argv))
-    except LocalError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -74,7 +74,7 @@ def _ssh(command: Sequence[str]) -> int:
 def _running() -> qemu.Guest:
     guest = qemu.running()
     if guest is None:
-        raise LocalError("No virtual machine runs.\n    fix: .venv/bin/python -m tests.vm --keep")
+        raise UserError("No virtual machine runs.\n    fix: .venv/bin/python -m tests.vm --keep")
     return guest
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.paths import cache_dir
 from common.progress import Step, step
 from local.debian import MIRROR, program
@@ -101,7 +101,7 @@ def _mmdebstrap(spec: MachineSpec, root: Path, progress: Step) -> None:
             last.append(line)
             progress.note(line.strip().removeprefix("I: "))
     if process.returncode != 0:
-        raise LocalError(
+        raise UserError(
             f"mmdebstrap cannot make Debian {spec.debian}:\n{''.join(last)}\nIs {MIRROR} reached from here?"
         )
 
@@ -158,7 +158,7 @@ def _take(source: Path, target: Path) -> None:
             break
         shutil.rmtree(target, ignore_errors=True)
     else:
-        raise LocalError(f"{source} cannot be copied: {done.stderr.strip()[-400:]}")
+        raise UserError(f"{source} cannot be copied: {done.stderr.strip()[-400:]}")
     for leftover in target.glob("tmp*"):
         if target.name == "bin":
             shutil.rmtree(leftover)
@@ -172,7 +172,7 @@ def _checked(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         free = shutil.disk_usage(vm_dir()).free >> 20
-        raise LocalError(f"{command[0]} failed: {done.stderr.strip()[-400:]}\nFree disk: {free} MiB in {vm_dir()}.")
+        raise UserError(f"{command[0]} failed: {done.stderr.strip()[-400:]}\nFree disk: {free} MiB in {vm_dir()}.")
 
 
 def ssh_key() -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from common.errors import LocalError
+from common.errors import UserError
 from common.progress import step
 from local.debian import program
 from tests.vm.images import RootImage, ssh_key, vm_dir
@@ -41,11 +41,11 @@ class Guest:
         return ["ssh", *flags, "-i", str(ssh_key()), "-p", str(self.port), "root@127.0.0.1", *command]
 
     def run(self, command: str, stdin: bytes | None = None, seconds: float = 600) -> str:
-        """What the command prints. Raises LocalError where it fails."""
+        """What the command prints. Raises UserError where it fails."""
         done = subprocess.run(self.ssh(command), input=stdin, capture_output=True, timeout=seconds, check=False)
         if done.returncode != 0:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()[-600:]
-            raise LocalError(f"inside the machine `{command[:80]}` ended with {done.returncode}: {said}")
+            raise UserError(f"inside the machine `{command[:80]}` ended with {done.returncode}: {said}")
         return done.stdout.decode(errors="replace")
 
     def stream(self, command: str, line: Callable[[str], None]) -> int:
@@ -87,7 +87,7 @@ def running() -> Guest | None:
 def start(image: RootImage, home: Path, accelerator: str) -> Guest:
     """Boots a machine and waits until ssh answers. The disks' files are not written to."""
     if running():
-        raise LocalError("A virtual machine runs already.\n    fix: .venv/bin/python -m tests.vm stop")
+        raise UserError("A virtual machine runs already.\n    fix: .venv/bin/python -m tests.vm stop")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -107,13 +107,13 @@ def start(image: RootImage, home: Path, accelerator: str) -> Guest:
         deadline = time.monotonic() + _BOOT_SECONDS
         while True:
             if process.poll() is not None:
-                raise LocalError(f"qemu ended: {(vm_dir() / 'qemu.log').read_text().strip()[-600:]}")
-            with contextlib.suppress(LocalError, subprocess.TimeoutExpired):
+                raise UserError(f"qemu ended: {(vm_dir() / 'qemu.log').read_text().strip()[-600:]}")
+            with contextlib.suppress(UserError, subprocess.TimeoutExpired):
                 guest.run("true", seconds=60)
                 return guest
             if time.monotonic() > deadline:
                 guest.stop()
-                raise LocalError(f"The machine does not answer after {_BOOT_SECONDS:.0f} s; its console: {console}")
+                raise UserError(f"The machine does not answer after {_BOOT_SECONDS:.0f} s; its console: {console}")
             lines = console.read_text(errors="replace").splitlines()
             progress.note(lines[-1].strip() if lines else "...")
             time.sleep(1)
