@@ -1,4 +1,4 @@
-"""The destroy guard: what it waits for, how long, and that what an earlier version stored still works."""
+"""The destroy guard: which resources it waits for, how long, and the provider stored by an earlier version."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def kubectl(tmp_path: Path) -> Answers:
     return make
 
 
-# What is billed
+# Billed resources
 
 
-def test_disks_that_go_with_their_claim_and_load_balancers_count_and_nothing_else() -> None:
+def test_only_deletable_volumes_and_load_balancers_are_billed() -> None:
     listing = {"items": [volume(), volume("kept", "Retain"), service(), service("ClusterIP"), service("NodePort")]}
     assert billed(listing) == [
         "load balancer of service future-ingress/traefik",
@@ -89,27 +89,27 @@ def test_disks_that_go_with_their_claim_and_load_balancers_count_and_nothing_els
     assert billed({"items": []}) == []
 
 
-def test_a_volume_that_no_claim_holds_any_more_is_named_all_the_same() -> None:
+def test_volume_without_a_claim_is_named() -> None:
     released = volume()
     del released["spec"]["claimRef"]
     assert billed({"items": [released]}) == ["volume pvc-1 of claim None/None"]
 
 
-def test_kubectl_is_asked_with_a_private_kubeconfig_for_the_whole_cluster(kubectl: Answers, tmp_path: Path) -> None:
+def test_kubectl_lists_all_namespaces_with_a_private_kubeconfig(kubectl: Answers, tmp_path: Path) -> None:
     assert list_volumes_and_services("the kubeconfig", kubectl([volume()])) == {"items": [volume()]}
     asked = "get persistentvolumes,services --all-namespaces --output json --request-timeout=20s"
     assert (tmp_path / "seen").read_text() == f"the kubeconfig {asked}"
     assert (tmp_path / "mode").read_text() == "0o600"
 
 
-def test_a_refusal_says_what_kubectl_said(kubectl: Answers) -> None:
+def test_failure_of_kubectl_is_reported_in_its_words(kubectl: Answers) -> None:
     with pytest.raises(UnreachableError, match="connection refused"):
         list_volumes_and_services("k", kubectl("connection refused"))
     with pytest.raises(UnreachableError, match="exited with status 1"):
         list_volumes_and_services("k", kubectl(" "))
 
 
-def test_a_kubectl_that_hangs_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_kubectl_counts_as_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(command: list[str], **options: Any) -> None:
         assert options["timeout"] == 60
         raise subprocess.TimeoutExpired(command, 60)
@@ -119,12 +119,12 @@ def test_a_kubectl_that_hangs_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> N
         list_volumes_and_services("k")
 
 
-def test_without_kubectl_the_destroy_stops_rather_than_guess() -> None:
+def test_missing_kubectl_stops_the_destroy() -> None:
     with pytest.raises(RemainingResourcesError, match="kubectl is not on PATH"):
         list_volumes_and_services("k", ["/nonexistent/kubectl"])
 
 
-# How long
+# Duration of the wait
 
 
 class Clock:
@@ -179,13 +179,13 @@ def wait() -> None:
     wait_until_nothing_is_billed("the kubeconfig")
 
 
-def test_the_wait_ends_when_the_last_one_is_gone(answer: Callable[..., Clock], warnings: list[str]) -> None:
+def test_wait_ends_when_nothing_is_billed(answer: Callable[..., Clock], warnings: list[str]) -> None:
     clock = answer([volume(), service()], [volume()], [])
     wait()
     assert (clock.waited, warnings) == (10, [])
 
 
-def test_what_stays_for_a_quarter_of_an_hour_stops_the_destroy_and_is_named(answer: Callable[..., Clock]) -> None:
+def test_resources_that_remain_stop_the_destroy_after_15_minutes(answer: Callable[..., Clock]) -> None:
     clock = answer([volume()])
     with pytest.raises(
         RemainingResourcesError, match=r"after 900 s .* volume pvc-1 of claim future-team/home"
@@ -195,9 +195,7 @@ def test_what_stays_for_a_quarter_of_an_hour_stops_the_destroy_and_is_named(answ
     assert 900 < clock.waited <= 905
 
 
-def test_a_cluster_silent_for_two_minutes_is_taken_as_deleted_with_a_warning(
-    answer: Callable[..., Clock], warnings: list[str]
-) -> None:
+def test_cluster_silent_for_two_minutes_counts_as_deleted(answer: Callable[..., Clock], warnings: list[str]) -> None:
     clock = answer(GONE)
     wait()
     assert 120 < clock.waited <= 125
@@ -205,29 +203,27 @@ def test_a_cluster_silent_for_two_minutes_is_taken_as_deleted_with_a_warning(
     assert "cloud's console" in warnings[0]
 
 
-def test_a_cluster_that_answered_for_minutes_may_miss_once(answer: Callable[..., Clock], warnings: list[str]) -> None:
+def test_cluster_that_answered_for_minutes_may_miss_once(answer: Callable[..., Clock], warnings: list[str]) -> None:
     clock = answer(*[[volume()]] * 60, GONE, [volume()], [])
     wait()
     assert (clock.waited, warnings) == (62 * 5, []), "its disks would stay, billed"
 
 
-def test_a_cluster_that_goes_away_while_its_disks_are_deleted_is_asked_for_two_more_minutes(
-    answer: Callable[..., Clock], warnings: list[str]
-) -> None:
+def test_cluster_that_stops_answering_gets_two_more_minutes(answer: Callable[..., Clock], warnings: list[str]) -> None:
     clock = answer(*[[volume()]] * 60, GONE)
     wait()
     assert 59 * 5 + 120 < clock.waited <= 59 * 5 + 125
     assert warnings
 
 
-def test_a_cluster_that_answers_rarely_is_not_waited_for_without_end(answer: Callable[..., Clock]) -> None:
+def test_cluster_that_rarely_answers_is_waited_for_15_minutes(answer: Callable[..., Clock]) -> None:
     clock = answer(*[[volume()], *[GONE] * 20] * 10, GONE)
     with pytest.raises(RemainingResourcesError, match="volume pvc-1"):
         wait()
     assert 900 < clock.waited <= 905
 
 
-# What a stack stores
+# The state of a stack
 
 
 @pytest.fixture
@@ -257,7 +253,7 @@ def stub() -> Iterator[Callable[[Path], services.ResourceProviderStub]]:
         process.wait()
 
 
-def test_a_stack_that_an_earlier_version_made_can_be_destroyed(
+def test_stored_provider_of_an_earlier_version_still_deletes(
     stub: Callable[[Path], services.ResourceProviderStub], kubectl: Answers, tmp_path: Path
 ) -> None:
     programs = tmp_path / "bin"
@@ -274,14 +270,14 @@ def test_a_stack_that_an_earlier_version_made_can_be_destroyed(
     assert (tmp_path / "seen").read_text().startswith("the kubeconfig get persistentvolumes,services")
 
 
-def test_the_stored_provider_is_a_reference_so_that_no_python_pickles_it_otherwise() -> None:
+def test_provider_is_pickled_by_reference() -> None:
     held = serialize_provider(DestroyGuardProvider())
     assert held == serialize_provider(DestroyGuardProvider())
     assert b"components.dynamic.destroy_guard" in base64.b64decode(held)
     assert len(held) < 300, "the class itself was pickled, which depends on the version of Python"
 
 
-def test_creation_and_update_store_the_kubeconfig_and_the_deletion_waits_by_it(answer: Callable[..., Clock]) -> None:
+def test_create_and_update_store_the_kubeconfig_and_delete_waits(answer: Callable[..., Clock]) -> None:
     provider, state = DestroyGuardProvider(), {"kubeconfig": "the kubeconfig"}
     assert provider.create(state).outs == state
     assert provider.update("id", {"kubeconfig": "a"}, state).outs == state
@@ -290,7 +286,7 @@ def test_creation_and_update_store_the_kubeconfig_and_the_deletion_waits_by_it(a
     assert clock.waited == 5
 
 
-def test_a_changed_kubeconfig_is_stored_and_never_replaces_since_that_would_be_a_deletion() -> None:
+def test_changed_kubeconfig_updates_and_never_replaces() -> None:
     provider = DestroyGuardProvider()
     assert provider.diff("id", {"kubeconfig": "a"}, {"kubeconfig": "a", "__provider": "newer"}).changes is False
     changed = provider.diff("id", {"kubeconfig": "a"}, {"kubeconfig": "b"})

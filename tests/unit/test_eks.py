@@ -1,4 +1,4 @@
-"""EKS under a recorded cloud: what exists, how it is wired, what it may do, and what is refused in good time."""
+"""EKS under mocks: resources, dependencies, permissions, refusals and outputs."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def release_of(done: Recording) -> dict[str, Any]:
     return dict(next(entry for entry in done.all("v3:Release") if entry.name.count("-") == 1).inputs["values"])
 
 
-# What exists
+# Resources
 
 
-def test_workers_have_a_tainted_node_group_of_their_own() -> None:
+def test_workers_have_their_own_tainted_node_group() -> None:
     done = eks()
     assert len(done.all("nodeGroup:NodeGroup")) == 2
     system = done.one("nodeGroup:NodeGroup", "system").inputs
@@ -71,7 +71,7 @@ def test_workers_have_a_tainted_node_group_of_their_own() -> None:
     assert release_of(done)["scheduler"]["nodeSelector"] == {"future-kubernetes/role": "system"}
 
 
-def test_a_fixed_group_has_the_nodes_that_the_workers_need_and_no_autoscaler() -> None:
+def test_fixed_group_has_the_needed_nodes_and_no_autoscaler() -> None:
     done = eks({"workers": 10})
     workers = done.one("nodeGroup:NodeGroup", "workers")
     assert workers.inputs["scalingConfig"] == {"desiredSize": 3, "minSize": 3, "maxSize": 3}
@@ -80,14 +80,14 @@ def test_a_fixed_group_has_the_nodes_that_the_workers_need_and_no_autoscaler() -
     assert done.all("iam/role:Role", "autoscaler") == []
 
 
-def test_an_autoscaled_group_goes_from_the_wanted_workers_to_the_most_and_its_count_is_left_alone() -> None:
+def test_autoscaled_group_ranges_from_workers_to_max_workers() -> None:
     workers = eks({"workers": 10, "maxWorkers": 40}).one("nodeGroup:NodeGroup", "workers")
     assert workers.inputs["scalingConfig"] == {"desiredSize": 3, "minSize": 3, "maxSize": 10}
     assert workers.ignore_changes == ["scalingConfig.desiredSize"]
 
 
 @pytest.mark.parametrize("key", ["idleMinutes", "ttlHours"])
-def test_workers_that_may_all_go_take_their_nodes_with_them(key: str) -> None:
+def test_nodes_scale_to_zero_with_their_workers(key: str) -> None:
     workers = eks({"workers": 8, key: 30}).one("nodeGroup:NodeGroup", "workers")
     assert workers.inputs["scalingConfig"] == {"desiredSize": 2, "minSize": 0, "maxSize": 2}
 
@@ -123,26 +123,26 @@ def running(nodes: int, least: int, most: int, standing: tuple[str, ...] = ("1",
         ({"workers": 4, "maxWorkers": 20}, 8, 5, []),  # and more than the most
     ],
 )
-def test_another_limit_is_sent_with_the_number_of_nodes_that_there_are(
+def test_changed_limit_is_sent_with_the_live_node_count(
     config: dict[str, Any], nodes: int, sent: int, ignored: list[str]
 ) -> None:
     group = eks(config, running(nodes, 3, 10)).one("nodeGroup:NodeGroup", "workers")
     assert (group.inputs["scalingConfig"]["desiredSize"], group.ignore_changes) == (sent, ignored)
 
 
-def test_of_two_stacks_of_one_name_neither_takes_the_others_number_of_nodes() -> None:
+def test_ambiguous_node_groups_give_no_live_count() -> None:
     answers = running(8, 3, 10, standing=("0", "1"))
     group = eks({"workers": 10, "maxWorkers": 80}, answers).one("nodeGroup:NodeGroup", "workers")
     assert (group.inputs["scalingConfig"]["desiredSize"], group.ignore_changes) == (3, ["scalingConfig.desiredSize"])
 
 
-def test_who_may_not_see_the_groups_is_not_held_up() -> None:
+def test_missing_permission_to_list_groups_stops_nothing() -> None:
     denied = {"aws:resourcegroupstaggingapi/getResources:getResources": refuse("AccessDenied")}
     group = eks({"workers": 10, "maxWorkers": 40}, denied).one("nodeGroup:NodeGroup", "workers")
     assert group.ignore_changes == ["scalingConfig.desiredSize"]
 
 
-def test_the_autoscaler_knows_an_empty_groups_label_and_taint_by_tags() -> None:
+def test_autoscaler_reads_an_empty_groups_label_and_taint_from_tags() -> None:
     tags = [tag.inputs["tag"] for tag in team().all("autoscaling/tag:Tag")]
     assert {tag["key"]: tag["value"] for tag in tags} == {
         "k8s.io/cluster-autoscaler/node-template/label/future-kubernetes/role": "worker",
@@ -150,7 +150,7 @@ def test_the_autoscaler_knows_an_empty_groups_label_and_taint_by_tags() -> None:
     }
 
 
-def test_spot_groups_that_scale_look_in_every_zone_and_others_stay_in_the_systems_zone() -> None:
+def test_only_autoscaled_spot_groups_span_zones() -> None:
     spread = team().one("nodeGroup:NodeGroup", "workers").inputs
     assert spread["capacityType"] == "SPOT"
     assert len(spread["subnetIds"]) == 3
@@ -163,7 +163,7 @@ def test_spot_groups_that_scale_look_in_every_zone_and_others_stay_in_the_system
     assert len(eks({"spot": True}).one("nodeGroup:NodeGroup", "workers").inputs["subnetIds"]) == 1
 
 
-def test_the_network_and_the_schedulers_zone_do_not_hang_on_the_workers_machine() -> None:
+def test_workers_machine_type_moves_neither_network_nor_scheduler() -> None:
     for type_ in ("ec2/subnet:Subnet", "ec2/natGateway:NatGateway"):
         names = [[entry.name for entry in done.all(type_)] for done in (eks(), eks({"machineType": "m7i.xlarge"}))]
         assert names[0] == names[1]
@@ -172,12 +172,12 @@ def test_the_network_and_the_schedulers_zone_do_not_hang_on_the_workers_machine(
     assert moved.one("nodeGroup:NodeGroup", "workers").inputs["subnetIds"] == ["future-team-private-us-west-2b-id"]
 
 
-def test_the_system_node_is_in_the_first_zone_that_offers_its_machine_and_workers_beside_it() -> None:
+def test_system_node_takes_the_first_zone_offering_its_machine() -> None:
     for group in eks({"systemMachineType": "m7i.xlarge"}).all("nodeGroup:NodeGroup"):
         assert group.inputs["subnetIds"] == ["future-team-private-us-west-2b-id"]
 
 
-def test_one_nat_serves_all_zones_unless_each_is_to_have_its_own() -> None:
+def test_one_nat_serves_all_zones_unless_nat_per_zone() -> None:
     assert len(eks().all("natGateway:NatGateway")) == 1
     each = eks({"natPerZone": True})
     assert len(each.all("natGateway:NatGateway")) == 3
@@ -185,7 +185,7 @@ def test_one_nat_serves_all_zones_unless_each_is_to_have_its_own() -> None:
     assert len({entry.inputs["routes"][0]["natGatewayId"] for entry in private}) == 3
 
 
-def test_private_subnets_reach_the_internet_by_the_nat_alone() -> None:
+def test_private_subnets_reach_the_internet_only_through_nat() -> None:
     done = eks()
     private = done.one("routeTable:RouteTable", "private")
     assert private.inputs["routes"] == [{"cidrBlock": "0.0.0.0/0", "natGatewayId": done.one("NatGateway").name + "-id"}]
@@ -194,7 +194,7 @@ def test_private_subnets_reach_the_internet_by_the_nat_alone() -> None:
     assert len(joined) == len(done.all("ec2/subnet:Subnet", "private")) == 3
 
 
-def test_public_subnets_are_those_from_which_the_internet_is_reached_and_hold_each_zones_gateway() -> None:
+def test_public_subnets_route_to_the_internet_and_hold_nat_gateways() -> None:
     done = eks({"natPerZone": True})
     internet = done.one("InternetGateway")
     table = done.one("routeTable:RouteTable", "public")
@@ -212,7 +212,7 @@ def test_public_subnets_are_those_from_which_the_internet_is_reached_and_hold_ea
         assert "kubernetes.io/role/elb" not in subnet.inputs["tags"], "a load balancer there would not come up"
 
 
-def test_the_networks_addresses_hold_all_subnets_beside_one_another_and_have_names() -> None:
+def test_subnets_lie_within_the_vpc_without_overlap() -> None:
     vpc = eks().one("ec2/vpc:Vpc").inputs
     assert (vpc["enableDnsSupport"], vpc["enableDnsHostnames"]) == (True, True), "or EFS has no name within"
     blocks = [ipaddress.IPv4Network(subnet.inputs["cidrBlock"]) for subnet in eks().all("ec2/subnet:Subnet")]
@@ -220,25 +220,25 @@ def test_the_networks_addresses_hold_all_subnets_beside_one_another_and_have_nam
     assert not any(one.overlaps(other) for one, other in itertools.combinations(blocks, 2))
 
 
-def test_a_private_subnet_has_an_address_for_every_pod_of_a_large_stack() -> None:
+def test_private_subnets_have_an_address_for_every_pod() -> None:
     private = eks().all("ec2/subnet:Subnet", "private")
     sizes = {ipaddress.IPv4Network(subnet.inputs["cidrBlock"]).num_addresses for subnet in private}
     assert sizes == {2**14}, "every pod takes an address of its node's subnet"
 
 
-def test_a_nodes_root_disk_holds_the_image_and_the_workers_files() -> None:
+def test_root_disk_is_encrypted_gp3_of_50_gib() -> None:
     (disk,) = eks().one("launchTemplate:LaunchTemplate").inputs["blockDeviceMappings"]
     assert disk["deviceName"] == "/dev/xvda", "the root disk of Amazon Linux, else there are two"
     assert disk["ebs"] == {"volumeType": "gp3", "volumeSize": 50, "encrypted": "true", "deleteOnTermination": "true"}
 
 
-def test_an_update_of_nodes_drains_a_third_of_the_workers_at_a_time() -> None:
+def test_node_update_drains_a_third_of_the_workers() -> None:
     done = eks()
     assert done.one("nodeGroup:NodeGroup", "workers").inputs["updateConfig"] == {"maxUnavailablePercentage": 33}
     assert done.one("nodeGroup:NodeGroup", "system").inputs["updateConfig"] == {"maxUnavailable": 1}
 
 
-def test_a_zone_beyond_the_first_three_becomes_one_of_the_networks() -> None:
+def test_requested_fourth_zone_replaces_the_third() -> None:
     done = eks({"zone": "us-west-2d"})
     zones = [subnet.inputs["availabilityZone"] for subnet in done.all("ec2/subnet:Subnet", "private")]
     assert zones == ["us-west-2a", "us-west-2b", "us-west-2d"]
@@ -246,7 +246,7 @@ def test_a_zone_beyond_the_first_three_becomes_one_of_the_networks() -> None:
         assert group.inputs["subnetIds"] == ["future-team-private-us-west-2d-id"]
 
 
-def test_in_another_partition_of_aws_policies_are_that_partitions() -> None:
+def test_policy_arns_use_the_callers_partition() -> None:
     def in_china(args: Mapping[str, Any]) -> dict[str, Any]:
         known = ANSWERS["aws:index/getCallerIdentity:getCallerIdentity"](args)
         return {**known, "arn": known["arn"].replace("arn:aws:", "arn:aws-cn:")}
@@ -258,14 +258,14 @@ def test_in_another_partition_of_aws_policies_are_that_partitions() -> None:
     assert all(arn.startswith("arn:aws-cn:") for arn in named)
 
 
-def test_only_zones_are_asked_for_that_eks_takes_subnets_in() -> None:
+def test_zones_without_eks_are_excluded() -> None:
     (asked,) = [args for token, args, _ in eks({"zone": "us-west-2b"}).asked if "getAvailabilityZones" in token]
     assert {"use1-az3", "usw1-az2", "cac1-az3"} <= set(asked["excludeZoneIds"])
     assert asked["filters"] == [{"name": "opt-in-status", "values": ["opt-in-not-required"]}], "no local zones"
     assert asked["state"] == "available"
 
 
-def test_the_control_plane_is_reached_by_nodes_from_within_and_is_not_billed_for_extended_support() -> None:
+def test_control_plane_has_private_endpoint_and_standard_support() -> None:
     cluster = eks().one("eks/cluster:Cluster").inputs
     assert cluster["vpcConfig"]["endpointPrivateAccess"] is True, "nodes are not in authorizedNetworks"
     assert cluster["vpcConfig"]["endpointPublicAccess"] is True, "authorizedNetworks would reach nothing"
@@ -274,7 +274,7 @@ def test_the_control_plane_is_reached_by_nodes_from_within_and_is_not_billed_for
     assert "enabledClusterLogTypes" not in cluster, "the log group would outlive the cluster"
 
 
-def test_the_autoscaler_runs_beside_the_scheduler_in_its_region_and_with_its_rights() -> None:
+def test_autoscaler_runs_on_the_system_node_with_its_permissions() -> None:
     done = team()
     release = done.one("v3:Release", "autoscaler")
     assert release.inputs["values"]["nodeSelector"] == {"future-kubernetes/role": "system"}
@@ -287,7 +287,7 @@ def test_the_autoscaler_runs_beside_the_scheduler_in_its_region_and_with_its_rig
             assert done.goes_before(release, right), f"it would start without {right.name}"
 
 
-def test_in_a_given_network_the_load_balancer_stands_in_the_given_public_subnets() -> None:
+def test_load_balancer_uses_the_given_public_subnets() -> None:
     given = {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "host": "r.example.org"}
     annotation = "service.beta.kubernetes.io/aws-load-balancer-subnets"
 
@@ -299,7 +299,7 @@ def test_in_a_given_network_the_load_balancer_stands_in_the_given_public_subnets
     assert annotation not in balancer(given), "unset, EKS looks for public subnets by itself"
 
 
-def test_addons_come_in_versions_that_aws_gives_for_the_clusters_version() -> None:
+def test_addon_versions_follow_the_clusters_version() -> None:
     addons = {addon.inputs["addonName"]: addon.inputs for addon in eks({"sharedGiB": 10}).all("eks/addon:Addon")}
     assert set(addons) == {
         "vpc-cni",
@@ -317,7 +317,7 @@ def test_addons_come_in_versions_that_aws_gives_for_the_clusters_version() -> No
     assert eks().one("eks/cluster:Cluster").inputs["bootstrapSelfManagedAddons"] is False
 
 
-def test_addons_get_their_rights_by_pod_identity() -> None:
+def test_addons_get_permissions_by_pod_identity() -> None:
     addons = {addon.inputs["addonName"]: addon.inputs for addon in eks({"sharedGiB": 10}).all("eks/addon:Addon")}
     accounts = {
         name: addon["podIdentityAssociations"][0]["serviceAccount"]
@@ -348,13 +348,13 @@ def test_addons_get_their_rights_by_pod_identity() -> None:
         assert done.goes_before(own, done.one("eks/addon:Addon", "pod-identity-agent"))
 
 
-def test_addons_that_run_as_pods_come_after_the_system_node_on_which_they_run() -> None:
+def test_pod_addons_wait_for_the_system_node() -> None:
     done = eks({"sharedGiB": 10})
     for addon in ("coredns", "metrics-server", "aws-ebs-csi-driver", "aws-efs-csi-driver"):
         assert done.goes_before(done.one("eks/addon:Addon", addon), done.one("nodeGroup:NodeGroup", "system")), addon
 
 
-def test_the_system_group_grows_where_an_autoscaler_makes_it_grow() -> None:
+def test_system_group_grows_only_with_an_autoscaler() -> None:
     most = [
         eks(config).one("nodeGroup:NodeGroup", "system").inputs["scalingConfig"]["maxSize"]
         for config in ({"maxWorkers": 40}, {})
@@ -371,7 +371,7 @@ def test_disks_are_encrypted_gp3_by_default() -> None:
     assert template["blockDeviceMappings"][0]["ebs"]["deleteOnTermination"] == "true", "billed without its node"
 
 
-def test_efs_is_there_only_when_shared_space_is_asked_for() -> None:
+def test_efs_exists_only_with_shared_gib() -> None:
     assert [entry.name for entry in eks().resources if "efs" in entry.type or "efs" in entry.name] == []
     done = eks({"sharedGiB": 10})
     assert done.one("efs/fileSystem:FileSystem").inputs["encrypted"] is True
@@ -392,7 +392,7 @@ def test_efs_is_there_only_when_shared_space_is_asked_for() -> None:
     assert release_of(done)["shared"]["storageClass"] == shared["metadata"]["name"]
 
 
-def test_a_load_balancer_is_there_only_when_a_host_is_asked_for_and_finds_its_subnets() -> None:
+def test_load_balancer_exists_only_with_host() -> None:
     assert eks().all("v3:Release", "traefik") == []
     done = eks({"host": "r.example.org"})
     annotations = done.one("v3:Release", "traefik").inputs["values"]["service"]["annotations"]
@@ -407,7 +407,7 @@ def test_a_load_balancer_is_there_only_when_a_host_is_asked_for_and_finds_its_su
     assert resolver["acme"]["tlsChallenge"] is True
 
 
-def test_the_registry_scans_forgets_and_goes_with_its_images() -> None:
+def test_registry_scans_expires_and_is_deleted_with_its_images() -> None:
     repository = eks().one("ecr/repository:Repository").inputs
     assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
     assert repository["forceDelete"] is True
@@ -417,7 +417,7 @@ def test_the_registry_scans_forgets_and_goes_with_its_images() -> None:
     assert [(rule["selection"]["tagStatus"], rule["action"]["type"]) for rule in rules] == [("untagged", "expire")]
 
 
-def test_a_given_image_needs_no_registry_and_a_given_network_none_of_its_own() -> None:
+def test_given_image_and_network_create_neither() -> None:
     done = eks({"image": "ghcr.io/o/i@sha256:" + "b" * 64, "network": "vpc-campus", "subnets": "subnet-1,subnet-2"})
     assert done.all("ecr/repository:Repository") == []
     made = {entry.type for entry in done.resources if entry.type.startswith("aws:ec2/")}
@@ -426,14 +426,14 @@ def test_a_given_image_needs_no_registry_and_a_given_network_none_of_its_own() -
     assert [group.inputs["subnetIds"] for group in done.all("nodeGroup:NodeGroup")] == [["subnet-1"], ["subnet-1"]]
 
 
-def test_a_scheduler_that_lets_nobody_drain_it_does_not_make_an_update_of_its_node_fail() -> None:
+def test_node_update_is_forced_past_disruption_budgets() -> None:
     assert [group.inputs["forceUpdateVersion"] for group in eks().all("nodeGroup:NodeGroup")] == [True, True]
 
 
-# How it is wired
+# Dependencies
 
 
-def test_destroy_takes_what_kubernetes_made_before_its_drivers_and_nodes_and_those_before_the_network() -> None:
+def test_destroy_deletes_releases_then_guard_then_nodes_then_network() -> None:
     done = eks({"host": "r.example.org", "sharedGiB": 10, "maxWorkers": 40})
     wait = done.one("DestroyGuard")
     cluster = done.one("eks/cluster:Cluster")
@@ -466,7 +466,7 @@ def test_destroy_takes_what_kubernetes_made_before_its_drivers_and_nodes_and_tho
     assert done.goes_before(cluster, vpc)
 
 
-# What it may do
+# Permissions
 
 
 def test_no_node_has_a_public_address() -> None:
@@ -477,7 +477,7 @@ def test_no_node_has_a_public_address() -> None:
     assert not any(subnet.inputs.get("mapPublicIpOnLaunch") for subnet in done.all("ec2/subnet:Subnet"))
 
 
-def test_nodes_use_the_newer_metadata_service_alone_and_pods_do_not_reach_it() -> None:
+def test_pods_cannot_reach_the_nodes_metadata_service() -> None:
     template = eks().one("launchTemplate:LaunchTemplate")
     assert template.inputs["metadataOptions"] == {
         "httpEndpoint": "enabled",
@@ -499,7 +499,7 @@ def documents(done: Recording) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def test_every_policy_names_its_actions_and_who_may_take_a_role() -> None:
+def test_every_policy_names_its_actions_and_principals() -> None:
     found = documents(eks({"maxWorkers": 40, "sharedGiB": 10}))
     assert len(found) >= 7
     for name, document in found:
@@ -518,7 +518,7 @@ def test_every_policy_names_its_actions_and_who_may_take_a_role() -> None:
                 assert statement["Resource"] != "*" or statement.get("Condition"), f"{name}: {writes} on everything"
 
 
-def test_the_autoscaler_resizes_the_groups_of_its_own_cluster_alone() -> None:
+def test_autoscaler_may_resize_only_its_own_clusters_groups() -> None:
     statements = json.loads(team().one("iam/rolePolicy:RolePolicy").inputs["policy"])["Statement"]
     writing = next(statement for statement in statements if statement["Sid"] == "ResizeOwnGroups")
     assert writing["Action"] == ["autoscaling:SetDesiredCapacity", "autoscaling:TerminateInstanceInAutoScalingGroup"]
@@ -534,7 +534,7 @@ def test_the_autoscaler_resizes_the_groups_of_its_own_cluster_alone() -> None:
     assert values["autoDiscovery"]["clusterName"] == "future-eks-team-0a1b2c3"
 
 
-def test_awss_own_policies_are_these_and_none_of_them_administers() -> None:
+def test_attached_aws_policies_are_these() -> None:
     attached = {
         entry.inputs["policyArn"].split("policy/")[1]
         for entry in eks({"maxWorkers": 40, "sharedGiB": 10}).all("RolePolicyAttachment")
@@ -550,7 +550,7 @@ def test_awss_own_policies_are_these_and_none_of_them_administers() -> None:
     }
 
 
-def test_a_node_may_join_pull_and_be_reached_and_no_more() -> None:
+def test_nodes_may_join_pull_and_accept_session_manager() -> None:
     attached = eks({"maxWorkers": 40, "sharedGiB": 10}).all("RolePolicyAttachment", "-nodes-")
     assert {entry.inputs["policyArn"].rsplit("/", 1)[-1] for entry in attached} == {
         "AmazonEKSWorkerNodePolicy",
@@ -559,7 +559,7 @@ def test_a_node_may_join_pull_and_be_reached_and_no_more() -> None:
     }
 
 
-def test_the_team_works_in_the_stacks_namespace_alone() -> None:
+def test_team_roles_edit_only_the_stacks_namespace() -> None:
     done = team()
     assert done.one("accessEntry:AccessEntry").inputs["principalArn"] == STATISTICS
     association = done.one("accessPolicyAssociation:AccessPolicyAssociation").inputs
@@ -569,7 +569,7 @@ def test_the_team_works_in_the_stacks_namespace_alone() -> None:
     assert access == {"authenticationMode": "API", "bootstrapClusterCreatorAdminPermissions": True}
 
 
-def test_administrators_beside_the_creator_administer_the_whole_cluster() -> None:
+def test_admin_roles_administer_the_cluster() -> None:
     done = eks({"adminRoles": STATISTICS})
     assert done.one("accessEntry:AccessEntry").inputs["principalArn"] == STATISTICS
     association = done.one("accessPolicyAssociation:AccessPolicyAssociation").inputs
@@ -577,7 +577,7 @@ def test_administrators_beside_the_creator_administer_the_whole_cluster() -> Non
     assert association["accessScope"] == {"type": "cluster"}
 
 
-def test_everything_that_takes_tags_carries_the_stacks_and_the_users() -> None:
+def test_every_taggable_resource_carries_the_stacks_and_users_tags() -> None:
     import pulumi_aws
 
     done = eks({"labels": "team=statistics,course=243", "sharedGiB": 10, "maxWorkers": 40, "host": "r.example.org"})
@@ -598,7 +598,7 @@ def test_everything_that_takes_tags_carries_the_stacks_and_the_users() -> None:
     assert dict(pair.split("=") for pair in balancer.split(",")) == wanted
 
 
-# What is refused, and what is said
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -629,9 +629,7 @@ def test_everything_that_takes_tags_carries_the_stacks_and_the_users() -> None:
         ({"workers": 10, "maxWorkers": 4}, "at least workers, which is 10"),
     ],
 )
-def test_what_aws_cannot_do_is_refused_before_anything_is_made_with_what_would_do(
-    config: dict[str, Any], said: str
-) -> None:
+def test_impossible_settings_are_refused_with_a_fix(config: dict[str, Any], said: str) -> None:
     message = refused(config)
     assert said in message, message
     assert "fix:" in message
@@ -646,7 +644,7 @@ def test_what_aws_cannot_do_is_refused_before_anything_is_made_with_what_would_d
         ("AccessDenied: User is not authorized to perform", "docs/eks.md"),
     ],
 )
-def test_missing_credentials_rights_and_regions_are_named_with_their_remedy(reason: str, fix: str) -> None:
+def test_refusals_of_aws_are_reported_with_their_fix(reason: str, fix: str) -> None:
     message = refused({}, {"aws:index/getCallerIdentity:getCallerIdentity": refuse(reason)})
     assert fix in message
     assert reason in message
@@ -658,7 +656,7 @@ TAGGED = "aws:resourcegroupstaggingapi/getResources:getResources"
 
 
 @pytest.mark.parametrize("key", ["teamRoles", "adminRoles"])
-def test_who_creates_the_cluster_is_not_given_access_to_it_a_second_time(key: str) -> None:
+def test_creators_role_is_refused_in_team_and_admin_roles(key: str) -> None:
     message = refused({key: f"{STATISTICS},{ENGINEER}"})
     assert f"{key} has {ENGINEER}, the role that you create the cluster with" in message
     assert f"pulumi config set {key} {STATISTICS}" in message
@@ -669,7 +667,7 @@ def test_who_creates_the_cluster_is_not_given_access_to_it_a_second_time(key: st
     "answer",
     [lambda _args: {"id": "r", "resourceTagMappingLists": [{"resourceArn": "arn:aws:eks:::cluster/x"}]}, refuse("no")],
 )
-def test_who_did_not_create_the_cluster_may_be_one_of_its_administrators(answer: Any) -> None:
+def test_callers_role_is_accepted_for_an_existing_cluster(answer: Any) -> None:
     asked: list[Any] = []
 
     def listed(args: Mapping[str, Any]) -> Any:
@@ -681,17 +679,17 @@ def test_who_did_not_create_the_cluster_may_be_one_of_its_administrators(answer:
     assert asked[0]["tagFilters"] == [{"key": "stack", "values": ["team"]}]
 
 
-def test_a_role_of_another_account_or_of_a_longer_name_is_another_role() -> None:
+def test_similar_role_names_are_not_the_creators() -> None:
     others = "arn:aws:iam::999999999999:role/engineer,arn:aws:iam::123456789012:role/lead-engineer"
     assert len(eks({"adminRoles": others}).all("AccessEntry")) == 2
 
 
-def test_a_missing_command_line_is_named_with_where_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_aws_cli_is_refused_with_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None if name == "aws" else name)
     assert "getting-started-install" in refused({})
 
 
-def test_spot_where_there_is_no_market_for_it_is_refused_and_other_zones_are_taken_where_they_may() -> None:
+def test_spot_skips_zones_without_a_market_or_is_refused() -> None:
     def only_in_c(args: Mapping[str, Any]) -> dict[str, Any]:
         if args["availabilityZone"] != "us-west-2c":
             raise PermissionError("no EC2 Spot Price History found matching criteria; try different search")
@@ -705,7 +703,7 @@ def test_spot_where_there_is_no_market_for_it_is_refused_and_other_zones_are_tak
     assert workers.inputs["subnetIds"] == ["future-team-private-us-west-2c-id"]
 
 
-def test_more_cpus_than_the_accounts_quota_are_refused() -> None:
+def test_workers_beyond_the_cpu_quota_are_refused() -> None:
     def small(code: str) -> dict[str, Any]:
         """Answers of an account of which this quota alone is small."""
 
@@ -723,10 +721,10 @@ def test_more_cpus_than_the_accounts_quota_are_refused() -> None:
     assert eks({"workers": 40}, denied).all("nodeGroup:NodeGroup")
 
 
-# What is told
+# Outputs
 
 
-def test_the_cost_is_what_the_price_list_says_of_nodes_control_plane_and_nat() -> None:
+def test_hourly_cost_sums_nodes_control_plane_and_nat() -> None:
     expected = 3 * PRICES["m6i.xlarge"] + PRICES["m6i.large"] + PRICES["AmazonEKS"] + PRICES["NAT"]
     assert eks({"workers": 10}).outputs["hourlyCost"][0] == f"${expected:.2f}"
     spot = expected + 3 * (SPOT_PRICE - PRICES["m6i.xlarge"])
@@ -751,14 +749,14 @@ def test_the_cost_is_what_the_price_list_says_of_nodes_control_plane_and_nat() -
     assert prices.inputs["region"] == "us-east-1", "where the price list is served, wherever the cluster is"
 
 
-def test_a_cost_of_which_a_part_is_not_known_is_unknown() -> None:
+def test_hourly_cost_is_unknown_without_a_price() -> None:
     denied = {"aws:pricing/getProduct:getProduct": refuse("AccessDenied")}
     done = eks({}, denied)
     assert done.outputs["hourlyCost"][0] == "unknown"
     assert done.warnings == []
 
 
-def test_a_price_that_is_not_single_or_not_hourly_is_not_taken() -> None:
+def test_price_must_be_single_and_hourly() -> None:
     from components.clouds.aws.pricing import hourly_price
 
     def product(*dimensions: tuple[str, str]) -> str:
@@ -773,7 +771,7 @@ def test_a_price_that_is_not_single_or_not_hourly_is_not_taken() -> None:
     assert hourly_price("{}") is None
 
 
-def test_the_outputs_say_how_to_get_in() -> None:
+def test_outputs_give_the_commands_to_connect() -> None:
     told = {name: value for name, (value, _secret) in team().outputs.items()}
     name = "future-eks-team-0a1b2c3"
     assert told["kubeconfigCommand"] == f"aws eks update-kubeconfig --region us-west-2 --name {name} --alias {name}"
@@ -785,7 +783,7 @@ def test_the_outputs_say_how_to_get_in() -> None:
     assert args[args.index("--cluster-name") + 1] == name
 
 
-def test_the_kubelets_room_for_pods_is_that_of_the_machines_network_interfaces() -> None:
+def test_pods_per_node_follow_network_interfaces_and_eks_limits() -> None:
     assert eks_allocatable(Machine("m6i.16xlarge", 64, 262144, 737)).pods == 250
     assert eks_allocatable(Machine("m6i.4xlarge", 16, 65536, 234)).pods == 110
     assert eks_allocatable(Machine("m6i.large", 2, 8192, 29)).pods == 29

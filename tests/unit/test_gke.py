@@ -1,4 +1,4 @@
-"""GKE under a recorded cloud: what exists, how it is wired, what it may do, and what is refused in good time."""
+"""GKE under mocks: resources, dependencies, permissions, refusals and outputs."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def refused(config: Mapping[str, Any], answers: Mapping[str, Any] | None = None)
     return str(caught.value)
 
 
-# What exists
+# Resources
 
 
-def test_there_is_no_default_pool_but_one_for_the_system_and_one_for_workers() -> None:
+def test_cluster_has_a_system_pool_and_a_tainted_worker_pool() -> None:
     done = gke()
     assert done.one("cluster:Cluster").inputs["removeDefaultNodePool"] is True
     assert len(done.all("nodePool:NodePool")) == 2
@@ -52,7 +52,7 @@ def test_there_is_no_default_pool_but_one_for_the_system_and_one_for_workers() -
     assert workers["taints"] == [{"key": "future-kubernetes/worker", "value": "true", "effect": "NO_SCHEDULE"}]
 
 
-def test_the_release_puts_workers_on_the_workers_pool_and_the_scheduler_on_the_other() -> None:
+def test_release_places_workers_and_scheduler_on_their_pools() -> None:
     values = gke().one("v3:Release").inputs["values"]
     assert values["worker"]["nodeSelector"] == {"future-kubernetes/role": "worker"}
     assert values["worker"]["tolerations"] == [
@@ -62,14 +62,14 @@ def test_the_release_puts_workers_on_the_workers_pool_and_the_scheduler_on_the_o
     assert values["scheduler"]["homeStorageClass"] == "future-disks"
 
 
-def test_a_fixed_pool_has_the_nodes_that_the_workers_need() -> None:
+def test_fixed_pool_has_the_needed_nodes() -> None:
     workers = gke({"workers": 10}).one("nodePool:NodePool", "workers")
     assert workers.inputs["nodeCount"] == 3
     assert "autoscaling" not in workers.inputs
     assert workers.ignore_changes == []
 
 
-def test_an_autoscaled_pool_goes_from_the_wanted_workers_to_the_most_and_its_count_is_left_alone() -> None:
+def test_autoscaled_pool_ranges_from_workers_to_max_workers() -> None:
     workers = gke({"workers": 10, "maxWorkers": 40}).one("nodePool:NodePool", "workers")
     assert workers.inputs["autoscaling"]["totalMinNodeCount"] == 3
     assert workers.inputs["autoscaling"]["totalMaxNodeCount"] == 10
@@ -78,20 +78,20 @@ def test_an_autoscaled_pool_goes_from_the_wanted_workers_to_the_most_and_its_cou
     assert workers.inputs["ignoreNodeCountChanges"] is True
 
 
-def test_an_autoscaled_pool_starts_with_no_more_nodes_than_the_workers_need_over_all_its_zones() -> None:
+def test_autoscaled_pool_starts_with_no_more_nodes_than_needed() -> None:
     workers = gke({"workers": 10, "maxWorkers": 40, "spot": True}).one("nodePool:NodePool", "workers").inputs
     assert len(workers["nodeLocations"]) == 3
     assert 1 <= workers["initialNodeCount"] * 3 <= 3, "it counts the nodes of each zone"
 
 
 @pytest.mark.parametrize("key", ["idleMinutes", "ttlHours"])
-def test_workers_that_may_all_go_take_their_nodes_with_them(key: str) -> None:
+def test_nodes_scale_to_zero_with_their_workers(key: str) -> None:
     workers = gke({"workers": 8, key: 30}).one("nodePool:NodePool", "workers")
     assert workers.inputs["autoscaling"]["totalMinNodeCount"] == 0
     assert workers.inputs["autoscaling"]["totalMaxNodeCount"] == 2
 
 
-def test_spot_pools_that_scale_look_in_every_zone_that_offers_the_machine_and_others_stay_in_one() -> None:
+def test_only_autoscaled_spot_pools_span_zones() -> None:
     spread = gke({"spot": True, "maxWorkers": 40, "machineType": "c3-standard-4"})
     workers = spread.one("nodePool:NodePool", "workers")
     assert workers.inputs["nodeConfig"]["spot"] is True
@@ -103,32 +103,32 @@ def test_spot_pools_that_scale_look_in_every_zone_that_offers_the_machine_and_ot
     assert (fixed["nodeLocations"], fixed["nodeCount"]) == (["us-west1-a"], 3), "the count is each zone's"
 
 
-def test_machines_that_take_hyperdisk_alone_start_from_it() -> None:
+def test_machines_without_persistent_disks_boot_from_hyperdisk() -> None:
     done = gke({"machineType": "n4-standard-4"})
     assert done.one("nodePool:NodePool", "workers").inputs["nodeConfig"]["diskType"] == "hyperdisk-balanced"
     assert done.one("nodePool:NodePool", "system").inputs["nodeConfig"]["diskType"] == "pd-balanced"
 
 
-def test_a_nodes_boot_disk_holds_the_image_and_the_workers_files() -> None:
+def test_boot_disks_have_50_gib() -> None:
     sizes = [pool.inputs["nodeConfig"]["diskSizeGb"] for pool in gke().all("nodePool:NodePool")]
     assert sizes == [50, 50]
 
 
-def test_an_upgrade_adds_a_node_before_it_drains_one() -> None:
+def test_node_upgrade_adds_a_node_before_draining_one() -> None:
     for pool in gke().all("nodePool:NodePool"):
         assert pool.inputs["upgradeSettings"] == {"maxSurge": 1, "maxUnavailable": 0}, "workers would lose their place"
 
 
-def test_the_home_disk_stays_reachable_because_the_system_pool_has_one_zone() -> None:
+def test_system_pool_stays_in_the_zone_of_the_home_disk() -> None:
     assert team().one("nodePool:NodePool", "system").inputs["nodeLocations"] == ["us-west1-a"]
 
 
-def test_the_system_node_is_in_the_first_zone_that_offers_its_machine_and_workers_beside_it() -> None:
+def test_system_node_takes_the_first_zone_offering_its_machine() -> None:
     for pool in gke({"systemMachineType": "c3-standard-4"}).all("nodePool:NodePool"):
         assert pool.inputs["nodeLocations"] == ["us-west1-b"]
 
 
-def test_a_zone_makes_a_zonal_cluster_and_a_region_alone_a_regional_one() -> None:
+def test_zone_creates_a_zonal_cluster_and_region_a_regional_one() -> None:
     zonal = gke({"zone": "us-west1-b"})
     assert zonal.one("cluster:Cluster").inputs["location"] == "us-west1-b"
     assert "--location us-west1-b " in zonal.outputs["kubeconfigCommand"][0]
@@ -136,7 +136,7 @@ def test_a_zone_makes_a_zonal_cluster_and_a_region_alone_a_regional_one() -> Non
     assert gke().one("cluster:Cluster").inputs["location"] == "us-west1"
 
 
-def test_the_cluster_is_vpc_native_on_the_regular_channel_with_workload_identity_and_enforced_policies() -> None:
+def test_cluster_is_vpc_native_with_workload_identity_and_dataplane_v2() -> None:
     cluster = gke().one("cluster:Cluster").inputs
     assert cluster["networkingMode"] == "VPC_NATIVE"
     assert cluster["releaseChannel"] == {"channel": "REGULAR"}
@@ -145,7 +145,7 @@ def test_the_cluster_is_vpc_native_on_the_regular_channel_with_workload_identity
     assert cluster["deletionProtection"] is False
 
 
-def test_filestore_is_there_only_when_shared_space_is_asked_for() -> None:
+def test_filestore_exists_only_with_shared_gib() -> None:
     assert gke().all("instance:Instance") == []
     shared = gke({"sharedGiB": 1024})
     assert shared.one("filestore/instance:Instance").inputs["fileShares"] == {"capacityGb": 1024, "name": "shared"}
@@ -164,7 +164,7 @@ def test_filestore_is_there_only_when_shared_space_is_asked_for() -> None:
     )
 
 
-def test_a_load_balancer_is_there_only_when_a_host_is_asked_for() -> None:
+def test_load_balancer_exists_only_with_host() -> None:
     assert len(gke().all("v3:Release")) == 1
     public = gke({"host": "r.example.org"})
     assert public.one("v3:Release", "traefik").inputs["version"]
@@ -174,7 +174,7 @@ def test_a_load_balancer_is_there_only_when_a_host_is_asked_for() -> None:
     assert public.outputs["hostAddress"][0] == "198.51.100.9"
 
 
-def test_a_given_image_needs_no_registry_and_a_given_network_none_of_its_own() -> None:
+def test_given_image_and_network_create_neither() -> None:
     done = gke({"image": "ghcr.io/o/i@sha256:" + "b" * 64, "network": "campus", "subnets": "lab"})
     assert done.all("artifactregistry/repository:Repository") == []
     for made in ("network:Network", "subnetwork:Subnetwork", "routerNat:RouterNat", "firewall:Firewall"):
@@ -184,7 +184,7 @@ def test_a_given_image_needs_no_registry_and_a_given_network_none_of_its_own() -
     assert not cluster["ipAllocationPolicy"], "GKE makes the ranges that a subnetwork of others lacks"
 
 
-def test_a_network_of_its_own_has_one_subnetwork_with_the_ranges_that_the_cluster_takes() -> None:
+def test_new_network_has_the_clusters_secondary_ranges() -> None:
     done = gke()
     network, subnet = done.one("network:Network"), done.one("subnetwork:Subnetwork")
     assert network.inputs["autoCreateSubnetworks"] is False
@@ -196,15 +196,15 @@ def test_a_network_of_its_own_has_one_subnetwork_with_the_ranges_that_the_cluste
     assert set(cluster["ipAllocationPolicy"].values()) == ranges
 
 
-def test_nothing_runs_on_each_node_that_sizing_does_not_count() -> None:
+def test_no_daemon_set_runs_that_sizing_does_not_count() -> None:
     monitoring = gke().one("cluster:Cluster").inputs["monitoringConfig"]
     assert monitoring["managedPrometheus"] == {"enabled": False}
 
 
-# How it is wired
+# Dependencies
 
 
-def test_destroy_takes_what_kubernetes_made_before_nodes_nodes_before_the_cluster_and_that_before_the_network() -> None:
+def test_destroy_deletes_releases_then_guard_then_nodes_then_network() -> None:
     done = gke({"host": "r.example.org", "sharedGiB": 1024})
     network = done.one("network:Network")
     subnet = done.one("subnetwork:Subnetwork")
@@ -226,7 +226,7 @@ def test_destroy_takes_what_kubernetes_made_before_nodes_nodes_before_the_cluste
             assert done.goes_before(other, network), f"{other.name} would hold the network"
 
 
-def test_nodes_reach_the_internet_by_the_nat_of_their_subnetwork() -> None:
+def test_nodes_reach_the_internet_through_cloud_nat() -> None:
     nat = gke().one("routerNat:RouterNat").inputs
     router = gke().one("router:Router")
     assert (nat["router"], nat["region"]) == (f"{router.name}-0a1b2c3", "us-west1")
@@ -236,15 +236,15 @@ def test_nodes_reach_the_internet_by_the_nat_of_their_subnetwork() -> None:
     assert nat["subnetworks"] == [{"name": "future-team-nodes-id", "sourceIpRangesToNats": ["ALL_IP_RANGES"]}]
 
 
-def test_credentials_come_from_the_plugin_which_is_told_of_the_cluster() -> None:
+def test_kubeconfig_gets_credentials_from_the_plugin() -> None:
     user = json.loads(gke().outputs["kubeconfig"][0])["users"][0]["user"]
     assert user["exec"]["provideClusterInfo"] is True, "the plugin refuses without"
 
 
-# What it may do
+# Permissions
 
 
-def test_the_control_plane_takes_no_older_way_in() -> None:
+def test_control_plane_accepts_no_legacy_authentication() -> None:
     cluster = gke().one("cluster:Cluster").inputs
     assert cluster["masterAuthorizedNetworksConfig"]["gcpPublicCidrsAccessEnabled"] is False, "any customer of Google's"
     assert cluster["enableShieldedNodes"] is True
@@ -255,7 +255,7 @@ def test_the_control_plane_takes_no_older_way_in() -> None:
         assert pool.inputs["nodeConfig"]["kubeletConfig"]["insecureKubeletReadonlyPortEnabled"] == "FALSE"
 
 
-def test_no_node_has_a_public_address_and_all_are_shielded() -> None:
+def test_nodes_are_private_and_shielded() -> None:
     done = gke()
     cluster = done.one("cluster:Cluster").inputs
     assert cluster["privateClusterConfig"]["enablePrivateNodes"] is True
@@ -270,7 +270,7 @@ def test_no_node_has_a_public_address_and_all_are_shielded() -> None:
         assert pool.inputs["management"] == {"autoRepair": True, "autoUpgrade": True}
 
 
-def test_nodes_may_write_logs_and_metrics_and_pull_from_the_stacks_own_repository_alone() -> None:
+def test_nodes_may_only_log_and_pull_the_stacks_image() -> None:
     done = gke()
     roles = [entry.inputs for entry in done.resources if "iam" in entry.type.lower() and "role" in entry.inputs]
     assert sorted(role["role"] for role in roles) == [
@@ -286,14 +286,14 @@ def test_nodes_may_write_logs_and_metrics_and_pull_from_the_stacks_own_repositor
     assert done.one("cluster:Cluster").inputs["nodeConfig"]["serviceAccount"].startswith(member)
 
 
-def test_the_only_way_in_that_the_firewall_opens_is_ssh_through_identity_aware_proxy() -> None:
+def test_firewall_opens_only_ssh_through_identity_aware_proxy() -> None:
     rules = [rule.inputs for rule in gke().all("firewall:Firewall")]
     assert [(rule["sourceRanges"], rule["allows"]) for rule in rules] == [
         (["35.235.240.0/20"], [{"protocol": "tcp", "ports": ["22"]}])
     ]
 
 
-def test_every_resource_that_takes_labels_carries_the_stacks_and_the_users() -> None:
+def test_every_labelable_resource_carries_the_stacks_and_users_labels() -> None:
     import pulumi_gcp
 
     done = gke({"labels": "team=statistics,course=243", "sharedGiB": 1024})
@@ -313,12 +313,12 @@ def test_every_resource_that_takes_labels_carries_the_stacks_and_the_users() -> 
     assert seen >= 3
 
 
-def test_old_images_are_deleted_and_recent_ones_kept() -> None:
+def test_registry_deletes_old_images_and_keeps_recent_ones() -> None:
     policies = gke().one("repository:Repository").inputs["cleanupPolicies"]
     assert {policy["action"] for policy in policies} == {"KEEP", "DELETE"}
 
 
-# What is refused, and what is said
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -339,9 +339,7 @@ def test_old_images_are_deleted_and_recent_ones_kept() -> None:
         ({"workers": 10, "maxWorkers": 4}, "at least workers, which is 10"),
     ],
 )
-def test_what_google_cannot_do_is_refused_before_anything_is_made_with_what_would_do(
-    config: dict[str, Any], said: str
-) -> None:
+def test_impossible_settings_are_refused_with_a_fix(config: dict[str, Any], said: str) -> None:
     message = refused(config)
     assert any(part in message for part in said.split("|")), message
     assert "fix:" in message
@@ -360,7 +358,7 @@ def test_what_google_cannot_do_is_refused_before_anything_is_made_with_what_woul
         ("Error 403: Required 'compute.zones.list' permission", "your role in it"),
     ],
 )
-def test_missing_credentials_rights_and_apis_are_named_with_their_remedy(reason: str, fix: str) -> None:
+def test_refusals_of_google_are_reported_with_their_fix(reason: str, fix: str) -> None:
     def refuse(_args: Mapping[str, Any]) -> dict[str, Any]:
         raise PermissionError(reason)
 
@@ -369,13 +367,13 @@ def test_missing_credentials_rights_and_apis_are_named_with_their_remedy(reason:
     assert reason in message
 
 
-def test_a_missing_exec_plugin_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_auth_plugin_is_refused_with_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None if name == "gke-gcloud-auth-plugin" else name)
     message = refused({}, {"no-run-before": lambda _args: {}})
     assert "gcloud components install gke-gcloud-auth-plugin" in message
 
 
-def test_more_cpus_than_the_projects_quota_are_refused() -> None:
+def test_workers_beyond_the_cpu_quota_are_refused() -> None:
     def quota(args: Mapping[str, Any]) -> dict[str, Any]:
         return {"id": "q", "dimensionsInfos": [{"applicableLocations": ["us-west1"], "details": [{"value": "12"}]}]}
 
@@ -393,7 +391,7 @@ def test_more_cpus_than_the_projects_quota_are_refused() -> None:
     assert "in all regions" in refused({"workers": 40}, {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": in_all_regions})
 
 
-def test_names_stay_within_what_google_takes_whatever_the_stack_is_called() -> None:
+def test_names_of_a_long_stack_stay_within_googles_limits() -> None:
     done = run({**stack_config("gke-team")}, ANSWERS, computed, stack_name="a-team-with-a-very-long-name0")
     drawn = len("-0a1b2c3")
     limits = {"container/cluster:Cluster": 40, "nodePool:NodePool": 40}
@@ -405,7 +403,7 @@ def test_names_stay_within_what_google_takes_whatever_the_stack_is_called() -> N
     assert len(done.one("repository:Repository").inputs["repositoryId"]) <= 63
 
 
-def test_names_that_pulumi_does_not_draw_differ_between_two_stacks_of_one_name() -> None:
+def test_names_not_generated_by_pulumi_differ_between_equal_stacks() -> None:
     def drawn_otherwise(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
         return {**computed(type_, name, inputs), "name": f"{name}-fedcba9"}
 
@@ -418,7 +416,7 @@ def test_names_that_pulumi_does_not_draw_differ_between_two_stacks_of_one_name()
     assert same[0].rsplit("-", 1)[1] != same[2].rsplit("-", 1)[1]
 
 
-def test_googles_shared_cores_are_asked_for_and_counted_as_less() -> None:
+def test_shared_core_machines_get_smaller_worker_requests() -> None:
     sizes = [
         gke({"machineType": name, "workers": 1}).one("v3:Release").inputs["values"]["worker"]["resources"]["requests"]
         for name in ("e2-medium", "e2-standard-2")
@@ -426,10 +424,10 @@ def test_googles_shared_cores_are_asked_for_and_counted_as_less() -> None:
     assert int(sizes[0]["cpu"].removesuffix("m")) < int(sizes[1]["cpu"].removesuffix("m")) / 2
 
 
-# What is told
+# Outputs
 
 
-def test_the_outputs_say_how_to_get_in_and_what_it_costs_is_unknown_rather_than_invented() -> None:
+def test_outputs_give_the_commands_to_connect_and_an_unknown_cost() -> None:
     told = {name: value for name, (value, _secret) in team().outputs.items()}
     assert told["kubeconfigCommand"] == (
         "gcloud container clusters get-credentials future-gke-team-0a1b2c3 --location us-west1 --project my-project"
@@ -442,7 +440,7 @@ def test_the_outputs_say_how_to_get_in_and_what_it_costs_is_unknown_rather_than_
     assert told["hourlyCost"] == "unknown"
 
 
-def test_the_machine_is_asked_of_google_and_not_taken_from_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machine_size_comes_from_google(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [args for token, args, provider in team().asked if token.startswith("gcp:compute/getMachineTypes")]
     assert asked
     assert all("e2-standard-4" in args["filter"] for args in asked)
@@ -451,7 +449,7 @@ def test_the_machine_is_asked_of_google_and_not_taken_from_a_table(monkeypatch: 
     assert smaller.one("nodePool:NodePool", "workers").inputs["nodeCount"] == 5
 
 
-def test_what_is_sent_to_compute_engine_by_token_is_what_googles_sdk_would_take() -> None:
+def test_compute_inputs_are_those_of_googles_sdk() -> None:
     import inspect
 
     import pulumi_gcp

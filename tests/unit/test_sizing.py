@@ -1,4 +1,4 @@
-"""Sizing, held against a model of what the Kubernetes scheduler does that shares no code with it."""
+"""Sizing, compared with a model of the Kubernetes scheduler that shares no code with it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ daemon_sets = st.lists(st.builds(PodSize, st.integers(1, 200), st.integers(1, 30
     st.none() | st.floats(0.01, 64),
     st.none() | st.floats(0.0625, 256),
 )
-def test_every_worker_is_placed_and_no_node_is_to_spare(
+def test_every_worker_is_placed_and_no_node_is_spare(
     machine: Machine,
     allocatable_of: Callable[[Machine], Allocatable],
     daemons: list[PodSize],
@@ -83,13 +83,14 @@ def test_every_worker_is_placed_and_no_node_is_to_spare(
     assert placed(allocatable, pool.max_nodes, daemons, workers + more, pool.worker) == workers + more
     if cpu is not None:
         assert placed(allocatable, pool.nodes - 1, daemons, workers, pool.worker) < workers
+        assert placed(allocatable, pool.max_nodes - 1, daemons, workers + more, pool.worker) < workers + more
     assert pool.nodes * machine.vcpus >= workers or cpu is not None, "more than one worker a vCPU by default"
     assert pool.wasted_cpu_millicores >= 0
     assert pool.wasted_memory_mib >= 0
 
 
 @given(st.sampled_from([1, 2, 4, 8, 16, 64]), st.integers(1, 60))
-def test_by_default_as_many_workers_as_vcpus_fit(vcpus: int, nodes: int) -> None:
+def test_by_default_one_worker_a_vcpu_fits(vcpus: int, nodes: int) -> None:
     machine = Machine("type", vcpus, vcpus * 4096)
     pool = pool_of(machine, workers=vcpus * nodes, daemons=[PodSize(400, 500)])
     assert pool.nodes == nodes
@@ -107,7 +108,7 @@ def pool_of(machine: Machine, workers: int, daemons: list[PodSize], *, worker_cp
 
 
 @given(st.integers(1, 200), st.integers(1, 200))
-def test_the_size_of_a_worker_does_not_depend_on_how_many_there_are(few: int, many: int) -> None:
+def test_worker_size_does_not_depend_on_the_number_of_workers(few: int, many: int) -> None:
     assert pool_of(FOUR, few, []).worker == pool_of(FOUR, many, []).worker
 
 
@@ -118,18 +119,18 @@ def test_the_articles_machine_holds_its_one_worker() -> None:
 
 
 @pytest.mark.parametrize(("vcpus", "millicores"), [(1, 60), (2, 70), (4, 80), (8, 90), (16, 110), (96, 310)])
-def test_reserved_cpu_is_as_google_and_amazon_publish_it(vcpus: int, millicores: int) -> None:
+def test_reserved_cpu_is_as_published(vcpus: int, millicores: int) -> None:
     assert reserved_cpu(vcpus) == millicores
 
 
 @pytest.mark.parametrize(
     ("gib", "reserved_gib"), [(4, 1.0), (8, 1.8), (16, 2.6), (32, 3.56), (64, 5.48), (128, 9.32), (256, 11.88)]
 )
-def test_reserved_memory_is_as_google_publishes_it(gib: int, reserved_gib: float) -> None:
+def test_reserved_memory_is_as_published(gib: int, reserved_gib: float) -> None:
     assert gke_reserved_memory(gib * 1024) == pytest.approx(reserved_gib * 1024, abs=2)
 
 
-def test_a_tiny_machine_reserves_what_google_publishes() -> None:
+def test_reserved_memory_of_a_tiny_machine_is_as_published() -> None:
     assert gke_reserved_memory(614) == 255
 
 
@@ -146,9 +147,7 @@ def test_shared_cores_lose_more_than_a_core() -> None:
         (Machine("e2-medium", 2, 4096, shared_core=True), 940, 2885836),
     ],
 )
-def test_of_real_gke_nodes_no_more_is_promised_than_they_report_as_allocatable(
-    machine: Machine, millicores: int, kib: int
-) -> None:
+def test_gke_allocatable_is_at_most_what_real_nodes_report(machine: Machine, millicores: int, kib: int) -> None:
     promised = gke_allocatable(machine)
     assert promised.cpu_millicores == millicores
     assert 0.9 * kib / 1024 < promised.memory_mib <= kib / 1024
@@ -162,14 +161,14 @@ def test_eks_memory_depends_on_the_number_of_pods() -> None:
 @pytest.mark.parametrize(
     ("allocatable", "reserved"), [(gke_allocatable, 2.6 * 1024), (eks_allocatable, 255 + 11 * 58)], ids=["gke", "eks"]
 )
-def test_what_the_machine_itself_keeps_and_what_guards_against_eviction_is_left_out(
+def test_allocatable_excludes_overhead_and_eviction_threshold(
     allocatable: Callable[[Machine], Allocatable], reserved: float
 ) -> None:
     found = allocatable(Machine("m", 4, 16384, pods=58)).memory_mib
     assert found == pytest.approx(16384 * 0.925 - reserved - 100, abs=3)
 
 
-def test_an_impossible_worker_names_machines_that_would_do() -> None:
+def test_impossible_worker_is_refused_with_larger_machine_types() -> None:
     big, small = Machine("big", 16, 131072), Machine("small", 2, 8192)
     with pytest.raises(SizingError) as caught:
         size_pool(
@@ -185,9 +184,49 @@ def test_an_impossible_worker_names_machines_that_would_do() -> None:
     assert "pulumi config set machineType big" in message
 
 
-def test_waste_is_said_where_another_size_would_save_it() -> None:
+def test_impossible_worker_is_refused_with_the_figures_of_its_node() -> None:
+    with pytest.raises(SizingError) as caught:
+        pool_of(FOUR, 1, [PodSize(100, 512)], worker_cpu=4)
+    assert str(caught.value) == (
+        "a worker of 4 cores (workerCpu) does not fit on a node of type e2-standard-4: of its 4 vCPUs and 16 GiB, "
+        "pods can request 3.82 cores and 11.60 GiB\n"
+        "    allowed: a smaller worker, or a larger machineType\n"
+        "    fix:     lower workerCpu or workerMemoryGiB"
+    )
+
+
+def test_impossible_worker_is_refused_with_five_types_from_small_to_large() -> None:
+    machines = [Machine(f"m{vcpus}", vcpus, vcpus * 4096) for vcpus in (64, 8, 16, 128, 32, 96)]
+    with pytest.raises(SizingError, match="fits: m8, m16, m32, m64, m96\n"):
+        size_pool(
+            workers=1,
+            max_workers=1,
+            candidate=Candidate(FOUR, gke_allocatable(FOUR)),
+            worker_cpu=6,
+            others=[Candidate(machine, gke_allocatable(machine)) for machine in machines],
+        )
+
+
+def test_waste_is_reported_where_another_size_would_save_it() -> None:
     assert "unused: 1.9 cores" in str(pool_of(FOUR, 1, [], worker_cpu=2))
     assert "unused" not in str(pool_of(FOUR, 4, []))
+
+
+@pytest.mark.parametrize(
+    ("millicores", "mib", "text"),
+    [
+        (199, 511, "2 x e2-standard-4, 1 worker each"),
+        (200, 0, "2 x e2-standard-4, 1 worker each (unused: 0.2 cores and 0.0 GiB)"),
+        (0, 512, "2 x e2-standard-4, 1 worker each (unused: 0.0 cores and 0.5 GiB)"),
+    ],
+)
+def test_waste_below_a_tenth_of_a_core_a_node_is_not_reported(millicores: int, mib: int, text: str) -> None:
+    assert str(WorkerPool(FOUR, PodSize(1000, 1024), 1, 2, 2, millicores, mib)) == text
+
+
+def test_pool_scales_to_zero_or_to_the_nodes_of_its_workers() -> None:
+    pool = pool_of(FOUR, 8, [])
+    assert (pool.min_nodes(scales_to_zero=True), pool.min_nodes(scales_to_zero=False)) == (0, 2)
 
 
 @given(
@@ -197,7 +236,7 @@ def test_waste_is_said_where_another_size_would_save_it() -> None:
     st.none() | st.floats(0.01, 4),
     st.none() | st.floats(0.0625, 8),
 )
-def test_on_one_shared_node_all_workers_fit_beside_the_scheduler(
+def test_all_workers_fit_beside_the_scheduler_on_a_shared_node(
     workers: int, cpu: int, memory: int, worker_cpu: float | None, worker_memory: float | None
 ) -> None:
     scheduler = PodSize(200, 500)
@@ -212,19 +251,36 @@ def test_on_one_shared_node_all_workers_fit_beside_the_scheduler(
     assert (worker.memory_limit_mib or 0) >= worker.memory_mib
 
 
-def test_on_a_shared_node_too_another_number_of_workers_is_no_other_worker() -> None:
+def test_worker_size_on_a_shared_node_ignores_their_number() -> None:
     free, scheduler = Allocatable(4000, 16000), PodSize(200, 500)
     sizes = {size_shared(max_workers=number, free=free, scheduler=scheduler) for number in (1, 4, 40)}
     assert len(sizes) == 1
 
 
-def test_a_machine_too_small_says_how_many_workers_it_has_room_for() -> None:
+def test_worker_on_a_shared_node_requests_exactly_what_the_settings_say() -> None:
+    free, scheduler = Allocatable(4000, 16000), PodSize(200, 500)
+    worker = size_shared(max_workers=4, free=free, scheduler=scheduler, worker_cpu=0.5, worker_memory_gib=2)
+    assert worker == PodSize(500, 2048, 2048)
+
+
+@pytest.mark.parametrize(("memory_mib", "limit_mib"), [(16000, 4000), (3000, 1024)])
+def test_worker_on_a_shared_node_may_use_a_quarter_of_its_memory(memory_mib: int, limit_mib: int) -> None:
+    worker = size_shared(max_workers=1, free=Allocatable(4000, memory_mib), scheduler=PodSize(200, 500))
+    assert worker == PodSize(20, 128, limit_mib)
+
+
+def test_workers_that_just_fit_on_a_shared_node_are_accepted() -> None:
+    free = Allocatable(1000, 8192)
+    size_shared(max_workers=4, free=free, scheduler=PodSize(200, 500), worker_cpu=0.2)
+    with pytest.raises(SizingError, match=r"room for 4 .0.80 cores and 7.5 GiB are free.*\n.*maxWorkers 4"):
+        size_shared(max_workers=5, free=free, scheduler=PodSize(200, 500), worker_cpu=0.2)
+
+
+def test_shared_node_without_room_for_one_worker_says_so() -> None:
+    with pytest.raises(SizingError, match=r"no room for one .*\n.*workerMemoryGiB 0.1"):
+        size_shared(max_workers=1, free=Allocatable(100, 100), scheduler=PodSize(200, 500))
+
+
+def test_too_small_machine_is_refused_with_the_workers_that_fit() -> None:
     with pytest.raises(SizingError, match=r"room for 8 .*\n.*maxWorkers 8"):
         size_shared(max_workers=40, free=Allocatable(4000, 2048), scheduler=PodSize(100, 1024))
-
-
-def test_on_one_machine_another_number_of_workers_leaves_each_workers_size_as_it_is() -> None:
-    sizes = {
-        size_shared(max_workers=n, free=Allocatable(2000, 24000), scheduler=PodSize(100, 1024)) for n in (1, 4, 40)
-    }
-    assert len(sizes) == 1

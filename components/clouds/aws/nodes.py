@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +22,8 @@ from components.clouds.sizing import WorkerPool
 
 DISK_GIB = 50
 """Root disk of a node, which holds the image and the workers' temporary files."""
+
+MAX_SYSTEM_NODES = 3
 
 MAX_UNAVAILABLE_PERCENTAGE = 33
 """Share of the worker nodes that an update of the group may drain at the same time."""
@@ -67,29 +69,53 @@ def create_node_groups(
     role = create_role(scope, "nodes", "ec2.amazonaws.com", location.partition, NODE_POLICIES)
     needs = [*depends_on, *role.policies, *network.egress]
     common = common_inputs(scope, cluster, role)
-    system = aws.eks.NodeGroup(
+    # One zone, because the disk of the scheduler's home cannot move to another.
+    system = create_system_group(scope, settings, network.private[location.system_zone], common, needs)
+    subnets = [network.private[zone] for zone in location.worker_zones]
+    return NodeGroups(system, create_worker_group(scope, settings, pool, subnets, common, needs))
+
+
+def create_system_group(
+    scope: Scope,
+    settings: EksSettings,
+    subnet: pulumi.Input[str],
+    common: Mapping[str, Any],
+    depends_on: Sequence[pulumi.Resource],
+) -> aws.eks.NodeGroup:
+    """One node for the scheduler and Kubernetes' own pods. An autoscaler adds more where they do not fit."""
+    return aws.eks.NodeGroup(
         f"{scope.name}-system",
         **common,
-        # One zone, because the disk of the scheduler's home cannot move to another.
-        subnet_ids=[network.private[location.system_zone]],
+        subnet_ids=[subnet],
         instance_types=[settings.system_machine_type],
         capacity_type="ON_DEMAND",
         scaling_config=aws.eks.NodeGroupScalingConfigArgs(
-            desired_size=1, min_size=1, max_size=3 if settings.autoscaled else 1
+            desired_size=1, min_size=1, max_size=MAX_SYSTEM_NODES if settings.autoscaled else 1
         ),
         update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable=1),
         labels={WORKER_NODE_LABEL: "system"},
         opts=scope.options(
-            depends_on=needs,
+            depends_on=depends_on,
             ignore_changes=["scalingConfig.desiredSize"] if settings.autoscaled else (),
             replace_on_changes=["instanceTypes"],
         ),
     )
+
+
+def create_worker_group(
+    scope: Scope,
+    settings: EksSettings,
+    pool: WorkerPool,
+    subnets: Sequence[pulumi.Input[str]],
+    common: Mapping[str, Any],
+    depends_on: Sequence[pulumi.Resource],
+) -> aws.eks.NodeGroup:
+    """The workers' tainted nodes."""
     scaling, ignored = worker_scaling(scope, settings, pool)
-    workers = aws.eks.NodeGroup(
+    return aws.eks.NodeGroup(
         f"{scope.name}-workers",
         **common,
-        subnet_ids=[network.private[zone] for zone in location.worker_zones],
+        subnet_ids=list(subnets),
         instance_types=[settings.machine_type],
         capacity_type="SPOT" if settings.spot else "ON_DEMAND",
         scaling_config=aws.eks.NodeGroupScalingConfigArgs(
@@ -99,12 +125,11 @@ def create_node_groups(
         labels={WORKER_NODE_LABEL: "worker"},
         taints=[aws.eks.NodeGroupTaintArgs(key=WORKER_TAINT["key"], value=WORKER_TAINT["value"], effect="NO_SCHEDULE")],
         opts=scope.options(
-            depends_on=needs,
+            depends_on=depends_on,
             ignore_changes=ignored,
             replace_on_changes=["instanceTypes", "capacityType", "subnetIds"],
         ),
     )
-    return NodeGroups(system, workers)
 
 
 def common_inputs(scope: Scope, cluster: aws.eks.Cluster, role: Role) -> dict[str, Any]:
