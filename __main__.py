@@ -1,6 +1,6 @@
 """Elastic parallel R on Kubernetes: settings, cluster, image, release, outputs.
 
-Each step takes what the one before it gives, and nothing goes back. `Pulumi.yaml` describes every setting.
+Data flows one way: each step uses the results of the steps before it. docs/settings.md describes every setting.
 """
 
 import pulumi
@@ -12,7 +12,7 @@ from components.release.release import Release
 from components.settings.loading import load
 
 settings = load(MODELS)
-given = pinned(settings.image) if settings.image else None  # first: a registry may refuse
+given = pinned(settings.image) if settings.image else None  # before the cluster: a registry may refuse
 if not given:
     require_docker()
 cluster = CLOUDS[settings.cloud].create(settings)

@@ -1,6 +1,6 @@
-"""The image that scheduler and workers run: built and pushed, or a given reference. Pods run it by digest either way.
+"""The image of scheduler and workers: built and pushed, or a given reference. Pods run it by digest in both cases.
 
-On stack `dev` the image is built before the program runs and given like any other.
+On stack `dev` the image is built before the program runs, and given like any other.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ IMAGE_DIR = "image"
 """Relative to the project, because an absolute path in an input would be a change on every other machine."""
 
 DOCKER_SOCKET = "/var/run/docker.sock"
-"""Where Docker listens unless told otherwise."""
+"""Docker's default socket."""
 
 
 class ImageError(pulumi.RunError):
-    """An image that can neither be used as given nor built."""
+    """An image that can be neither used nor built."""
 
 
 class Image(pulumi.ComponentResource):
@@ -133,9 +133,9 @@ FIXES = (
 
 
 def pinned(reference: str) -> str:
-    """`reference` with its digest: its own, or the one that its registry gives for the tag now.
+    """`reference` with a digest: its own, or the one that the registry has for the tag now.
 
-    Raises CloudError where the registry gives none.
+    Raises CloudError where the registry returns none.
     """
     if "@sha256:" in reference:
         return reference
@@ -146,10 +146,10 @@ def pinned(reference: str) -> str:
 
 
 def require_docker() -> None:
-    """Raises ImageError where an update is about to build an image, and there is no Docker to build it.
+    """Raises ImageError where an update would build an image without a Docker to build it.
 
-    A preview builds nothing. Where the user has named another daemon or builder, in one of the ways that Docker's own
-    command knows, only the build can tell whether it answers.
+    A preview builds nothing. Where the user has configured another daemon or builder, in one of the ways of the docker
+    command, the build itself shows whether it answers.
     """
     if pulumi.runtime.is_dry_run() or os.name != "posix":
         return
@@ -163,13 +163,13 @@ def require_docker() -> None:
     except PermissionError:
         what, fix = f"you may not use Docker ({DOCKER_SOCKET})", 'sudo usermod -aG docker "$USER", then log in again'
     except OSError as error:
-        what, fix = f"Docker does not run ({DOCKER_SOCKET}: {error.strerror})", "start Docker; docker info tells"
+        what, fix = f"Docker does not run ({DOCKER_SOCKET}: {error.strerror})", "start Docker (see: docker info)"
     else:
         return
     raise ImageError(
         problem(
-            f"{what}, and the image is to be built with it",
-            "a Docker that runs, DOCKER_HOST or a docker context that names one, or a given image",
+            f"{what}, which the image is built with",
+            "a running Docker, DOCKER_HOST or a docker context that names one, or a given image",
             f"{fix}; or: pulumi config set image REFERENCE",
         )
     )

@@ -1,7 +1,7 @@
-"""What a cluster component gives to the rest of the program, whichever cloud made it.
+"""The interface between a cluster component and the rest of the program, the same on every cloud.
 
-`GkeCluster`, `EksCluster`, `KubeconfigCluster` and `LocalCluster` are subclasses of `Cluster`. The release, the image
-and the outputs read these attributes alone, so that nothing after the cluster knows which cloud it is on.
+Each cloud's component is a subclass of `Cluster`. The release, the image and the outputs read only these attributes, so
+that no step after the cluster depends on the cloud.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import pulumi_kubernetes as kubernetes
 from components.settings.model import Settings
 
 WORKER_NODE_LABEL = "future-kubernetes/role"
-"""Label on the nodes of a workers' pool, with the value `worker`; a system pool has the value `system`."""
+"""Label on the nodes of a worker pool, with the value `worker`; a system pool has the value `system`."""
 
 WORKER_TAINT = {"key": "future-kubernetes/worker", "value": "true", "effect": "NoSchedule"}
-"""Taint of a workers' pool, so that nothing but workers (and daemonsets) costs a worker its place."""
+"""Taint of a worker pool. It keeps other pods away, which would take the room that a worker was sized for."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where pods of one kind go.
+    """The nodes that pods of one kind may run on.
 
     node_selector: labels that a node must have. tolerations: maps of `key`, `operator`, `value` and `effect`.
     affinity: Kubernetes' own `affinity` of a pod.
@@ -49,12 +49,11 @@ GUEST_PLACEMENT = Placement(
         }
     },
 )
-"""Where workers go on a cluster that is there already: anywhere but onto system nodes that another stack made.
+"""Placement of workers on an existing cluster: every node except the system nodes that another stack created.
 
-On such a cluster the other stack's workers' pool remains. The toleration opens it, and an autoscaler sees that it
-would do even while it has no node. NotIn holds for nodes without the label too, so that on any other cluster all nodes
-remain, and the toleration means nothing there. The same everywhere, rather than by what the nodes say: not everybody
-may ask for nodes, and a pool at rest has none to say anything.
+The toleration lets workers use that stack's worker pool. An autoscaler takes it into account even while the pool has no
+node. `NotIn` also holds for nodes without the label, so on any other cluster workers may use all nodes.
+The placement is not derived from the nodes: a user may lack the permission to list them, and a pool at rest has none.
 """
 
 
@@ -62,7 +61,7 @@ may ask for nodes, and a pool at rest has none to say anything.
 class PodSize:
     """Requests of one pod: `cpu_millicores` in thousandths of a core, `memory_mib` in MiB.
 
-    memory_limit_mib: the most memory that it may take; None makes it the request, so that a node is never overbooked.
+    memory_limit_mib: the memory limit; None means the request, so that a node is never overbooked.
     """
 
     cpu_millicores: int
@@ -80,9 +79,9 @@ class ImageRegistry:
     """A registry that the program may push the image to.
 
     repository: full name without a tag, such as `us-west1-docker.pkg.dev/p/r/future-kubernetes`.
-    server, username, password: what `docker login` takes; the password is short-lived, and a secret once it is used.
-    oci_cache: whether the registry wants cache manifests as OCI images (ECR does), see
-    https://docs.docker.com/build/cache/backends/registry/. platform: what the nodes run.
+    server, username, password: for `docker login`. The password is short-lived; its users mark it as a secret.
+    oci_cache: whether the registry needs cache manifests as OCI images (ECR does), see
+    https://docs.docker.com/build/cache/backends/registry/. platform: of the nodes.
     """
 
     repository: pulumi.Input[str]
@@ -95,9 +94,9 @@ class ImageRegistry:
 
 @dataclass(frozen=True)
 class PublicAccess:
-    """What the cluster needs on the Ingress and Service of the IDE when `host` is set.
+    """Fields of the IDE's Ingress that depend on the cluster, for when `host` is set.
 
-    ingress_class: name of the ingress class. annotations: on the Ingress, such as the certificate's.
+    ingress_class: name of the ingress class. annotations: of the Ingress, such as those for its certificate.
     """
 
     ingress_class: str = ""
@@ -108,34 +107,34 @@ class Cluster(pulumi.ComponentResource):
     """Base of every cluster component. A subclass sets each attribute before it calls `register_outputs`."""
 
     provider: kubernetes.Provider
-    """Talks to the cluster; `cluster_identifier` is set, so that a changed kubeconfig replaces nothing."""
+    """Kubernetes provider of the cluster. With `cluster_identifier` set, a changed kubeconfig replaces no resource."""
 
     kubeconfig: pulumi.Output[str]
-    """A whole kubeconfig as text; a secret."""
+    """The text of a kubeconfig for this cluster; a secret."""
 
     kubeconfig_command: pulumi.Input[str]
-    """The command with which a person gets credentials, such as `gcloud container clusters get-credentials ...`."""
+    """Command that gets a person credentials, such as `gcloud container clusters get-credentials ...`."""
 
     kubectl: pulumi.Input[str] = "kubectl"
-    """How kubectl is called for this cluster, once `kubeconfig_command` has been run."""
+    """How to call kubectl for this cluster, after `kubeconfig_command`."""
 
     registry: ImageRegistry | None = None
-    """Where the image is pushed; None where the cluster brings none, and `image` must then be given."""
+    """Registry to push the image to; None where the cluster has none, so that `image` must be set."""
 
     worker_placement: Placement = Placement()
     scheduler_placement: Placement = Placement()
 
     worker_size: PodSize
-    """Requests of one worker, from sizing."""
+    """Requests of one worker."""
 
     scheduler_size: PodSize
     """Requests of the scheduler."""
 
     home_storage_class: pulumi.Input[str] | None = None
-    """Storage class of the scheduler's home; None takes the cluster's default."""
+    """Storage class of the scheduler's home volume; None for the cluster's default."""
 
     shared_storage_class: pulumi.Input[str] | None = None
-    """ReadWriteMany storage class for /shared; None takes the cluster's default."""
+    """ReadWriteMany storage class for /shared; None for the cluster's default."""
 
     public_access: PublicAccess = PublicAccess()
 
@@ -143,13 +142,13 @@ class Cluster(pulumi.ComponentResource):
     """The load balancer's address or name, to which the DNS record of `host` must point."""
 
     nodes: pulumi.Input[str]
-    """The nodes in words, such as `10 x e2-standard-4 (autoscaled 0 to 10)`."""
+    """Description of the nodes, such as `10 x e2-standard-4 (autoscaled 0 to 10)`."""
 
     hourly_cost: pulumi.Input[float | None] = None
-    """US dollars an hour of everything that the cluster component pays for; None where no price is known."""
+    """US dollars an hour of everything that the cluster component creates; None where a price is unknown."""
 
     node_shell: pulumi.Input[str]
-    """The command that opens a shell on a node."""
+    """Command that opens a shell on a node."""
 
     ready: Sequence[pulumi.Resource] = ()
-    """What the release waits for and is destroyed before: node pools, storage classes, ingress controllers."""
+    """Resources that the release depends on, so it is destroyed before them: node pools, storage classes, ingress."""

@@ -1,4 +1,4 @@
-"""What a stack tells its user. Each command is whole: it can be pasted as it stands."""
+"""The stack's outputs. Each command among them can be pasted as it stands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from components.settings.model import Settings
 
 IDE_PORT = 8787
 USERNAME = "rstudio"
-"""User of the image, as in rocker/rstudio."""
+"""The image's user, as in rocker/rstudio."""
 
 HOME = "/home/rstudio"
 
@@ -53,5 +53,5 @@ def stack_outputs(settings: Settings, cluster: Cluster, image: pulumi.Input[str]
 
 
 def in_dollars(cost: float | None) -> str:
-    """A price as people read it; a price that nobody gave is said to be unknown rather than guessed."""
+    """A price for people to read; `unknown` rather than a guess."""
     return "unknown" if cost is None else f"${cost:.2f}"

@@ -61,7 +61,10 @@ def setting(
 
 
 def matching(pattern: str, max_length: int = 253) -> StringConstraints:
-    """Text that matches the whole of `pattern` and has at most `max_length` characters."""
+    r"""Text that matches the whole of `pattern` and has at most `max_length` characters.
+
+    Without \w and \d: they stand for all of Unicode, and repeated some 100 times they took 19 MiB and 45 ms to compile.
+    """
     return StringConstraints(pattern=f"^(?:{pattern})$", max_length=max_length)
 
 
@@ -164,7 +167,7 @@ MachineType = Annotated[
 ImageReference = Annotated[
     str,
     matching(
-        r"([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?",
+        r"([A-Za-z0-9_.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?",
         500,
     ),
     Allowed("an image reference, such as ghcr.io/org/image:1.0 or one that ends in @sha256:..."),

@@ -227,6 +227,20 @@ def how_ended(pod: Object, since: float) -> str:
     return "its pod was deleted" if terminating(pod) else ""
 
 
+def out_of_memory(pod: Object) -> str:
+    """Notice for the users of a scheduler whose container last ended at its memory limit; else empty."""
+    for container in pod["status"].get("containerStatuses", []):
+        end = container.get("lastState", {}).get("terminated") or {}
+        if end.get("reason") == "OOMKilled":
+            limit = pod["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory", "unknown")
+            return (
+                f"This pod ran out of memory at {end.get('finishedAt')} (limit {limit}) and was started again: the R "
+                "sessions that ran in it are lost, the files are not. More memory: raise 'schedulerMemoryGiB' of the "
+                "stack, or keep large data on the workers"
+            )
+    return ""
+
+
 def seconds_of(stamp: str) -> float:
     """Seconds of the epoch of a time that Kubernetes states."""
     return datetime.fromisoformat(stamp).timestamp()

@@ -120,6 +120,10 @@ class KubernetesApi:
         found = from_table(answer) if "rows" in answer else answer["items"]
         return [pod for pod in found if pod["metadata"]["name"].startswith(f"{self._release}-worker-")]
 
+    def pod(self, name: str) -> dict[str, Any]:
+        """One pod of the namespace."""
+        return self._call("GET", f"{self._core}/pods/{urllib.parse.quote(name, safe='')}")
+
     def how_ended(self, name: str, since: float) -> str:
         """How a worker's pod ended after ``since``, in words; empty while Kubernetes does not show it."""
         found = self._pods(fieldSelector=f"metadata.name={name}")["items"]

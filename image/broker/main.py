@@ -30,6 +30,7 @@ from .log import log
 from .outcomes import Outcomes
 from .pool import Pool
 from .registration import Registration
+from .restart_notice import write_notice
 from .scaling import Scaler
 from .sessions import Services, Session
 from .tasks import Tasks
@@ -45,16 +46,16 @@ class Broker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, environ: Mapping[str, str]) -> None:
         self._loop = loop
-        self._tasks = Tasks(loop)
+        self.tasks = Tasks(loop)
         self._activity = Activity()
         self._pool = Pool(loop)
-        self._outcomes = Outcomes(self._tasks, environ)
+        self._outcomes = Outcomes(self.tasks, environ)
         self._leases = Leases(loop, self._pool, self._outcomes, self._activity)
         self._registration = Registration(self._pool, self._outcomes, self._activity, environ)
-        self._scaler = Scaler(loop, self._pool, self._activity, self._tasks, environ, self._registration.refusal)
+        self._scaler = Scaler(loop, self._pool, self._activity, self.tasks, environ, self._registration.refusal)
         self._idle_watch = IdleWatch(self._activity, self._leases, self._scaler, environ)
         self._services = Services(
-            loop, self._tasks, self._pool, self._leases, self._outcomes, self._scaler, self._activity
+            loop, self.tasks, self._pool, self._leases, self._outcomes, self._scaler, self._activity
         )
         self.http = HttpPort(self._pool, self._leases)
 
@@ -68,8 +69,8 @@ class Broker:
 
     def start(self) -> None:
         """Start what runs beside the connections."""
-        self._tasks.start(drop_silent_workers(self._pool, self._leases))
-        self._tasks.start(self._idle_watch.run())
+        self.tasks.start(drop_silent_workers(self._pool, self._leases))
+        self.tasks.start(self._idle_watch.run())
 
 
 def listen(port: int) -> socket.socket:
@@ -113,12 +114,14 @@ async def run(environ: Mapping[str, str]) -> None:
         ),
     }
     ports = {name: server.sockets[0].getsockname()[1] for name, server in servers.items()}
-    write_port(Path(environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")), ports["sessions"])
+    folder = Path(environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes"))
+    write_port(folder, ports["sessions"])
     log(f"listening: {ports}")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     broker.start()
+    broker.tasks.start(write_notice(environ, folder))
     await stop.wait()
 
 

@@ -423,6 +423,22 @@ def test_a_worker_that_ended_with_its_container_is_explained_by_its_pod(scaled: 
     assert said == "ok its container was killed for want of memory (out of memory, limit 512Mi)"
 
 
+def test_a_scheduler_that_ran_out_of_memory_tells_the_next_session(bed: Bed, api: Api, tmp_path: Path) -> None:
+    api.tables = True
+    own = {**pod("scheduler"), "spec": {"containers": [{"resources": {"limits": {"memory": "2Gi"}}}]}}
+    api.pods = [own]
+    notice = bed.folder / "restart-notice"
+    ended = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": "2026-01-02T03:04:05Z"}
+    own["status"]["containerStatuses"] = [{"state": {"running": {}}, "lastState": {"terminated": ended}}]
+    restarted(bed, api, tmp_path, HOSTNAME="r-worker-scheduler")
+    said = wait_for(lambda: notice.exists() and notice.read_text())
+    assert "ran out of memory at 2026-01-02T03:04:05Z (limit 2Gi)" in said
+    assert "raise 'schedulerMemoryGiB'" in said
+    own["status"]["containerStatuses"] = [{"state": {"running": {}}, "lastState": {}}]
+    restarted(bed, api, tmp_path, HOSTNAME="r-worker-scheduler")
+    wait_for(lambda: not notice.exists())
+
+
 def test_how_a_pod_ended_is_told_of_the_present_use_alone() -> None:
     old = {"state": {}, "lastState": {"terminated": {"exitCode": 1, "finishedAt": "1970-01-01T00:01:00Z"}}}
     item = pod("a")

@@ -21,11 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((ROOT / "chart" / "values.schema.json").read_text())
 VALUES = yaml.safe_load((ROOT / "chart" / "values.yaml").read_text())
 LEAST = {
-    "local": {"image": "127.0.0.1:5000/r:1"},
-    "kubeconfig": {"image": "ghcr.io/org/r:1.0"},
-    "gke": {"project": "my-project", "region": "us-west1"},
-    "eks": {"region": "us-west-2"},
+    cloud: {name: key.example for name, key in keys_of(model).items() if key.info.is_required()}
+    for cloud, model in MODELS.items()
 }
+"""The settings that a cloud needs, with their examples."""
 
 
 @pytest.mark.parametrize("path", generated(), ids=lambda path: path.name)

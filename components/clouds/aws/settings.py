@@ -9,14 +9,14 @@ from components.clouds.settings import ManagedSettings, system_machine, worker_m
 from components.settings.errors import Problem
 from components.settings.fields import Allowed, Items, Line, MachineType, matching, setting
 
-REGION = r"[a-z]{2}(-[a-z]+)+-\d+"
+REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]+"
 TWO_SUBNETS = "subnet-0123456789abcdef0,subnet-0fedcba9876543210"
 
 Region = Annotated[str, matching(REGION), Allowed("a region of eks, such as us-west-2")]
 Zone = Annotated[str, matching(rf"{REGION}[a-z]"), Allowed("a zone of eks, such as us-west-2a")]
 RoleArn = Annotated[
     str,
-    matching(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", 2048),
+    matching(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]+", 2048),
     Allowed("the ARN of an IAM role (for an assumed role, of the role itself)"),
 ]
 

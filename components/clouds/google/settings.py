@@ -12,7 +12,7 @@ from components.settings.fields import Allowed, MachineType, matching, setting
 FILESTORE_MIN_GIB = 1024
 """Smallest Filestore instance of tier BASIC_HDD (https://cloud.google.com/filestore/docs/service-tiers)."""
 
-REGION = r"[a-z]+-[a-z]+\d+"
+REGION = r"[a-z]+-[a-z]+[0-9]+"
 
 Project = Annotated[str, matching(r"[a-z][a-z0-9-]{4,28}[a-z0-9]"), Allowed("a Google Cloud project ID")]
 Region = Annotated[str, matching(REGION), Allowed("a region of gke, such as us-west1")]
