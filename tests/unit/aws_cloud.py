@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.unit.cloud_mocks import DRAWN, Answer, Recording, run
+from tests.unit.cloud_mocks import DRAWN, Answer, Recording, refusal_of, run, stack_config
 
 ZONES = ["us-west-2a", "us-west-2b", "us-west-2c", "us-west-2d"]
 
@@ -26,6 +26,8 @@ MACHINE_TYPES = {
 PRICES = {"m6i.large": 0.1, "m6i.xlarge": 0.2, "AmazonEKS": 0.1, "NAT": 0.05}
 """Invented round figures, because the tests are about their use."""
 SPOT_PRICE = 0.08
+
+STATISTICS = "arn:aws:iam::123456789012:role/statistics"
 
 EKS = {"cloud": "eks", "region": "us-west-2", "authorizedNetworks": "203.0.113.0/24"}
 
@@ -170,3 +172,28 @@ def eks(config: Mapping[str, Any] | None = None, answers: Mapping[str, Answer] |
 @functools.cache
 def _eks(config: str, more: str) -> Recording:
     return run(json.loads(config), ANSWERS, computed, **json.loads(more))
+
+
+@functools.cache
+def team(*, preview: bool = False) -> Recording:
+    """The example stack."""
+    return run(stack_config("eks-team"), ANSWERS, computed, stack_name="eks-team", preview=preview)
+
+
+def refused(config: Mapping[str, Any], answers: Mapping[str, Any] | None = None) -> str:
+    """The message with which these settings are refused, before anything is created."""
+    return refusal_of(lambda: eks(config, {"never-called": lambda _args: {}, **(answers or {})}))
+
+
+def refuse(reason: str) -> Any:
+    """An answer that is a refusal."""
+
+    def answer(_args: Mapping[str, Any]) -> dict[str, Any]:
+        raise PermissionError(reason)
+
+    return answer
+
+
+def release_of(done: Recording) -> dict[str, Any]:
+    """The values of the project's own chart."""
+    return dict(next(entry for entry in done.all("v3:Release") if entry.name.count("-") == 1).inputs["values"])

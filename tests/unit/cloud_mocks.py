@@ -274,6 +274,19 @@ class Refused(Exception):  # noqa: N818
         )
 
 
+def refusal_of(program: Callable[[], object]) -> str:
+    """The message with which a run of the program is refused, before anything is created."""
+    refused = None
+    try:
+        program()
+    except Refused as error:
+        refused = error
+    assert refused, "the program was not refused"
+    assert refused.nothing_was_made, [resource.urn for resource in refused.recording.resources]
+    assert isinstance(refused.error, pulumi.RunError), "printed with a stack trace"
+    return str(refused)
+
+
 async def resolved(value: Any) -> tuple[Any, bool]:
     """An exported value, and whether it is a secret."""
     output = pulumi.Output.from_input(value)

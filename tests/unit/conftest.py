@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -20,3 +21,9 @@ def event_loop_of_its_own() -> Iterator[None]:
 def docker_that_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Docker host that nothing connects to. Without one the program refuses an update that builds an image."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://docker.invalid:2376")
+
+
+@pytest.fixture
+def installed_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command is found on PATH, such as the clouds' command lines."""
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.unit.cloud_mocks import DRAWN, Answer, Recording, run
+from tests.unit.cloud_mocks import DRAWN, Answer, Recording, refusal_of, run, stack_config
 
 ZONES = ["us-west1-a", "us-west1-b", "us-west1-c"]
 
@@ -113,3 +113,14 @@ def gke(config: Mapping[str, Any] | None = None, answers: Mapping[str, Answer] |
 @functools.cache
 def _gke(config: str, more: str) -> Recording:
     return run(json.loads(config), ANSWERS, computed, **json.loads(more))
+
+
+@functools.cache
+def team(*, preview: bool = False) -> Recording:
+    """The example stack."""
+    return run(stack_config("gke-team"), ANSWERS, computed, stack_name="gke-team", preview=preview)
+
+
+def refused(config: Mapping[str, Any], answers: Mapping[str, Any] | None = None) -> str:
+    """The message with which these settings are refused, before anything is created."""
+    return refusal_of(lambda: gke(config, {"never-called": lambda _args: {}, **(answers or {})}))

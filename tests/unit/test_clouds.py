@@ -2,112 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.unit import aws_cloud, google_cloud
+from tests.unit.both_clouds import EKS, Cloud, cloud, own_release
 from tests.unit.cloud_mocks import (
-    DRAWN,
     ROOT,
-    Recorded,
     Recording,
-    Refused,
     is_secret,
     listing,
     plain,
-    run,
-    stack_config,
 )
+
+__all__ = ["cloud"]
+
 
 GOLDEN = Path(__file__).parent / "golden"
-
-
-@dataclass(frozen=True, eq=False)
-class Cloud:
-    """A mocked cloud and the names of its resources. shared_gib: the smallest `sharedGiB` that it accepts."""
-
-    name: str
-    run: Callable[..., Recording]
-    answers: dict[str, Any]
-    computed: Callable[..., dict[str, Any]]
-    sdk: str
-    cluster: str
-    pool: str
-    network: str
-    repository: str
-    drawn_name: str
-    identifier: str
-    plugin: list[str]
-    shared_gib: int
-
-    @functools.cache  # noqa: B019 - two objects that live as long as the module
-    def team(self, *, preview: bool = False) -> Recording:
-        """The example stack."""
-        name = f"{self.name}-team"
-        return run(stack_config(name), self.answers, self.computed, stack_name=name, preview=preview)
-
-    @property
-    def everything(self) -> Recording:
-        """A stack with every optional resource."""
-        return self.run({"host": "r.example.org", "sharedGiB": self.shared_gib, "maxWorkers": 40})
-
-
-GKE = Cloud(
-    name="gke",
-    run=google_cloud.gke,
-    answers=google_cloud.ANSWERS,
-    computed=google_cloud.computed,
-    sdk="pulumi_gcp",
-    cluster="container/cluster:Cluster",
-    pool="nodePool:NodePool",
-    network="network:Network",
-    repository="us-west1-docker.pkg.dev/my-project/future-team-0a1b2c3/future-kubernetes",
-    drawn_name="name",
-    identifier="projects/my-project/locations/us-west1/clusters/",
-    plugin=["gke-gcloud-auth-plugin"],
-    shared_gib=1024,
-)
-EKS = Cloud(
-    name="eks",
-    run=aws_cloud.eks,
-    answers=aws_cloud.ANSWERS,
-    computed=aws_cloud.computed,
-    sdk="pulumi_aws",
-    cluster="eks/cluster:Cluster",
-    pool="nodeGroup:NodeGroup",
-    network="ec2/vpc:Vpc",
-    repository=f"123456789012.dkr.ecr.us-west-2.amazonaws.com/future-team-images-{DRAWN}",
-    drawn_name="nodeGroupName",
-    identifier="arn:aws:eks:us-west-2:123456789012:",
-    plugin=["aws", "eks", "get-token"],
-    shared_gib=10,
-)
-
-
-@pytest.fixture(params=[GKE, EKS], ids=lambda cloud: cloud.name)
-def cloud(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    found: Cloud = request.param
-    return found
-
-
-def own_release(done: Recording) -> Recorded:
-    """The release of the project's own chart."""
-    return next(entry for entry in done.all("v3:Release") if entry.inputs["chart"] == "./chart")
-
-
-# Resources
 
 
 def test_example_stack_registers_its_golden_list(cloud: Cloud) -> None:
@@ -161,111 +76,6 @@ def test_ingress_has_no_read_timeout(cloud: Cloud) -> None:
 
 def test_ingress_release_waits_fifteen_minutes(cloud: Cloud) -> None:
     assert cloud.everything.one("v3:Release", "traefik").inputs["timeout"] == 900
-
-
-# The image
-
-
-ANEW: dict[str, Any] = {"never-asked": lambda _args: {}}
-"""Answers with which a run is not one that was run before."""
-
-
-@pytest.fixture
-def docker(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine whose Docker listens at the path that is given, once something does; Docker's own folder is empty."""
-    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
-    monkeypatch.setattr("components.image.DOCKER_SOCKET", str(tmp_path / "docker.sock"))
-    return tmp_path / "docker.sock"
-
-
-def test_update_without_docker_is_refused_before_anything_is_created(cloud: Cloud, docker: Path) -> None:
-    with pytest.raises(Refused) as caught:
-        cloud.run({}, ANEW)
-    assert caught.value.nothing_was_made
-    assert f"Docker does not run ({docker}: No such file or directory)" in str(caught.value)
-    assert "pulumi config set image" in str(caught.value)
-
-
-def test_docker_without_permission_is_refused_with_the_group_to_join(
-    cloud: Cloud, docker: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def connect(_self: socket.socket, _address: str) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(socket.socket, "connect", connect)
-    with pytest.raises(Refused, match="sudo usermod -aG docker"):
-        cloud.run({}, ANEW)
-    assert not docker.exists()
-
-
-@pytest.mark.parametrize("way", ["socket", "DOCKER_HOST", "DOCKER_CONTEXT", "context", "builder", "image", "preview"])
-def test_update_continues_where_a_builder_exists_or_none_is_needed(
-    cloud: Cloud, docker: Path, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    config = {"image": f"r.example.org/r@sha256:{'1' * 64}"} if way == "image" else {}
-    with socket.socket(socket.AF_UNIX) as listener:
-        if way == "socket":
-            listener.bind(str(docker))
-            listener.listen()
-        elif way.startswith("DOCKER"):
-            monkeypatch.setenv(way, "elsewhere")
-        elif way in ("context", "builder"):
-            kept = docker.parent / "config" / {"context": "contexts/meta", "builder": "buildx/instances"}[way] / "one"
-            kept.mkdir(parents=True)
-        assert cloud.run(config, ANEW, preview=way == "preview").all("v3:Release")
-
-
-def test_image_is_pushed_to_the_stacks_repository_but_not_in_previews(
-    cloud: Cloud,
-) -> None:
-    wanted = {"rPackages": "sf data.table", "aptPackages": "libgdal-dev", "baseImage": "rocker/rstudio:4.5.1"}
-    image = cloud.run({**wanted, "ide": "jupyterlab"}).one("docker-build:index:Image")
-    assert image.inputs["push"] is True
-    assert image.inputs["buildOnPreview"] is False, "a preview would run a pull request's Dockerfile"
-    assert image.inputs["platforms"] == ["linux/amd64"]
-    assert image.inputs["tags"] == [f"{cloud.repository}:future-team"]
-    cache = f"{cloud.repository}:buildcache"
-    assert [entry["registry"]["ref"] for entry in image.inputs["cacheFrom"]] == [cache]
-    (to,) = [entry["registry"] for entry in image.inputs["cacheTo"]]
-    assert (to["ref"], to["mode"]) == (cache, "max")
-    assert to["ignoreError"] is True, "an image that is built and pushed would count as failed"
-    # ECR refuses a cache manifest of another kind.
-    assert (to["imageManifest"], to["ociMediaTypes"]) == ((True, True) if cloud is EKS else (False, False))
-    assert image.inputs["buildArgs"]["R_PACKAGES"] == "data.table sf", "another order would be another image"
-    assert image.inputs["buildArgs"]["APT_PACKAGES"] == "libgdal-dev"
-    assert image.inputs["buildArgs"]["BASE_IMAGE"] == "rocker/rstudio:4.5.1"
-    assert image.inputs["buildArgs"]["IDE"] == "jupyterlab"
-    declared = (ROOT / "image" / "Dockerfile").read_text()
-    assert all(f"ARG {name}" in declared for name in image.inputs["buildArgs"]), "Docker ignores an unknown one"
-    (registry,) = image.inputs["registries"]
-    assert registry["address"] == cloud.repository.split("/")[0]
-
-
-def test_r_repository_is_a_build_secret_and_not_an_argument(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", '["future-kubernetes:rRepository"]')
-    url = "https://user:geheim@packages.example.org/cran"
-    image = cloud.run({"rPackages": "ours", "rRepository": url}).one("docker-build:index:Image")
-    assert image.inputs["secrets"] == {"r_repository": url}
-    assert "secrets" in image.secrets or is_secret(image.sent["secrets"]["r_repository"])
-    assert "geheim" not in str(image.inputs["buildArgs"])
-    assert "secrets" not in cloud.team().one("docker-build:index:Image").inputs
-
-
-def test_release_pins_the_built_image_by_digest(cloud: Cloud) -> None:
-    assert "@sha256:" in own_release(cloud.run()).inputs["values"]["image"]
-
-
-def test_image_is_built_beside_the_cluster_and_before_the_release(cloud: Cloud) -> None:
-    done = cloud.team()
-    image = done.one("docker-build:index:Image")
-    assert not done.goes_before(image, done.one(cloud.cluster))
-    waiting = [resource for resource in done.resources if done.goes_before(resource, image)]
-    assert [resource.type for resource in waiting] == ["kubernetes:helm.sh/v3:Release"]
-
-
-# Dependencies
 
 
 def test_every_resource_has_a_component_parent_and_the_stacks_provider(cloud: Cloud) -> None:
@@ -382,9 +192,6 @@ def test_node_shell_command_names_a_node(cloud: Cloud, tmp_path: Path) -> None:
         ["bash", "-c", command], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith(target), done.stdout
-
-
-# Permissions
 
 
 def test_kubeconfig_and_registry_password_are_secret_and_short_lived(cloud: Cloud) -> None:

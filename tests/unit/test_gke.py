@@ -1,131 +1,17 @@
-"""GKE under mocks: resources, dependencies, permissions, refusals and outputs."""
+"""GKE under mocks: control plane, network, storage, registry, order of deletion, labels and outputs."""
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-import shutil
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.cloud_mocks import Recording, Refused, labelled, run, stack_config
-from tests.unit.google_cloud import ANSWERS, MACHINE_TYPES, computed, gke
+from tests.unit.cloud_mocks import labelled, run, stack_config
+from tests.unit.google_cloud import ANSWERS, computed, gke, team
 
-GOLDEN = Path(__file__).parent / "golden"
-
-
-@pytest.fixture(autouse=True)
-def _exec_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-
-
-@functools.cache
-def team(*, preview: bool = False) -> Recording:
-    return run(stack_config("gke-team"), ANSWERS, computed, stack_name="gke-team", preview=preview)
-
-
-def refused(config: Mapping[str, Any], answers: Mapping[str, Any] | None = None) -> str:
-    """The message with which these settings are refused; nothing may have been made."""
-    with pytest.raises(Refused) as caught:
-        gke(config, answers)
-    assert caught.value.nothing_was_made, [resource.urn for resource in caught.value.recording.resources]
-    assert type(caught.value.error).__mro__[1].__name__ == "RunError", "printed with a stack trace"
-    return str(caught.value)
-
-
-# Resources
-
-
-def test_cluster_has_a_system_pool_and_a_tainted_worker_pool() -> None:
-    done = gke()
-    assert done.one("cluster:Cluster").inputs["removeDefaultNodePool"] is True
-    assert len(done.all("nodePool:NodePool")) == 2
-    system = done.one("nodePool:NodePool", "system").inputs["nodeConfig"]
-    workers = done.one("nodePool:NodePool", "workers").inputs["nodeConfig"]
-    assert system["labels"] == {"future-kubernetes/role": "system"}
-    assert "taints" not in system
-    assert workers["labels"] == {"future-kubernetes/role": "worker"}
-    assert workers["taints"] == [{"key": "future-kubernetes/worker", "value": "true", "effect": "NO_SCHEDULE"}]
-
-
-def test_release_places_workers_and_scheduler_on_their_pools() -> None:
-    values = gke().one("v3:Release").inputs["values"]
-    assert values["worker"]["nodeSelector"] == {"future-kubernetes/role": "worker"}
-    assert values["worker"]["tolerations"] == [
-        {"key": "future-kubernetes/worker", "operator": "Equal", "value": "true", "effect": "NoSchedule"}
-    ]
-    assert values["scheduler"]["nodeSelector"] == {"future-kubernetes/role": "system"}
-    assert values["scheduler"]["homeStorageClass"] == "future-disks"
-
-
-def test_fixed_pool_has_the_needed_nodes() -> None:
-    workers = gke({"workers": 10}).one("nodePool:NodePool", "workers")
-    assert workers.inputs["nodeCount"] == 3
-    assert "autoscaling" not in workers.inputs
-    assert workers.ignore_changes == []
-
-
-def test_autoscaled_pool_ranges_from_workers_to_max_workers() -> None:
-    workers = gke({"workers": 10, "maxWorkers": 40}).one("nodePool:NodePool", "workers")
-    assert workers.inputs["autoscaling"]["totalMinNodeCount"] == 3
-    assert workers.inputs["autoscaling"]["totalMaxNodeCount"] == 10
-    assert "nodeCount" not in workers.inputs
-    assert {"nodeCount", "initialNodeCount"} <= set(workers.ignore_changes)
-    assert workers.inputs["ignoreNodeCountChanges"] is True
-
-
-def test_autoscaled_pool_starts_with_no_more_nodes_than_needed() -> None:
-    workers = gke({"workers": 10, "maxWorkers": 40, "spot": True}).one("nodePool:NodePool", "workers").inputs
-    assert len(workers["nodeLocations"]) == 3
-    assert 1 <= workers["initialNodeCount"] * 3 <= 3, "it counts the nodes of each zone"
-
-
-@pytest.mark.parametrize("key", ["idleMinutes", "ttlHours"])
-def test_nodes_scale_to_zero_with_their_workers(key: str) -> None:
-    workers = gke({"workers": 8, key: 30}).one("nodePool:NodePool", "workers")
-    assert workers.inputs["autoscaling"]["totalMinNodeCount"] == 0
-    assert workers.inputs["autoscaling"]["totalMaxNodeCount"] == 2
-
-
-def test_only_autoscaled_spot_pools_span_zones() -> None:
-    spread = gke({"spot": True, "maxWorkers": 40, "machineType": "c3-standard-4"})
-    workers = spread.one("nodePool:NodePool", "workers")
-    assert workers.inputs["nodeConfig"]["spot"] is True
-    assert not spread.one("nodePool:NodePool", "system").inputs["nodeConfig"].get("spot"), "the R session is there"
-    assert workers.inputs["nodeLocations"] == ["us-west1-b", "us-west1-c"]
-    assert workers.inputs["autoscaling"]["locationPolicy"] == "ANY"
-    assert gke({"maxWorkers": 40}).one("nodePool:NodePool", "workers").inputs["nodeLocations"] == ["us-west1-a"]
-    fixed = gke({"spot": True, "workers": 10}).one("nodePool:NodePool", "workers").inputs
-    assert (fixed["nodeLocations"], fixed["nodeCount"]) == (["us-west1-a"], 3), "the count is each zone's"
-
-
-def test_machines_without_persistent_disks_boot_from_hyperdisk() -> None:
-    done = gke({"machineType": "n4-standard-4"})
-    assert done.one("nodePool:NodePool", "workers").inputs["nodeConfig"]["diskType"] == "hyperdisk-balanced"
-    assert done.one("nodePool:NodePool", "system").inputs["nodeConfig"]["diskType"] == "pd-balanced"
-
-
-def test_boot_disks_have_50_gib() -> None:
-    sizes = [pool.inputs["nodeConfig"]["diskSizeGb"] for pool in gke().all("nodePool:NodePool")]
-    assert sizes == [50, 50]
-
-
-def test_node_upgrade_adds_a_node_before_draining_one() -> None:
-    for pool in gke().all("nodePool:NodePool"):
-        assert pool.inputs["upgradeSettings"] == {"maxSurge": 1, "maxUnavailable": 0}, "workers would lose their place"
-
-
-def test_system_pool_stays_in_the_zone_of_the_home_disk() -> None:
-    assert team().one("nodePool:NodePool", "system").inputs["nodeLocations"] == ["us-west1-a"]
-
-
-def test_system_node_takes_the_first_zone_offering_its_machine() -> None:
-    for pool in gke({"systemMachineType": "c3-standard-4"}).all("nodePool:NodePool"):
-        assert pool.inputs["nodeLocations"] == ["us-west1-b"]
+pytestmark = pytest.mark.usefixtures("installed_tools")
 
 
 def test_zone_creates_a_zonal_cluster_and_region_a_regional_one() -> None:
@@ -196,14 +82,6 @@ def test_new_network_has_the_clusters_secondary_ranges() -> None:
     assert set(cluster["ipAllocationPolicy"].values()) == ranges
 
 
-def test_no_daemon_set_runs_that_sizing_does_not_count() -> None:
-    monitoring = gke().one("cluster:Cluster").inputs["monitoringConfig"]
-    assert monitoring["managedPrometheus"] == {"enabled": False}
-
-
-# Dependencies
-
-
 def test_destroy_deletes_releases_then_guard_then_nodes_then_network() -> None:
     done = gke({"host": "r.example.org", "sharedGiB": 1024})
     network = done.one("network:Network")
@@ -241,9 +119,6 @@ def test_kubeconfig_gets_credentials_from_the_plugin() -> None:
     assert user["exec"]["provideClusterInfo"] is True, "the plugin refuses without"
 
 
-# Permissions
-
-
 def test_control_plane_accepts_no_legacy_authentication() -> None:
     cluster = gke().one("cluster:Cluster").inputs
     assert cluster["masterAuthorizedNetworksConfig"]["gcpPublicCidrsAccessEnabled"] is False, "any customer of Google's"
@@ -253,37 +128,6 @@ def test_control_plane_accepts_no_legacy_authentication() -> None:
     for pool in gke().all("nodePool:NodePool"):
         assert pool.inputs["nodeConfig"]["metadata"]["disable-legacy-endpoints"] == "true"
         assert pool.inputs["nodeConfig"]["kubeletConfig"]["insecureKubeletReadonlyPortEnabled"] == "FALSE"
-
-
-def test_nodes_are_private_and_shielded() -> None:
-    done = gke()
-    cluster = done.one("cluster:Cluster").inputs
-    assert cluster["privateClusterConfig"]["enablePrivateNodes"] is True
-    assert cluster["privateClusterConfig"]["enablePrivateEndpoint"] is False, "authorizedNetworks would reach nothing"
-    shielded = cluster["nodeConfig"]["shieldedInstanceConfig"]
-    assert shielded == {"enableSecureBoot": True, "enableIntegrityMonitoring": True}, "the default pool's, for a minute"
-    for pool in done.all("nodePool:NodePool"):
-        config = pool.inputs["nodeConfig"]
-        assert pool.inputs["networkConfig"]["enablePrivateNodes"] is True
-        assert config["shieldedInstanceConfig"] == {"enableSecureBoot": True, "enableIntegrityMonitoring": True}
-        assert config["workloadMetadataConfig"] == {"mode": "GKE_METADATA"}
-        assert pool.inputs["management"] == {"autoRepair": True, "autoUpgrade": True}
-
-
-def test_nodes_may_only_log_and_pull_the_stacks_image() -> None:
-    done = gke()
-    roles = [entry.inputs for entry in done.resources if "iam" in entry.type.lower() and "role" in entry.inputs]
-    assert sorted(role["role"] for role in roles) == [
-        "roles/artifactregistry.reader",
-        "roles/container.defaultNodeServiceAccount",
-    ]
-    member = done.one("account:Account").inputs["accountId"]
-    assert all(role["member"].startswith(f"serviceAccount:{member}@") for role in roles)
-    pull = done.one("RepositoryIamMember").inputs
-    assert pull["repository"] == done.one("repository:Repository").name + "-0a1b2c3"
-    for pool in done.all("nodePool:NodePool"):
-        assert pool.inputs["nodeConfig"]["serviceAccount"].startswith(member)
-    assert done.one("cluster:Cluster").inputs["nodeConfig"]["serviceAccount"].startswith(member)
 
 
 def test_firewall_opens_only_ssh_through_identity_aware_proxy() -> None:
@@ -318,79 +162,6 @@ def test_registry_deletes_old_images_and_keeps_recent_ones() -> None:
     assert {policy["action"] for policy in policies} == {"KEEP", "DELETE"}
 
 
-# Refusals
-
-
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        ({"region": "us-nowhere1"}, "pulumi config set region|gcloud compute regions list"),
-        ({"zone": "us-west1-z"}, "us-west1-a, us-west1-b, us-west1-c"),
-        ({"machineType": "e2-standard-5"}, "e2-standard-2, e2-standard-4"),
-        ({"machineType": "c3-standard-4", "zone": "us-west1-a"}, "zone us-west1-a does not offer"),
-        ({"machineType": "t2a-standard-4"}, "x86-64"),
-        ({"systemMachineType": "z9-huge"}, "pulumi config set systemMachineType e2-standard-2"),
-        ({"workerCpu": 6}, "pulumi config set machineType e2-highmem-8"),
-        ({"workerMemoryGiB": 14}, "a type on which it fits: e2-highmem-8\n"),
-        ({"systemMachineType": "n4-standard-4"}, "takes no persistent disk"),
-        ({"schedulerMemoryGiB": 9}, "pulumi config set systemMachineType"),
-        ({"sharedGiB": 100}, "pulumi config set sharedGiB 1024"),
-        ({"network": "campus"}, "pulumi config set subnets"),
-        ({"workers": 10, "maxWorkers": 4}, "at least workers, which is 10"),
-    ],
-)
-def test_impossible_settings_are_refused_with_a_fix(config: dict[str, Any], said: str) -> None:
-    message = refused(config)
-    assert any(part in message for part in said.split("|")), message
-    assert "fix:" in message
-
-
-@pytest.mark.parametrize(
-    ("reason", "fix"),
-    [
-        ("google: could not find default credentials", "gcloud auth application-default login"),
-        ('oauth2: "invalid_grant" "reauth related error"', "gcloud auth application-default login"),
-        (
-            "Error 403: Compute Engine API has not been used in project 1 before or it is disabled",
-            "gcloud services enable",
-        ),
-        ("Error 404: The resource 'projects/my-project' was not found", "check the project's ID"),
-        ("Error 403: Required 'compute.zones.list' permission", "your role in it"),
-    ],
-)
-def test_refusals_of_google_are_reported_with_their_fix(reason: str, fix: str) -> None:
-    def refuse(_args: Mapping[str, Any]) -> dict[str, Any]:
-        raise PermissionError(reason)
-
-    message = refused({}, {"gcp:compute/getZones:getZones": refuse})
-    assert fix in message
-    assert reason in message
-
-
-def test_missing_auth_plugin_is_refused_with_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None if name == "gke-gcloud-auth-plugin" else name)
-    message = refused({}, {"no-run-before": lambda _args: {}})
-    assert "gcloud components install gke-gcloud-auth-plugin" in message
-
-
-def test_workers_beyond_the_cpu_quota_are_refused() -> None:
-    def quota(args: Mapping[str, Any]) -> dict[str, Any]:
-        return {"id": "q", "dimensionsInfos": [{"applicableLocations": ["us-west1"], "details": [{"value": "12"}]}]}
-
-    answers = {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": quota}
-    message = refused({"workers": 4, "maxWorkers": 40}, answers)
-    assert "42 vCPUs" in message
-    assert "12 vCPUs" in message
-    assert gke({"workers": 8}, answers).all("nodePool:NodePool")
-
-    def in_all_regions(args: Mapping[str, Any]) -> dict[str, Any]:
-        value = "12" if args["quotaId"] == "CPUS-ALL-REGIONS-per-project" else "999"
-        places = ["global"] if value == "12" else ["us-west1"]
-        return {"id": "q", "dimensionsInfos": [{"applicableLocations": places, "details": [{"value": value}]}]}
-
-    assert "in all regions" in refused({"workers": 40}, {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": in_all_regions})
-
-
 def test_names_of_a_long_stack_stay_within_googles_limits() -> None:
     done = run({**stack_config("gke-team")}, ANSWERS, computed, stack_name="a-team-with-a-very-long-name0")
     drawn = len("-0a1b2c3")
@@ -416,17 +187,6 @@ def test_names_not_generated_by_pulumi_differ_between_equal_stacks() -> None:
     assert same[0].rsplit("-", 1)[1] != same[2].rsplit("-", 1)[1]
 
 
-def test_shared_core_machines_get_smaller_worker_requests() -> None:
-    sizes = [
-        gke({"machineType": name, "workers": 1}).one("v3:Release").inputs["values"]["worker"]["resources"]["requests"]
-        for name in ("e2-medium", "e2-standard-2")
-    ]
-    assert int(sizes[0]["cpu"].removesuffix("m")) < int(sizes[1]["cpu"].removesuffix("m")) / 2
-
-
-# Outputs
-
-
 def test_outputs_give_the_commands_to_connect_and_an_unknown_cost() -> None:
     told = {name: value for name, (value, _secret) in team().outputs.items()}
     assert told["kubeconfigCommand"] == (
@@ -438,15 +198,6 @@ def test_outputs_give_the_commands_to_connect_and_an_unknown_cost() -> None:
     assert told["nodes"].startswith("3 x e2-standard-4, 4 workers each")
     assert "spot, autoscaled 0 to 10" in told["nodes"]
     assert told["hourlyCost"] == "unknown"
-
-
-def test_machine_size_comes_from_google(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = [args for token, args, provider in team().asked if token.startswith("gcp:compute/getMachineTypes")]
-    assert asked
-    assert all("e2-standard-4" in args["filter"] for args in asked)
-    monkeypatch.setitem(MACHINE_TYPES, "e2-standard-4", (2, 8192, "X86_64", False, MACHINE_TYPES["e2-standard-4"][4]))
-    smaller = gke({"workers": 10}, {"unused": lambda _args: {}})
-    assert smaller.one("nodePool:NodePool", "workers").inputs["nodeCount"] == 5
 
 
 def test_compute_inputs_are_those_of_googles_sdk() -> None:

@@ -159,13 +159,22 @@ def test_eks_memory_depends_on_the_number_of_pods() -> None:
 
 
 @pytest.mark.parametrize(
-    ("allocatable", "reserved"), [(gke_allocatable, 2.6 * 1024), (eks_allocatable, 255 + 11 * 58)], ids=["gke", "eks"]
+    ("allocatable_of", "memory_mib"),
+    [
+        (gke_allocatable, 16384 - 2663 - 100 - 1229),  # 2.6 GiB, the eviction threshold, and 7.5 %
+        (eks_allocatable, 16384 - (255 + 11 * 58) - 100 - 1229),
+    ],
+    ids=["gke", "eks"],
 )
-def test_allocatable_excludes_overhead_and_eviction_threshold(
-    allocatable: Callable[[Machine], Allocatable], reserved: float
+def test_allocatable_excludes_reservation_eviction_threshold_and_overhead(
+    allocatable_of: Callable[[Machine], Allocatable], memory_mib: int
 ) -> None:
-    found = allocatable(Machine("m", 4, 16384, pods=58)).memory_mib
-    assert found == pytest.approx(16384 * 0.925 - reserved - 100, abs=3)
+    assert allocatable_of(Machine("m", 4, 16384, pods=58)) == Allocatable(3920, memory_mib, 58)
+
+
+def test_a_node_takes_110_pods_unless_its_machine_type_says_otherwise() -> None:
+    assert gke_allocatable(FOUR).pods == 110
+    assert Allocatable(10**6, 10**6).count(PodSize(1, 1)) == 110
 
 
 def test_impossible_worker_is_refused_with_larger_machine_types() -> None:
