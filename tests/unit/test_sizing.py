@@ -107,6 +107,12 @@ def pool_of(machine: Machine, workers: int, daemons: list[PodSize], *, worker_cp
     )
 
 
+def test_worker_requests_exactly_what_the_settings_say() -> None:
+    big = Candidate(Machine("big", 16, 131072), gke_allocatable(Machine("big", 16, 131072)))
+    pool = size_pool(workers=1, max_workers=1, candidate=big, worker_cpu=2, worker_memory_gib=3)
+    assert pool.worker == PodSize(2000, 3072)
+
+
 @given(st.integers(1, 200), st.integers(1, 200))
 def test_worker_size_does_not_depend_on_the_number_of_workers(few: int, many: int) -> None:
     assert pool_of(FOUR, few, []).worker == pool_of(FOUR, many, []).worker
@@ -268,8 +274,8 @@ def test_worker_size_on_a_shared_node_ignores_their_number() -> None:
 
 def test_worker_on_a_shared_node_requests_exactly_what_the_settings_say() -> None:
     free, scheduler = Allocatable(4000, 16000), PodSize(200, 500)
-    worker = size_shared(max_workers=4, free=free, scheduler=scheduler, worker_cpu=0.5, worker_memory_gib=2)
-    assert worker == PodSize(500, 2048, 2048)
+    worker = size_shared(max_workers=4, free=free, scheduler=scheduler, worker_cpu=0.8, worker_memory_gib=2)
+    assert worker == PodSize(800, 2048, 2048)
 
 
 @pytest.mark.parametrize(("memory_mib", "limit_mib"), [(16000, 4000), (3000, 1024)])
@@ -281,8 +287,9 @@ def test_worker_on_a_shared_node_may_use_a_quarter_of_its_memory(memory_mib: int
 def test_workers_that_just_fit_on_a_shared_node_are_accepted() -> None:
     free = Allocatable(1000, 8192)
     size_shared(max_workers=4, free=free, scheduler=PodSize(200, 500), worker_cpu=0.2)
-    with pytest.raises(SizingError, match=r"room for 4 .0.80 cores and 7.5 GiB are free.*\n.*maxWorkers 4"):
+    with pytest.raises(SizingError, match=r"room for 4 .0.80 cores and 7.5 GiB are free.*\n.*maxWorkers 4") as caught:
         size_shared(max_workers=5, free=free, scheduler=PodSize(200, 500), worker_cpu=0.2)
+    assert "too small for 5 workers of 0.2 cores and 0.12 GiB each" in str(caught.value)
 
 
 def test_shared_node_without_room_for_one_worker_says_so() -> None:
