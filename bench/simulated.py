@@ -33,7 +33,7 @@ from common.errors import UserError
 from common.paths import REPO
 from common.progress import step
 from local import cluster, tools
-from local.node.supervisor import NODE_IP
+from local.node.places import NODE_IP
 
 NAMESPACE = "simulated"
 NODES = 100

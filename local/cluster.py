@@ -27,7 +27,8 @@ from common.paths import REPO, cache_dir, kubeconfig_path, state_dir
 from common.patience import patience
 from common.progress import Step, step
 from local import cgroups, debian, machine, tools
-from local.node import supervisor as inside
+from local.node import places as inside
+from local.node.supervisor import API_READY
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 40.0
@@ -88,7 +89,7 @@ def start(cluster: str) -> Node:
             if node is None:
                 node = _launch(cluster, programs, root, progress)
             _wait(node, "the API server", lambda: _ready(node, "/readyz"), progress)
-            Path(f"/proc/{node.pid}/root{inside.API_READY}").touch()
+            Path(f"/proc/{node.pid}/root{API_READY}").touch()
             node.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPO / "local/node/addons.yaml"))
             _wait(node, "containerd", lambda: _import_pause_image(node), progress)
             _wait(node, "the node", lambda: _node_is_ready(node), progress)

@@ -21,7 +21,7 @@ from common.paths import REPO, cache_dir
 from common.progress import step
 from local import debian
 from local.cluster import Node
-from local.node.supervisor import REGISTRY
+from local.node.places import REGISTRY
 from local.tools import exclusive
 
 IMAGE_FOLDER = REPO / "image"
