@@ -13,7 +13,7 @@ from .conftest import CHART, MINIMAL, Helm, merged
         ({"worker": {"replicas": "four"}}, ["/worker/replicas", "got string, want integer"]),
         ({"worker": {"replicas": -1}}, ["/worker/replicas", "got -1, want 0"]),
         ({"worker": {"replicas": 1.5}}, ["/worker/replicas", "want integer"]),
-        ({"worker": {"replicas": 1_000_000}}, ["/worker/replicas", "want 10,000"]),
+        ({"worker": {"replicas": 1_000_000}}, ["/worker/replicas", "want 5,000"]),
         ({"workers": 4}, ["'workers' not allowed"]),
         ({"worker": {"replica": 4}}, ["/worker", "'replica' not allowed"]),
         ({"worker": {"resources": {"request": {}}}}, ["/worker/resources", "'request' not allowed"]),
