@@ -61,7 +61,7 @@ def test_helm_lint_finds_nothing(helm: Helm, case: dict[str, Any]) -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("case", ["minimal", "jupyterlab", "host", "shared", "spot", "zero workers"])
+@pytest.mark.parametrize("case", ["minimal", "jupyterlab", "host", "shared", "spot", "zero-workers"])
 def test_kube_score_advises_nothing_that_is_not_accepted_with_a_reason(helm: Helm, case: str) -> None:
     ignored = [flag for check in ACCEPTED for flag in ("--ignore-test", check)]
     # A CPU limit would leave an idle node's cores unused.
