@@ -140,9 +140,10 @@ MAPS = """
     kept <- in_memory
     used <- character()
     for (i in 1:200) {
-      pods <- future_sapply(1:10, function(i) { Sys.sleep(0.5); c(i^2, Sys.info()[["nodename"]]) }, future.chunk.size = 1)
-      stopifnot(as.numeric(pods[1, ]) == (1:10)^2, identical(kept, in_memory))
-      used <- union(used, pods[2, ])
+      square <- function(i) { Sys.sleep(0.5); c(i^2, Sys.info()[["nodename"]]) }
+      found <- future_sapply(1:10, square, future.chunk.size = 1)
+      stopifnot(as.numeric(found[1, ]) == (1:10)^2, identical(kept, in_memory))
+      used <- union(used, found[2, ])
       if (file.exists("/tmp/upgraded")) break
       file.create("/tmp/computes")
     }
