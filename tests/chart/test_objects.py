@@ -8,7 +8,7 @@ from tests.chart.conftest import CASES, IMAGE, VERSION, Helm
 from tests.chart.manifest import SCHEDULER, WORKER, container, env, mounts, one, pod, pods, selects
 
 
-def test_the_least_values_give_exactly_these_objects(helm: Helm) -> None:
+def test_the_required_values_give_exactly_these_objects(helm: Helm) -> None:
     assert set(helm.objects({})) == {
         ("ConfigMap", "lab-future-kubernetes-config"),
         ("Deployment", SCHEDULER),
@@ -41,9 +41,7 @@ def test_the_least_values_give_exactly_these_objects(helm: Helm) -> None:
         ("everything", "PodDisruptionBudget", "", False),
     ],
 )
-def test_optional_objects_are_there_only_when_asked_for(
-    helm: Helm, case: str, kind: str, end: str, there: bool
-) -> None:
+def test_optional_objects_exist_only_with_their_value(helm: Helm, case: str, kind: str, end: str, there: bool) -> None:
     found = [name for its_kind, name in helm.objects(CASES[case]) if its_kind == kind and name.endswith(end)]
     assert bool(found) is there
 
@@ -69,7 +67,7 @@ def test_cost_labels_reach_every_pod(helm: Helm) -> None:
         assert one_pod["metadata"]["labels"]["cost-centre"] == "42"
 
 
-def test_pods_carry_the_label_that_the_recipes_commands_select_by(helm: Helm) -> None:
+def test_pods_have_the_label_by_which_the_recipes_commands_select(helm: Helm) -> None:
     assert [p["metadata"]["labels"]["component"] for p in pods(helm.objects({}))] == ["scheduler", "worker", "test"]
 
 
@@ -95,7 +93,7 @@ def test_each_selector_finds_the_pods_of_its_component_and_no_others(helm: Helm,
         assert not any(selects(selector, p["metadata"]["labels"]) for p in pods(other)), (kind, name)
 
 
-def test_services_lead_to_ports_that_the_scheduler_names(helm: Helm) -> None:
+def test_services_target_named_ports_of_the_scheduler(helm: Helm) -> None:
     objects = helm.objects({})
     ports = {port["name"]: port["containerPort"] for port in container(objects, "scheduler")["ports"]}
     assert ports == {"ide": 8787, "future": 8786, "http": 8785}
@@ -152,7 +150,10 @@ def test_values_for_a_component_reach_its_pod(helm: Helm) -> None:
             assert pod(objects, component)["spec"][key] == CASES["everything"][component][key]
         given = CASES["everything"][component]
         assert given["podAnnotations"].items() <= pod(objects, component)["metadata"]["annotations"].items()
-        assert given["extraEnv"][0] in container(objects, component)["env"]
+        assert container(objects, component)["env"][-len(given["extraEnv"]) :] == given["extraEnv"]
+        limits = container(objects, component)["resources"]["limits"]
+        assert limits["cpu"] == given["resources"]["limits"]["cpu"]
+        assert limits["memory"], "Helm merges the defaults with what is given"
     spot = pod(helm.objects(CASES["spot"]), "worker")
     assert spot["spec"]["tolerations"] == CASES["spot"]["worker"]["tolerations"]
     assert spot["spec"]["nodeSelector"] == CASES["spot"]["worker"]["nodeSelector"]
@@ -163,7 +164,7 @@ def test_values_for_a_component_reach_its_pod(helm: Helm) -> None:
         assert container(both, component)["resources"] == resources
 
 
-def test_a_workers_linear_algebra_takes_as_many_threads_as_the_cores_that_it_asks_for(helm: Helm) -> None:
+def test_a_worker_has_as_many_threads_of_linear_algebra_as_requested_cores(helm: Helm) -> None:
     def threads(**worker: object) -> list[dict[str, object]]:
         env = container(helm.objects({"worker": worker}), "worker")["env"]
         return [variable for variable in env if variable["name"] == "OMP_NUM_THREADS"]
@@ -194,7 +195,7 @@ def test_a_spread_without_a_selector_counts_this_releases_workers(helm: Helm) ->
     assert spread == own
 
 
-def test_a_given_storage_class_is_used_and_else_the_clusters_default(helm: Helm) -> None:
+def test_a_storage_class_is_used_if_given_or_the_clusters_default(helm: Helm) -> None:
     objects = helm.objects(CASES["shared"])
     home, shared = (one(objects, "PersistentVolumeClaim", end)["spec"] for end in ("-home", "-shared"))
     assert (home["storageClassName"], home["accessModes"]) == ("ssd", ["ReadWriteOnce"])

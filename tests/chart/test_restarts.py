@@ -51,7 +51,7 @@ def test_only_values_about_its_pod_restart_the_scheduler() -> None:
 
 
 @pytest.mark.parametrize("case", ["rstudio", "spot", "zero-workers", "quota", "closed-network", "host"])
-def test_a_case_without_values_of_the_scheduler_leaves_its_pod_template_as_it_was(helm: Helm, case: str) -> None:
+def test_a_case_without_scheduler_values_has_the_default_scheduler_template(helm: Helm, case: str) -> None:
     show = ("--show-only", "templates/scheduler-deployment.yaml")
     assert helm.template(CASES[case], *show) == helm.template({}, *show)
 
@@ -86,7 +86,7 @@ def test_the_scheduler_reads_worker_numbers_from_a_live_file(helm: Helm) -> None
 
 
 @pytest.mark.parametrize(("case", "number"), [("minimal", 2), ("rstudio", 4), ("zero-workers", 0)])
-def test_the_worker_deployment_has_as_many_replicas_as_asked(helm: Helm, case: str, number: int) -> None:
+def test_the_worker_deployment_has_the_replicas_of_the_values(helm: Helm, case: str, number: int) -> None:
     deployment = one(helm.objects(CASES[case]), "Deployment", "-worker")
     assert deployment["spec"]["replicas"] == number
     assert deployment["metadata"]["annotations"] == {"future-kubernetes/replicas": str(number)}
@@ -99,7 +99,7 @@ def test_an_update_never_starts_a_second_scheduler_or_a_surplus_worker(helm: Hel
     assert one(objects, "Deployment", "-worker")["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
 
 
-def test_autoscalers_and_drains_leave_sessions_alone(helm: Helm) -> None:
+def test_autoscalers_and_drains_do_not_end_sessions(helm: Helm) -> None:
     annotation = "cluster-autoscaler.kubernetes.io/safe-to-evict"
     objects = helm.objects({})
     assert pod(objects, "scheduler")["metadata"]["annotations"][annotation] == "false"

@@ -1,4 +1,4 @@
-"""Values that the chart refuses, and whether the message helps."""
+"""Values that the chart refuses, with a message that names the key and the fix."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def test_a_wrong_value_is_refused_by_its_key(helm: Helm, values: dict[str, Any],
         assert part in message
 
 
-def test_all_wrong_values_are_told_at_once(helm: Helm) -> None:
+def test_all_wrong_values_are_reported_at_once(helm: Helm) -> None:
     message = helm.refusal({"worker": {"replicas": "four"}, "ide": "emacs", "idel": 1})
     for part in ("/worker/replicas", "/ide", "'idel'"):
         assert part in message
@@ -76,7 +76,7 @@ def test_a_missing_secret_is_refused_with_the_commands_that_fix_it(helm: Helm) -
     assert "--set auth.existingSecret=NAME" in message
 
 
-def test_fewer_workers_at_most_than_at_the_start_are_refused_with_the_fix(helm: Helm) -> None:
+def test_max_replicas_below_replicas_is_refused_with_the_fix(helm: Helm) -> None:
     message = helm.refusal(merged(MINIMAL, {"worker": {"replicas": 4, "maxReplicas": 3}}))
     assert "worker.maxReplicas is 3, below worker.replicas, which is 4. Give at least 4" in message
 
@@ -93,7 +93,7 @@ def test_a_quota_that_would_refuse_the_pods_is_refused_with_the_key_to_set(helm:
     assert f"resourceQuota.hard counts {counted}, but {key} is not set" in message
 
 
-def test_a_quota_on_what_the_pods_state_is_taken(helm: Helm) -> None:
+def test_a_quota_on_resources_that_all_pods_set_is_accepted(helm: Helm) -> None:
     hard = {"requests.cpu": "4", "limits.memory": "9Gi", "cpu": "4", "pods": 9}
     assert "kind: ResourceQuota" in helm.template({"resourceQuota": {"hard": hard}})
 

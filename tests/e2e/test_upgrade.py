@@ -118,6 +118,8 @@ def test_an_upgrade_from_the_first_chart_keeps_files_login_and_the_live_number_o
     release.r('scale_workers(3); writeLines("kept", "~/results.txt")')
     before, template = release.pods("scheduler"), release.template("scheduler")
     login = release.kubectl("get", "secret", "bench", "-o", "jsonpath={.data}")
+    # From here on Kubernetes refuses a pod that needs more than the strictest level allows.
+    release.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
 
     release.upgrade(CHART)
 
