@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.release import image_of_stack_dev, install
 from common.errors import UserError
 from common.paths import REPO
-from common.pod_diagnosis import is_ready
 from common.progress import step
+from image.broker.diagnosis import is_ready
 from local import cluster
 
 NAMESPACE = "bench-workers"

@@ -24,7 +24,7 @@ from cli.errors import ConnectionLostError
 from cli.pod_agent import NoSuchRunError
 from cli.stack import Stack
 from common.errors import UserError
-from common.pod_diagnosis import description
+from image.broker.diagnosis import description
 
 SILENCE_SECONDS = 45.0
 """Seconds without a byte in either direction after which a connection counts as lost; the agent replies every 5 s."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from common.kubectl import Kubectl
 from common.patience import patience
-from common.pod_diagnosis import PodProblem, creation_problems, last_seen, pod_problems, summary
+from image.broker.diagnosis import PodProblem, creation_problems, last_seen, pod_problems, summary
 
 POLL_SECONDS = 2.0
 

@@ -25,8 +25,8 @@ from common import processes
 from common.errors import UserError
 from common.kubectl import Kubectl
 from common.paths import REPO, cache_dir, state_dir
-from common.pod_diagnosis import PodProblem
 from common.private_files import write_private
+from image.broker.diagnosis import PodProblem
 from local import pulumi_recovery
 from local.cluster import Node
 from local.pod_watch import POLL_SECONDS, PodWatch

@@ -11,7 +11,7 @@ from rules import RULES, Rule
 
 
 def policy(rule: Rule) -> ResourceValidationPolicy:
-    """A rule as Pulumi wants it."""
+    """A rule as a Pulumi policy."""
 
     def validate(args: ResourceValidationArgs, report: ReportViolation) -> None:
         for reason in rule.check(args.resource_type, args.props):

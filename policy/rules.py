@@ -1,8 +1,7 @@
-"""The rules that previews are held to, each a plain function of a resource's type and inputs.
+"""Policy rules for previews, each a plain function of a resource's type and inputs.
 
-They repeat what `components/` promises, on purpose: a change there, or a resource that somebody adds beside it, is
-caught by a reader that shares no code with it. A rule that meets a value which a preview does not know yet is skipped
-by Pulumi, which says so.
+The rules repeat the promises of `components/` without sharing code, on purpose: they catch a change there, and a
+resource that somebody adds. Pulumi skips a rule, with a message, for a value that is unknown during a preview.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 WORLD = ("0.0.0.0/0", "::/0")
-MOST_NODES = 200
-"""More in one pool than anybody means who does not say so; raise it here when you do."""
+MAX_NODES = 200
+"""Largest size of a node pool. A larger one is more likely a slip than intended; raise the limit if it is."""
 
 Check = Callable[[str, Mapping[str, Any]], Iterator[str]]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule. mandatory: whether breaking it stops the update. check: yields what is wrong with a resource."""
+    """One rule. mandatory: a violation stops the update. check: yields each violation of a resource, in words."""
 
     name: str
     description: str
@@ -29,12 +28,12 @@ class Rule:
 
 
 def each(value: Any) -> list[Any]:
-    """A list of `value`, which may be one thing, several, or missing."""
+    """`value` as a list. It may be a list, a single item or None."""
     return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
 def no_public_nodes(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
-    """Nodes have private addresses alone."""
+    """Nodes have only private addresses."""
     if type_ == "gcp:container/cluster:Cluster" and not (props.get("privateClusterConfig") or {}).get(
         "enablePrivateNodes"
     ):
@@ -53,24 +52,24 @@ def no_public_nodes(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
 
 
 def no_open_firewall(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
-    """No firewall rule of the stack lets the whole internet in."""
+    """No firewall rule of the stack admits the whole internet."""
     if (
         type_ == "gcp:compute/firewall:Firewall"
         and props.get("direction", "INGRESS") == "INGRESS"
         and props.get("allows")
     ) and set(each(props.get("sourceRanges"))) & set(WORLD):
-        yield "the firewall lets every address in (sourceRanges)"
+        yield "the firewall admits every address (sourceRanges)"
     if type_ == "aws:ec2/securityGroup:SecurityGroup":
         for rule in each(props.get("ingress")):
             if set(each(rule.get("cidrBlocks")) + each(rule.get("ipv6CidrBlocks"))) & set(WORLD):
-                yield "the security group lets every address in (ingress)"
+                yield "the security group admits every address (ingress)"
     sources = {props.get("cidrIpv4"), props.get("cidrIpv6")} & set(WORLD)
     if type_ == "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule" and sources:
-        yield "the rule lets every address in (cidrIpv4, cidrIpv6)"
+        yield "the rule admits every address (cidrIpv4, cidrIpv6)"
 
 
 def closed_control_plane(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
-    """Somebody has decided who may reach the Kubernetes API."""
+    """The Kubernetes API is restricted to chosen networks."""
     fix = "pulumi config set authorizedNetworks 203.0.113.0/24"
     if type_ == "gcp:container/cluster:Cluster":
         blocks = each((props.get("masterAuthorizedNetworksConfig") or {}).get("cidrBlocks"))
@@ -84,7 +83,7 @@ def closed_control_plane(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
 
 
 def guarded_metadata(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
-    """Pods cannot take the credentials of their node."""
+    """Pods cannot use the credentials of their node."""
     if type_ == "aws:ec2/launchTemplate:LaunchTemplate":
         options = props.get("metadataOptions") or {}
         if options.get("httpTokens") != "required" or int(options.get("httpPutResponseHopLimit", 2)) > 1:
@@ -96,7 +95,7 @@ def guarded_metadata(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
 
 
 def encrypted_disks(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
-    """What is kept on AWS is encrypted; on Google Cloud it always is."""
+    """Disks and file systems on AWS are encrypted. On Google Cloud they always are."""
     if type_ == "aws:ec2/launchTemplate:LaunchTemplate":
         for mapping in each(props.get("blockDeviceMappings")):
             if str((mapping.get("ebs") or {}).get("encrypted", "false")).lower() != "true":
@@ -113,7 +112,7 @@ BROAD_POLICIES = ("AdministratorAccess", "PowerUserAccess", "IAMFullAccess")
 
 
 def least_privilege(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
-    """Nothing in the cluster may do what an administrator may."""
+    """No part of the cluster has the permissions of an administrator."""
     role = str(props.get("role", ""))
     if type_.startswith("gcp:") and "iam" in type_.lower() and (role in BROAD_ROLES or role.lower().endswith("admin")):
         yield f"{role} is more than any part of the cluster needs"
@@ -124,19 +123,19 @@ def least_privilege(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
 
 
 def bounded_pools(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
-    """A slip in maxWorkers is seen before it is billed."""
-    most = 0
+    """Node pools stay within `MAX_NODES`, so that a slip in maxWorkers is noticed before it is billed."""
+    largest = 0
     if type_ == "gcp:container/nodePool:NodePool":
         scaling = props.get("autoscaling") or {}
-        most = max(int(scaling.get("totalMaxNodeCount") or 0), int(props.get("nodeCount") or 0))
+        largest = max(int(scaling.get("totalMaxNodeCount") or 0), int(props.get("nodeCount") or 0))
     if type_ == "aws:eks/nodeGroup:NodeGroup":
-        most = int((props.get("scalingConfig") or {}).get("maxSize") or 0)
-    if most > MOST_NODES:
-        yield f"the pool may grow to {most} nodes; if that is meant, raise MOST_NODES ({MOST_NODES}) in policy/rules.py"
+        largest = int((props.get("scalingConfig") or {}).get("maxSize") or 0)
+    if largest > MAX_NODES:
+        yield f"the pool may grow to {largest} nodes; if intended, raise MAX_NODES ({MAX_NODES}) in policy/rules.py"
 
 
 def pinned_image(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
-    """Pods run an image by its digest."""
+    """The release's image is pinned to a digest."""
     values = props.get("values")
     image = values.get("image") if isinstance(values, Mapping) else None
     own_chart = type_ == "kubernetes:helm.sh/v3:Release" and "worker" in (values or {})
@@ -145,7 +144,7 @@ def pinned_image(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
 
 
 def labelled_for_cost(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
-    """What is billed says whose it is."""
+    """Billed resources carry the labels by which a cost report finds them."""
     places = {
         "gcp:container/cluster:Cluster": ("resourceLabels",),
         "gcp:filestore/instance:Instance": ("labels",),
@@ -165,23 +164,23 @@ def labelled_for_cost(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
 
 
 RULES = (
-    Rule("no-public-nodes", "Nodes have private addresses alone.", no_public_nodes),
-    Rule("no-open-firewall", "No firewall rule lets the whole internet in.", no_open_firewall),
+    Rule("no-public-nodes", "Nodes have only private addresses.", no_public_nodes),
+    Rule("no-open-firewall", "No firewall rule admits the whole internet.", no_open_firewall),
     Rule(
         "closed-control-plane",
-        "Somebody decided who reaches the API.",
+        "The Kubernetes API is restricted to chosen networks.",
         closed_control_plane,
         mandatory=False,
     ),
-    Rule("guarded-metadata", "Pods cannot take the credentials of their node.", guarded_metadata),
+    Rule("guarded-metadata", "Pods cannot use the credentials of their node.", guarded_metadata),
     Rule("encrypted-disks", "Disks and file systems are encrypted.", encrypted_disks),
-    Rule("least-privilege", "No part of the cluster administers the project or account.", least_privilege),
-    Rule("bounded-pools", "Node pools have a limit that somebody meant.", bounded_pools),
-    Rule("pinned-image", "Pods run an image by its digest.", pinned_image),
-    Rule("labelled-for-cost", "What is billed carries the stack's labels.", labelled_for_cost),
+    Rule("least-privilege", "No part of the cluster has the permissions of an administrator.", least_privilege),
+    Rule("bounded-pools", f"No node pool may grow beyond {MAX_NODES} nodes.", bounded_pools),
+    Rule("pinned-image", "The image is pinned to a digest.", pinned_image),
+    Rule("labelled-for-cost", "Billed resources carry the stack's labels.", labelled_for_cost),
 )
 
 
 def complaints(type_: str, props: Mapping[str, Any]) -> list[tuple[Rule, str]]:
-    """Every rule that a resource breaks, with the reason."""
+    """Every rule that a resource violates, with the reason."""
     return [(rule, reason) for rule in RULES for reason in rule.check(type_, props)]

@@ -1,8 +1,8 @@
 """Public access to the IDE with TLS, the same on both clouds: Traefik behind a load balancer, with Let's Encrypt.
 
-Only where `host` is set. The load balancer passes TCP through; Traefik holds the certificate, which it gets as soon as
-the name in `host` points to the load balancer (TLS-ALPN-01, so that port 443 alone is open). Clouds' own ingress
-controllers each want a certificate in their own way and cut off long-lived connections, which an IDE consists of.
+Created only where `host` is set. The load balancer passes TCP through and Traefik holds the certificate. Traefik
+requests it once the name in `host` points to the load balancer (TLS-ALPN-01, for which only port 443 is open). The
+clouds' own ingress controllers each configure certificates differently, and close the long-lived connections of an IDE.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ CHART_VERSION = "41.3.0"
 RESOLVER = "letsencrypt"
 INGRESS_CLASS = "future-kubernetes"
 
+READY_SECONDS = 900
+"""Limit for Traefik to become ready, which includes the cloud's time to create the load balancer."""
+
 
 @dataclass(frozen=True)
 class PublicIngressArgs:
-    """host: the name users type. node_selector: where Traefik runs. storage_class: of the volume with the certificate.
+    """Arguments of `PublicIngress`.
 
-    service_annotations: what the cloud wants on the Service of its load balancer. wait_for: what must be there before.
+    node_selector: nodes on which Traefik runs. storage_class: class of the volume that keeps the certificate.
+    service_annotations: the cloud's annotations of the load balancer's Service. wait_for: resources created before.
     """
 
-    host: str
     node_selector: Mapping[str, str]
     storage_class: pulumi.Input[str]
     service_annotations: Mapping[str, str] = field(default_factory=dict)
@@ -38,7 +41,10 @@ class PublicIngressArgs:
 
 
 class PublicIngress(pulumi.ComponentResource):
-    """Traefik with one load balancer. `access` goes to the release; `address` is what `host` must point to in DNS."""
+    """Traefik with one load balancer.
+
+    access: input of the release. address: the target of the DNS record of `host`. release: Traefik itself.
+    """
 
     access: PublicAccess
     address: pulumi.Output[str | None]
@@ -64,7 +70,7 @@ class PublicIngress(pulumi.ComponentResource):
             name="traefik",
             namespace=namespace.metadata["name"],
             values=traefik_values(args),
-            timeout=900,
+            timeout=READY_SECONDS,
             opts=pulumi.ResourceOptions(parent=self, provider=provider),
         )
         service = kubernetes.core.v1.Service.get(
@@ -86,10 +92,10 @@ class PublicIngress(pulumi.ComponentResource):
 
 
 def traefik_values(args: PublicIngressArgs) -> dict[str, Any]:
-    """Values of Traefik's chart: HTTPS only, certificates kept on a volume, watching Ingresses of its own class."""
+    """Values of Traefik's chart: only HTTPS, the certificate on a volume, only Ingresses of its own class."""
     return {
         "deployment": {"replicas": 1},
-        # Two pods would each ask for a certificate; and the volume has one reader.
+        # Two pods would each request a certificate, and the volume can be mounted by only one.
         "updateStrategy": {"type": "Recreate", "rollingUpdate": None},
         "ingressClass": {"enabled": True, "isDefaultClass": False, "name": INGRESS_CLASS},
         "providers": {
@@ -100,7 +106,7 @@ def traefik_values(args: PublicIngressArgs) -> dict[str, Any]:
         "api": {"dashboard": False},
         "ports": {
             "web": {"expose": {"default": False}},
-            # Traefik's 60 s would cut off the upload of a large file.
+            # Traefik's default of 60 s would cut off the upload of a large file.
             "websecure": {"transport": {"respondingTimeouts": {"readTimeout": "0s"}}},
         },
         "service": {"annotations": dict(args.service_annotations), "spec": {"externalTrafficPolicy": "Cluster"}},
@@ -110,7 +116,7 @@ def traefik_values(args: PublicIngressArgs) -> dict[str, Any]:
             "runAsUser": 65532,
             "runAsGroup": 65532,
             "fsGroup": 65532,
-            # Without it fsGroup makes acme.json readable by its group at each start, which Traefik refuses.
+            # By default fsGroup makes acme.json readable by its group at each start, and Traefik refuses such a file.
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
@@ -121,7 +127,7 @@ def traefik_values(args: PublicIngressArgs) -> dict[str, Any]:
 
 
 def address_in(status: Any) -> str | None:
-    """The address (IP or name) of a Service's load balancer, or None while there is none."""
+    """The address (IP or DNS name) of a Service's load balancer. None while there is none."""
     balancer = getattr(status, "load_balancer", None) or (status or {}).get("loadBalancer") or {}
     entries = getattr(balancer, "ingress", None) or (balancer.get("ingress") if isinstance(balancer, dict) else None)
     if not entries:

@@ -1,137 +1,39 @@
-"""Pure arithmetic from wishes and machine facts to nodes, and to requests that the Kubernetes scheduler can place.
+"""Computes node counts and pod requests from the requested worker size and the machine type. No I/O.
 
-Facts about machines are arguments: the cloud's component asks the provider for them. Nothing here talks to anybody.
-CPU is in millicores, memory in MiB, throughout.
+The cloud's component asks the provider for facts about machines and passes them in. CPU is in millicores and memory in
+MiB throughout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
 
+from components.clouds.allocatable import Allocatable, Machine
 from components.clouds.base import PodSize
+from components.clouds.checks import problem
 
 MIN_WORKER_MEMORY_MIB = 64
-"""A waiting R worker with the future packages takes some 60 MiB; less than this cannot start."""
-
-EVICTION_MIB = 100
-"""The hard eviction threshold of both GKE and EKS, which the kubelet takes off what is allocatable. Sources:
-https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes, and https://github.com/awslabs/amazon-eks-ami,
-`nodeadm/internal/kubelet/config.go` (EvictionHard)."""
-
-VM_MEMORY_OVERHEAD = 0.075
-"""Share of a machine's nominal memory that kernel and firmware keep, so that a node reports less. Karpenter's default
-(`VM_MEMORY_OVERHEAD_PERCENT`, https://karpenter.sh/docs/reference/settings/); large machines lose less than this."""
+"""An idle R worker with the future packages takes some 60 MiB; with less it cannot start."""
 
 
 class SizingError(pulumi.RunError):
-    """A wish that no node of the stack can hold."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A machine type as the cloud's catalogue has it, memory nominal; `pods` is the kubelet's limit on such a node."""
-
-    name: str
-    vcpus: int
-    memory_mib: int
-    pods: int = 110
-    shared_core: bool = False
-    """Google's e2-micro, e2-small and e2-medium, of which GKE reserves far more."""
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What pods can have of one node."""
-
-    cpu_millicores: int
-    memory_mib: int
-    pods: int = 110
-
-    def less(self, pods: Iterable[PodSize]) -> Capacity:
-        """What remains when each of `pods` has its place. May be negative, which then holds nothing."""
-        taken = list(pods)
-        return Capacity(
-            self.cpu_millicores - sum(pod.cpu_millicores for pod in taken),
-            self.memory_mib - sum(pod.memory_mib for pod in taken),
-            self.pods - len(taken),
-        )
-
-    def count(self, pod: PodSize) -> int:
-        """How many such pods fit beside one another."""
-        return max(
-            0,
-            min(self.pods, self.cpu_millicores // pod.cpu_millicores, self.memory_mib // pod.memory_mib),
-        )
-
-
-def reserved_cpu(vcpus: int) -> int:
-    """Millicores that GKE and EKS reserve: 6 % of the first core, 1 % of the second, 0.5 % of two more, 0.25 % after.
-
-    Sources: https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes (CPU reservations), and
-    https://github.com/awslabs/amazon-eks-ami, `nodeadm/internal/kubelet/config.go` (getCPUMillicoresToReserve, which
-    drops fractions). Rounded up to a whole millicore.
-    """
-    tenths, left = 0, vcpus  # of a millicore, which keeps the sum exact
-    for cores, share in ((1, 600), (1, 100), (2, 50), (vcpus, 25)):
-        tenths += min(cores, left) * share
-        left -= min(cores, left)
-    return -(-tenths // 10)
-
-
-def gke_reserved_memory(memory_mib: int) -> int:
-    """MiB that GKE reserves: 255 below 1 GiB, else 25 % of the first 4 GiB, 20 % of 4 more, 10 % of 8, 6 % of 112, 2 %.
-
-    Source: https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes (memory reservations).
-    """
-    if memory_mib < 1024:
-        return 255
-    reserved, left = 0.0, float(memory_mib)
-    for gib, share in ((4, 0.25), (4, 0.20), (8, 0.10), (112, 0.06), (float("inf"), 0.02)):
-        part = min(gib * 1024, left)
-        reserved += part * share
-        left -= part
-    return int(reserved) + 1
-
-
-def gke_capacity(machine: Machine) -> Capacity:
-    """What pods can have of a GKE node of this machine type.
-
-    Shared-core machines lose 1060 millicores of their two vCPUs (same source as `gke_reserved_memory`).
-    """
-    cpu = machine.vcpus * 1000 - (1060 if machine.shared_core else reserved_cpu(machine.vcpus))
-    memory = machine.memory_mib - gke_reserved_memory(machine.memory_mib) - EVICTION_MIB
-    return Capacity(cpu, memory - overhead(machine), machine.pods)
-
-
-def eks_capacity(machine: Machine) -> Capacity:
-    """What pods can have of an EKS node of this machine type, which is 255 + 11 MiB a possible pod less, and the CPU.
-
-    Source: https://github.com/awslabs/amazon-eks-ami, `nodeadm/internal/kubelet/config.go`
-    (getMemoryMebibytesToReserve).
-    """
-    memory = machine.memory_mib - (255 + 11 * machine.pods) - EVICTION_MIB
-    return Capacity(machine.vcpus * 1000 - reserved_cpu(machine.vcpus), memory - overhead(machine), machine.pods)
-
-
-def overhead(machine: Machine) -> int:
-    """MiB of the nominal memory that never reach the kubelet."""
-    return int(machine.memory_mib * VM_MEMORY_OVERHEAD) + 1
+    """No node of the stack can hold the requested worker."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A machine type and what pods can have of it, to be named when the one asked for is too small."""
+    """A machine type and its allocatable resources. An error names it where the requested type is too small."""
 
     machine: Machine
-    capacity: Capacity
+    allocatable: Allocatable
 
 
 @dataclass(frozen=True)
 class WorkerPool:
-    """A pool of like nodes: `nodes` hold the workers asked for, `max_nodes` the most that may be asked for."""
+    """A pool of equal nodes: `nodes` hold the requested workers, `max_nodes` hold `maxWorkers`."""
 
     machine: Machine
     worker: PodSize
@@ -139,14 +41,18 @@ class WorkerPool:
     nodes: int
     max_nodes: int
     wasted_cpu_millicores: int
-    """Over all `nodes`: what pods could have had and no worker asks for."""
+    """Allocatable CPU that no worker requests, over all `nodes`."""
     wasted_memory_mib: int
+
+    def min_nodes(self, *, scales_to_zero: bool) -> int:
+        """The number of nodes below which the autoscaler may not go."""
+        return 0 if scales_to_zero else self.nodes
 
     def __str__(self) -> str:
         each = f"{self.workers_per_node} worker{'s' if self.workers_per_node != 1 else ''} each"
         text = f"{self.nodes} x {self.machine.name}, {each}"
         cores, gib = self.wasted_cpu_millicores / 1000, self.wasted_memory_mib / 1024
-        # Less than this is rounding, and no machine type would save it.
+        # Less than this is rounding, which no other machine type would save.
         if cores >= 0.1 * self.nodes or gib >= 0.25 * self.nodes:
             text += f" (unused: {cores:.1f} cores and {gib:.1f} GiB)"
         return text
@@ -164,13 +70,13 @@ def size_pool(
 ) -> WorkerPool:
     """The pool that holds `workers` on nodes of one machine type, next to each node's `daemons`.
 
-    worker_cpu (cores) and worker_memory_gib are requests to be met exactly. What is None is shared out: by default
-    there is one worker a vCPU, and each asks for its share of what pods can have, so that N workers fit on N vCPUs.
-    The size of a worker does not depend on how many there are: scaling must not restart those that run.
+    worker_cpu (cores) and worker_memory_gib become the exact requests. For each that is None, a node's allocatable
+    resources are divided: by default one worker a vCPU, so that N workers fit on N vCPUs. The requests do not depend on
+    the number of workers: a change of them restarts running workers, and scaling must not.
 
-    Raises SizingError where not one worker fits, naming those of `others` on which it would.
+    Raises SizingError where no worker fits. The message names those of `others` on which one would.
     """
-    free = candidate.capacity.less(daemons)
+    free = candidate.allocatable.less(daemons)
     worker = worker_on(candidate.machine, free, worker_cpu, worker_memory_gib)
     if worker is None:
         raise SizingError(too_small(candidate, daemons, worker_cpu, worker_memory_gib, others))
@@ -189,17 +95,17 @@ def size_pool(
     )
 
 
-def worker_on(machine: Machine, free: Capacity, cpu: float | None, memory_gib: float | None) -> PodSize | None:
-    """The size of one worker where pods can have `free` of a node, or None where not one fits."""
-    wished_cpu = None if cpu is None else max(1, round(cpu * 1000))
-    wished_memory = None if memory_gib is None else max(1, round(memory_gib * 1024))
-    floor = PodSize(wished_cpu or 1, wished_memory or MIN_WORKER_MEMORY_MIB)
-    each = free.count(floor)
-    if wished_cpu is None:
+def worker_on(machine: Machine, free: Allocatable, cpu: float | None, memory_gib: float | None) -> PodSize | None:
+    """Requests of one worker on a node with `free` allocatable resources. None where no worker fits."""
+    wanted_cpu = None if cpu is None else max(1, round(cpu * 1000))
+    wanted_memory = None if memory_gib is None else max(1, round(memory_gib * 1024))
+    smallest = PodSize(wanted_cpu or 1, wanted_memory or MIN_WORKER_MEMORY_MIB)
+    each = free.count(smallest)
+    if wanted_cpu is None:
         each = min(each, machine.vcpus)
     if each < 1:
         return None
-    return PodSize(wished_cpu or free.cpu_millicores // each, wished_memory or free.memory_mib // each)
+    return PodSize(wanted_cpu or free.cpu_millicores // each, wanted_memory or free.memory_mib // each)
 
 
 def too_small(
@@ -209,9 +115,9 @@ def too_small(
     worker_memory_gib: float | None,
     others: Sequence[Candidate],
 ) -> str:
-    """What to say when not one worker fits on a node."""
-    free = candidate.capacity.less(daemons)
-    wish = " and ".join(
+    """The message for a machine type on which no worker fits, with types that are large enough."""
+    free = candidate.allocatable.less(daemons)
+    requests = " and ".join(
         part
         for part in (
             f"{worker_cpu:g} cores (workerCpu)" if worker_cpu else "",
@@ -223,39 +129,38 @@ def too_small(
         (
             other.machine
             for other in others
-            if worker_on(other.machine, other.capacity.less(daemons), worker_cpu, worker_memory_gib)
+            if worker_on(other.machine, other.allocatable.less(daemons), worker_cpu, worker_memory_gib)
         ),
         key=lambda machine: (machine.vcpus, machine.memory_mib, machine.name),
     )
     names = [machine.name for machine in fitting[:5]]
-    message = (
-        f"a worker of {wish or 'any size'} does not fit on a node of type {candidate.machine.name}: of its "
-        f"{candidate.machine.vcpus} vCPUs and {candidate.machine.memory_mib / 1024:g} GiB, pods can have "
-        f"{max(0, free.cpu_millicores) / 1000:.2f} cores and {max(0, free.memory_mib) / 1024:.2f} GiB"
+    return problem(
+        f"a worker of {requests or 'any size'} does not fit on a node of type {candidate.machine.name}: of its "
+        f"{candidate.machine.vcpus} vCPUs and {candidate.machine.memory_mib / 1024:g} GiB, pods can request "
+        f"{max(0, free.cpu_millicores) / 1000:.2f} cores and {max(0, free.memory_mib) / 1024:.2f} GiB",
+        f"a type on which it fits: {', '.join(names)}" if names else "a smaller worker, or a larger machineType",
+        f"pulumi config set machineType {names[0]}" if names else "lower workerCpu or workerMemoryGiB",
     )
-    if names:
-        return f"{message}\n    it fits on: {', '.join(names)}\n    fix: pulumi config set machineType {names[0]}"
-    return f"{message}\n    fix: ask for less by workerCpu or workerMemoryGiB, or set a larger machineType"
 
 
 SHARED_WORKER_MILLICORES = 20
 SHARED_WORKER_MIB = 128
-"""What a worker on stack `dev`'s one node asks for, unless told: an idle R worker with its agent takes some 70 MiB
-there, and busy ones share the machine's cores. Its memory limit is a quarter of the node."""
+"""Default requests of a worker on the one node of stack `dev`. An idle R worker with its agent takes some 70 MiB there,
+and busy workers share the machine's cores. The memory limit is a quarter of the node."""
 
 
 def size_shared(
     *,
     max_workers: int,
-    free: Capacity,
+    free: Allocatable,
     scheduler: PodSize,
     worker_cpu: float | None = None,
     worker_memory_gib: float | None = None,
 ) -> PodSize:
-    """The size of a worker on the one node of stack `dev`, where all share what is `free`.
+    """Requests of a worker on the one node of stack `dev`, where all pods share the `free` resources.
 
-    It does not depend on the number of workers: another number must not replace the pods that run, nor keep a second
-    stack from the node. Raises SizingError where `max_workers` do not fit beside the scheduler.
+    They do not depend on the number of workers. Otherwise scaling would replace running pods, and one stack could keep
+    a second one off the node. Raises SizingError where `max_workers` do not fit beside the scheduler.
     """
     left = free.less([scheduler])
     cpu = max(1, round(worker_cpu * 1000)) if worker_cpu else SHARED_WORKER_MILLICORES
@@ -266,11 +171,15 @@ def size_shared(
     worker = PodSize(cpu, memory, limit)
     fitting = left.count(worker)
     if fitting < max_workers:
-        asked = f"{max_workers} workers of {cpu / 1000:g} cores and {memory / 1024:.2g} GiB each"
-        what = f"there is room for {fitting}" if fitting else "there is no room for one"
+        room = f"room for {fitting}" if fitting else "no room for one"
+        free_gib = max(0, left.memory_mib) / 1024
         raise SizingError(
-            f"this machine is too small for {asked}: beside the scheduler, {what} "
-            f"({max(0, left.cpu_millicores) / 1000:.2f} cores and {max(0, left.memory_mib) / 1024:.1f} GiB are free)\n"
-            f"    fix: pulumi config set {'maxWorkers' if fitting else 'workerMemoryGiB'} {fitting or 0.1}"
+            problem(
+                f"this machine is too small for {max_workers} workers of {cpu / 1000:g} cores and "
+                f"{memory / 1024:.2g} GiB each",
+                f"beside the scheduler there is {room} ({max(0, left.cpu_millicores) / 1000:.2f} cores and "
+                f"{free_gib:.1f} GiB are free)",
+                f"pulumi config set {'maxWorkers' if fitting else 'workerMemoryGiB'} {fitting or 0.1}",
+            )
         )
     return worker

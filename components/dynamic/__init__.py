@@ -1,1 +1,1 @@
-"""Dynamic resources. Stacks store these modules by import path: never move or rename them."""
+"""Dynamic resources. Stacks store their modules by import path: never move or rename one."""

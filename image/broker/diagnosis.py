@@ -125,7 +125,7 @@ def _container_problem(pod: Object, container: Object, events: Sequence[Object])
     if reason == "CrashLoopBackOff":
         if container.get("restartCount", 0) < CRASHES:
             return None
-        message, fix = _crash(container)
+        message, fix = _crash(pod, container)
         return PodProblem(reason, f"pod {name}", message, fix)
     # The kubelet also sends an event "Error: ImagePullBackOff" of reason Failed, which explains nothing.
     message = _newest(events, name, "Failed", "failed to pull image") or waiting.get("message", "")
@@ -196,7 +196,9 @@ def description(pod: Object) -> str:
         waiting = (container.get("state") or {}).get("waiting") or {}
         words.append(f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip())
         ended = (container.get("lastState") or {}).get("terminated")
-        if ended:
+        if ended and ended.get("reason") == "OOMKilled":
+            words.append(f"it {_out_of_memory(pod, container)} and was restarted")
+        elif ended:
             words.append(f"it was restarted after {ended.get('reason', 'an end')} (status {ended.get('exitCode')})")
     return ", ".join(filter(None, words)) + f", since {status.get('startTime', 'a moment ago')}"
 
@@ -221,7 +223,7 @@ def how_ended(pod: Object, since: float) -> str:
             if not end or seconds_of(str(end["finishedAt"])) < since - _CLOCK_SKEW_SECONDS:
                 continue
             if end.get("reason") == "OOMKilled":
-                limit = pod["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory", "unknown")
+                limit = _memory_limit(pod, container) or "unknown"
                 return f"its container was killed for want of memory (out of memory, limit {limit})"
             return f"its container ended with exit status {end.get('exitCode')}"
     return "its pod was deleted" if terminating(pod) else ""
@@ -232,7 +234,7 @@ def out_of_memory(pod: Object) -> str:
     for container in pod["status"].get("containerStatuses", []):
         end = container.get("lastState", {}).get("terminated") or {}
         if end.get("reason") == "OOMKilled":
-            limit = pod["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory", "unknown")
+            limit = _memory_limit(pod, container) or "unknown"
             return (
                 f"This pod ran out of memory at {end.get('finishedAt')} (limit {limit}) and was started again: the R "
                 "sessions that ran in it are lost, the files are not. More memory: raise 'schedulerMemoryGiB' of the "
@@ -251,12 +253,28 @@ def _condition(pod: Object, kind: str) -> bool:
     return any(condition["type"] == kind and condition["status"] == "True" for condition in conditions)
 
 
-def _crash(container: Object) -> tuple[str, str]:
+def _memory_limit(pod: Object, container: Object) -> str:
+    """The memory limit of a container, from its pod's spec; empty when there is none."""
+    for each in pod.get("spec", {}).get("containers", []):
+        if each.get("name") == container.get("name"):
+            return str(each.get("resources", {}).get("limits", {}).get("memory", ""))
+    return ""
+
+
+def _out_of_memory(pod: Object, container: Object) -> str:
+    """Words for a container that the kernel ended at its memory limit, with the limit and the setting to raise."""
+    limit = _memory_limit(pod, container)
+    component = pod["metadata"].get("labels", {}).get("app.kubernetes.io/component", "")
+    setting = {"worker": "workerMemoryGiB", "scheduler": "schedulerMemoryGiB"}.get(component, "its memory limit")
+    return f"ran out of memory{f' (limit {limit})' if limit else ''}: raise {setting}"
+
+
+def _crash(pod: Object, container: Object) -> tuple[str, str]:
     """How a container ended the last time, and the fix."""
     ended = (container.get("lastState") or {}).get("terminated") or {}
     reason, code, name = ended.get("reason", "ended"), ended.get("exitCode", "?"), container.get("name", "")
     if reason == "OOMKilled":
-        return f"container {name} ran out of memory", "raise workerMemoryGiB or schedulerMemoryGiB"
+        return f"container {name} {_out_of_memory(pod, container)}", ""
     times = container["restartCount"]
     return f"container {name} ended {times} times, last with exit code {code} ({reason})", _FIXES["CrashLoopBackOff"]
 

@@ -1,7 +1,7 @@
-"""Says why the scheduler's container was started again, where memory was the cause.
+"""Notice for the next R session when the scheduler's container was restarted because it ran out of memory.
 
-On cgroup v2 the kernel ends the whole container at its memory limit: IDE, sessions and broker. Nothing that ran in it
-can say so; the pod's status does. R prints the notice at the start of the next interactive session.
+With cgroup v2 the kernel ends the whole container at its memory limit: IDE, sessions and broker. No process of it can
+report that, but the pod's status does. R prints the notice at the start of the next interactive session.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ FILE = "restart-notice"
 
 
 async def write_notice(environ: Mapping[str, str], folder: Path) -> None:
-    """Write the notice into ``folder``, or remove an earlier one where memory was not the cause."""
+    """Write the notice into ``folder``, or remove an earlier one if memory was not the cause."""
     notice = ""
     try:
         pod = await asyncio.to_thread(KubernetesApi(environ).pod, environ.get("HOSTNAME", ""))
         notice = diagnosis.out_of_memory(pod)
     except KubeError as error:
-        log(f"why this container was started is not known: {error}")
+        log(f"cannot look up why this container was started: {error}")
     if notice:
         log(notice)
         (folder / FILE).write_text(notice + "\n")

@@ -75,5 +75,5 @@ def _problem(pods: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, An
             return str(replace(problem, message=message)), problem.grace
     refused = [problem for problem in diagnosis.creation_problems(events) if problem.reason == "FailedCreate"]
     if missing and refused:
-        return f"{missing} pods cannot be created: {refused[-1].message}", refused[-1].grace
+        return f"{missing} pods cannot be created: {refused[-1].message}", _REFUSED_SECONDS
     return "", 0.0

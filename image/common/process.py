@@ -1,4 +1,4 @@
-"""Starts the children of a container's first process, which reaps every child itself."""
+"""Starts child processes of a container's first process, which reaps every child itself."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 
 def spawn(command: list[str], environ: Mapping[str, str] | None = None) -> int:
-    """Start ``command`` as a process group of its own, without input; its process id.
+    """Start ``command`` in a process group of its own, without input; returns its process id.
 
-    Not ``subprocess``: it collects children by itself whenever it starts another, and takes the exit status away
-    from the caller's ``waitpid(-1)``.
+    Not by ``subprocess``: it reaps children itself whenever it starts another one, so that the caller's ``waitpid(-1)``
+    would miss their exit status.
 
     Raises:
         OSError: when the program cannot be run.
@@ -22,5 +22,5 @@ def spawn(command: list[str], environ: Mapping[str, str] | None = None) -> int:
         os.environ if environ is None else environ,
         file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
         setsid=True,
-        setsigdef=[signal.SIGPIPE],  # Python ignores it, and what it starts would inherit that
+        setsigdef=[signal.SIGPIPE],  # Python ignores SIGPIPE, and a child would inherit that
     )

@@ -1,9 +1,9 @@
 """Mutual TLS whose only root of trust is the release's pre-shared token.
 
-Both ends derive the same certificate authority from the token and issue themselves a certificate with it; a peer
-that does not hold the token cannot present one and is refused inside the TLS handshake. OpenSSL does all the
-cryptography (its command line issues, Python's ``ssl`` speaks TLS 1.3); what is here is the derivation of one
-Ed25519 key. README.md has why this and not stunnel with a pre-shared key.
+Both ends derive the same certificate authority from the token and issue themselves a certificate with it. A peer
+without the token cannot present one and is refused in the TLS handshake. OpenSSL does all the cryptography (its command
+line issues the certificates, Python's ``ssl`` speaks TLS 1.3); this module only derives one Ed25519 key.
+broker/README.md explains why stunnel with a pre-shared key is not used.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import tempfile
 from pathlib import Path
 
 MIN_TOKEN = 32
-"""Fewest characters of a token; the chart draws 48 letters and digits."""
+"""Minimum length of a token, in characters."""
 
 # RFC 8410, section 7: an Ed25519 private key in PKCS #8 is this prefix and the 32 bytes of the seed.
 _PKCS8_ED25519 = bytes.fromhex("302e020100300506032b657004220420")
 
-# X509_V_FLAG_NO_CHECK_TIME of openssl/x509_vfy.h, which Python's ssl does not name. The certificate is made when the
-# process starts and dies with it: its dates say nothing, and a node whose clock is behind must not refuse it.
+# X509_V_FLAG_NO_CHECK_TIME of openssl/x509_vfy.h, for which Python's ssl has no name. A certificate lives as long as
+# its process, so its dates mean nothing, and a node whose clock is behind must not refuse it.
 _NO_CHECK_TIME = 0x200000
 
 
 class TokenError(ValueError):
-    """The token file is missing, or its content cannot be one."""
+    """The token file is missing or does not hold a valid token."""
 
 
 def read_token(path: Path) -> bytes:
@@ -64,8 +64,8 @@ def _openssl(*arguments: str) -> None:
 def context(token: bytes, *, server: bool) -> ssl.SSLContext:
     """A TLS 1.3 context that accepts exactly the peers that hold ``token``, and proves that this side holds it.
 
-    The authority's key is HMAC-SHA256(token, label) taken as an Ed25519 seed. Keys touch the disk only in a folder
-    of mode 0700 that is gone when this returns.
+    The authority's key is HMAC-SHA256(token, label) taken as an Ed25519 seed. Keys are on disk only in a folder of mode
+    0700 that is deleted before this returns.
     """
     seed = hmac.new(token, b"future-kubernetes certificate authority 1", hashlib.sha256).digest()
     pem = base64.b64encode(_PKCS8_ED25519 + seed).decode()
@@ -73,7 +73,7 @@ def context(token: bytes, *, server: bool) -> ssl.SSLContext:
         folder = Path(name)
         authority, key, certificate = folder / "ca.crt", folder / "key", folder / "crt"
         (folder / "ca.key").write_text(f"-----BEGIN PRIVATE KEY-----\n{pem}\n-----END PRIVATE KEY-----\n")
-        # Without a configuration of its own, openssl req reads the system's and adds whatever that says.
+        # Without this file, openssl req reads the system's configuration and adds what it finds there.
         (folder / "cnf").write_text("[req]\ndistinguished_name=dn\n[dn]\n")
         issue = ["req", "-config", str(folder / "cnf"), "-x509", "-new", "-days", "36500"]
         _openssl(
@@ -88,11 +88,11 @@ def context(token: bytes, *, server: bool) -> ssl.SSLContext:
         )  # fmt: skip
         result = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         result.minimum_version = ssl.TLSVersion.TLSv1_3
-        result.check_hostname = False  # the authority is the release's own: its signature is the whole proof
+        result.check_hostname = False  # the release's own authority has signed it, which is proof enough
         result.verify_mode = ssl.CERT_REQUIRED
         result.verify_flags = ssl.VerifyFlags(result.verify_flags | _NO_CHECK_TIME)
         result.load_verify_locations(authority)
         result.load_cert_chain(certificate, key)
         if server:
-            result.num_tickets = 0  # workers keep one connection: nothing is ever resumed
+            result.num_tickets = 0  # workers keep one connection, so no session is resumed
     return result

@@ -1,7 +1,7 @@
-"""What both ends of a worker's connection share: when a silent peer counts as gone, and the lines they exchange.
+"""Messages and socket options of a worker's connection, for both ends.
 
 A worker's connection carries lines of JSON until the broker writes ``{"op": "attach"}`` and the worker answers
-``{"op": "attached"}``. From there it carries the bytes of R's own protocol, unchanged, until either end closes it.
+``{"op": "attached"}``. From then on it carries the bytes of R's own protocol, unchanged, until either end closes it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ PORT = 8786
 HTTP_PORT = 8785
 """Port of /readyz and /metrics, on the scheduler and on the workers."""
 SESSION_PORT = 8784
-"""Port of the broker for R sessions, on the loopback interface alone."""
+"""Port of the broker for R sessions, only on the loopback interface."""
 MAX_LINE = 8192
-"""Longest line, in bytes, that either end accepts."""
+"""Maximum length of a line, in bytes."""
 RELAY_BYTES = 256 * 1024
-"""Largest piece of R's stream that is passed on at a time."""
+"""Maximum number of bytes of R's stream that are passed on at a time."""
 CHECK_SECONDS = 3.0
-"""How often a connection in use is asked whether its peer still acknowledges."""
+"""Interval of the check whether the peer of a connection in use still acknowledges."""
 _SILENT_MS = 7000
 _TCP_INFO_BYTES = 60
 
@@ -29,9 +29,9 @@ _TCP_INFO_BYTES = 60
 def watch_peer(sock: socket.socket) -> None:
     """Make the kernel notice within 12 s that the peer of an idle connection is gone, and send without delay.
 
-    TCP_USER_TIMEOUT is left alone on purpose: Linux also counts the time in which the peer is well but does not
-    read, so it would cut off a result that waits for a busy R session (measured: README.md). ``peer_is_silent``
-    covers the data in flight that keepalive does not.
+    Do not set TCP_USER_TIMEOUT: Linux also counts the time in which a healthy peer does not read, so a result that
+    waits for a busy R session would be cut off (measured: broker/README.md). ``peer_is_silent`` covers data in flight,
+    which keepalive does not.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -41,9 +41,9 @@ def watch_peer(sock: socket.socket) -> None:
 
 
 def peer_is_silent(sock: socket.socket) -> bool:
-    """Whether data was sent again, or a probe, and nothing at all came back for seven seconds.
+    """True if data was sent again, or a probe, and nothing came back for seven seconds.
 
-    Ask every ``CHECK_SECONDS`` and believe the second yes in a row: a lone probe may be under way just now.
+    Call it every ``CHECK_SECONDS``. Only two results in a row count, because a first probe may be in flight.
     Fields: struct tcp_info of linux/tcp.h, tcpi_retransmits, tcpi_probes and tcpi_last_ack_recv (ms).
     """
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
@@ -51,12 +51,12 @@ def peer_is_silent(sock: socket.socket) -> bool:
 
 
 def encode(**message: Any) -> bytes:
-    """One message as a line."""
+    """Line of one message."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """The message of a line.
+    """Message of one line.
 
     Raises:
         ValueError: when the line is not a JSON object.

@@ -17,9 +17,12 @@ from typing import Any
 
 import pytest
 
+from image.common import protocol
+
+from .kubernetes_api import Api, environ
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-from image.common import protocol  # noqa: E402
+
 
 GET = """
 import sys, urllib.error, urllib.request
@@ -36,7 +39,7 @@ FAKE_R = Path(__file__).parent / "fake_r.py"
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """The first true answer of ``what``; fails after ``seconds``."""
+    """The first true result of ``what``; fails after ``seconds``."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if answer := what():
@@ -98,7 +101,7 @@ class Bed:
         return path
 
     def start_broker(self, **environ: str) -> Process:
-        """Start it, on the ports that it had before if it was started before."""
+        """Start the broker; from the second time on, on the same ports as before."""
         process = Process(
             "image.broker.main",
             self.folder / f"broker-{len(self.processes)}.log",
@@ -144,7 +147,7 @@ class Bed:
         return process
 
     def probe(self, pod: str, path: str = "/readyz") -> tuple[int, str]:
-        """What the worker's agent answers to a probe: the status, and its state; (0, "") where nothing answers."""
+        """The agent's answer to a probe: HTTP status and state; (0, "") when nothing answers."""
         prefix, port = self.probes[pod]
         done = subprocess.run(
             [*prefix, sys.executable, "-c", GET, str(port), path], capture_output=True, text=True, check=False
@@ -196,7 +199,7 @@ class Bed:
 
 
 class Session:
-    """What an R session does, in bytes."""
+    """An R session's connection, in bytes."""
 
     lease = pod = node = ""
 
@@ -225,7 +228,7 @@ class Session:
         return line.decode().rstrip("\n")
 
     def call(self, line: str) -> str:
-        """One call to the program that plays R."""
+        """Call the program that plays R."""
         self.send(line)
         return self.line()
 
@@ -246,3 +249,37 @@ def bed(tmp_path: Path) -> Iterator[Bed]:
     made = Bed(tmp_path)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    account = tmp_path / "account"
+    account.mkdir()
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "2",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", account / "key", "-out", account / "ca.crt"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (account / "token").write_text("account-token")
+    server = Api(account / "ca.crt", account / "key")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def restarted(bed: Bed, api: Api, folder: Path, **settings: str) -> Bed:
+    """Restart the broker with access to the API."""
+    bed.restart_broker(**environ(api, folder), **settings)
+    return bed
+
+
+@pytest.fixture
+def scaled(bed: Bed, api: Api, tmp_path: Path) -> Bed:
+    """A broker with an API that makes the idle decision every 0.1 s."""
+    return restarted(bed, api, tmp_path, FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
+
+
+@pytest.fixture
+def impatient(bed: Bed, api: Api, tmp_path: Path) -> Bed:
+    """A broker with an API that waits 3 s instead of 90 for Kubernetes to see a retired worker unready."""
+    return restarted(bed, api, tmp_path, FUTURE_KUBERNETES_RETIRE_SECONDS="3")

@@ -1,4 +1,4 @@
-"""What the image gives RStudio Server: the password's helper, how sessions start, and what becomes of them."""
+"""The image's contract with RStudio Server: password helper, start of sessions, their end."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def end_session(folder: Path) -> None:
         (("!", "s3cret"), 1),
     ],
 )
-def test_the_helper_says_yes_or_no_to_rserver_and_never_asks_for_a_one_time_password(
+def test_password_helper_accepts_or_refuses_and_never_wants_a_one_time_password(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], status: int
 ) -> None:
     (tmp_path / "password").write_text("s3cret")
@@ -75,15 +75,13 @@ def test_the_helper_says_yes_or_no_to_rserver_and_never_asks_for_a_one_time_pass
     assert subprocess.run(rserver(run, "login", *words), check=False).returncode == status
 
 
-def test_a_helper_that_cannot_read_the_secret_says_no(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_helper_refuses_when_the_secret_is_unreadable(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUTURE_KUBERNETES_PASSWORD_FILE", str(run))  # a folder
     run.mkdir()
     assert subprocess.run(rserver(run, "login", "rstudio", "s3cret"), check=False, stderr=-3).returncode == 1
 
 
-def test_the_build_asks_rserver_whether_it_could_start_with_the_pods_own_options(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verify_runs_rserver_with_the_options_of_the_pod(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executed: list[str] = []
 
     def execvp(_: str, command: list[str]) -> None:
@@ -98,7 +96,7 @@ def test_the_build_asks_rserver_whether_it_could_start_with_the_pods_own_options
     assert executed == [*ide.ide_command("rstudio", run), "--verify-installation=1"]
 
 
-def test_a_build_whose_rserver_cannot_start_says_so(tmp_path: Path) -> None:
+def test_build_warns_when_rserver_cannot_start(tmp_path: Path) -> None:
     step = re.search(
         r'^RUN \[ "\$\{IDE\}" != rstudio \].*?[^\\]$', (ROOT / "image/Dockerfile").read_text(), re.M | re.S
     )
@@ -119,12 +117,12 @@ def test_a_build_whose_rserver_cannot_start_says_so(tmp_path: Path) -> None:
     assert not warned("jupyterlab", 1)
 
 
-def test_rserver_logs_to_the_containers_log(run: Path) -> None:
+def test_rserver_logs_to_the_container(run: Path) -> None:
     command = ide.ide_command("rstudio", run)
     assert command[: command.index("/usr/lib/rstudio-server/bin/rserver")] == ["env", "RS_LOGGER_TYPE=stderr"]
 
 
-def test_a_session_has_the_containers_environment_below_what_rserver_sets(
+def test_rsession_gets_the_containers_environment_below_rservers(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EXTRA", "two words, a 'quote', a $HOME and\na second line")
@@ -148,12 +146,12 @@ def test_a_session_has_the_containers_environment_below_what_rserver_sets(
     assert (tmp_path / "session.arguments").read_text().endswith("--launcher-token 123\n")
 
 
-def test_nobody_else_reads_the_environment(run: Path) -> None:
+def test_environment_file_is_readable_only_by_its_owner(run: Path) -> None:
     ide.ide_command("rstudio", run)
     assert (run / "rstudio/environment").stat().st_mode & 0o777 == 0o600
 
 
-def test_r_sessions_save_before_the_scheduler_is_gone(run: Path, tmp_path: Path) -> None:
+def test_r_sessions_save_before_the_scheduler_exits(run: Path, tmp_path: Path) -> None:
     commands = {"rstudio": rserver(run, "session")}
     code = f"from image.scheduler.supervisor import Supervisor; Supervisor({commands!r}).run()"
 
@@ -184,7 +182,7 @@ def base_with_rstudio(root: Path, knows: str) -> None:
     rsession.chmod(0o755)
 
 
-def test_no_secret_of_the_base_image_is_left_which_rserver_could_not_read(tmp_path: Path) -> None:
+def test_secrets_of_the_base_image_are_removed(tmp_path: Path) -> None:
     base_with_rstudio(tmp_path, "")
     (tmp_path / "etc/rstudio").mkdir(parents=True)
     (tmp_path / "etc/rstudio/rserver.conf").touch()
@@ -212,15 +210,13 @@ def test_no_secret_of_the_base_image_is_left_which_rserver_could_not_read(tmp_pa
         ),
     ],
 )
-def test_sessions_are_never_suspended_and_are_told_what_their_release_knows(
-    tmp_path: Path, known: str, written: list[str]
-) -> None:
+def test_rsession_gets_only_options_that_its_release_knows(tmp_path: Path, known: str, written: list[str]) -> None:
     base_with_rstudio(tmp_path, known)
     subprocess.run(["sh", ROOT / "image/etc/rstudio-server", tmp_path], check=True)
     assert (tmp_path / "etc/rstudio/rsession.conf").read_text().splitlines() == written
 
 
-def test_a_base_without_rstudio_is_left_alone(tmp_path: Path) -> None:
+def test_base_without_rstudio_is_unchanged(tmp_path: Path) -> None:
     subprocess.run(["sh", ROOT / "image/etc/rstudio-server", tmp_path], check=True)
     assert not list(tmp_path.iterdir())
 
@@ -234,7 +230,7 @@ exec "${R_binary}"  ${args} "${@}"
 
 
 @pytest.mark.parametrize("linked", [True, False])
-def test_both_copies_of_rs_start_script_raise_the_number_of_connections(tmp_path: Path, linked: bool) -> None:
+def test_both_copies_of_rs_start_script_raise_the_connection_limit(tmp_path: Path, linked: bool) -> None:
     home = tmp_path / "lib/R"
     (home / "bin").mkdir(parents=True)
     (tmp_path / "bin").mkdir()

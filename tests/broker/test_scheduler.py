@@ -1,4 +1,4 @@
-"""The scheduler pod's first process keeps its two children running, and stops them when told."""
+"""The scheduler pod's first process keeps its children running, and stops them on SIGTERM."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_what_ends_is_started_again_and_all_is_stopped_on_sigterm(tmp_path: Path) -> None:
+def test_ended_process_is_restarted_and_sigterm_stops_all(tmp_path: Path) -> None:
     log = tmp_path / "log"
     process = subprocess.Popen([sys.executable, "-c", SUPERVISE.format(log=log)], cwd=ROOT, start_new_session=True)
     try:
@@ -40,7 +40,7 @@ def test_what_ends_is_started_again_and_all_is_stopped_on_sigterm(tmp_path: Path
         process.kill()
 
 
-def test_what_ends_at_once_is_started_again_ever_more_slowly(tmp_path: Path) -> None:
+def test_process_that_ends_at_once_is_restarted_with_growing_delay(tmp_path: Path) -> None:
     code = (
         "from image.scheduler.supervisor import Supervisor\n"
         f"Supervisor({{'one': ['sh', '-c', 'echo one >>{tmp_path}/log; exit 3']}}).run()"
@@ -55,7 +55,7 @@ def test_what_ends_at_once_is_started_again_ever_more_slowly(tmp_path: Path) -> 
     assert 3 <= len((tmp_path / "log").read_text().split()) <= 4
 
 
-def test_what_is_being_started_when_sigterm_comes_is_stopped_too() -> None:
+def test_process_started_during_sigterm_is_stopped_too() -> None:
     code = """
 from image.common import process
 from image.scheduler import supervisor as scheduler
@@ -72,12 +72,12 @@ supervisor.run()
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=30).returncode == 0
 
 
-def test_an_unknown_ide_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
+def test_unknown_ide_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="'emacs'; it is 'jupyterlab' or 'rstudio'"):
         ide.ide_command("emacs", tmp_path)
 
 
-def test_rstudio_writes_to_the_pods_own_folder_alone_and_asks_for_the_password(tmp_path: Path) -> None:
+def test_rstudio_writes_only_to_the_run_folder_with_login(tmp_path: Path) -> None:
     command = ide.ide_command("rstudio", tmp_path)
     assert {"--auth-none=0", "--server-user=rstudio"} <= set(command)
     written = [word.partition("=")[2] for word in command if "-dir=" in word or "-file=" in word]
@@ -97,16 +97,14 @@ def test_rstudio_writes_to_the_pods_own_folder_alone_and_asks_for_the_password(t
         ("root", "s3cret\n", 1),
     ],
 )
-def test_rstudios_password_is_compared_with_the_secrets_file(
-    tmp_path: Path, user: str, typed: str, status: int
-) -> None:
+def test_password_is_compared_with_the_secrets_file(tmp_path: Path, user: str, typed: str, status: int) -> None:
     (tmp_path / "password").write_text("s3cret")
     program = ROOT / "image/bin/future-check-password"
     environment = {**os.environ, "FUTURE_KUBERNETES_PASSWORD_FILE": str(tmp_path / "password")}
     assert subprocess.run([program, user], input=typed, text=True, env=environment, check=False).returncode == status
 
 
-def test_no_password_opens_rstudio_where_the_secret_is_empty_or_missing(tmp_path: Path) -> None:
+def test_empty_or_missing_secret_accepts_no_password(tmp_path: Path) -> None:
     program = ROOT / "image/bin/future-check-password"
     environment = {**os.environ, "FUTURE_KUBERNETES_PASSWORD_FILE": str(tmp_path / "password")}
     assert subprocess.run([program, "rstudio"], input="\n", text=True, env=environment, check=False).returncode

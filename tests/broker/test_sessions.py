@@ -1,4 +1,4 @@
-"""R sessions and workers find each other, and only they do."""
+"""R sessions get workers, and only peers with the token connect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from image.common import protocol, tls, wire
 from .conftest import TOKEN, Bed, wait_for
 
 
-def test_a_session_that_asks_is_joined_to_a_worker_at_once(bed: Bed) -> None:
+def test_session_gets_an_idle_worker_at_once(bed: Bed) -> None:
     bed.worker("w1")
     with bed.session() as session:
         session.send("attach 1 5")
@@ -31,7 +31,7 @@ def test_a_session_that_asks_is_joined_to_a_worker_at_once(bed: Bed) -> None:
         assert bed.state("w1") == "busy"
 
 
-def test_what_a_session_sends_comes_back_unchanged(bed: Bed) -> None:
+def test_bytes_between_session_and_r_are_unchanged(bed: Bed) -> None:
     bed.worker("w1")
     data = random.Random(1).randbytes(30_000_000)
     with bed.attach() as session:
@@ -57,7 +57,7 @@ def test_each_session_gets_a_worker_of_its_own(bed: Bed) -> None:
         session.socket.close()
 
 
-def test_each_use_gets_a_fresh_r_and_nothing_of_the_last_stays(bed: Bed) -> None:
+def test_each_lease_gets_a_fresh_r_without_leftovers(bed: Bed) -> None:
     bed.worker("w1")
     with bed.attach() as first:
         pid, folder, child = first.call("pid"), first.call("tmpdir"), int(first.call("fork"))
@@ -69,7 +69,7 @@ def test_each_use_gets_a_fresh_r_and_nothing_of_the_last_stays(bed: Bed) -> None
         assert stat.read().rsplit(") ", 1)[1][0] == "Z"
 
 
-def test_a_session_waits_with_progress_until_a_worker_comes(bed: Bed) -> None:
+def test_waiting_session_gets_progress_until_a_worker_connects(bed: Bed) -> None:
     with bed.session() as session:
         session.send("attach 7 20")
         assert session.line() == "wait 0 0"
@@ -80,7 +80,7 @@ def test_a_session_waits_with_progress_until_a_worker_comes(bed: Bed) -> None:
         assert answer.split()[2] == "w1"
 
 
-def test_a_session_is_told_when_no_worker_came_in_its_time(bed: Bed) -> None:
+def test_waiting_session_is_refused_after_its_time(bed: Bed) -> None:
     bed.worker("w1")
     with bed.attach(pid=1), bed.session() as session:
         session.send("attach 2 0.5")
@@ -93,7 +93,7 @@ def test_a_session_is_told_when_no_worker_came_in_its_time(bed: Bed) -> None:
         assert "plan(sequential)" in answer
 
 
-def test_workers_are_counted_as_free_mine_and_others(bed: Bed) -> None:
+def test_count_distinguishes_free_own_and_other_workers(bed: Bed) -> None:
     for pod in ("w1", "w2", "w3"):
         bed.worker(pod)
     assert bed.ask("count 1") == "ok 3 0 0"
@@ -102,21 +102,21 @@ def test_workers_are_counted_as_free_mine_and_others(bed: Bed) -> None:
         assert bed.ask("count 3") == "ok 1 0 2"
 
 
-def test_workers_that_were_just_let_go_count_as_free(bed: Bed) -> None:
+def test_just_released_worker_counts_as_free(bed: Bed) -> None:
     bed.worker("w1")
     bed.attach(pid=1).socket.close()
     wait_for(lambda: bed.ask("count 1") == "ok 1 0 0", 0.25)
     bed.attach(pid=1).socket.close()
 
 
-def test_a_request_that_is_not_understood_is_answered_so(bed: Bed) -> None:
+def test_malformed_request_is_refused_with_the_known_ones(bed: Bed) -> None:
     for request in ("frobnicate", "attach", "attach one 5", "attach 1 soon", "", "count 1 2 3"):
         answer = bed.ask(request)
         assert answer.startswith("error not understood"), request
         assert "attach, count" in answer
 
 
-def test_a_session_that_sends_a_line_without_end_is_dropped(bed: Bed) -> None:
+def test_session_with_an_endless_line_is_dropped(bed: Bed) -> None:
     with bed.session() as session:
         session.socket.sendall(b"x" * (wire.MAX_LINE + 1))
         assert session.ended(5)
@@ -139,7 +139,7 @@ def _refused(bed: Bed, context: ssl.SSLContext) -> bool:
         return True
 
 
-def test_a_peer_that_does_not_hold_the_token_is_refused_in_the_handshake(bed: Bed) -> None:
+def test_peer_without_the_token_is_refused_in_the_handshake(bed: Bed) -> None:
     nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     nobody.check_hostname = False
     nobody.verify_mode = ssl.CERT_NONE
@@ -156,7 +156,7 @@ def test_a_peer_that_does_not_hold_the_token_is_refused_in_the_handshake(bed: Be
     assert not _refused(bed, tls.context(TOKEN.encode(), server=False))
 
 
-def test_a_worker_refuses_a_broker_that_does_not_hold_the_token(bed: Bed) -> None:
+def test_worker_refuses_a_broker_without_the_token(bed: Bed) -> None:
     other = bed.write("other-token", "another-token-of-forty-characters-012345")
     process = bed.start_worker("w1", FUTURE_KUBERNETES_TOKEN_FILE=str(other))
     wait_for(lambda: "does not hold this release's token" in process.log())
@@ -164,7 +164,7 @@ def test_a_worker_refuses_a_broker_that_does_not_hold_the_token(bed: Bed) -> Non
     assert bed.table() == {}
 
 
-def test_a_short_or_missing_token_stops_a_worker_with_the_fix(bed: Bed) -> None:
+def test_short_or_missing_token_stops_a_worker_with_the_fix(bed: Bed) -> None:
     for path, words in ((bed.write("short", "abc"), "3 characters"), (bed.folder / "none", "cannot read")):
         process = bed.start_worker("w1", FUTURE_KUBERNETES_TOKEN_FILE=str(path))
         assert process.wait() == 1
@@ -173,7 +173,7 @@ def test_a_short_or_missing_token_stops_a_worker_with_the_fix(bed: Bed) -> None:
         assert "abc" not in process.log()
 
 
-def test_a_worker_that_does_not_answer_its_offer_is_passed_over(bed: Bed) -> None:
+def test_worker_that_ignores_its_offer_is_replaced(bed: Bed) -> None:
     with _peer(bed, tls.context(TOKEN.encode(), server=False)) as dead:
         dead.sendall(greeting(pod="dead", node="n"))
         wait_for(lambda: bed.state("dead") == "idle")
@@ -183,7 +183,7 @@ def test_a_worker_that_does_not_answer_its_offer_is_passed_over(bed: Bed) -> Non
         assert "dead did not join" in bed.broker.log()
 
 
-def test_an_authenticated_peer_that_says_nothing_sensible_is_dropped(bed: Bed) -> None:
+def test_peer_with_a_malformed_greeting_is_dropped(bed: Bed) -> None:
     for greeting in (b"nonsense\n", b"[]\n", b'{"op":"worker"}\n', b"x" * (wire.MAX_LINE + 1)):
         with _peer(bed, tls.context(TOKEN.encode(), server=False)) as sock:
             sock.sendall(greeting)
@@ -211,7 +211,7 @@ def test_metrics_and_readiness_are_answered(bed: Bed) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_a_result_that_waits_for_a_busy_session_is_not_cut_off(bed: Bed) -> None:
+def test_large_result_waits_for_a_busy_session(bed: Bed) -> None:
     """TCP_USER_TIMEOUT would end this connection, though its peer is well: see wire.watch_peer."""
     bed.worker("w1")
     size = 40_000_000
@@ -227,7 +227,7 @@ def test_a_result_that_waits_for_a_busy_session_is_not_cut_off(bed: Bed) -> None
 
 
 @pytest.mark.timeout(60)
-def test_a_worker_that_was_let_go_is_not_in_use_while_its_connection_closes(bed: Bed) -> None:
+def test_released_worker_is_free_while_its_connection_closes(bed: Bed) -> None:
     worker = bed.worker("a")
     session = bed.attach(pid=7)
     assert bed.ask("count 7") == "ok 0 1 0"
@@ -239,7 +239,7 @@ def test_a_worker_that_was_let_go_is_not_in_use_while_its_connection_closes(bed:
         worker.process.send_signal(signal.SIGCONT)
 
 
-def test_250_workers_wait_and_are_all_handed_out(bed: Bed) -> None:
+def test_250_idle_workers_are_all_leased(bed: Bed) -> None:
     context = tls.context(TOKEN.encode(), server=False)
     peers = []
     for i in range(250):

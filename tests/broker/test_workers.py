@@ -1,4 +1,4 @@
-"""A worker's life: it comes back, it is missed when it goes, and it goes in order."""
+"""A worker's life: it reconnects, its loss is noticed, and SIGTERM ends it in order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ready(bed: Bed, pod: str) -> bool:
     return bed.probe(pod)[0] == 200
 
 
-def test_workers_are_back_within_a_second_of_the_broker(bed: Bed) -> None:
+def test_workers_reconnect_within_a_second_of_a_broker_restart(bed: Bed) -> None:
     bed.worker("w1")
     bed.broker.end()
     bed.broker.wait()
@@ -34,7 +34,7 @@ def test_workers_are_back_within_a_second_of_the_broker(bed: Bed) -> None:
     wait_for(lambda: bed.state("w1") == "idle", 1.5)
 
 
-def test_the_delay_before_dialling_again_stays_below_a_second_and_varies() -> None:
+def test_retry_delay_varies_and_stays_below_a_second() -> None:
     random.seed(1)
     delays = [retry_delay(attempt) for attempt in range(1000)]
     assert max(delays) < 1
@@ -55,14 +55,14 @@ def test_readiness_follows_the_connection(bed: Bed) -> None:
     assert bed.probe("w1", "/livez") == (0, "")
 
 
-def test_told_to_go_while_idle_it_goes_at_once(bed: Bed) -> None:
+def test_idle_worker_exits_at_once_on_sigterm(bed: Bed) -> None:
     process = bed.worker("w1")
     process.end(signal.SIGTERM)
     assert process.wait(10) == 0
     wait_for(lambda: bed.table() == {})
 
 
-def test_told_to_go_in_use_it_lets_the_future_finish(bed: Bed) -> None:
+def test_busy_worker_finishes_its_future_on_sigterm(bed: Bed) -> None:
     process = bed.worker("w1")
     with bed.attach() as session:
         session.send("sleep 1.5")
@@ -74,7 +74,7 @@ def test_told_to_go_in_use_it_lets_the_future_finish(bed: Bed) -> None:
     wait_for(lambda: bed.ask("count 1") == "ok 0 0 0", 1)
 
 
-def test_told_to_go_before_it_has_come_back_it_is_not_counted_on(bed: Bed) -> None:
+def test_starting_worker_is_not_expected_back_after_sigterm(bed: Bed) -> None:
     waits = f'[ -e "{bed.folder}/used" ] && sleep 20'
     slow = bed.write("slow.sh", f'{waits}\nexec {sys.executable} {FAKE_R} "$@"\n')
     process = bed.worker("w1", FUTURE_KUBERNETES_R=f"sh {slow}")
@@ -88,7 +88,7 @@ def test_told_to_go_before_it_has_come_back_it_is_not_counted_on(bed: Bed) -> No
     assert bed.ask("count 1") == "ok 0 0 0"
 
 
-def test_an_r_that_is_killed_in_use_is_noticed_at_once_and_named(bed: Bed) -> None:
+def test_killed_r_is_noticed_at_once_with_its_outcome(bed: Bed) -> None:
     bed.worker("w1")
     with bed.attach() as session:
         session.send("die")
@@ -99,7 +99,7 @@ def test_an_r_that_is_killed_in_use_is_noticed_at_once_and_named(bed: Bed) -> No
     assert bed.table()["w1"]["losses"] == 1
 
 
-def test_an_r_that_is_told_to_quit_is_no_loss(bed: Bed) -> None:
+def test_r_that_quits_on_request_is_no_loss(bed: Bed) -> None:
     bed.worker("w1")
     with bed.attach() as session:
         session.send("quit")
@@ -108,7 +108,7 @@ def test_an_r_that_is_told_to_quit_is_no_loss(bed: Bed) -> None:
     assert bed.table()["w1"]["losses"] == 0
 
 
-def test_an_r_that_ends_while_it_waits_is_replaced(bed: Bed) -> None:
+def test_idle_r_that_ends_is_replaced(bed: Bed) -> None:
     process = bed.worker("w1")
     children = Path(f"/proc/{process.process.pid}/task/{process.process.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
@@ -117,26 +117,26 @@ def test_an_r_that_ends_while_it_waits_is_replaced(bed: Bed) -> None:
         assert session.call("pid") != children[0]
 
 
-def test_an_r_that_cannot_start_is_said_and_tried_again(bed: Bed) -> None:
+def test_r_that_cannot_start_is_logged_and_tried_again(bed: Bed) -> None:
     process = bed.start_worker("w1", FUTURE_KUBERNETES_R="false")
     wait_for(lambda: process.log().count("R ended with status 1 before it was ready") == 2, 20)
     assert not ready(bed, "w1")
 
 
-def test_a_worker_without_a_scheduler_to_go_to_says_what_to_set(bed: Bed) -> None:
+def test_worker_without_a_scheduler_names_the_variable(bed: Bed) -> None:
     process = bed.start_worker("w1", FUTURE_KUBERNETES_SCHEDULER="")
     assert process.wait() == 1
     assert "FUTURE_KUBERNETES_SCHEDULER is not set" in process.log()
 
 
-def test_a_killed_worker_closes_its_session_at_once(bed: Bed) -> None:
+def test_killed_worker_closes_its_session_at_once(bed: Bed) -> None:
     process = bed.worker("w1")
     with bed.attach() as session:
         os.killpg(process.process.pid, signal.SIGKILL)
         assert session.ended(1)
 
 
-def test_a_pod_whose_agent_started_anew_replaces_its_old_connection(bed: Bed) -> None:
+def test_restarted_agent_replaces_its_old_connection(bed: Bed) -> None:
     bed.worker("w1")
     with bed.attach() as session:
         bed.start_worker("w1")
@@ -163,7 +163,7 @@ class CutLink:
             subprocess.run(["ip", *command.split()], check=True)
 
     def cut(self) -> None:
-        """Let packets vanish both ways, with nobody told: the near end stays up, its far end drops all."""
+        """Drop packets both ways without an error on either end: the near interface stays up."""
         subprocess.run(["ip", "-n", self.name, "addr", "flush", "dev", "eth0"], check=True)
         subprocess.run(["ip", "neigh", "replace", "198.51.100.2", "lladdr", "02:00:00:00:00:01",
                         "dev", f"{self.name}h", "nud", "permanent"], check=True)  # fmt: skip
@@ -184,9 +184,7 @@ def link() -> Iterator[CutLink]:
 
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("in_flight", [False, True], ids=["while it computes", "with data under way"])
-def test_a_network_that_falls_silent_is_noticed_on_both_ends_within_15_seconds(
-    bed: Bed, link: CutLink, in_flight: bool
-) -> None:
+def test_silent_network_is_noticed_on_both_ends(bed: Bed, link: CutLink, in_flight: bool) -> None:
     process: Process = bed.start_worker(
         "w1", prefix=("ip", "netns", "exec", link.name), FUTURE_KUBERNETES_SCHEDULER="198.51.100.1"
     )
@@ -199,11 +197,11 @@ def test_a_network_that_falls_silent_is_noticed_on_both_ends_within_15_seconds(
             session.socket.sendall(bytes(200_000))
         assert session.ended(16)
         assert 3 < time.monotonic() - start < 15
-        wait_for(lambda: not ready(bed, "w1"), 16 - (time.monotonic() - start))
+        wait_for(lambda: not ready(bed, "w1"), 16)  # a probe starts a process, which takes its time on a busy machine
     assert process.process.poll() is None
 
 
-def test_an_r_that_ran_out_of_memory_is_named_so_with_the_limit() -> None:
+def test_outcome_of_a_killed_r_has_signal_or_memory_limit() -> None:
     assert describe_end(-9, oom=True, limit_mib=512) == (
         "its R process was killed for want of memory (out of memory, limit 512 MiB)"
     )

@@ -31,10 +31,11 @@ def test_pods_can_write_where_r_needs_it(helm: Helm) -> None:
     for component in ("scheduler", "worker"):
         writable = mounts(objects, component)
         assert writable["/tmp"]["emptyDir"] == {}
-        assert writable["/run/future-kubernetes"]["emptyDir"] == {}
         for mount in container(objects, component)["volumeMounts"]:
             assert mount.get("readOnly", False) is mount["mountPath"].startswith("/etc/")
     assert mounts(objects, "worker")["/home/rstudio"]["emptyDir"] == {}
+    assert mounts(objects, "scheduler")["/run/future-kubernetes"]["emptyDir"] == {}
+    assert "/run/future-kubernetes" not in mounts(objects, "worker"), "nothing on a worker writes there"
     home = mounts(objects, "scheduler")["/home/rstudio"]
     assert home["persistentVolumeClaim"] == {"claimName": "lab-future-kubernetes-home"}
     assert mounts(helm.objects(CASES["no-volumes"]), "scheduler")["/home/rstudio"]["emptyDir"] == {}

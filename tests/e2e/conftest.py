@@ -18,7 +18,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from common.paths import REPO, state_dir
-from common.pod_diagnosis import is_ready
+from image.broker.diagnosis import is_ready
 from local import cluster
 
 CLUSTER = "test"

@@ -76,8 +76,9 @@ print(len(sources), missing)
 
 @pytest.fixture(scope="module")
 def larger(stack: Stack) -> str:
-    """An image with a stack's own packages: those that R CMD check wants beside the baked ones, and one of Debian's."""
-    request = image.ImageRequest(r_packages=("knitr", "rmarkdown", "testthat", "withr"), apt_packages=("tree",))
+    """An image with a stack's own packages: those that R CMD check and lintr want, and one of Debian's."""
+    r_packages = ("knitr", "lintr", "rmarkdown", "testthat", "withr")
+    request = image.ImageRequest(r_packages=r_packages, apt_packages=("tree",))
     reference = image.push(stack.node, request)
     stack.node.run("ctr", "-n", "k8s.io", "images", "pull", "--plain-http", reference)
     return reference
@@ -102,6 +103,13 @@ def test_the_r_package_passes_r_cmd_check(stack: Stack, larger: str) -> None:
     assert "Status: OK" in checked, checked
     assert "SKIPPED" not in checked
     assert re.search(r"FAIL 0 .* PASS [1-9]", checked), checked
+
+
+def test_lintr_finds_nothing_in_the_r_package(stack: Stack, larger: str) -> None:
+    folder = "/usr/local/lib/future-kubernetes/build/future.kubernetes"
+    code = f'found <- lintr::lint_package("{folder}"); print(found); cat("LINTS", length(found))'
+    found = run_in(stack, larger, "Rscript", "-e", code)
+    assert found.endswith("LINTS 0"), found
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What AWS answers in the tests: four zones of us-west-2, a few machine types, a price list, ample quotas."""
+"""A mock of AWS: four zones of us-west-2, a few machine types, a price list, ample quotas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.unit.cloud_mocks import DRAWN, Answer, Recording, run
+from tests.unit.cloud_mocks import DRAWN, Answer, Recording, refusal_of, run, stack_config
 
 ZONES = ["us-west-2a", "us-west-2b", "us-west-2c", "us-west-2d"]
 
@@ -24,14 +24,16 @@ MACHINE_TYPES = {
     "m6i.16xlarge": (64, 262144, 15, 50, "x86_64", ZONES),
 }
 PRICES = {"m6i.large": 0.1, "m6i.xlarge": 0.2, "AmazonEKS": 0.1, "NAT": 0.05}
-"""Round figures that no one pays: the tests are about what is done with them."""
+"""Invented round figures, because the tests are about their use."""
 SPOT_PRICE = 0.08
+
+STATISTICS = "arn:aws:iam::123456789012:role/statistics"
 
 EKS = {"cloud": "eks", "region": "us-west-2", "authorizedNetworks": "203.0.113.0/24"}
 
 
 def offerings(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Where machine types are offered."""
+    """Offers of machine types in zones or regions."""
     pattern = args["filters"][0]["values"][0]
     names = [name for name in MACHINE_TYPES if fnmatch.fnmatch(name, pattern)]
     pairs = [(name, zone) for name in names for zone in MACHINE_TYPES[name][5]]
@@ -47,7 +49,7 @@ def offerings(args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def instance_type(args: Mapping[str, Any]) -> dict[str, Any]:
-    """What a machine type is."""
+    """Description of a machine type."""
     name = args["instanceType"]
     if name not in MACHINE_TYPES:
         raise PermissionError(f"InvalidInstanceType: the following supplied instance types do not exist: [{name}]")
@@ -132,7 +134,7 @@ ANSWERS: dict[str, Answer] = {
 
 
 def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    """What AWS computes of a resource."""
+    """Outputs of a resource that AWS would compute."""
     state: dict[str, Any] = {"name": inputs.get("name", f"{name}-{DRAWN}")}
     kind = type_.split(":")[-1]
     state["arn"] = f"arn:aws:{type_.split(':')[1].split('/')[0]}:us-west-2:123456789012:{kind}/{state['name']}"
@@ -160,7 +162,7 @@ def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def eks(config: Mapping[str, Any] | None = None, answers: Mapping[str, Answer] | None = None, **more: Any) -> Recording:
-    """Runs the program on EKS with settings beside the least that it needs. Equal runs are run once."""
+    """Runs the program on EKS with settings in addition to the required ones. Equal runs are cached."""
     wanted = {**EKS, **(config or {})}
     if answers:
         return run(wanted, {**ANSWERS, **answers}, computed, **more)
@@ -170,3 +172,28 @@ def eks(config: Mapping[str, Any] | None = None, answers: Mapping[str, Answer] |
 @functools.cache
 def _eks(config: str, more: str) -> Recording:
     return run(json.loads(config), ANSWERS, computed, **json.loads(more))
+
+
+@functools.cache
+def team(*, preview: bool = False) -> Recording:
+    """The example stack."""
+    return run(stack_config("eks-team"), ANSWERS, computed, stack_name="eks-team", preview=preview)
+
+
+def refused(config: Mapping[str, Any], answers: Mapping[str, Any] | None = None) -> str:
+    """The message with which these settings are refused, before anything is created."""
+    return refusal_of(lambda: eks(config, {"never-called": lambda _args: {}, **(answers or {})}))
+
+
+def refuse(reason: str) -> Any:
+    """An answer that is a refusal."""
+
+    def answer(_args: Mapping[str, Any]) -> dict[str, Any]:
+        raise PermissionError(reason)
+
+    return answer
+
+
+def release_of(done: Recording) -> dict[str, Any]:
+    """The values of the project's own chart."""
+    return dict(next(entry for entry in done.all("v3:Release") if entry.name.count("-") == 1).inputs["values"])

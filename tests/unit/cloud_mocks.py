@@ -1,7 +1,7 @@
-"""Runs the whole program against a recorded cloud: every registration with its wiring, every question, every warning.
+"""Runs the whole program under mocks and records every registered resource, every data source call, every message.
 
-Only the clouds' APIs are stood in for. What a real provider computes (drawn names, endpoints) is made up here; what the
-program sends is kept as it was sent, with secrets still marked.
+Only the clouds' APIs are mocked. Values that a real provider computes (generated names, endpoints) are invented here.
+Inputs are kept as the program sent them, secrets still marked.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from pulumi.runtime import mocks, set_all_config, stack
 ROOT = Path(__file__).resolve().parents[2]
 SECRET_MARK = "1b47061264138c4ac30d75fd1eb44270"
 DRAWN = "0a1b2c3"
-"""What the stand-in provider appends where Pulumi draws a name."""
+"""Suffix that the mocked provider appends where Pulumi generates a name."""
 
 Answer = Callable[[Mapping[str, Any]], Any]
 
 
 def is_secret(value: Any) -> bool:
-    """Whether a recorded value is marked as a secret."""
+    """True for a recorded value that is marked as a secret."""
     return isinstance(value, dict) and value.get("4dabf18193072939515e22adb298388d") == SECRET_MARK
 
 
 def plain(value: Any) -> Any:
-    """A recorded value without its marks of secrecy."""
+    """A recorded value without secret marks."""
     if is_secret(value):
         return plain(value["value"])
     if isinstance(value, dict):
@@ -49,7 +49,7 @@ def plain(value: Any) -> Any:
 
 @dataclass
 class Recorded:
-    """One registered resource: what was sent, and what it hangs on."""
+    """One registered resource: its inputs, options and dependencies."""
 
     urn: str
     type: str
@@ -67,22 +67,22 @@ class Recorded:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """The inputs, secrets included, without marks."""
+        """The inputs, including secrets, without marks."""
         return dict(plain(self.sent))
 
     @property
     def secrets(self) -> set[str]:
-        """Names of the inputs that are secret as a whole."""
+        """Names of the inputs that are secret."""
         return {key for key, value in self.sent.items() if is_secret(value)}
 
 
 @dataclass
 class Recording:
-    """What one run of the program did."""
+    """Everything that one run of the program did."""
 
     resources: list[Recorded] = field(default_factory=list)
     asked: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
-    """Questions to a provider: token, arguments, the provider that was asked."""
+    """Data source calls: token, arguments, provider."""
     said: list[tuple[str, str]] = field(default_factory=list)
     """Messages: severity, text."""
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Recording:
         return [resource for resource in self.resources if resource.type.endswith(type_) and name_part in resource.name]
 
     def below(self, resource: Recorded) -> set[str]:
-        """URNs of all that `resource` needs, directly or not: what on destroy goes after it."""
+        """URNs of all direct and indirect dependencies of `resource`, which destroy deletes after it."""
         by_urn = {entry.urn: entry for entry in self.resources}
         found: set[str] = set()
         todo = [resource.urn]
@@ -114,17 +114,17 @@ class Recording:
         return found
 
     def goes_before(self, first: Recorded, then: Recorded) -> bool:
-        """Whether destroy is bound to delete `first` before `then`."""
+        """True where dependencies make destroy delete `first` before `then`."""
         return then.urn in self.below(first)
 
     @property
     def warnings(self) -> list[str]:
-        """What was said above the level of information."""
+        """Messages of severity warning or error."""
         return [text for severity, text in self.said if severity in ("WARNING", "ERROR")]
 
 
 class Engine(mocks.MockEngine):
-    """Keeps what the program logs."""
+    """Records the program's log messages."""
 
     def __init__(self, recording: Recording) -> None:
         super().__init__(logging.getLogger("pulumi-stand-in"))
@@ -137,14 +137,14 @@ class Engine(mocks.MockEngine):
 
 
 class Monitor(mocks.MockMonitor):
-    """The SDK's own mock monitor, which also keeps what it is told of parents, dependencies and options."""
+    """The SDK's mock monitor, which also records parents, dependencies and options."""
 
     def __init__(self, cloud: mocks.Mocks, recording: Recording) -> None:
         super().__init__(cloud)
         self.recording = recording
 
     def Invoke(self, request: Any) -> Any:  # noqa: N802
-        """One question to a provider."""
+        """One data source call."""
         args = json_format.MessageToDict(request.args)
         self.recording.asked.append((request.tok, args, request.provider))
         return super().Invoke(request)  # type: ignore[no-untyped-call]
@@ -177,9 +177,10 @@ class Monitor(mocks.MockMonitor):
 
 
 class Cloud(mocks.Mocks):
-    """A provider that accepts all and makes up what it would compute.
+    """A provider that accepts every resource.
 
-    answers: those of its data sources, by token. A PermissionError that one raises is the provider's refusal.
+    answers: functions of its data sources, by token. A PermissionError from one becomes the provider's refusal.
+    computed: outputs of a resource that a real provider would compute.
     """
 
     def __init__(
@@ -189,9 +190,9 @@ class Cloud(mocks.Mocks):
         self.computed = computed
 
     def call(self, args: mocks.MockCallArgs) -> Any:
-        """The answer to a question, or the refusal that the answer raises."""
+        """The answer of a data source, or its refusal."""
         if args.token not in self.answers:
-            raise AssertionError(f"the program asked {args.token}, which this test has no answer to")
+            raise AssertionError(f"the program called {args.token}, for which this test has no answer")
         try:
             return self.answers[args.token](args.args)
         except PermissionError as refusal:
@@ -214,11 +215,11 @@ def run(
     stack_name: str = "team",
     preview: bool = False,
 ) -> Recording:
-    """Runs `__main__.py` as stack `stack_name` with `config` (keys without namespace) and gives back what it did."""
-    # The SDK keeps its state by context; a loop of its own keeps one run from the next.
+    """Runs `__main__.py` as stack `stack_name` with `config` (keys without namespace). Raises Refused."""
+    # The SDK keeps state in the event loop's context, so each run needs its own.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    # Outputs of a test without a program, whose loop is closed, are waited for by the next program.
+    # Otherwise this run would wait for outputs of an earlier test, whose loop is closed.
     pulumi.runtime.settings.SETTINGS.outputs.clear()
     recording = Recording()
     mocks.set_mocks(
@@ -258,7 +259,7 @@ def run(
 
 
 class Refused(Exception):  # noqa: N818
-    """The program ended with an error: `error`, after it had done what is in `recording`."""
+    """The program failed with `error`. `recording` has everything up to then."""
 
     def __init__(self, error: Exception, recording: Recording) -> None:
         super().__init__(str(error))
@@ -266,11 +267,24 @@ class Refused(Exception):  # noqa: N818
 
     @property
     def nothing_was_made(self) -> bool:
-        """Whether there is nothing but providers, which are no more than a set of credentials."""
+        """True where only providers, which are no more than credentials, were registered."""
         return all(
             not resource.custom or resource.type.startswith("pulumi:providers:")
             for resource in self.recording.resources
         )
+
+
+def refusal_of(program: Callable[[], object]) -> str:
+    """The message with which a run of the program is refused, before anything is created."""
+    refused = None
+    try:
+        program()
+    except Refused as error:
+        refused = error
+    assert refused, "the program was not refused"
+    assert refused.nothing_was_made, [resource.urn for resource in refused.recording.resources]
+    assert isinstance(refused.error, pulumi.RunError), "printed with a stack trace"
+    return str(refused)
 
 
 async def resolved(value: Any) -> tuple[Any, bool]:
@@ -280,7 +294,7 @@ async def resolved(value: Any) -> tuple[Any, bool]:
 
 
 def yaml_text(value: Any) -> str:
-    """A config value as Pulumi hands it over: text, or JSON for lists and maps."""
+    """A config value as Pulumi passes it: text, or JSON for lists and maps."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

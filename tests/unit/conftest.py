@@ -1,8 +1,9 @@
-"""What each unit test has, as a program has: an event loop of its own, for the SDK's outputs, and a Docker."""
+"""Fixtures of every unit test: an event loop for the SDK's outputs, and a Docker host."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -18,5 +19,11 @@ def event_loop_of_its_own() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def docker_that_builds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Docker to build with: the program refuses an update without, and no test here builds anything."""
+    """A Docker host that nothing connects to. Without one the program refuses an update that builds an image."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://docker.invalid:2376")
+
+
+@pytest.fixture
+def installed_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command is found on PATH, such as the clouds' command lines."""
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from components.clouds.allocatable import Allocatable
 from components.clouds.existing import cluster as existing
 from components.clouds.existing import local
-from components.clouds.sizing import Capacity
 from tests.unit.cloud_mocks import Recording, Refused, run
 
 IMAGE = "127.0.0.1:5000/future-kubernetes@sha256:" + "ab" * 32
@@ -30,14 +30,14 @@ CAMPUS = {"cloud": "kubeconfig", "image": IMAGE, "workers": "4"}
 
 
 @pytest.fixture
-def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Capacity]:
+def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Allocatable]:
     """A kubeconfig, and the nodes that its cluster answers with."""
     path = tmp_path / "kubeconfig"
     path.write_text(KUBECONFIG)
     monkeypatch.setenv("FUTURE_KUBERNETES_KUBECONFIG", str(path))
     monkeypatch.setenv("KUBECONFIG", str(path))
     monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", '["future-kubernetes:password"]')
-    found = [Capacity(4000, 16000)]
+    found = [Allocatable(4000, 16000)]
     monkeypatch.setattr(existing, "read_nodes", lambda access: found)
     monkeypatch.setattr(local, "read_nodes", lambda access: found)
     return found

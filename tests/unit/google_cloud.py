@@ -1,4 +1,4 @@
-"""What Google Cloud answers in the tests: three zones of us-west1, a few machine types, no quotas."""
+"""A mock of Google Cloud: three zones of us-west1, a few machine types, no quotas."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.unit.cloud_mocks import DRAWN, Answer, Recording, run
+from tests.unit.cloud_mocks import DRAWN, Answer, Recording, refusal_of, run, stack_config
 
 ZONES = ["us-west1-a", "us-west1-b", "us-west1-c"]
 
@@ -28,12 +28,12 @@ GKE = {"cloud": "gke", "project": "my-project", "region": "us-west1", "authorize
 
 
 def zones(args: Mapping[str, Any]) -> dict[str, Any]:
-    """The zones of a region; none of an unknown one."""
+    """The zones of a region. Empty for an unknown one."""
     return {"id": "zones", "project": "my-project", "names": ZONES if args.get("region") == "us-west1" else []}
 
 
 def machine_types(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Machine types of a zone, those alone that the filter names."""
+    """Machine types of a zone, only those that the filter names."""
     wanted = args.get("filter")
     return {
         "id": "types",
@@ -82,7 +82,7 @@ ANSWERS: dict[str, Answer] = {
 
 
 def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    """What Google computes of a resource."""
+    """Outputs of a resource that Google would compute."""
     state: dict[str, Any] = {"name": inputs.get("name", f"{name}-{DRAWN}")}
     if type_ == "gcp:serviceaccount/account:Account":
         email = f"{inputs['accountId']}@my-project.iam.gserviceaccount.com"
@@ -103,7 +103,7 @@ def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def gke(config: Mapping[str, Any] | None = None, answers: Mapping[str, Answer] | None = None, **more: Any) -> Recording:
-    """Runs the program on GKE with settings beside the least that it needs. Equal runs are run once."""
+    """Runs the program on GKE with settings in addition to the required ones. Equal runs are cached."""
     wanted = {**GKE, **(config or {})}
     if answers:
         return run(wanted, {**ANSWERS, **answers}, computed, **more)
@@ -113,3 +113,14 @@ def gke(config: Mapping[str, Any] | None = None, answers: Mapping[str, Answer] |
 @functools.cache
 def _gke(config: str, more: str) -> Recording:
     return run(json.loads(config), ANSWERS, computed, **json.loads(more))
+
+
+@functools.cache
+def team(*, preview: bool = False) -> Recording:
+    """The example stack."""
+    return run(stack_config("gke-team"), ANSWERS, computed, stack_name="gke-team", preview=preview)
+
+
+def refused(config: Mapping[str, Any], answers: Mapping[str, Any] | None = None) -> str:
+    """The message with which these settings are refused, before anything is created."""
+    return refusal_of(lambda: gke(config, {"never-called": lambda _args: {}, **(answers or {})}))

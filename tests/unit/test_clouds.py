@@ -1,116 +1,31 @@
-"""What a stack promises on either cloud, held to both."""
+"""Promises of a stack on either cloud, tested on both."""
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.unit import aws_cloud, google_cloud
+from tests.unit.both_clouds import EKS, Cloud, cloud, own_release
 from tests.unit.cloud_mocks import (
-    DRAWN,
     ROOT,
-    Recorded,
     Recording,
-    Refused,
     is_secret,
     listing,
     plain,
-    run,
-    stack_config,
 )
+
+__all__ = ["cloud"]
+
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@dataclass(frozen=True, eq=False)
-class Cloud:
-    """A cloud's stand-in, and what its resources are called. shared_gib: the least of `sharedGiB` that it takes."""
-
-    name: str
-    run: Callable[..., Recording]
-    answers: dict[str, Any]
-    computed: Callable[..., dict[str, Any]]
-    sdk: str
-    cluster: str
-    pool: str
-    network: str
-    repository: str
-    drawn_name: str
-    identifier: str
-    plugin: list[str]
-    shared_gib: int
-
-    @functools.cache  # noqa: B019 - two objects that live as long as the module
-    def team(self, *, preview: bool = False) -> Recording:
-        """The example stack."""
-        name = f"{self.name}-team"
-        return run(stack_config(name), self.answers, self.computed, stack_name=name, preview=preview)
-
-    @property
-    def everything(self) -> Recording:
-        """A stack with all that is made only when asked for."""
-        return self.run({"host": "r.example.org", "sharedGiB": self.shared_gib, "maxWorkers": 40})
-
-
-GKE = Cloud(
-    name="gke",
-    run=google_cloud.gke,
-    answers=google_cloud.ANSWERS,
-    computed=google_cloud.computed,
-    sdk="pulumi_gcp",
-    cluster="container/cluster:Cluster",
-    pool="nodePool:NodePool",
-    network="network:Network",
-    repository="us-west1-docker.pkg.dev/my-project/future-team-0a1b2c3/future-kubernetes",
-    drawn_name="name",
-    identifier="projects/my-project/locations/us-west1/clusters/",
-    plugin=["gke-gcloud-auth-plugin"],
-    shared_gib=1024,
-)
-EKS = Cloud(
-    name="eks",
-    run=aws_cloud.eks,
-    answers=aws_cloud.ANSWERS,
-    computed=aws_cloud.computed,
-    sdk="pulumi_aws",
-    cluster="eks/cluster:Cluster",
-    pool="nodeGroup:NodeGroup",
-    network="ec2/vpc:Vpc",
-    repository=f"123456789012.dkr.ecr.us-west-2.amazonaws.com/future-team-images-{DRAWN}",
-    drawn_name="nodeGroupName",
-    identifier="arn:aws:eks:us-west-2:123456789012:",
-    plugin=["aws", "eks", "get-token"],
-    shared_gib=10,
-)
-
-
-@pytest.fixture(params=[GKE, EKS], ids=lambda cloud: cloud.name)
-def cloud(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    found: Cloud = request.param
-    return found
-
-
-def own_release(done: Recording) -> Recorded:
-    """The release of the project's own chart."""
-    return next(entry for entry in done.all("v3:Release") if entry.inputs["chart"] == "./chart")
-
-
-# What exists
-
-
-def test_the_example_stack_registers_the_resources_of_its_golden_list(cloud: Cloud) -> None:
+def test_example_stack_registers_its_golden_list(cloud: Cloud) -> None:
     golden = GOLDEN / f"{cloud.name}-team.txt"
     found = listing(cloud.team())
     if os.environ.get("UPDATE_GOLDEN"):
@@ -118,23 +33,23 @@ def test_the_example_stack_registers_the_resources_of_its_golden_list(cloud: Clo
     assert found == golden.read_text(), "if this change is meant: UPDATE_GOLDEN=1 pytest tests/unit/test_clouds.py"
 
 
-def test_the_example_stack_gives_no_warning_in_update_and_preview(cloud: Cloud) -> None:
+def test_example_stack_warns_of_nothing(cloud: Cloud) -> None:
     assert cloud.team().warnings == []
     assert cloud.team(preview=True).warnings == []
 
 
-def test_the_home_disk_goes_with_its_claim_and_is_made_where_the_scheduler_is(cloud: Cloud) -> None:
+def test_home_disk_is_deleted_with_its_claim(cloud: Cloud) -> None:
     disks = cloud.run().one("StorageClass").inputs
     assert disks["reclaimPolicy"] == "Delete", "destroy would leave the disk, billed"
     assert disks["volumeBindingMode"] == "WaitForFirstConsumer", "the disk could be in a zone without a system node"
     assert own_release(cloud.run()).inputs["values"]["scheduler"]["homeStorageClass"] == disks["metadata"]["name"]
 
 
-def test_a_cluster_can_be_destroyed_without_an_update_before(cloud: Cloud) -> None:
+def test_cluster_can_be_destroyed_without_an_update_before(cloud: Cloud) -> None:
     assert cloud.run().one(cloud.cluster).inputs["deletionProtection"] is False
 
 
-def test_the_way_in_from_outside_is_https_alone_with_a_certificate_that_is_kept(cloud: Cloud) -> None:
+def test_ingress_serves_only_https_and_keeps_its_certificate(cloud: Cloud) -> None:
     assert cloud.run().all("v3:Release", "traefik") == []
     values = cloud.run({"host": "r.example.org"}).one("v3:Release", "traefik").inputs["values"]
     assert values["ports"]["web"]["expose"] == {"default": False}
@@ -153,114 +68,17 @@ def test_the_way_in_from_outside_is_https_alone_with_a_certificate_that_is_kept(
     assert values["nodeSelector"] == {"future-kubernetes/role": "system"}
 
 
-# The image
+def test_ingress_has_no_read_timeout(cloud: Cloud) -> None:
+    values = cloud.everything.one("v3:Release", "traefik").inputs["values"]
+    timeouts = values["ports"]["websecure"]["transport"]["respondingTimeouts"]
+    assert timeouts == {"readTimeout": "0s"}, "Traefik would cut off a large file after 60 s"
 
 
-ANEW: dict[str, Any] = {"never-asked": lambda _args: {}}
-"""Answers with which a run is not one that was run before."""
+def test_ingress_release_waits_fifteen_minutes(cloud: Cloud) -> None:
+    assert cloud.everything.one("v3:Release", "traefik").inputs["timeout"] == 900
 
 
-@pytest.fixture
-def docker(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine whose Docker listens at the path that is given, once something does; Docker's own folder is empty."""
-    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
-    monkeypatch.setattr("components.image.DOCKER_SOCKET", str(tmp_path / "docker.sock"))
-    return tmp_path / "docker.sock"
-
-
-def test_an_update_without_docker_is_refused_before_anything_is_made(cloud: Cloud, docker: Path) -> None:
-    with pytest.raises(Refused) as caught:
-        cloud.run({}, ANEW)
-    assert caught.value.nothing_was_made
-    assert f"Docker does not run ({docker}: No such file or directory)" in str(caught.value)
-    assert "pulumi config set image" in str(caught.value)
-
-
-def test_a_docker_that_is_not_the_users_is_named_as_such(
-    cloud: Cloud, docker: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def connect(_self: socket.socket, _address: str) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(socket.socket, "connect", connect)
-    with pytest.raises(Refused, match="sudo usermod -aG docker"):
-        cloud.run({}, ANEW)
-    assert not docker.exists()
-
-
-@pytest.mark.parametrize("way", ["socket", "DOCKER_HOST", "DOCKER_CONTEXT", "context", "builder", "image", "preview"])
-def test_an_update_goes_on_where_something_may_build_or_nothing_is_to_be_built(
-    cloud: Cloud, docker: Path, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    config = {"image": f"r.example.org/r@sha256:{'1' * 64}"} if way == "image" else {}
-    with socket.socket(socket.AF_UNIX) as listener:
-        if way == "socket":
-            listener.bind(str(docker))
-            listener.listen()
-        elif way.startswith("DOCKER"):
-            monkeypatch.setenv(way, "elsewhere")
-        elif way in ("context", "builder"):
-            kept = docker.parent / "config" / {"context": "contexts/meta", "builder": "buildx/instances"}[way] / "one"
-            kept.mkdir(parents=True)
-        assert cloud.run(config, ANEW, preview=way == "preview").all("v3:Release")
-
-
-def test_the_image_is_built_and_pushed_to_the_stacks_own_repository_with_its_cache_and_never_in_a_preview(
-    cloud: Cloud,
-) -> None:
-    wanted = {"rPackages": "sf data.table", "aptPackages": "libgdal-dev", "baseImage": "rocker/rstudio:4.5.1"}
-    image = cloud.run({**wanted, "ide": "jupyterlab"}).one("docker-build:index:Image")
-    assert image.inputs["push"] is True
-    assert image.inputs["buildOnPreview"] is False, "a preview would run a pull request's Dockerfile"
-    assert image.inputs["platforms"] == ["linux/amd64"]
-    assert image.inputs["tags"] == [f"{cloud.repository}:future-team"]
-    cache = f"{cloud.repository}:buildcache"
-    assert [entry["registry"]["ref"] for entry in image.inputs["cacheFrom"]] == [cache]
-    (to,) = [entry["registry"] for entry in image.inputs["cacheTo"]]
-    assert (to["ref"], to["mode"]) == (cache, "max")
-    assert to["ignoreError"] is True, "an image that is built and pushed would count as failed"
-    # ECR refuses a cache manifest of another kind.
-    assert (to["imageManifest"], to["ociMediaTypes"]) == ((True, True) if cloud is EKS else (False, False))
-    assert image.inputs["buildArgs"]["R_PACKAGES"] == "data.table sf", "another order would be another image"
-    assert image.inputs["buildArgs"]["APT_PACKAGES"] == "libgdal-dev"
-    assert image.inputs["buildArgs"]["BASE_IMAGE"] == "rocker/rstudio:4.5.1"
-    assert image.inputs["buildArgs"]["IDE"] == "jupyterlab"
-    declared = (ROOT / "image" / "Dockerfile").read_text()
-    assert all(f"ARG {name}" in declared for name in image.inputs["buildArgs"]), "Docker ignores an unknown one"
-    (registry,) = image.inputs["registries"]
-    assert registry["address"] == cloud.repository.split("/")[0]
-
-
-def test_a_repository_of_ones_own_is_a_secret_of_the_build_and_no_argument_of_it(
-    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", '["future-kubernetes:rRepository"]')
-    url = "https://user:geheim@packages.example.org/cran"
-    image = cloud.run({"rPackages": "ours", "rRepository": url}).one("docker-build:index:Image")
-    assert image.inputs["secrets"] == {"r_repository": url}
-    assert "secrets" in image.secrets or is_secret(image.sent["secrets"]["r_repository"])
-    assert "geheim" not in str(image.inputs["buildArgs"])
-    assert "secrets" not in cloud.team().one("docker-build:index:Image").inputs
-
-
-def test_pods_run_what_was_built_by_its_digest(cloud: Cloud) -> None:
-    assert "@sha256:" in own_release(cloud.run()).inputs["values"]["image"]
-
-
-def test_the_image_waits_for_no_cluster_and_nothing_but_the_release_waits_for_the_image(cloud: Cloud) -> None:
-    done = cloud.team()
-    image = done.one("docker-build:index:Image")
-    assert not done.goes_before(image, done.one(cloud.cluster))
-    waiting = [resource for resource in done.resources if done.goes_before(resource, image)]
-    assert [resource.type for resource in waiting] == ["kubernetes:helm.sh/v3:Release"]
-
-
-# How it is wired
-
-
-def test_every_resource_has_a_component_as_parent_and_the_provider_that_was_made_for_it(cloud: Cloud) -> None:
+def test_every_resource_has_a_component_parent_and_the_stacks_provider(cloud: Cloud) -> None:
     done = cloud.team()
     components = {resource.urn for resource in done.resources if not resource.custom}
     wanted = {"gcp": "gke-team-google", "aws": "eks-team-aws", "kubernetes": f"{cloud.name}-team-kubernetes"}
@@ -273,17 +91,17 @@ def test_every_resource_has_a_component_as_parent_and_the_provider_that_was_made
         assert provider is None or provider in resource.provider, f"{resource.name}: {resource.provider or 'default'}"
 
 
-def test_nothing_has_a_name_that_a_second_stack_of_the_same_name_would_have(cloud: Cloud) -> None:
+def test_physical_names_differ_between_two_stacks_of_one_name(cloud: Cloud) -> None:
     for resource in cloud.everything.resources:
         if resource.type.startswith(("gcp:", "aws:")):
             assert resource.inputs.get("name") is None, f"{resource.name}: names that Pulumi draws differ"
 
 
-def test_the_kubernetes_provider_knows_its_cluster_by_more_than_the_kubeconfig(cloud: Cloud) -> None:
+def test_kubernetes_provider_has_a_cluster_identifier(cloud: Cloud) -> None:
     assert cloud.run().one("pulumi:providers:kubernetes").inputs["clusterIdentifier"].startswith(cloud.identifier)
 
 
-def test_the_release_waits_for_its_storage_its_way_in_and_the_autoscaler(cloud: Cloud) -> None:
+def test_release_waits_for_storage_ingress_and_autoscaler(cloud: Cloud) -> None:
     done = cloud.everything
     release = own_release(done)
     needed = [
@@ -298,7 +116,7 @@ def test_the_release_waits_for_its_storage_its_way_in_and_the_autoscaler(cloud: 
         assert done.goes_before(release, each), f"the release could go ahead without {each.name}, or outlive it"
 
 
-def test_nodes_and_control_plane_have_their_rights_before_they_are_there_and_after_they_are_gone(cloud: Cloud) -> None:
+def test_permissions_outlive_nodes_and_control_plane(cloud: Cloud) -> None:
     done = cloud.team()
     rights = [entry for entry in done.resources if "-nodes-" in entry.name and "iam" in entry.type.lower()]
     assert len(rights) >= 2
@@ -309,7 +127,7 @@ def test_nodes_and_control_plane_have_their_rights_before_they_are_there_and_aft
         assert done.goes_before(done.one(cloud.cluster), right), "the control plane could not take away what it made"
 
 
-def test_a_changed_machine_type_or_spot_makes_the_new_pool_before_the_old_one_goes(cloud: Cloud) -> None:
+def test_changed_machine_type_or_spot_creates_the_new_pool_first(cloud: Cloud) -> None:
     keys = {"gke": ("nodeConfig.machineType", "nodeConfig.spot"), "eks": ("instanceTypes", "capacityType")}[cloud.name]
     for pool in cloud.team().all(cloud.pool):
         assert keys[0] in pool.replace_on_changes
@@ -318,14 +136,14 @@ def test_a_changed_machine_type_or_spot_makes_the_new_pool_before_the_old_one_go
     assert keys[1] in cloud.team().one(cloud.pool, "workers").replace_on_changes
 
 
-def test_nodes_that_an_autoscaler_counts_are_counted_by_nobody_else(cloud: Cloud) -> None:
+def test_pulumi_ignores_node_counts_that_the_autoscaler_owns(cloud: Cloud) -> None:
     ignored = {"gke": "nodeCount", "eks": "scalingConfig.desiredSize"}[cloud.name]
     for pool in cloud.run({"workers": 10, "maxWorkers": 40}).all(cloud.pool):
         assert ignored in pool.ignore_changes, pool.name
 
 
 @pytest.mark.parametrize("most", [40, 80])
-def test_more_workers_resize_the_pool_and_the_worker_deployment_and_touch_nothing_else(cloud: Cloud, most: int) -> None:
+def test_more_workers_change_only_pool_and_worker_deployment(cloud: Cloud, most: int) -> None:
     before = cloud.run({"workers": 4, "maxWorkers": most if most > 40 else 4})
     after = cloud.run({"workers": 40, "maxWorkers": most})
     changed = {
@@ -348,7 +166,7 @@ def test_more_workers_resize_the_pool_and_the_worker_deployment_and_touch_nothin
     assert values[0]["worker"]["resources"] == values[1]["worker"]["resources"]
 
 
-def test_as_many_workers_as_a_node_is_to_hold_fit_beside_its_daemonsets(cloud: Cloud) -> None:
+def test_planned_workers_fit_on_a_node_beside_its_daemon_sets(cloud: Cloud) -> None:
     """By figures from the sources that sizing names, for four workers on 4 vCPUs and 16 GiB."""
     requests = own_release(cloud.run({"workers": 4})).inputs["values"]["worker"]["resources"]["requests"]
     cpu, memory = int(requests["cpu"].removesuffix("m")), int(requests["memory"].removesuffix("Mi"))
@@ -360,7 +178,7 @@ def test_as_many_workers_as_a_node_is_to_hold_fit_beside_its_daemonsets(cloud: C
     assert memory > 2500, "much is left unused"
 
 
-def test_the_command_for_a_shell_on_a_node_names_a_node(cloud: Cloud, tmp_path: Path) -> None:
+def test_node_shell_command_names_a_node(cloud: Cloud, tmp_path: Path) -> None:
     """Pasted into a shell whose kubectl answers as that cloud's nodes are called."""
     answer, target = {
         "gke": ("node/gke-a\\nnode/gke-b", "compute ssh gke-a --project my-project --zone us-west1-a"),
@@ -376,13 +194,10 @@ def test_the_command_for_a_shell_on_a_node_names_a_node(cloud: Cloud, tmp_path: 
     assert done.stdout.startswith(target), done.stdout
 
 
-# What it may do
-
-
-def test_kubeconfig_and_registry_password_are_secrets_and_hold_no_lasting_credential(cloud: Cloud) -> None:
+def test_kubeconfig_and_registry_password_are_secret_and_short_lived(cloud: Cloud) -> None:
     done = cloud.run()
     assert "kubeconfig" in done.one("pulumi:providers:kubernetes").secrets
-    assert "kubeconfig" in done.one("Leftovers").secrets
+    assert "kubeconfig" in done.one("DestroyGuard").secrets
     text, secret = done.outputs["kubeconfig"]
     assert secret
     user = json.loads(text)["users"][0]["user"]
@@ -396,7 +211,7 @@ def test_kubeconfig_and_registry_password_are_secrets_and_hold_no_lasting_creden
             assert "short-lived-token" not in json.dumps(resource.sent), resource.name
 
 
-def test_an_open_control_plane_is_warned_of_and_a_stated_one_is_not(cloud: Cloud) -> None:
+def test_open_control_plane_warns_unless_stated(cloud: Cloud) -> None:
     def who_may_reach(done: Recording) -> list[str] | None:
         inputs = done.one(cloud.cluster).inputs
         if cloud is EKS:
@@ -416,7 +231,7 @@ def test_an_open_control_plane_is_warned_of_and_a_stated_one_is_not(cloud: Cloud
     assert who_may_reach(cloud.run({"authorizedNetworks": "203.0.113.0/24"})) == ["203.0.113.0/24"]
 
 
-def test_the_whole_world_is_where_routes_lead_and_is_let_in_nowhere_unless_asked(cloud: Cloud) -> None:
+def test_only_routes_name_the_whole_internet(cloud: Cloud) -> None:
     for done in (cloud.team(), cloud.run({"authorizedNetworks": ""}), cloud.everything):
         for resource in done.resources:
             if not resource.type.endswith("RouteTable"):

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from components.clouds import MODELS
+from components.clouds.allocatable import Allocatable
 from components.clouds.existing import cluster as existing
 from components.clouds.existing import local
-from components.clouds.sizing import Capacity
 from components.settings.keys import keys_of
 from components.settings.model import Settings
 from tests.unit import aws_cloud, google_cloud
@@ -114,7 +114,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://docker.invalid:2376")
     monkeypatch.setattr(shutil, "which", lambda name, **_more: f"/usr/bin/{name}")
     for module in (existing, local):
-        monkeypatch.setattr(module, "read_nodes", lambda _access: [Capacity(64000, 262144)] * 4)
+        monkeypatch.setattr(module, "read_nodes", lambda _access: [Allocatable(64000, 262144)] * 4)
 
 
 def program(config: Mapping[str, Any]) -> Recording:

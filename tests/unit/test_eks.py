@@ -1,251 +1,25 @@
-"""EKS under a recorded cloud: what exists, how it is wired, what it may do, and what is refused in good time."""
+"""EKS under mocks: control plane, addons, storage, registry, order of deletion, tags and outputs."""
 
 from __future__ import annotations
 
-import functools
-import ipaddress
-import itertools
 import json
-import shutil
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.unit.aws_cloud import ANSWERS, PRICES, SPOT_PRICE, computed, eks
-from tests.unit.cloud_mocks import DRAWN, Recording, Refused, labelled, run, stack_config
-
-GOLDEN = Path(__file__).parent / "golden"
-STATISTICS = "arn:aws:iam::123456789012:role/statistics"
-
-
-@pytest.fixture(autouse=True)
-def _command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-
-
-@functools.cache
-def team(*, preview: bool = False) -> Recording:
-    return run(stack_config("eks-team"), ANSWERS, computed, stack_name="eks-team", preview=preview)
-
-
-def refused(config: Mapping[str, Any], answers: Mapping[str, Any] | None = None) -> str:
-    """The message with which these settings are refused; nothing may have been made."""
-    with pytest.raises(Refused) as caught:
-        eks(config, {"never-asked": lambda _args: {}, **(answers or {})})
-    assert caught.value.nothing_was_made, [resource.urn for resource in caught.value.recording.resources]
-    assert type(caught.value.error).__mro__[1].__name__ == "RunError", "printed with a stack trace"
-    return str(caught.value)
-
-
-def refuse(reason: str) -> Any:
-    """A data source that refuses."""
-
-    def answer(_args: Mapping[str, Any]) -> dict[str, Any]:
-        raise PermissionError(reason)
-
-    return answer
-
-
-def release_of(done: Recording) -> dict[str, Any]:
-    """The values of the project's own chart."""
-    return dict(next(entry for entry in done.all("v3:Release") if entry.name.count("-") == 1).inputs["values"])
-
-
-# What exists
-
-
-def test_workers_have_a_tainted_node_group_of_their_own() -> None:
-    done = eks()
-    assert len(done.all("nodeGroup:NodeGroup")) == 2
-    system = done.one("nodeGroup:NodeGroup", "system").inputs
-    workers = done.one("nodeGroup:NodeGroup", "workers").inputs
-    assert system["labels"] == {"future-kubernetes/role": "system"}
-    assert "taints" not in system
-    assert workers["labels"] == {"future-kubernetes/role": "worker"}
-    assert workers["taints"] == [{"key": "future-kubernetes/worker", "value": "true", "effect": "NO_SCHEDULE"}]
-    assert release_of(done)["worker"]["nodeSelector"] == {"future-kubernetes/role": "worker"}
-    assert release_of(done)["scheduler"]["nodeSelector"] == {"future-kubernetes/role": "system"}
-
-
-def test_a_fixed_group_has_the_nodes_that_the_workers_need_and_no_autoscaler() -> None:
-    done = eks({"workers": 10})
-    workers = done.one("nodeGroup:NodeGroup", "workers")
-    assert workers.inputs["scalingConfig"] == {"desiredSize": 3, "minSize": 3, "maxSize": 3}
-    assert workers.ignore_changes == []
-    assert done.all("v3:Release", "autoscaler") == []
-    assert done.all("iam/role:Role", "autoscaler") == []
-
-
-def test_an_autoscaled_group_goes_from_the_wanted_workers_to_the_most_and_its_count_is_left_alone() -> None:
-    workers = eks({"workers": 10, "maxWorkers": 40}).one("nodeGroup:NodeGroup", "workers")
-    assert workers.inputs["scalingConfig"] == {"desiredSize": 3, "minSize": 3, "maxSize": 10}
-    assert workers.ignore_changes == ["scalingConfig.desiredSize"]
-
-
-@pytest.mark.parametrize("key", ["idleMinutes", "ttlHours"])
-def test_workers_that_may_all_go_take_their_nodes_with_them(key: str) -> None:
-    workers = eks({"workers": 8, key: 30}).one("nodeGroup:NodeGroup", "workers")
-    assert workers.inputs["scalingConfig"] == {"desiredSize": 2, "minSize": 0, "maxSize": 2}
-
-
-def running(nodes: int, least: int, most: int, standing: tuple[str, ...] = ("1",)) -> dict[str, Any]:
-    """What AWS answers of a workers' group that stands, of one that is deleted, and of another stack's."""
-    arn = "arn:aws:eks:us-west-2:123456789012:nodegroup/future-team-1/{}/id"
-    groups = ("future-team-workers-1", "future-team-workers-0", "future-team-system-1", "future-teams-workers-1")
-
-    def group(args: Mapping[str, Any]) -> dict[str, Any]:
-        if args["nodeGroupName"].removeprefix("future-team-workers-") not in standing:
-            raise PermissionError("ResourceNotFoundException: No node group found")
-        return {"id": "g", "scalingConfigs": [{"desiredSize": nodes, "minSize": least, "maxSize": most}]}
-
-    return {
-        "aws:resourcegroupstaggingapi/getResources:getResources": lambda args: {
-            "id": "r",
-            "resourceTagMappingLists": [{"resourceArn": arn.format(name)} for name in groups]
-            if args["tagFilters"] == [{"key": "stack", "values": ["team"]}]
-            else [],
-        },
-        "aws:eks/getNodeGroup:getNodeGroup": group,
-    }
-
-
-@pytest.mark.parametrize(
-    ("config", "nodes", "sent", "ignored"),
-    [
-        ({"workers": 10, "maxWorkers": 40}, 8, 3, ["scalingConfig.desiredSize"]),  # nothing changes, nothing is sent
-        ({"workers": 10, "maxWorkers": 80}, 8, 8, []),  # those that the autoscaler added stay
-        ({"workers": 40, "maxWorkers": 40}, 8, 10, []),
-        ({"workers": 40, "maxWorkers": 80}, 3, 10, []),  # AWS refuses less than the least
-        ({"workers": 4, "maxWorkers": 20}, 8, 5, []),  # and more than the most
-    ],
+from tests.unit.aws_cloud import (
+    PRICES,
+    SPOT_PRICE,
+    eks,
+    refuse,
+    release_of,
+    team,
 )
-def test_another_limit_is_sent_with_the_number_of_nodes_that_there_are(
-    config: dict[str, Any], nodes: int, sent: int, ignored: list[str]
-) -> None:
-    group = eks(config, running(nodes, 3, 10)).one("nodeGroup:NodeGroup", "workers")
-    assert (group.inputs["scalingConfig"]["desiredSize"], group.ignore_changes) == (sent, ignored)
+from tests.unit.cloud_mocks import DRAWN, labelled
+
+pytestmark = pytest.mark.usefixtures("installed_tools")
 
 
-def test_of_two_stacks_of_one_name_neither_takes_the_others_number_of_nodes() -> None:
-    answers = running(8, 3, 10, standing=("0", "1"))
-    group = eks({"workers": 10, "maxWorkers": 80}, answers).one("nodeGroup:NodeGroup", "workers")
-    assert (group.inputs["scalingConfig"]["desiredSize"], group.ignore_changes) == (3, ["scalingConfig.desiredSize"])
-
-
-def test_who_may_not_see_the_groups_is_not_held_up() -> None:
-    denied = {"aws:resourcegroupstaggingapi/getResources:getResources": refuse("AccessDenied")}
-    group = eks({"workers": 10, "maxWorkers": 40}, denied).one("nodeGroup:NodeGroup", "workers")
-    assert group.ignore_changes == ["scalingConfig.desiredSize"]
-
-
-def test_the_autoscaler_knows_an_empty_groups_label_and_taint_by_tags() -> None:
-    tags = [tag.inputs["tag"] for tag in team().all("autoscaling/tag:Tag")]
-    assert {tag["key"]: tag["value"] for tag in tags} == {
-        "k8s.io/cluster-autoscaler/node-template/label/future-kubernetes/role": "worker",
-        "k8s.io/cluster-autoscaler/node-template/taint/future-kubernetes/worker": "true:NoSchedule",
-    }
-
-
-def test_spot_groups_that_scale_look_in_every_zone_and_others_stay_in_the_systems_zone() -> None:
-    spread = team().one("nodeGroup:NodeGroup", "workers").inputs
-    assert spread["capacityType"] == "SPOT"
-    assert len(spread["subnetIds"]) == 3
-    done = eks({"maxWorkers": 40})
-    workers, system = (done.one("nodeGroup:NodeGroup", part).inputs for part in ("workers", "system"))
-    assert workers["capacityType"] == "ON_DEMAND"
-    assert team().one("nodeGroup:NodeGroup", "system").inputs["capacityType"] == "ON_DEMAND", "the R session is there"
-    assert workers["subnetIds"] == system["subnetIds"]
-    assert len(system["subnetIds"]) == 1
-    assert len(eks({"spot": True}).one("nodeGroup:NodeGroup", "workers").inputs["subnetIds"]) == 1
-
-
-def test_the_network_and_the_schedulers_zone_do_not_hang_on_the_workers_machine() -> None:
-    for type_ in ("ec2/subnet:Subnet", "ec2/natGateway:NatGateway"):
-        names = [[entry.name for entry in done.all(type_)] for done in (eks(), eks({"machineType": "m7i.xlarge"}))]
-        assert names[0] == names[1]
-    moved = eks({"machineType": "m7i.xlarge"})
-    assert moved.one("nodeGroup:NodeGroup", "system").inputs["subnetIds"] == ["future-team-private-us-west-2a-id"]
-    assert moved.one("nodeGroup:NodeGroup", "workers").inputs["subnetIds"] == ["future-team-private-us-west-2b-id"]
-
-
-def test_the_system_node_is_in_the_first_zone_that_offers_its_machine_and_workers_beside_it() -> None:
-    for group in eks({"systemMachineType": "m7i.xlarge"}).all("nodeGroup:NodeGroup"):
-        assert group.inputs["subnetIds"] == ["future-team-private-us-west-2b-id"]
-
-
-def test_one_nat_serves_all_zones_unless_each_is_to_have_its_own() -> None:
-    assert len(eks().all("natGateway:NatGateway")) == 1
-    each = eks({"natPerZone": True})
-    assert len(each.all("natGateway:NatGateway")) == 3
-    private = each.all("routeTable:RouteTable", "private")
-    assert len({entry.inputs["routes"][0]["natGatewayId"] for entry in private}) == 3
-
-
-def test_private_subnets_reach_the_internet_by_the_nat_alone() -> None:
-    done = eks()
-    private = done.one("routeTable:RouteTable", "private")
-    assert private.inputs["routes"] == [{"cidrBlock": "0.0.0.0/0", "natGatewayId": done.one("NatGateway").name + "-id"}]
-    joined = [entry.inputs for entry in done.all("RouteTableAssociation", "private")]
-    assert {entry["routeTableId"] for entry in joined} == {f"{private.name}-id"}
-    assert len(joined) == len(done.all("ec2/subnet:Subnet", "private")) == 3
-
-
-def test_public_subnets_are_those_from_which_the_internet_is_reached_and_hold_each_zones_gateway() -> None:
-    done = eks({"natPerZone": True})
-    internet = done.one("InternetGateway")
-    table = done.one("routeTable:RouteTable", "public")
-    assert table.inputs["routes"] == [{"cidrBlock": "0.0.0.0/0", "gatewayId": f"{internet.name}-id"}]
-    public = done.all("ec2/subnet:Subnet", "public")
-    joined = [entry.inputs for entry in done.all("RouteTableAssociation", "public")]
-    assert {(entry["subnetId"], entry["routeTableId"]) for entry in joined} == {
-        (f"{subnet.name}-id", f"{table.name}-id") for subnet in public
-    }
-    for subnet in public:
-        gateway = done.one("natGateway:NatGateway", subnet.inputs["availabilityZone"])
-        assert gateway.inputs["subnetId"] == f"{subnet.name}-id"
-        assert subnet.inputs["tags"].get("kubernetes.io/role/elb") == "1", "where EKS puts a load balancer"
-    for subnet in done.all("ec2/subnet:Subnet", "private"):
-        assert "kubernetes.io/role/elb" not in subnet.inputs["tags"], "a load balancer there would not come up"
-
-
-def test_the_networks_addresses_hold_all_subnets_beside_one_another_and_have_names() -> None:
-    vpc = eks().one("ec2/vpc:Vpc").inputs
-    assert (vpc["enableDnsSupport"], vpc["enableDnsHostnames"]) == (True, True), "or EFS has no name within"
-    blocks = [ipaddress.IPv4Network(subnet.inputs["cidrBlock"]) for subnet in eks().all("ec2/subnet:Subnet")]
-    assert all(block.subnet_of(ipaddress.IPv4Network(vpc["cidrBlock"])) for block in blocks)
-    assert not any(one.overlaps(other) for one, other in itertools.combinations(blocks, 2))
-
-
-def test_a_zone_beyond_the_first_three_becomes_one_of_the_networks() -> None:
-    done = eks({"zone": "us-west-2d"})
-    zones = [subnet.inputs["availabilityZone"] for subnet in done.all("ec2/subnet:Subnet", "private")]
-    assert zones == ["us-west-2a", "us-west-2b", "us-west-2d"]
-    for group in done.all("nodeGroup:NodeGroup"):
-        assert group.inputs["subnetIds"] == ["future-team-private-us-west-2d-id"]
-
-
-def test_in_another_partition_of_aws_policies_are_that_partitions() -> None:
-    def in_china(args: Mapping[str, Any]) -> dict[str, Any]:
-        known = ANSWERS["aws:index/getCallerIdentity:getCallerIdentity"](args)
-        return {**known, "arn": known["arn"].replace("arn:aws:", "arn:aws-cn:")}
-
-    answers = {"aws:index/getCallerIdentity:getCallerIdentity": in_china}
-    done = eks({"adminRoles": STATISTICS.replace("arn:aws:", "arn:aws-cn:")}, answers)
-    named = [entry.inputs["policyArn"] for entry in done.resources if "policyArn" in entry.inputs]
-    assert len(named) >= 6
-    assert all(arn.startswith("arn:aws-cn:") for arn in named)
-
-
-def test_only_zones_are_asked_for_that_eks_takes_subnets_in() -> None:
-    (asked,) = [args for token, args, _ in eks({"zone": "us-west-2b"}).asked if "getAvailabilityZones" in token]
-    assert {"use1-az3", "usw1-az2", "cac1-az3"} <= set(asked["excludeZoneIds"])
-    assert asked["filters"] == [{"name": "opt-in-status", "values": ["opt-in-not-required"]}], "no local zones"
-    assert asked["state"] == "available"
-
-
-def test_the_control_plane_is_reached_by_nodes_from_within_and_is_not_billed_for_extended_support() -> None:
+def test_control_plane_has_private_endpoint_and_standard_support() -> None:
     cluster = eks().one("eks/cluster:Cluster").inputs
     assert cluster["vpcConfig"]["endpointPrivateAccess"] is True, "nodes are not in authorizedNetworks"
     assert cluster["vpcConfig"]["endpointPublicAccess"] is True, "authorizedNetworks would reach nothing"
@@ -254,32 +28,7 @@ def test_the_control_plane_is_reached_by_nodes_from_within_and_is_not_billed_for
     assert "enabledClusterLogTypes" not in cluster, "the log group would outlive the cluster"
 
 
-def test_the_autoscaler_runs_beside_the_scheduler_in_its_region_and_with_its_rights() -> None:
-    done = team()
-    release = done.one("v3:Release", "autoscaler")
-    assert release.inputs["values"]["nodeSelector"] == {"future-kubernetes/role": "system"}
-    assert release.inputs["values"]["awsRegion"] == "us-west-2"
-    assert release.inputs["version"], "another chart on each update"
-    for tag in done.all("autoscaling/tag:Tag"):
-        assert tag.inputs["autoscalingGroupName"] == "eks-future-eks-team-workers"
-    for type_ in ("RolePolicy", "PodIdentityAssociation", "autoscaling/tag:Tag"):
-        for right in done.all(type_, "future-eks-team-autoscaler") + done.all(type_, "workers-"):
-            assert done.goes_before(release, right), f"it would start without {right.name}"
-
-
-def test_in_a_given_network_the_load_balancer_stands_in_the_given_public_subnets() -> None:
-    given = {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "host": "r.example.org"}
-    annotation = "service.beta.kubernetes.io/aws-load-balancer-subnets"
-
-    def balancer(config: dict[str, str]) -> dict[str, str]:
-        service = eks(config).one("v3:Release", "traefik").inputs["values"]["service"]
-        return dict(service["annotations"])
-
-    assert balancer({**given, "publicSubnets": "subnet-public"})[annotation] == "subnet-public"
-    assert annotation not in balancer(given), "unset, EKS looks for public subnets by itself"
-
-
-def test_addons_come_in_versions_that_aws_gives_for_the_clusters_version() -> None:
+def test_addon_versions_follow_the_clusters_version() -> None:
     addons = {addon.inputs["addonName"]: addon.inputs for addon in eks({"sharedGiB": 10}).all("eks/addon:Addon")}
     assert set(addons) == {
         "vpc-cni",
@@ -297,49 +46,10 @@ def test_addons_come_in_versions_that_aws_gives_for_the_clusters_version() -> No
     assert eks().one("eks/cluster:Cluster").inputs["bootstrapSelfManagedAddons"] is False
 
 
-def test_addons_get_their_rights_by_pod_identity() -> None:
-    addons = {addon.inputs["addonName"]: addon.inputs for addon in eks({"sharedGiB": 10}).all("eks/addon:Addon")}
-    accounts = {
-        name: addon["podIdentityAssociations"][0]["serviceAccount"]
-        for name, addon in addons.items()
-        if "podIdentityAssociations" in addon
-    }
-    assert accounts == {
-        "vpc-cni": "aws-node",
-        "aws-ebs-csi-driver": "ebs-csi-controller-sa",
-        "aws-efs-csi-driver": "efs-csi-controller-sa",
-    }
-    assert json.loads(addons["aws-ebs-csi-driver"]["configurationValues"]) == {
-        "controller": {"extraVolumeTags": {"app": "future-kubernetes", "stack": "team"}}
-    }
-    for role in eks({"sharedGiB": 10}).all("iam/role:Role"):
-        statement = json.loads(role.inputs["assumeRolePolicy"])["Statement"][0]
-        tags = statement["Principal"]["Service"] == "pods.eks.amazonaws.com"
-        assert statement["Action"] == ["sts:AssumeRole", *(["sts:TagSession"] if tags else [])], "pod identity tags"
-    assert not any("serviceAccountRoleArn" in addon for addon in addons.values())
-    done = eks({"sharedGiB": 10})
-    for addon, part in (("vpc-cni", "network"), ("aws-ebs-csi-driver", "disks"), ("aws-efs-csi-driver", "files")):
-        own = done.one("eks/addon:Addon", addon)
-        (identity,) = own.inputs["podIdentityAssociations"]
-        assert identity["roleArn"].endswith(f"/future-team-{part}-{DRAWN}"), "another part's rights"
-        assert done.goes_before(own, done.one("RolePolicyAttachment", f"-{part}-")), (
-            "an addon that starts without rights"
-        )
-        assert done.goes_before(own, done.one("eks/addon:Addon", "pod-identity-agent"))
-
-
-def test_addons_that_run_as_pods_come_after_the_system_node_on_which_they_run() -> None:
+def test_pod_addons_wait_for_the_system_node() -> None:
     done = eks({"sharedGiB": 10})
     for addon in ("coredns", "metrics-server", "aws-ebs-csi-driver", "aws-efs-csi-driver"):
         assert done.goes_before(done.one("eks/addon:Addon", addon), done.one("nodeGroup:NodeGroup", "system")), addon
-
-
-def test_the_system_group_grows_where_an_autoscaler_makes_it_grow() -> None:
-    most = [
-        eks(config).one("nodeGroup:NodeGroup", "system").inputs["scalingConfig"]["maxSize"]
-        for config in ({"maxWorkers": 40}, {})
-    ]
-    assert most == [3, 1]
 
 
 def test_disks_are_encrypted_gp3_by_default() -> None:
@@ -351,7 +61,7 @@ def test_disks_are_encrypted_gp3_by_default() -> None:
     assert template["blockDeviceMappings"][0]["ebs"]["deleteOnTermination"] == "true", "billed without its node"
 
 
-def test_efs_is_there_only_when_shared_space_is_asked_for() -> None:
+def test_efs_exists_only_with_shared_gib() -> None:
     assert [entry.name for entry in eks().resources if "efs" in entry.type or "efs" in entry.name] == []
     done = eks({"sharedGiB": 10})
     assert done.one("efs/fileSystem:FileSystem").inputs["encrypted"] is True
@@ -372,22 +82,7 @@ def test_efs_is_there_only_when_shared_space_is_asked_for() -> None:
     assert release_of(done)["shared"]["storageClass"] == shared["metadata"]["name"]
 
 
-def test_a_load_balancer_is_there_only_when_a_host_is_asked_for_and_finds_its_subnets() -> None:
-    assert eks().all("v3:Release", "traefik") == []
-    done = eks({"host": "r.example.org"})
-    annotations = done.one("v3:Release", "traefik").inputs["values"]["service"]["annotations"]
-    assert annotations["service.beta.kubernetes.io/aws-load-balancer-type"] == "nlb"
-    public = done.all("ec2/subnet:Subnet", "public")
-    assert len(public) >= 2
-    assert all(subnet.inputs["tags"]["kubernetes.io/role/elb"] == "1" for subnet in public)
-    assert done.outputs["hostAddress"][0] == "lb.us-west-2.elb.amazonaws.com"
-    assert release_of(done)["ingress"]["className"] == "future-kubernetes"
-    # An empty map would vanish in Traefik's chart, and with it the only way to a certificate.
-    resolver = done.one("v3:Release", "traefik").inputs["values"]["certificatesResolvers"]["letsencrypt"]
-    assert resolver["acme"]["tlsChallenge"] is True
-
-
-def test_the_registry_scans_forgets_and_goes_with_its_images() -> None:
+def test_registry_scans_expires_and_is_deleted_with_its_images() -> None:
     repository = eks().one("ecr/repository:Repository").inputs
     assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
     assert repository["forceDelete"] is True
@@ -397,25 +92,9 @@ def test_the_registry_scans_forgets_and_goes_with_its_images() -> None:
     assert [(rule["selection"]["tagStatus"], rule["action"]["type"]) for rule in rules] == [("untagged", "expire")]
 
 
-def test_a_given_image_needs_no_registry_and_a_given_network_none_of_its_own() -> None:
-    done = eks({"image": "ghcr.io/o/i@sha256:" + "b" * 64, "network": "vpc-campus", "subnets": "subnet-1,subnet-2"})
-    assert done.all("ecr/repository:Repository") == []
-    made = {entry.type for entry in done.resources if entry.type.startswith("aws:ec2/")}
-    assert made == {"aws:ec2/launchTemplate:LaunchTemplate"}
-    assert done.one("eks/cluster:Cluster").inputs["vpcConfig"]["subnetIds"] == ["subnet-1", "subnet-2"]
-    assert [group.inputs["subnetIds"] for group in done.all("nodeGroup:NodeGroup")] == [["subnet-1"], ["subnet-1"]]
-
-
-def test_a_scheduler_that_lets_nobody_drain_it_does_not_make_an_update_of_its_node_fail() -> None:
-    assert [group.inputs["forceUpdateVersion"] for group in eks().all("nodeGroup:NodeGroup")] == [True, True]
-
-
-# How it is wired
-
-
-def test_destroy_takes_what_kubernetes_made_before_its_drivers_and_nodes_and_those_before_the_network() -> None:
+def test_destroy_deletes_releases_then_guard_then_nodes_then_network() -> None:
     done = eks({"host": "r.example.org", "sharedGiB": 10, "maxWorkers": 40})
-    wait = done.one("Leftovers")
+    wait = done.one("DestroyGuard")
     cluster = done.one("eks/cluster:Cluster")
     addons = {addon.inputs["addonName"]: addon for addon in done.all("eks/addon:Addon")}
     groups = done.all("nodeGroup:NodeGroup")
@@ -446,118 +125,7 @@ def test_destroy_takes_what_kubernetes_made_before_its_drivers_and_nodes_and_tho
     assert done.goes_before(cluster, vpc)
 
 
-# What it may do
-
-
-def test_no_node_has_a_public_address() -> None:
-    done = eks()
-    private = {f"{subnet.name}-id" for subnet in done.all("ec2/subnet:Subnet", "private")}
-    for group in done.all("nodeGroup:NodeGroup"):
-        assert set(group.inputs["subnetIds"]) <= private
-    assert not any(subnet.inputs.get("mapPublicIpOnLaunch") for subnet in done.all("ec2/subnet:Subnet"))
-
-
-def test_nodes_use_the_newer_metadata_service_alone_and_pods_do_not_reach_it() -> None:
-    template = eks().one("launchTemplate:LaunchTemplate")
-    assert template.inputs["metadataOptions"] == {
-        "httpEndpoint": "enabled",
-        "httpTokens": "required",
-        "httpPutResponseHopLimit": 1,
-    }
-    for group in eks().all("nodeGroup:NodeGroup"):
-        assert group.inputs["launchTemplate"] == {"id": f"{template.name}-id", "version": "7"}, "its latest"
-
-
-def documents(done: Recording) -> list[tuple[str, dict[str, Any]]]:
-    """Every policy document that the stack writes itself."""
-    found = []
-    for resource in done.resources:
-        for key in ("assumeRolePolicy", "policy"):
-            text = resource.inputs.get(key)
-            if resource.type.startswith("aws:iam/") and isinstance(text, str):
-                found.append((resource.name, json.loads(text)))
-    return found
-
-
-def test_every_policy_names_its_actions_and_who_may_take_a_role() -> None:
-    found = documents(eks({"maxWorkers": 40, "sharedGiB": 10}))
-    assert len(found) >= 7
-    for name, document in found:
-        for statement in document["Statement"]:
-            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-            assert not any("*" in action for action in actions), name
-            if "Principal" in statement:
-                assert list(statement["Principal"]) == ["Service"], name
-                assert statement["Principal"]["Service"] in (
-                    "eks.amazonaws.com",
-                    "ec2.amazonaws.com",
-                    "pods.eks.amazonaws.com",
-                )
-            writes = [action for action in actions if ":Describe" not in action and ":Get" not in action]
-            if "Resource" in statement and writes:
-                assert statement["Resource"] != "*" or statement.get("Condition"), f"{name}: {writes} on everything"
-
-
-def test_the_autoscaler_resizes_the_groups_of_its_own_cluster_alone() -> None:
-    statements = json.loads(team().one("iam/rolePolicy:RolePolicy").inputs["policy"])["Statement"]
-    writing = next(statement for statement in statements if statement["Sid"] == "ResizeOwnGroups")
-    assert writing["Action"] == ["autoscaling:SetDesiredCapacity", "autoscaling:TerminateInstanceInAutoScalingGroup"]
-    assert writing["Condition"] == {
-        "StringEquals": {
-            "autoscaling:ResourceTag/k8s.io/cluster-autoscaler/future-eks-team-0a1b2c3": "owned",
-        }
-    }
-    identity = team().one("podIdentityAssociation:PodIdentityAssociation").inputs
-    values = team().one("v3:Release", "autoscaler").inputs["values"]
-    assert (identity["namespace"], identity["serviceAccount"]) == ("kube-system", "cluster-autoscaler")
-    assert values["rbac"]["serviceAccount"]["name"] == identity["serviceAccount"]
-    assert values["autoDiscovery"]["clusterName"] == "future-eks-team-0a1b2c3"
-
-
-def test_awss_own_policies_are_these_and_none_of_them_administers() -> None:
-    attached = {
-        entry.inputs["policyArn"].split("policy/")[1]
-        for entry in eks({"maxWorkers": 40, "sharedGiB": 10}).all("RolePolicyAttachment")
-    }
-    assert attached == {
-        "AmazonEKSClusterPolicy",
-        "AmazonEKSWorkerNodePolicy",
-        "AmazonEC2ContainerRegistryPullOnly",
-        "AmazonSSMManagedInstanceCore",
-        "AmazonEKS_CNI_Policy",
-        "service-role/AmazonEBSCSIDriverPolicy",
-        "service-role/AmazonEFSCSIDriverPolicy",
-    }
-
-
-def test_a_node_may_join_pull_and_be_reached_and_no_more() -> None:
-    attached = eks({"maxWorkers": 40, "sharedGiB": 10}).all("RolePolicyAttachment", "-nodes-")
-    assert {entry.inputs["policyArn"].rsplit("/", 1)[-1] for entry in attached} == {
-        "AmazonEKSWorkerNodePolicy",
-        "AmazonEC2ContainerRegistryPullOnly",
-        "AmazonSSMManagedInstanceCore",
-    }
-
-
-def test_the_team_works_in_the_stacks_namespace_alone() -> None:
-    done = team()
-    assert done.one("accessEntry:AccessEntry").inputs["principalArn"] == STATISTICS
-    association = done.one("accessPolicyAssociation:AccessPolicyAssociation").inputs
-    assert association["policyArn"].endswith("/AmazonEKSEditPolicy")
-    assert association["accessScope"] == {"type": "namespace", "namespaces": ["future-eks-team"]}
-    access = done.one("eks/cluster:Cluster").inputs["accessConfig"]
-    assert access == {"authenticationMode": "API", "bootstrapClusterCreatorAdminPermissions": True}
-
-
-def test_administrators_beside_the_creator_administer_the_whole_cluster() -> None:
-    done = eks({"adminRoles": STATISTICS})
-    assert done.one("accessEntry:AccessEntry").inputs["principalArn"] == STATISTICS
-    association = done.one("accessPolicyAssociation:AccessPolicyAssociation").inputs
-    assert association["policyArn"].endswith("/AmazonEKSClusterAdminPolicy")
-    assert association["accessScope"] == {"type": "cluster"}
-
-
-def test_everything_that_takes_tags_carries_the_stacks_and_the_users() -> None:
+def test_every_taggable_resource_carries_the_stacks_and_users_tags() -> None:
     import pulumi_aws
 
     done = eks({"labels": "team=statistics,course=243", "sharedGiB": 10, "maxWorkers": 40, "host": "r.example.org"})
@@ -578,135 +146,7 @@ def test_everything_that_takes_tags_carries_the_stacks_and_the_users() -> None:
     assert dict(pair.split("=") for pair in balancer.split(",")) == wanted
 
 
-# What is refused, and what is said
-
-
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        (
-            {"zone": "us-west-2z"},
-            "region us-west-2 that Kubernetes may use: us-west-2a, us-west-2b, us-west-2c, us-west-2d",
-        ),
-        ({"machineType": "m6i.5xlarge"}, "m6i.16xlarge, m6i.2xlarge, m6i.large, m6i.xlarge"),
-        ({"machineType": "m7i.xlarge", "zone": "us-west-2a"}, "pulumi config set zone us-west-2b"),
-        ({"machineType": "m5n.xlarge"}, "pulumi config set zone us-west-2d"),
-        ({"machineType": "m6g.xlarge"}, "x86-64"),
-        ({"systemMachineType": "z9.huge"}, "pulumi config set systemMachineType"),
-        ({"workerCpu": 6}, "pulumi config set machineType m6i.2xlarge"),
-        ({"workerMemoryGiB": 40}, "it fits on: r6i.2xlarge"),
-        ({"schedulerMemoryGiB": 9}, "pulumi config set systemMachineType"),
-        ({"network": "vpc-campus", "subnets": "subnet-1"}, "at least two private subnets"),
-        ({"network": "vpc-campus", "subnets": "subnet-1,subnet-3"}, "in two zones at least"),
-        ({"network": "vpc-other", "subnets": "subnet-1,subnet-2"}, "which is in vpc-campus"),
-        (
-            {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "publicSubnets": "subnet-elsewhere"},
-            "publicSubnets has subnet-elsewhere, which is in vpc-other",
-        ),
-        ({"publicSubnets": "subnet-public"}, "publicSubnets is set\n    allowed: only together with network"),
-        ({"teamRoles": "arn:aws:sts::123456789012:assumed-role/a/b"}, "the ARN of an IAM role"),
-        ({"teamRoles": STATISTICS, "adminRoles": STATISTICS}, "pulumi config rm teamRoles"),
-        ({"workers": 10, "maxWorkers": 4}, "at least workers, which is 10"),
-    ],
-)
-def test_what_aws_cannot_do_is_refused_before_anything_is_made_with_what_would_do(
-    config: dict[str, Any], said: str
-) -> None:
-    message = refused(config)
-    assert said in message, message
-    assert "fix:" in message
-
-
-@pytest.mark.parametrize(
-    ("reason", "fix"),
-    [
-        ("no valid credential sources for found", "aws sso login"),
-        ("ExpiredToken: The security token included in the request is expired", "aws sso login"),
-        ("dial tcp: lookup sts.us-nowhere-1.amazonaws.com: no such host", "pulumi config set region"),
-        ("AccessDenied: User is not authorized to perform", "docs/eks.md"),
-    ],
-)
-def test_missing_credentials_rights_and_regions_are_named_with_their_remedy(reason: str, fix: str) -> None:
-    message = refused({}, {"aws:index/getCallerIdentity:getCallerIdentity": refuse(reason)})
-    assert fix in message
-    assert reason in message
-
-
-ENGINEER = "arn:aws:iam::123456789012:role/staff/engineer"
-"""The role of who asks in these tests, with its path."""
-TAGGED = "aws:resourcegroupstaggingapi/getResources:getResources"
-
-
-@pytest.mark.parametrize("key", ["teamRoles", "adminRoles"])
-def test_who_creates_the_cluster_is_not_given_access_to_it_a_second_time(key: str) -> None:
-    message = refused({key: f"{STATISTICS},{ENGINEER}"})
-    assert f"{key} has {ENGINEER}, the role that you create the cluster with" in message
-    assert f"pulumi config set {key} {STATISTICS}" in message
-    assert f"pulumi config rm {key}" in refused({key: ENGINEER})
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [lambda _args: {"id": "r", "resourceTagMappingLists": [{"resourceArn": "arn:aws:eks:::cluster/x"}]}, refuse("no")],
-)
-def test_who_did_not_create_the_cluster_may_be_one_of_its_administrators(answer: Any) -> None:
-    asked: list[Any] = []
-
-    def listed(args: Mapping[str, Any]) -> Any:
-        asked.append(args)
-        return answer(args)
-
-    assert eks({"adminRoles": ENGINEER}, {TAGGED: listed}).all("AccessEntry")
-    assert asked[0]["resourceTypeFilters"] == ["eks:cluster"]
-    assert asked[0]["tagFilters"] == [{"key": "stack", "values": ["team"]}]
-
-
-def test_a_role_of_another_account_or_of_a_longer_name_is_another_role() -> None:
-    others = "arn:aws:iam::999999999999:role/engineer,arn:aws:iam::123456789012:role/lead-engineer"
-    assert len(eks({"adminRoles": others}).all("AccessEntry")) == 2
-
-
-def test_a_missing_command_line_is_named_with_where_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None if name == "aws" else name)
-    assert "getting-started-install" in refused({})
-
-
-def test_spot_where_there_is_no_market_for_it_is_refused_and_other_zones_are_taken_where_they_may() -> None:
-    def only_in_c(args: Mapping[str, Any]) -> dict[str, Any]:
-        if args["availabilityZone"] != "us-west-2c":
-            raise PermissionError("no EC2 Spot Price History found matching criteria; try different search")
-        return dict(ANSWERS["aws:ec2/getSpotPrice:getSpotPrice"](args))
-
-    answers = {"aws:ec2/getSpotPrice:getSpotPrice": only_in_c}
-    message = refused({"spot": True, "zone": "us-west-2a"}, answers)
-    assert "no spot market in us-west-2a" in message
-    assert "pulumi config rm zone" in message
-    workers = eks({"spot": True}, answers).one("nodeGroup:NodeGroup", "workers")
-    assert workers.inputs["subnetIds"] == ["future-team-private-us-west-2c-id"]
-
-
-def test_more_cpus_than_the_accounts_quota_are_refused() -> None:
-    def small(code: str) -> dict[str, Any]:
-        """Answers of an account of which this quota alone is small."""
-
-        def quota(args: Mapping[str, Any]) -> dict[str, Any]:
-            value = 16.0 if args["quotaCode"] == code else 640.0
-            return {"id": "q", "quotaCode": args["quotaCode"], "quotaName": "Standard instances", "value": value}
-
-        return {"aws:servicequotas/getServiceQuota:getServiceQuota": quota}
-
-    message = refused({"workers": 4, "maxWorkers": 40}, small("L-1216C47A"))
-    assert "40 vCPUs" in message
-    assert "--quota-code L-1216C47A" in message
-    assert "--quota-code L-34B43A08" in refused({"workers": 40, "spot": True}, small("L-34B43A08"))
-    denied = {"aws:servicequotas/getServiceQuota:getServiceQuota": refuse("AccessDenied")}
-    assert eks({"workers": 40}, denied).all("nodeGroup:NodeGroup")
-
-
-# What is told
-
-
-def test_the_cost_is_what_the_price_list_says_of_nodes_control_plane_and_nat() -> None:
+def test_hourly_cost_sums_nodes_control_plane_and_nat() -> None:
     expected = 3 * PRICES["m6i.xlarge"] + PRICES["m6i.large"] + PRICES["AmazonEKS"] + PRICES["NAT"]
     assert eks({"workers": 10}).outputs["hourlyCost"][0] == f"${expected:.2f}"
     spot = expected + 3 * (SPOT_PRICE - PRICES["m6i.xlarge"])
@@ -731,15 +171,15 @@ def test_the_cost_is_what_the_price_list_says_of_nodes_control_plane_and_nat() -
     assert prices.inputs["region"] == "us-east-1", "where the price list is served, wherever the cluster is"
 
 
-def test_a_cost_of_which_a_part_is_not_known_is_unknown() -> None:
+def test_hourly_cost_is_unknown_without_a_price() -> None:
     denied = {"aws:pricing/getProduct:getProduct": refuse("AccessDenied")}
     done = eks({}, denied)
     assert done.outputs["hourlyCost"][0] == "unknown"
     assert done.warnings == []
 
 
-def test_a_price_that_is_not_single_or_not_hourly_is_not_taken() -> None:
-    from components.clouds.aws.preflight import hourly
+def test_price_must_be_single_and_hourly() -> None:
+    from components.clouds.aws.pricing import hourly_price
 
     def product(*dimensions: tuple[str, str]) -> str:
         entries = {
@@ -747,13 +187,13 @@ def test_a_price_that_is_not_single_or_not_hourly_is_not_taken() -> None:
         }
         return json.dumps({"terms": {"OnDemand": {"x": {"priceDimensions": entries}}}})
 
-    assert hourly(product(("Hrs", "0.5"))) == 0.5
-    assert hourly(product(("Hrs", "0.5"), ("Hrs", "0.6"))) is None
-    assert hourly(product(("GB", "0.5"))) is None
-    assert hourly("{}") is None
+    assert hourly_price(product(("Hrs", "0.5"))) == 0.5
+    assert hourly_price(product(("Hrs", "0.5"), ("Hrs", "0.6"))) is None
+    assert hourly_price(product(("GB", "0.5"))) is None
+    assert hourly_price("{}") is None
 
 
-def test_the_outputs_say_how_to_get_in() -> None:
+def test_outputs_give_the_commands_to_connect() -> None:
     told = {name: value for name, (value, _secret) in team().outputs.items()}
     name = "future-eks-team-0a1b2c3"
     assert told["kubeconfigCommand"] == f"aws eks update-kubeconfig --region us-west-2 --name {name} --alias {name}"
@@ -763,18 +203,3 @@ def test_the_outputs_say_how_to_get_in() -> None:
     args = json.loads(told["kubeconfig"])["users"][0]["user"]["exec"]["args"]
     assert args[args.index("--region") + 1] == "us-west-2"
     assert args[args.index("--cluster-name") + 1] == name
-
-
-def test_the_kubelets_room_for_pods_is_that_of_the_machines_network_interfaces() -> None:
-    from components.clouds.aws.preflight import capacity
-    from components.clouds.sizing import Machine, eks_capacity
-
-    assert capacity(Machine("m6i.16xlarge", 64, 262144, 737)).pods == 250
-    assert capacity(Machine("m6i.4xlarge", 16, 65536, 234)).pods == 110
-    assert capacity(Machine("m6i.large", 2, 8192, 29)).pods == 29
-    machine = Machine("m6i.16xlarge", 64, 262144, 737)
-    assert capacity(machine).memory_mib == eks_capacity(machine).memory_mib
-    few = eks({"workers": 60, "workerCpu": 0.01, "workerMemoryGiB": 0.0625, "machineType": "m6i.large"})
-    assert few.one("nodeGroup:NodeGroup", "workers").inputs["scalingConfig"]["minSize"] == 3, (
-        "29 pods, 5 of them daemons"
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.clouds.sizing import Capacity
+from components.clouds.allocatable import Allocatable
 from tests.unit.existing_clusters import CAMPUS, KUBECONFIG, LOCAL, nodes, program, refusal, values
 
 __all__ = ["nodes"]
@@ -53,8 +53,8 @@ def test_without_a_kubectl_of_the_machines_own_the_commands_name_the_one_of_make
     assert program(LOCAL).outputs["shell"][0].startswith("kubectl --kubeconfig ")
 
 
-def test_a_worker_on_this_machine_requests_the_cores_of_the_setting(nodes: list[Capacity]) -> None:
-    nodes[:] = [Capacity(8000, 16000)]
+def test_a_worker_on_this_machine_requests_the_cores_of_the_setting(nodes: list[Allocatable]) -> None:
+    nodes[:] = [Allocatable(8000, 16000)]
     requests = values(program({**LOCAL, "workerCpu": "1.5"}))["worker"]["resources"]["requests"]
     assert requests["cpu"] == "1500m"
 
@@ -62,12 +62,12 @@ def test_a_worker_on_this_machine_requests_the_cores_of_the_setting(nodes: list[
 @pytest.mark.parametrize(
     ("node", "worker"),
     [
-        (Capacity(16000, 3 * 1024 + 200), {"workerMemoryGiB": "1"}),
-        (Capacity(2500, 65536), {"workerCpu": "0.9"}),
+        (Allocatable(16000, 3 * 1024 + 200), {"workerMemoryGiB": "1"}),
+        (Allocatable(2500, 65536), {"workerCpu": "0.9"}),
     ],
 )
 def test_this_machine_keeps_room_for_the_control_plane(
-    node: Capacity, worker: dict[str, str], nodes: list[Capacity]
+    node: Allocatable, worker: dict[str, str], nodes: list[Allocatable]
 ) -> None:
     """The control plane takes 1 GiB and 0.3 cores; with these two workers would fit."""
     nodes[:] = [node]
@@ -89,8 +89,8 @@ def test_the_second_context_is_the_second_cluster() -> None:
 
 
 @pytest.mark.parametrize("cloud", ["local", "kubeconfig"])
-def test_a_node_too_small_is_said_before_anything_is_made(cloud: str, nodes: list[Capacity]) -> None:
-    nodes[:] = [Capacity(500, 400)]
+def test_a_node_too_small_is_said_before_anything_is_made(cloud: str, nodes: list[Allocatable]) -> None:
+    nodes[:] = [Allocatable(500, 400)]
     message = refusal({**LOCAL, "cloud": cloud, "workers": "4", "workerMemoryGiB": "2"})
     assert "pulumi config set" in message
 
@@ -102,7 +102,7 @@ def test_a_machine_that_has_not_been_started_is_said_to_need_make_up(
     assert "fix:     make up" in refusal(LOCAL)
 
 
-def test_too_few_nodes_are_a_warning_since_more_may_come(nodes: list[Capacity]) -> None:
+def test_too_few_nodes_are_a_warning_since_more_may_come(nodes: list[Allocatable]) -> None:
     assert any("room for 4 of 40 workers" in text for text in program({**CAMPUS, "workers": "40"}).warnings)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from common.kubectl import Kubectl
-from common.pod_diagnosis import GRACE_SECONDS, description, last_seen, summary
+from image.broker.diagnosis import GRACE_SECONDS, description, last_seen, summary
 from local.pod_watch import PodWatch
 
 RELEASE = "future-dev"
@@ -137,7 +137,10 @@ def test_reason_comes_from_the_event_of_the_pull(watched: tuple[PodWatch, Clock]
     )
     watch.check()
     clock.now += 5
-    assert str(watch.check()) == "pod w-1: ImagePullBackOff: Failed to pull image: not found"
+    assert str(watch.check()) == (
+        "pod w-1: ImagePullBackOff: Failed to pull image: not found "
+        "(check the image's name, and that the nodes may pull it (imagePullSecrets))"
+    )
 
 
 def test_unschedulable_pod_is_reported_later_where_an_autoscaler_adds_nodes(watched: tuple[PodWatch, Clock]) -> None:

@@ -1,4 +1,4 @@
-"""The policy pack: the example stacks break none of its rules, and each rule catches what it is there for."""
+"""The policy pack: example stacks violate no rule, and each rule catches its violation."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ def broken(done: Recording) -> list[tuple[str, str, str]]:
     ]
 
 
-def test_the_example_stacks_break_no_rule() -> None:
+def test_example_stacks_violate_no_rule() -> None:
     assert (
         broken(run(stack_config("gke-team"), google_cloud.ANSWERS, google_cloud.computed, stack_name="gke-team")) == []
     )
     assert broken(run(stack_config("eks-team"), aws_cloud.ANSWERS, aws_cloud.computed, stack_name="eks-team")) == []
 
 
-def test_everything_that_a_stack_can_have_breaks_no_rule() -> None:
+def test_stacks_with_every_option_violate_no_rule() -> None:
     more = {"host": "r.example.org", "maxWorkers": 40}
     assert broken(google_cloud.gke({**more, "sharedGiB": 1024})) == []
     assert broken(aws_cloud.eks({**more, "sharedGiB": 10, "natPerZone": True})) == []
 
 
-def test_an_open_control_plane_is_advised_against_on_both_clouds() -> None:
+def test_open_control_plane_is_advised_against() -> None:
     for done in (google_cloud.gke({"authorizedNetworks": "0.0.0.0/0"}), aws_cloud.eks({"authorizedNetworks": ""})):
         assert {rule for _, rule, _ in broken(done)} == {"closed-control-plane"}
     level = {rule.name: rule.mandatory for rule in rules.RULES}
@@ -106,16 +106,16 @@ def test_an_open_control_plane_is_advised_against_on_both_clouds() -> None:
         (TEMPLATE, {"tagSpecifications": [{"resourceType": "volume", "tags": {}}]}, "labelled-for-cost"),
     ],
 )
-def test_each_rule_catches_what_it_is_there_for(type_: str, props: dict[str, Any], rule: str) -> None:
+def test_rule_catches_its_violation(type_: str, props: dict[str, Any], rule: str) -> None:
     assert rule in {found.name for found, _ in rules.complaints(type_, props)}
 
 
-def test_a_way_out_to_everywhere_is_no_way_in() -> None:
+def test_open_egress_is_not_open_ingress() -> None:
     egress = {"direction": "EGRESS", "allows": [{}], "sourceRanges": ["0.0.0.0/0"]}
     assert rules.complaints("gcp:compute/firewall:Firewall", egress) == []
 
 
-def test_the_pack_hands_every_rule_to_pulumi_with_its_level(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pack_passes_every_rule_to_pulumi_with_its_level(monkeypatch: pytest.MonkeyPatch) -> None:
     made: dict[str, Any] = {}
     stand_in = ModuleType("pulumi_policy")
     stand_in.__dict__.update(

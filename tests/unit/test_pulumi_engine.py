@@ -307,7 +307,7 @@ def waiting(machine: Path, reason: str, message: str, restarts: int = 0) -> None
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulumi_engine, "POLL_SECONDS", 0.1)
-    monkeypatch.setattr("common.pod_diagnosis.PERMANENT_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("image.broker.diagnosis.PERMANENT_GRACE_SECONDS", 0.1)
 
 
 WAITS = "i=0; while [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done"

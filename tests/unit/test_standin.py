@@ -183,7 +183,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.delenv(stack_config.PASSWORD_VARIABLE, raising=False)
     monkeypatch.setattr("local.helm.POLL_SECONDS", 0.1)
-    monkeypatch.setattr("common.pod_diagnosis.PERMANENT_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("image.broker.diagnosis.PERMANENT_GRACE_SECONDS", 0.3)
     return Machine(tmp_path)
 
 

@@ -16,6 +16,7 @@ from common.errors import UserError
 from common.paths import cache_dir
 from common.progress import Step, step
 from local.debian import MIRROR, program
+from tests.vm.inherit import CERTIFICATES
 from tests.vm.spec import MachineSpec
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -52,7 +53,9 @@ def vm_dir() -> Path:
 
 def root_image(spec: MachineSpec) -> RootImage:
     """Makes the root file system of a machine unless it stands."""
-    target = vm_dir() / f"root-{spec.debian}-{spec.key()}"
+    certificates = [path.read_bytes() for path in sorted(CERTIFICATES.rglob("*.crt"))]
+    key = hashlib.sha256(repr((spec.key(), certificates)).encode()).hexdigest()[:12]
+    target = vm_dir() / f"root-{spec.debian}-{key}"
     if not target.exists():
         with (
             step(f"Building Debian {spec.debian}") as progress,
@@ -85,6 +88,8 @@ def _mmdebstrap(spec: MachineSpec, root: Path, progress: Step) -> None:
         '--aptopt=Acquire::Retries "3"',
         f"--include={','.join(spec.packages)}",
         '--customize-hook=chroot "$1" systemctl enable systemd-networkd ssh',
+        f'--customize-hook=mkdir -p {CERTIFICATES} && cp -r {CERTIFICATES}/. "$1{CERTIFICATES}"',
+        '--customize-hook=chroot "$1" update-ca-certificates',
         spec.suite,
         str(root),
         f"deb [signed-by={KEYRING}] {MIRROR} {spec.suite} main",

@@ -38,6 +38,8 @@ VARIABLES = (
 )
 # These name a file with certificates, which goes along.
 CERTIFICATE_VARIABLES = ("CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+# Debian's folder for certificates that somebody has added; they become part of the root image.
+CERTIFICATES = Path("/usr/local/share/ca-certificates")
 _SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 _FILES = ("etc/pip.conf", "root/.config/pip/pip.conf", "root/.config/uv/uv.toml", "root/.config/go/env")
 _APT_KEYS = re.compile(r"^Acquire::(?:https?::|ftp::|Check-|Retries)")
@@ -81,8 +83,6 @@ def files(extra_environment: Mapping[str, str]) -> dict[str, bytes]:
         source = Path("/", name.replace("root/", f"{home}/", 1) if name.startswith("root/") else name)
         if source.is_file():
             found[name] = rewritten(source.read_text()).encode()
-    for source in sorted(Path("/usr/local/share/ca-certificates").rglob("*.crt")):
-        found[str(source).lstrip("/")] = source.read_bytes()
     for variable in CERTIFICATE_VARIABLES:
         bundle = Path(os.environ.get(variable) or "/")
         if bundle.is_file() and str(bundle) != _SYSTEM_BUNDLE:
@@ -106,6 +106,4 @@ def archive(content: Mapping[str, bytes]) -> bytes:
 
 
 # Run inside, with the archive on standard input.
-UNPACK = (
-    "tar -x -C / && cat /root/hosts.outside >>/etc/hosts && rm /root/hosts.outside && update-ca-certificates >/dev/null"
-)
+UNPACK = "chmod 700 /root && tar -x -C / && cat /root/hosts.outside >>/etc/hosts && rm /root/hosts.outside"

@@ -14,18 +14,19 @@ from pathlib import Path
 import pulumi
 
 from common.paths import kubeconfig_path
+from components.clouds.allocatable import Allocatable
 from components.clouds.base import PodSize, scheduler_size
 from components.clouds.checks import problem
 from components.clouds.existing.access import KubeconfigError, read_access
 from components.clouds.existing.cluster import ExistingCluster
 from components.clouds.existing.nodes import kubectl, read_nodes
 from components.clouds.existing.settings import LocalSettings
-from components.clouds.sizing import Capacity, size_shared
+from components.clouds.sizing import size_shared
 
 SYSTEM_PODS = (PodSize(300, 1024),)
 """Room for the control plane, DNS and addons. They run as processes, so Kubernetes does not count them."""
 
-UNKNOWN_NODE = Capacity(2000, 4096)
+UNKNOWN_NODE = Allocatable(2000, 4096)
 """Resources assumed without kubectl: a small laptop's, which keeps requests modest."""
 
 
@@ -74,7 +75,7 @@ def kubectl_for_people() -> str:
     return "kubectl" if not found or shutil.which("kubectl", path=others) else shlex.quote(found)
 
 
-def modest(scheduler: PodSize, free: Capacity) -> PodSize:
+def modest(scheduler: PodSize, free: Allocatable) -> PodSize:
     """The scheduler's requests, cut to a quarter of a small machine; its memory limit stays as asked for."""
     return PodSize(
         min(scheduler.cpu_millicores, max(1, free.cpu_millicores // 4)),

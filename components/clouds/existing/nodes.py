@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.clouds.allocatable import Allocatable
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT, PodSize
 from components.clouds.checks import problem
 from components.clouds.existing.access import Access, KubeconfigError
-from components.clouds.sizing import Capacity
 
 
 def kubectl() -> str | None:
@@ -23,7 +23,7 @@ def kubectl() -> str | None:
     return (shutil.which("kubectl", path=folder) if folder else None) or shutil.which("kubectl")
 
 
-def read_nodes(access: Access) -> list[Capacity] | None:
+def read_nodes(access: Access) -> list[Allocatable] | None:
     """The allocatable resources of each node that may hold workers; None where they are unknown.
 
     Unknown are they without kubectl, without permission to list nodes, and while another stack's worker pool has no
@@ -89,17 +89,17 @@ def quantity(text: str) -> float:
     return float(text.removesuffix("m")) / 1000 if text.endswith("m") else float(text)
 
 
-def allocatable(node: Mapping[str, Any]) -> Capacity:
+def allocatable(node: Mapping[str, Any]) -> Allocatable:
     """A node's allocatable resources, from its own report."""
     reported = node["status"]["allocatable"]
-    return Capacity(
+    return Allocatable(
         cpu_millicores=int(quantity(reported["cpu"]) * 1000 + 1e-6),
         memory_mib=int(quantity(reported["memory"]) / 2**20),
         pods=int(quantity(reported.get("pods", "110"))),
     )
 
 
-def check_fit(nodes: Sequence[Capacity], worker: PodSize, workers: int) -> str | None:
+def check_fit(nodes: Sequence[Allocatable], worker: PodSize, workers: int) -> str | None:
     """Raises KubeconfigError where no node can hold one worker; returns a warning where not all workers fit today.
 
     A warning, since the cluster may have an autoscaler and other pods may end. Pods that run already are not counted:
@@ -107,7 +107,7 @@ def check_fit(nodes: Sequence[Capacity], worker: PodSize, workers: int) -> str |
     """
     roomiest = max((node.count(worker) for node in nodes), default=0)
     if not roomiest:
-        largest = max(nodes, key=lambda node: (node.cpu_millicores, node.memory_mib), default=Capacity(0, 0, 0))
+        largest = max(nodes, key=lambda node: (node.cpu_millicores, node.memory_mib), default=Allocatable(0, 0, 0))
         raise KubeconfigError(
             problem(
                 f"no node can hold a worker of {worker.cpu_millicores / 1000:g} cores and "

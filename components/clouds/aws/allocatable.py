@@ -1,0 +1,26 @@
+"""Allocatable resources of EKS nodes, and what the daemon sets request of each. Pure: no I/O."""
+
+from __future__ import annotations
+
+from components.clouds.allocatable import EVICTION_MIB, Allocatable, Machine, memory_overhead, reserved_cpu
+from components.clouds.base import PodSize
+
+DAEMONS = (PodSize(100, 100), PodSize(100, 100), PodSize(40, 150), PodSize(20, 100), PodSize(40, 150))
+"""One daemon set pod each: network, kube-proxy, disk driver, pod identity agent, file driver. Their charts request 50m,
+100m, 30m and 120 MiB, nothing, and 30m and 120 MiB. The rest is reserved for their next versions."""
+
+SYSTEM_PODS = (PodSize(400, 700),)
+"""Requests of DNS, autoscaler, metrics server and drivers together, on the system node."""
+
+
+def eks_allocatable(machine: Machine) -> Allocatable:
+    """Allocatable resources of an EKS node of this machine type.
+
+    The kubelet reserves 255 MiB and 11 MiB for each pod that the network interfaces have an address for
+    (https://github.com/awslabs/amazon-eks-ami, `nodeadm/internal/kubelet/config.go`, getMemoryMebibytesToReserve). It
+    accepts fewer pods than that: 110 up to 30 vCPUs, else 250
+    (https://docs.aws.amazon.com/eks/latest/userguide/choosing-instance-type.html).
+    """
+    memory = machine.memory_mib - (255 + 11 * machine.pods) - EVICTION_MIB - memory_overhead(machine)
+    pods = min(machine.pods, 110 if machine.vcpus <= 30 else 250)
+    return Allocatable(machine.vcpus * 1000 - reserved_cpu(machine.vcpus), memory, pods)

@@ -1,0 +1,48 @@
+"""Questions to AWS, each refusal with its fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import pulumi
+import pulumi_aws as aws
+
+from components.clouds import checks
+
+Answer = TypeVar("Answer")
+
+LOGIN = "aws sso login (or aws configure), and export AWS_PROFILE if you use one; then aws sts get-caller-identity"
+FIXES = (
+    (
+        r"no valid credential|no EC2 IMDS role|NoCredentialProviders|ExpiredToken|InvalidClientTokenId|security token"
+        r"|failed to refresh cached credentials|sso session|AuthFailure",
+        LOGIN,
+    ),
+    (
+        r"invalid AWS region|no such host|could not resolve endpoint",
+        "aws account list-regions, then pulumi config set region",
+    ),
+    (r"OptInRequired|not subscribed|not enabled", "aws account enable-region --region-name REGION"),
+    (r"AccessDenied|UnauthorizedOperation|not authorized", "ask for the permissions that docs/eks.md lists"),
+)
+
+
+def ask(question: str, call: Callable[[], Answer]) -> Answer:
+    """The answer of a data source of AWS. Raises CloudError with the reason and a fix."""
+    return checks.ask(question, call, FIXES)
+
+
+def tagged_arns(kind: str, stack: str, lookup: pulumi.InvokeOptions) -> list[str] | None:
+    """ARNs of the resources of one kind (`eks:cluster`) with a stack's tag. None where the lookup is refused.
+
+    AWS lists a deleted resource for a while.
+    """
+    found = checks.ask_or_none(
+        lambda: aws.resourcegroupstaggingapi.get_resources(
+            resource_type_filters=[kind],
+            tag_filters=[aws.resourcegroupstaggingapi.GetResourcesTagFilterArgs(key="stack", values=[stack])],
+            opts=lookup,
+        )
+    )
+    return [entry.resource_arn for entry in found.resource_tag_mapping_lists] if found else None

@@ -1,0 +1,166 @@
+"""Finds where a stack on AWS can run: account, zones, given subnets, and the machine types there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import pulumi
+import pulumi_aws as aws
+
+from components.clouds.allocatable import Machine
+from components.clouds.aws.api import ask
+from components.clouds.aws.machines import describe_machine, spot_market, zones_offering
+from components.clouds.aws.settings import EksSettings
+from components.clouds.checks import CloudError, problem
+from components.clouds.preflight import check_zone, choose_zones
+
+MAX_ZONES = 3
+ZONES_WITHOUT_EKS = ("use1-az3", "usw1-az2", "cac1-az3")
+"""Zones that refuse a subnet for EKS's control plane
+(https://docs.aws.amazon.com/eks/latest/userguide/network-reqs.html)."""
+
+
+@dataclass(frozen=True)
+class Location:
+    """Account, zones and machine types of a stack."""
+
+    account: str
+    partition: str
+    network_zones: tuple[str, ...]
+    """Zones of the network. EKS requires at least two."""
+    system_zone: str
+    """Zone of the system node and of the disks."""
+    worker_zones: tuple[str, ...]
+    worker_machine: Machine
+    system_machine: Machine
+    given_subnets: Mapping[str, str] = field(default_factory=dict)
+    """Zone to subnet in a given network."""
+    spot_price: float | None = None
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The identity that runs the program."""
+
+    account: str
+    arn: str
+
+    @property
+    def partition(self) -> str:
+        """AWS partition, such as `aws` or `aws-cn`."""
+        return self.arn.split(":")[1]
+
+
+def find_caller(lookup: pulumi.InvokeOptions) -> Caller:
+    """The identity that runs the program. Raises CloudError without valid credentials."""
+    found = ask("who you are to AWS", lambda: aws.get_caller_identity(opts=lookup))
+    return Caller(found.account_id, found.arn)
+
+
+def find_location(settings: EksSettings, caller: Caller, lookup: pulumi.InvokeOptions) -> Location:
+    """The zones that offer the requested machine types. Raises CloudError where there are none."""
+    zones = region_zones(settings, lookup)
+    check_zone(settings, zones)
+    given = given_subnets(settings, lookup) if settings.network else {}
+    network_zones = choose_network_zones(settings, zones, list(given))
+    system_zones = usable_zones("systemMachineType", settings.system_machine_type, settings, network_zones, lookup)
+    worker_zones = usable_zones("machineType", settings.machine_type, settings, network_zones, lookup)
+    spot_price = None
+    if settings.spot:
+        worker_zones, spot_price = spot_market(settings, worker_zones, lookup)
+    system_zone, chosen = choose_zones(settings, system_zones, worker_zones)
+    return Location(
+        account=caller.account,
+        partition=caller.partition,
+        network_zones=tuple(network_zones),
+        system_zone=system_zone,
+        worker_zones=chosen,
+        worker_machine=describe_machine("machineType", settings.machine_type, lookup),
+        system_machine=describe_machine("systemMachineType", settings.system_machine_type, lookup),
+        given_subnets=given,
+        spot_price=spot_price,
+    )
+
+
+def region_zones(settings: EksSettings, lookup: pulumi.InvokeOptions) -> list[str]:
+    """The zones of the region in which EKS accepts subnets, sorted."""
+    return sorted(
+        ask(
+            f"the zones of region {settings.region}",
+            lambda: (
+                aws.get_availability_zones(
+                    state="available",
+                    exclude_zone_ids=list(ZONES_WITHOUT_EKS),
+                    filters=[aws.GetAvailabilityZonesFilterArgs(name="opt-in-status", values=["opt-in-not-required"])],
+                    opts=lookup,
+                ).names
+            ),
+        )
+    )
+
+
+def choose_network_zones(settings: EksSettings, zones: Sequence[str], given: Sequence[str]) -> list[str]:
+    """The network's zones: those of the `given` subnets, else the region's first three.
+
+    They depend on nothing that a stack changes later. Otherwise subnets in use would have to be deleted.
+    """
+    if given:
+        return list(given)
+    chosen = list(zones[:MAX_ZONES])
+    if settings.zone and settings.zone not in chosen:
+        chosen[MAX_ZONES - 1 :] = [settings.zone]
+    return chosen
+
+
+def usable_zones(
+    key: str, machine_type: str, settings: EksSettings, network_zones: Sequence[str], lookup: pulumi.InvokeOptions
+) -> list[str]:
+    """The network's zones, or the requested one, that offer a machine type. Raises CloudError where none does."""
+    offering = zones_offering(key, machine_type, settings, lookup)
+    tried = [settings.zone] if settings.zone else network_zones
+    usable = [zone for zone in tried if zone in offering and zone in network_zones]
+    if not usable:
+        raise CloudError(
+            problem(
+                f"{key} is {machine_type!r}, which is not offered in {', '.join(tried)}",
+                f"a type that is, or one of the zones {', '.join(sorted(offering))}",
+                f"pulumi config set zone {min(offering)}",
+            )
+        )
+    return usable
+
+
+def given_subnets(settings: EksSettings, lookup: pulumi.InvokeOptions) -> dict[str, str]:
+    """Zone to private subnet of the given network.
+
+    Raises CloudError where a private or public subnet is not of that network, or where all private subnets are in one
+    zone.
+    """
+    list_subnets = (
+        f"aws ec2 describe-subnets --region {settings.region} --filters Name=vpc-id,Values={settings.network}"
+    )
+    by_zone: dict[str, str] = {}
+    keyed = (("subnets", settings.subnets), ("publicSubnets", settings.public_subnets))
+    for key, subnet in ((key, subnet) for key, subnets in keyed for subnet in subnets):
+        found = ask(f"where subnet {subnet} is", partial(aws.ec2.get_subnet, id=subnet, opts=lookup))
+        if found.vpc_id != settings.network:
+            raise CloudError(
+                problem(
+                    f"{key} has {subnet}, which is in {found.vpc_id}",
+                    f"subnets of {settings.network} (network)",
+                    list_subnets,
+                )
+            )
+        if key == "subnets":
+            by_zone.setdefault(found.availability_zone, subnet)
+    if len(by_zone) < 2:
+        raise CloudError(
+            problem(
+                f"subnets are all in zone {', '.join(by_zone)}",
+                "subnets in two zones at least, which EKS requires for its control plane",
+                list_subnets,
+            )
+        )
+    return by_zone

@@ -1,0 +1,207 @@
+"""Node groups: one system node, and the workers' tainted nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from components.clouds.aws.api import tagged_arns
+from components.clouds.aws.iam import Role, create_role
+from components.clouds.aws.location import Location
+from components.clouds.aws.network import Network
+from components.clouds.aws.settings import EksSettings
+from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT
+from components.clouds.checks import ask_or_none
+from components.clouds.scope import Scope
+from components.clouds.sizing import WorkerPool
+
+DISK_GIB = 50
+"""Root disk of a node, which holds the image and the workers' temporary files."""
+
+MAX_SYSTEM_NODES = 3
+
+MAX_UNAVAILABLE_PERCENTAGE = 33
+"""Share of the worker nodes that an update of the group may drain at the same time."""
+
+NODE_POLICIES = {
+    "join": "AmazonEKSWorkerNodePolicy",
+    "pull": "AmazonEC2ContainerRegistryPullOnly",
+    "shell": "AmazonSSMManagedInstanceCore",
+}
+"""Permissions of a node itself: to join the cluster, pull images, and accept Session Manager."""
+
+
+@dataclass(frozen=True)
+class NodeGroups:
+    """The node groups of a cluster."""
+
+    system: aws.eks.NodeGroup
+    workers: aws.eks.NodeGroup
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Numbers of nodes of a node group."""
+
+    desired: int
+    min: int
+    max: int
+
+
+def create_node_groups(
+    scope: Scope,
+    settings: EksSettings,
+    location: Location,
+    pool: WorkerPool,
+    cluster: aws.eks.Cluster,
+    network: Network,
+    depends_on: Sequence[pulumi.Resource],
+) -> NodeGroups:
+    """The system node group and the worker node group.
+
+    Pulumi generates the groups' names, so that a replacement exists before the old group is deleted.
+    """
+    role = create_role(scope, "nodes", "ec2.amazonaws.com", location.partition, NODE_POLICIES)
+    needs = [*depends_on, *role.policies, *network.egress]
+    common = common_inputs(scope, cluster, role)
+    # One zone, because the disk of the scheduler's home cannot move to another.
+    system = create_system_group(scope, settings, network.private[location.system_zone], common, needs)
+    subnets = [network.private[zone] for zone in location.worker_zones]
+    return NodeGroups(system, create_worker_group(scope, settings, pool, subnets, common, needs))
+
+
+def create_system_group(
+    scope: Scope,
+    settings: EksSettings,
+    subnet: pulumi.Input[str],
+    common: Mapping[str, Any],
+    depends_on: Sequence[pulumi.Resource],
+) -> aws.eks.NodeGroup:
+    """One node for the scheduler and Kubernetes' own pods. An autoscaler adds more where they do not fit."""
+    return aws.eks.NodeGroup(
+        f"{scope.name}-system",
+        **common,
+        subnet_ids=[subnet],
+        instance_types=[settings.system_machine_type],
+        capacity_type="ON_DEMAND",
+        scaling_config=aws.eks.NodeGroupScalingConfigArgs(
+            desired_size=1, min_size=1, max_size=MAX_SYSTEM_NODES if settings.autoscaled else 1
+        ),
+        update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable=1),
+        labels={WORKER_NODE_LABEL: "system"},
+        opts=scope.options(
+            depends_on=depends_on,
+            ignore_changes=["scalingConfig.desiredSize"] if settings.autoscaled else (),
+            replace_on_changes=["instanceTypes"],
+        ),
+    )
+
+
+def create_worker_group(
+    scope: Scope,
+    settings: EksSettings,
+    pool: WorkerPool,
+    subnets: Sequence[pulumi.Input[str]],
+    common: Mapping[str, Any],
+    depends_on: Sequence[pulumi.Resource],
+) -> aws.eks.NodeGroup:
+    """The workers' tainted nodes."""
+    scaling, ignored = worker_scaling(scope, settings, pool)
+    return aws.eks.NodeGroup(
+        f"{scope.name}-workers",
+        **common,
+        subnet_ids=list(subnets),
+        instance_types=[settings.machine_type],
+        capacity_type="SPOT" if settings.spot else "ON_DEMAND",
+        scaling_config=aws.eks.NodeGroupScalingConfigArgs(
+            desired_size=scaling.desired, min_size=scaling.min, max_size=scaling.max
+        ),
+        update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable_percentage=MAX_UNAVAILABLE_PERCENTAGE),
+        labels={WORKER_NODE_LABEL: "worker"},
+        taints=[aws.eks.NodeGroupTaintArgs(key=WORKER_TAINT["key"], value=WORKER_TAINT["value"], effect="NO_SCHEDULE")],
+        opts=scope.options(
+            depends_on=depends_on,
+            ignore_changes=ignored,
+            replace_on_changes=["instanceTypes", "capacityType", "subnetIds"],
+        ),
+    )
+
+
+def common_inputs(scope: Scope, cluster: aws.eks.Cluster, role: Role) -> dict[str, Any]:
+    """Inputs that both node groups share."""
+    template = create_launch_template(scope)
+    return {
+        "cluster_name": cluster.name,
+        "node_role_arn": role.role.arn,
+        "ami_type": "AL2023_x86_64_STANDARD",
+        "launch_template": aws.eks.NodeGroupLaunchTemplateArgs(
+            id=template.id, version=template.latest_version.apply(str)
+        ),
+        # EKS drains a changed node for 15 minutes. The scheduler's disruption budget forbids its eviction, so without
+        # force this update and every later `pulumi up` would fail.
+        "force_update_version": True,
+    }
+
+
+def create_launch_template(scope: Scope) -> aws.ec2.LaunchTemplate:
+    """Encrypted root disk, tags, and a metadata service (version 2) that pods cannot reach."""
+    return aws.ec2.LaunchTemplate(
+        f"{scope.name}-nodes",
+        update_default_version=True,
+        metadata_options=aws.ec2.LaunchTemplateMetadataOptionsArgs(
+            http_endpoint="enabled",
+            http_tokens="required",
+            # A pod is two hops away, so with a limit of one it cannot take the node's role.
+            http_put_response_hop_limit=1,
+        ),
+        block_device_mappings=[
+            aws.ec2.LaunchTemplateBlockDeviceMappingArgs(
+                device_name="/dev/xvda",
+                ebs=aws.ec2.LaunchTemplateBlockDeviceMappingEbsArgs(
+                    volume_type="gp3", volume_size=DISK_GIB, encrypted="true", delete_on_termination="true"
+                ),
+            )
+        ],
+        # The provider's default tags do not reach resources that EC2 creates from a template.
+        tag_specifications=[
+            aws.ec2.LaunchTemplateTagSpecificationArgs(resource_type=kind, tags={"Name": scope.name, **scope.labels})
+            for kind in ("instance", "volume", "network-interface")
+        ],
+        opts=scope.options(),
+    )
+
+
+def worker_scaling(scope: Scope, settings: EksSettings, pool: WorkerPool) -> tuple[Scaling, Sequence[str]]:
+    """The size of the worker node group, and the inputs of which Pulumi ignores changes.
+
+    EKS updates min, max and desired size in one call. With `desiredSize` ignored Pulumi would send its last known value
+    and remove nodes that the autoscaler added, so send the live value when min or max change.
+    """
+    wanted = Scaling(pool.nodes, pool.min_nodes(scales_to_zero=settings.scales_to_zero), pool.max_nodes)
+    if not settings.autoscaled:
+        return wanted, ()
+    live = live_scaling(scope)
+    if live and (live.min, live.max) != (wanted.min, wanted.max):
+        return Scaling(min(max(live.desired, wanted.min), wanted.max), wanted.min, wanted.max), ()
+    return wanted, ["scalingConfig.desiredSize"]
+
+
+def live_scaling(scope: Scope) -> Scaling | None:
+    """The present size of the stack's worker node group.
+
+    None where there is no group, where the lookup is refused, and where several match, as for two stacks of one name.
+    """
+    # arn:aws:eks:REGION:ACCOUNT:nodegroup/CLUSTER/GROUP/ID
+    arns = tagged_arns("eks:nodegroup", scope.labels["stack"], scope.lookup) or ()
+    groups = [
+        ask_or_none(partial(aws.eks.get_node_group, cluster_name=cluster, node_group_name=group, opts=scope.lookup))
+        for cluster, group in (arn.split("/")[1:3] for arn in arns)
+        if group.startswith(f"{scope.name}-workers-")
+    ]
+    found = [group.scaling_configs[0] for group in groups if group]
+    return Scaling(found[0].desired_size, found[0].min_size, found[0].max_size) if len(found) == 1 else None

@@ -1,0 +1,46 @@
+"""Allocatable resources of GKE nodes, and what the daemon sets request of each. Pure: no I/O."""
+
+from __future__ import annotations
+
+from components.clouds.allocatable import EVICTION_MIB, Allocatable, Machine, memory_overhead, reserved_cpu
+from components.clouds.base import PodSize
+
+DAEMONS = (PodSize(600, 800),)
+"""Requests of GKE's own daemon sets on every node, together. Seen on GKE 1.29 (cryptnono/cryptnono#34): fluentbit 105m
+and 230 MiB, metadata server 100m and 100 MiB, some 30m and 180 MiB for metrics agent, disk driver and netd. The rest is
+reserved for Dataplane V2's agent. Generous on purpose: a worker may use CPU beyond its request."""
+
+SHARED_CORE_RESERVED_MILLICORES = 1060
+"""CPU that GKE reserves of the two vCPUs of a shared-core machine
+(https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes)."""
+
+HYPERDISK_ONLY = ("c4", "c4d", "h4d", "m4", "n4", "n4d", "x4")
+"""Families for x86-64 that accept no persistent disk, not even to boot from, but only Hyperdisk
+(https://cloud.google.com/compute/docs/disks/hyperdisks#machine-type-support). No data source reports it."""
+
+
+def boot_disk_type(machine_type: str) -> str:
+    """The type of boot disk for nodes of this machine type."""
+    return "hyperdisk-balanced" if machine_type.split("-")[0] in HYPERDISK_ONLY else "pd-balanced"
+
+
+def gke_reserved_memory(memory_mib: int) -> int:
+    """MiB that GKE reserves: 255 below 1 GiB, else 25 % of the first 4 GiB, 20 % of 4 more, 10 % of 8, 6 % of 112, 2 %.
+
+    Source: https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes (memory reservations).
+    """
+    if memory_mib < 1024:
+        return 255
+    reserved, left = 0.0, float(memory_mib)
+    for gib, share in ((4, 0.25), (4, 0.20), (8, 0.10), (112, 0.06), (float("inf"), 0.02)):
+        part = min(gib * 1024, left)
+        reserved += part * share
+        left -= part
+    return int(reserved) + 1
+
+
+def gke_allocatable(machine: Machine) -> Allocatable:
+    """Allocatable resources of a GKE node of this machine type."""
+    reserved = SHARED_CORE_RESERVED_MILLICORES if machine.shared_core else reserved_cpu(machine.vcpus)
+    memory = machine.memory_mib - gke_reserved_memory(machine.memory_mib) - EVICTION_MIB - memory_overhead(machine)
+    return Allocatable(machine.vcpus * 1000 - reserved, memory, machine.pods)

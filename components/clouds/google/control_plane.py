@@ -1,0 +1,80 @@
+"""The GKE control plane, without nodes."""
+
+from __future__ import annotations
+
+import pulumi_gcp as gcp
+
+from components.clouds.google.network import PODS, SERVICES, Network
+from components.clouds.google.nodes import OAUTH_SCOPES
+from components.clouds.google.settings import GkeSettings
+from components.clouds.scope import Scope
+from components.settings.names import short_name
+
+
+def create_control_plane(
+    scope: Scope, settings: GkeSettings, network: Network, identity: gcp.serviceaccount.Account
+) -> gcp.container.Cluster:
+    """A private, VPC-native cluster, whose default node pool is deleted at once."""
+    return gcp.container.Cluster(
+        # A cluster's name has at most 40 characters, of which Pulumi generates eight.
+        short_name(scope.name, 32),
+        location=settings.zone or settings.region,
+        network=network.network,
+        subnetwork=network.subnet,
+        networking_mode="VPC_NATIVE",
+        ip_allocation_policy=gcp.container.ClusterIpAllocationPolicyArgs(
+            # In a given subnetwork GKE creates the ranges itself.
+            cluster_secondary_range_name=None if settings.network else PODS,
+            services_secondary_range_name=None if settings.network else SERVICES,
+        ),
+        # Dataplane V2 enforces network policies. Without it the chart's policies have no effect.
+        datapath_provider="ADVANCED_DATAPATH",
+        private_cluster_config={"enable_private_nodes": True, "enable_private_endpoint": False},
+        master_authorized_networks_config=authorized_networks(settings),
+        release_channel={"channel": "REGULAR"},
+        workload_identity_config={"workload_pool": f"{settings.project}.svc.id.goog"},
+        enable_shielded_nodes=True,
+        enable_legacy_abac=False,
+        master_auth={"client_certificate_config": {"issue_client_certificate": False}},
+        remove_default_node_pool=True,
+        initial_node_count=1,
+        # The default pool exists for a minute. Without this it would run as the project's default account, which is an
+        # editor, or is disabled.
+        node_config={
+            "service_account": identity.email,
+            "oauth_scopes": OAUTH_SCOPES,
+            "shielded_instance_config": {"enable_secure_boot": True, "enable_integrity_monitoring": True},
+        },
+        node_pool_defaults={"node_config_defaults": {"insecure_kubelet_readonly_port_enabled": "FALSE"}},
+        addons_config={
+            "gce_persistent_disk_csi_driver_config": {"enabled": True},
+            "gcp_filestore_csi_driver_config": {"enabled": settings.shared_gib > 0},
+        },
+        cluster_autoscaling={"enabled": False, "autoscaling_profile": "OPTIMIZE_UTILIZATION"},
+        logging_config={"enable_components": ["SYSTEM_COMPONENTS", "WORKLOADS"]},
+        # Managed Prometheus would run a collector on every worker node, which sizing does not count.
+        monitoring_config={"enable_components": ["SYSTEM_COMPONENTS"], "managed_prometheus": {"enabled": False}},
+        cost_management_config={"enabled": True},
+        resource_labels=dict(scope.labels),
+        # Pulumi's own `protect` guards a cluster. With this on, `pulumi destroy` would need an update before it.
+        deletion_protection=False,
+        # GKE reports the default pool's settings here, and after its deletion those of another pool.
+        opts=scope.options(ignore_changes=["nodeConfig", "initialNodeCount", "nodeVersion"]),
+    )
+
+
+def authorized_networks(
+    settings: GkeSettings,
+) -> gcp.container.ClusterMasterAuthorizedNetworksConfigArgs | None:
+    """The networks that may reach the Kubernetes API. None where every address may."""
+    blocks = [
+        gcp.container.ClusterMasterAuthorizedNetworksConfigCidrBlockArgs(
+            cidr_block=block, display_name="authorizedNetworks"
+        )
+        for block in settings.authorized_networks
+    ]
+    if not blocks:
+        return None
+    return gcp.container.ClusterMasterAuthorizedNetworksConfigArgs(
+        cidr_blocks=blocks, gcp_public_cidrs_access_enabled=False
+    )

@@ -1,0 +1,101 @@
+"""Finds where a stack on Google Cloud can run: zones, and the machine types there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+
+from components.clouds.allocatable import Machine
+from components.clouds.checks import CloudError, problem
+from components.clouds.google import compute
+from components.clouds.google.api import ask
+from components.clouds.google.settings import GkeSettings
+from components.clouds.preflight import check_zone, choose_zones
+
+
+@dataclass(frozen=True)
+class Location:
+    """Zones and machine types of a stack."""
+
+    system_zone: str
+    """Zone of the system pool and of the disks."""
+    worker_zones: tuple[str, ...]
+    worker_machine: Machine
+    system_machine: Machine
+
+
+def find_location(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> Location:
+    """The zones that offer the requested machine types. Raises CloudError where there are none."""
+    zones = region_zones(settings, lookup)
+    check_zone(settings, zones)
+    tried = [settings.zone] if settings.zone else zones
+    wanted = (settings.machine_type, settings.system_machine_type)
+    offers = {zone: machine_types(settings, zone, wanted, lookup) for zone in tried}
+    system_zones = [zone for zone in tried if settings.system_machine_type in offers[zone]]
+    worker_zones = [zone for zone in tried if settings.machine_type in offers[zone]]
+    if not system_zones:
+        raise not_offered("systemMachineType", settings.system_machine_type, settings, tried, lookup)
+    if not worker_zones:
+        raise not_offered("machineType", settings.machine_type, settings, tried, lookup)
+    system_zone, chosen = choose_zones(settings, system_zones, worker_zones)
+    return Location(
+        system_zone=system_zone,
+        worker_zones=chosen,
+        worker_machine=offers[chosen[0]][settings.machine_type],
+        system_machine=offers[system_zone][settings.system_machine_type],
+    )
+
+
+def region_zones(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> list[str]:
+    """The zones of the region, sorted. Raises CloudError for a region that does not exist."""
+    zones = ask(
+        f"the zones of region {settings.region}",
+        lambda: compute.zones(settings.project, settings.region, lookup),
+    )
+    if not zones:
+        raise CloudError(
+            problem(f"region is {settings.region!r}", "a region of Google Cloud", "gcloud compute regions list")
+        )
+    return sorted(zones)
+
+
+def machine_types(
+    settings: GkeSettings, zone: str, names: Sequence[str], lookup: pulumi.InvokeOptions
+) -> dict[str, Machine]:
+    """The machine types for x86-64 that a zone offers, by name. names: look up only these; empty for all."""
+    answer = ask(
+        f"the machine types of zone {zone}",
+        lambda: compute.machine_types(settings.project, zone, tuple(names), lookup),
+    )
+    return {
+        found["name"]: Machine(
+            found["name"],
+            int(found["guestCpus"]),
+            int(found["memoryMb"]),
+            shared_core=bool(found.get("isSharedCpus")),
+        )
+        for found in answer
+        # Older types, all for x86-64, report no architecture. The image is built only for x86-64.
+        if (found.get("architecture") or "X86_64") == "X86_64"
+    }
+
+
+def not_offered(
+    key: str, wanted: str, settings: GkeSettings, zones: Sequence[str], lookup: pulumi.InvokeOptions
+) -> CloudError:
+    """The error for a machine type that none of `zones` offers, with types on offer."""
+    place = f"zone {settings.zone} does not offer" if settings.zone else f"no zone of {settings.region} offers"
+    offered = machine_types(settings, zones[0], (), lookup)
+    family = wanted.split("-")[0]
+    near = sorted(name for name in offered if name.startswith(f"{family}-")) or sorted(
+        name for name in offered if name.startswith("e2-standard")
+    )
+    return CloudError(
+        problem(
+            f"{key} is {wanted!r}, which {place} for x86-64",
+            f"such as {', '.join(near[:8])}",
+            f"pulumi config set {key} {near[0] if near else 'e2-standard-4'}",
+        )
+    )

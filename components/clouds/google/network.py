@@ -1,0 +1,92 @@
+"""The VPC network of a stack: one subnetwork for nodes and pods, NAT to the internet, SSH through a proxy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+
+from components.clouds.google import compute
+from components.clouds.google.settings import GkeSettings
+from components.clouds.scope import Scope
+
+NODE_RANGE, POD_RANGE, SERVICE_RANGE = "10.0.0.0/20", "10.4.0.0/14", "10.8.0.0/20"
+"""Ranges of a new network. Each node takes a /24 of the pods' range, which gives 1,024 nodes."""
+
+PODS, SERVICES = "pods", "services"
+"""Names of the secondary ranges in a new subnetwork."""
+
+IAP_RANGE = "35.235.240.0/20"
+"""Source addresses of `gcloud compute ssh --tunnel-through-iap`
+(https://cloud.google.com/iap/docs/using-tcp-forwarding)."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network of the nodes.
+
+    suffix: a text that no other stack has, for names that Pulumi does not generate. egress: resources without which a
+    node does not reach the internet, and nobody reaches a node.
+    """
+
+    network: pulumi.Input[str]
+    subnet: pulumi.Input[str]
+    suffix: pulumi.Output[str]
+    egress: Sequence[pulumi.Resource]
+
+
+def create_network(scope: Scope, settings: GkeSettings) -> Network:
+    """The given network and subnetwork, or new ones."""
+    if settings.network and settings.subnets:
+        return given_network(settings, settings.network, settings.subnets[0])
+    network = compute.Network(
+        f"{scope.name}-network", scope.options(), autoCreateSubnetworks=False, routingMode="REGIONAL"
+    )
+    subnet = compute.Subnetwork(
+        f"{scope.name}-nodes",
+        scope.options(),
+        network=network.id,
+        region=settings.region,
+        ipCidrRange=NODE_RANGE,
+        privateIpGoogleAccess=True,
+        secondaryIpRanges=[
+            {"rangeName": PODS, "ipCidrRange": POD_RANGE},
+            {"rangeName": SERVICES, "ipCidrRange": SERVICE_RANGE},
+        ],
+    )
+    nat = create_nat(scope, settings.region, network, subnet)
+    ssh = compute.Firewall(
+        f"{scope.name}-iap-ssh",
+        scope.options(),
+        network=network.id,
+        description="A shell on a node, through Identity-Aware Proxy alone",
+        direction="INGRESS",
+        sourceRanges=[IAP_RANGE],
+        allows=[{"protocol": "tcp", "ports": ["22"]}],
+    )
+    # The random end of the network's name makes names where Pulumi generates none.
+    suffix = network.name.apply(lambda generated: generated[-7:].lstrip("-"))
+    return Network(network.id, subnet.id, suffix, [nat, ssh])
+
+
+def given_network(settings: GkeSettings, network: str, subnet: str) -> Network:
+    """An existing network. Its suffix is a hash that differs from every other stack of the same Pulumi account."""
+    owner = f"{pulumi.get_organization()}/{pulumi.get_project()}/{settings.stack}/{subnet}"
+    digest = hashlib.sha256(owner.encode()).hexdigest()[:7]
+    return Network(network, subnet, pulumi.Output.from_input(digest), [])
+
+
+def create_nat(scope: Scope, region: str, network: compute.Network, subnet: compute.Subnetwork) -> compute.RouterNat:
+    """Cloud NAT for the nodes, which have only private addresses."""
+    router = compute.Router(f"{scope.name}-router", scope.options(), network=network.id, region=region)
+    return compute.RouterNat(
+        f"{scope.name}-nat",
+        scope.options(),
+        router=router.name,
+        region=region,
+        natIpAllocateOption="AUTO_ONLY",
+        sourceSubnetworkIpRangesToNat="LIST_OF_SUBNETWORKS",
+        subnetworks=[{"name": subnet.id, "sourceIpRangesToNats": ["ALL_IP_RANGES"]}],
+    )

@@ -1,0 +1,155 @@
+"""Node pools: one for the system, and one of tainted nodes for workers; and the identity of the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pulumi
+import pulumi_gcp as gcp
+
+from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT
+from components.clouds.google.allocatable import boot_disk_type
+from components.clouds.google.location import Location
+from components.clouds.google.settings import GkeSettings
+from components.clouds.scope import Scope
+from components.clouds.sizing import WorkerPool
+from components.settings.names import short_name
+
+BOOT_DISK_GIB = 50
+"""Boot disk of a node, which holds the image and the workers' temporary files."""
+
+OAUTH_SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
+"""The widest scope: the roles of the service account decide what a node may do, and a scope would limit it twice."""
+
+MAX_SYSTEM_NODES = 3
+
+
+def create_node_identity(
+    scope: Scope, settings: GkeSettings, suffix: pulumi.Output[str]
+) -> tuple[gcp.serviceaccount.Account, pulumi.Resource]:
+    """The service account of the nodes, and its one role: writing logs and metrics.
+
+    https://cloud.google.com/kubernetes-engine/docs/how-to/hardening-your-cluster#use_least_privilege_sa
+    """
+    account = gcp.serviceaccount.Account(
+        f"{scope.name}-nodes-identity",
+        account_id=suffix.apply(lambda unique: f"{short_name(scope.name, 22)}-{unique}"),
+        display_name=f"Nodes of {scope.name}",
+        opts=scope.options(),
+    )
+    role = gcp.projects.IAMMember(
+        f"{scope.name}-nodes-role",
+        project=settings.project,
+        role="roles/container.defaultNodeServiceAccount",
+        member=account.member,
+        opts=scope.options(),
+    )
+    return account, role
+
+
+def create_system_pool(
+    scope: Scope,
+    settings: GkeSettings,
+    location: Location,
+    cluster: gcp.container.Cluster,
+    identity: gcp.serviceaccount.Account,
+    depends_on: Sequence[pulumi.Resource],
+) -> gcp.container.NodePool:
+    """One small node for the scheduler and Kubernetes' own pods. The autoscaler adds more where they do not fit."""
+    return gcp.container.NodePool(
+        pool_name(scope, "system"),
+        cluster=cluster.id,
+        # One zone, because the disk of the scheduler's home cannot move to another.
+        node_locations=[location.system_zone],
+        initial_node_count=1,
+        autoscaling={"total_min_node_count": 1, "total_max_node_count": MAX_SYSTEM_NODES},
+        management={"auto_repair": True, "auto_upgrade": True},
+        upgrade_settings={"max_surge": 1, "max_unavailable": 0},
+        network_config={"enable_private_nodes": True},
+        node_config=node_config(scope, identity, settings.system_machine_type, "system"),
+        opts=scope.options(
+            depends_on=depends_on,
+            ignore_changes=["initialNodeCount", "nodeCount"],
+            replace_on_changes=["nodeConfig.machineType"],
+        ),
+    )
+
+
+def create_worker_pool(
+    scope: Scope,
+    settings: GkeSettings,
+    location: Location,
+    pool: WorkerPool,
+    cluster: gcp.container.Cluster,
+    identity: gcp.serviceaccount.Account,
+    depends_on: Sequence[pulumi.Resource],
+) -> gcp.container.NodePool:
+    """The workers' nodes.
+
+    Pulumi generates the pool's name, so that a replacement exists before the old pool is deleted.
+    """
+    autoscaled = settings.autoscaled
+    autoscaling = gcp.container.NodePoolAutoscalingArgs(
+        total_min_node_count=pool.min_nodes(scales_to_zero=settings.scales_to_zero),
+        total_max_node_count=pool.max_nodes,
+        location_policy="ANY" if settings.spot else "BALANCED",
+    )
+    return gcp.container.NodePool(
+        pool_name(scope, "workers"),
+        cluster=cluster.id,
+        node_locations=list(location.worker_zones),
+        management={"auto_repair": True, "auto_upgrade": True},
+        upgrade_settings={"max_surge": 1, "max_unavailable": 0},
+        network_config={"enable_private_nodes": True},
+        node_config=node_config(scope, identity, settings.machine_type, "worker", spot=settings.spot, tainted=True),
+        autoscaling=autoscaling if autoscaled else None,
+        # Counted in each zone. The autoscaler adds what is missing to the minimum.
+        initial_node_count=pool.nodes // len(location.worker_zones) if autoscaled else None,
+        ignore_node_count_changes=True if autoscaled else None,
+        node_count=None if autoscaled else pool.nodes,
+        opts=scope.options(
+            depends_on=depends_on,
+            ignore_changes=["initialNodeCount", "nodeCount"] if autoscaled else (),
+            # GKE would change the machine type in place, node by node. A new pool keeps every worker running until
+            # there is room for it.
+            replace_on_changes=["nodeConfig.machineType", "nodeConfig.spot"],
+        ),
+    )
+
+
+def pool_name(scope: Scope, part: str) -> str:
+    """A pool's name before Pulumi adds its suffix. GKE allows 40 characters."""
+    return f"{scope.name[:24].rstrip('-')}-{part}"
+
+
+def node_config(
+    scope: Scope,
+    identity: gcp.serviceaccount.Account,
+    machine_type: str,
+    role: str,
+    *,
+    spot: bool = False,
+    tainted: bool = False,
+) -> gcp.container.NodePoolNodeConfigArgs:
+    """Settings of a pool's nodes: least identity, shielded, metadata only through workload identity."""
+    taint = {"key": WORKER_TAINT["key"], "value": WORKER_TAINT["value"], "effect": "NO_SCHEDULE"}
+    return gcp.container.NodePoolNodeConfigArgs(
+        machine_type=machine_type,
+        spot=spot,
+        image_type="COS_CONTAINERD",
+        disk_type=boot_disk_type(machine_type),
+        disk_size_gb=BOOT_DISK_GIB,
+        service_account=identity.email,
+        oauth_scopes=OAUTH_SCOPES,
+        labels={WORKER_NODE_LABEL: role},
+        taints=[gcp.container.NodePoolNodeConfigTaintArgs(**taint)] if tainted else None,
+        resource_labels=dict(scope.labels),
+        metadata={"disable-legacy-endpoints": "true"},
+        shielded_instance_config=gcp.container.NodePoolNodeConfigShieldedInstanceConfigArgs(
+            enable_secure_boot=True, enable_integrity_monitoring=True
+        ),
+        workload_metadata_config=gcp.container.NodePoolNodeConfigWorkloadMetadataConfigArgs(mode="GKE_METADATA"),
+        kubelet_config=gcp.container.NodePoolNodeConfigKubeletConfigArgs(
+            insecure_kubelet_readonly_port_enabled="FALSE"
+        ),
+    )

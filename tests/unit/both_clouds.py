@@ -1,0 +1,96 @@
+"""Both mocked clouds behind one description, for promises that hold on either."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.unit import aws_cloud, google_cloud
+from tests.unit.cloud_mocks import (
+    DRAWN,
+    Recorded,
+    Recording,
+    run,
+    stack_config,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """A mocked cloud and the names of its resources. shared_gib: the smallest `sharedGiB` that it accepts."""
+
+    name: str
+    run: Callable[..., Recording]
+    answers: dict[str, Any]
+    computed: Callable[..., dict[str, Any]]
+    sdk: str
+    cluster: str
+    pool: str
+    network: str
+    repository: str
+    drawn_name: str
+    identifier: str
+    plugin: list[str]
+    shared_gib: int
+
+    @functools.cache  # noqa: B019 - two objects that live as long as the module
+    def team(self, *, preview: bool = False) -> Recording:
+        """The example stack."""
+        name = f"{self.name}-team"
+        return run(stack_config(name), self.answers, self.computed, stack_name=name, preview=preview)
+
+    @property
+    def everything(self) -> Recording:
+        """A stack with every optional resource."""
+        return self.run({"host": "r.example.org", "sharedGiB": self.shared_gib, "maxWorkers": 40})
+
+
+GKE = Cloud(
+    name="gke",
+    run=google_cloud.gke,
+    answers=google_cloud.ANSWERS,
+    computed=google_cloud.computed,
+    sdk="pulumi_gcp",
+    cluster="container/cluster:Cluster",
+    pool="nodePool:NodePool",
+    network="network:Network",
+    repository="us-west1-docker.pkg.dev/my-project/future-team-0a1b2c3/future-kubernetes",
+    drawn_name="name",
+    identifier="projects/my-project/locations/us-west1/clusters/",
+    plugin=["gke-gcloud-auth-plugin"],
+    shared_gib=1024,
+)
+
+
+EKS = Cloud(
+    name="eks",
+    run=aws_cloud.eks,
+    answers=aws_cloud.ANSWERS,
+    computed=aws_cloud.computed,
+    sdk="pulumi_aws",
+    cluster="eks/cluster:Cluster",
+    pool="nodeGroup:NodeGroup",
+    network="ec2/vpc:Vpc",
+    repository=f"123456789012.dkr.ecr.us-west-2.amazonaws.com/future-team-images-{DRAWN}",
+    drawn_name="nodeGroupName",
+    identifier="arn:aws:eks:us-west-2:123456789012:",
+    plugin=["aws", "eks", "get-token"],
+    shared_gib=10,
+)
+
+
+@pytest.fixture(params=[GKE, EKS], ids=lambda cloud: cloud.name)
+def cloud(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    found: Cloud = request.param
+    return found
+
+
+def own_release(done: Recording) -> Recorded:
+    """The release of the project's own chart."""
+    return next(entry for entry in done.all("v3:Release") if entry.inputs["chart"] == "./chart")

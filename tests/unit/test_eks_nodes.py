@@ -1,0 +1,192 @@
+"""EKS under mocks: node groups, their scaling, and the autoscaler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from components.clouds.allocatable import Machine
+from components.clouds.aws.allocatable import eks_allocatable
+from tests.unit.aws_cloud import (
+    eks,
+    refuse,
+    release_of,
+    team,
+)
+
+pytestmark = pytest.mark.usefixtures("installed_tools")
+
+
+def test_workers_have_their_own_tainted_node_group() -> None:
+    done = eks()
+    assert len(done.all("nodeGroup:NodeGroup")) == 2
+    system = done.one("nodeGroup:NodeGroup", "system").inputs
+    workers = done.one("nodeGroup:NodeGroup", "workers").inputs
+    assert system["labels"] == {"future-kubernetes/role": "system"}
+    assert "taints" not in system
+    assert workers["labels"] == {"future-kubernetes/role": "worker"}
+    assert workers["taints"] == [{"key": "future-kubernetes/worker", "value": "true", "effect": "NO_SCHEDULE"}]
+    assert release_of(done)["worker"]["nodeSelector"] == {"future-kubernetes/role": "worker"}
+    assert release_of(done)["scheduler"]["nodeSelector"] == {"future-kubernetes/role": "system"}
+
+
+def test_fixed_group_has_the_needed_nodes_and_no_autoscaler() -> None:
+    done = eks({"workers": 10})
+    workers = done.one("nodeGroup:NodeGroup", "workers")
+    assert workers.inputs["scalingConfig"] == {"desiredSize": 3, "minSize": 3, "maxSize": 3}
+    assert workers.ignore_changes == []
+    assert done.all("v3:Release", "autoscaler") == []
+    assert done.all("iam/role:Role", "autoscaler") == []
+
+
+def test_autoscaled_group_ranges_from_workers_to_max_workers() -> None:
+    workers = eks({"workers": 10, "maxWorkers": 40}).one("nodeGroup:NodeGroup", "workers")
+    assert workers.inputs["scalingConfig"] == {"desiredSize": 3, "minSize": 3, "maxSize": 10}
+    assert workers.ignore_changes == ["scalingConfig.desiredSize"]
+
+
+@pytest.mark.parametrize("key", ["idleMinutes", "ttlHours"])
+def test_nodes_scale_to_zero_with_their_workers(key: str) -> None:
+    workers = eks({"workers": 8, key: 30}).one("nodeGroup:NodeGroup", "workers")
+    assert workers.inputs["scalingConfig"] == {"desiredSize": 2, "minSize": 0, "maxSize": 2}
+
+
+def running(nodes: int, least: int, most: int, standing: tuple[str, ...] = ("1",)) -> dict[str, Any]:
+    """What AWS answers of a workers' group that stands, of one that is deleted, and of another stack's."""
+    arn = "arn:aws:eks:us-west-2:123456789012:nodegroup/future-team-1/{}/id"
+    groups = ("future-team-workers-1", "future-team-workers-0", "future-team-system-1", "future-teams-workers-1")
+
+    def group(args: Mapping[str, Any]) -> dict[str, Any]:
+        if args["nodeGroupName"].removeprefix("future-team-workers-") not in standing:
+            raise PermissionError("ResourceNotFoundException: No node group found")
+        return {"id": "g", "scalingConfigs": [{"desiredSize": nodes, "minSize": least, "maxSize": most}]}
+
+    return {
+        "aws:resourcegroupstaggingapi/getResources:getResources": lambda args: {
+            "id": "r",
+            "resourceTagMappingLists": [{"resourceArn": arn.format(name)} for name in groups]
+            if args["tagFilters"] == [{"key": "stack", "values": ["team"]}]
+            else [],
+        },
+        "aws:eks/getNodeGroup:getNodeGroup": group,
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "nodes", "sent", "ignored"),
+    [
+        ({"workers": 10, "maxWorkers": 40}, 8, 3, ["scalingConfig.desiredSize"]),  # nothing changes, nothing is sent
+        ({"workers": 10, "maxWorkers": 80}, 8, 8, []),  # those that the autoscaler added stay
+        ({"workers": 40, "maxWorkers": 40}, 8, 10, []),
+        ({"workers": 40, "maxWorkers": 80}, 3, 10, []),  # AWS refuses less than the least
+        ({"workers": 4, "maxWorkers": 20}, 8, 5, []),  # and more than the most
+    ],
+)
+def test_changed_limit_is_sent_with_the_live_node_count(
+    config: dict[str, Any], nodes: int, sent: int, ignored: list[str]
+) -> None:
+    group = eks(config, running(nodes, 3, 10)).one("nodeGroup:NodeGroup", "workers")
+    assert (group.inputs["scalingConfig"]["desiredSize"], group.ignore_changes) == (sent, ignored)
+
+
+def test_ambiguous_node_groups_give_no_live_count() -> None:
+    answers = running(8, 3, 10, standing=("0", "1"))
+    group = eks({"workers": 10, "maxWorkers": 80}, answers).one("nodeGroup:NodeGroup", "workers")
+    assert (group.inputs["scalingConfig"]["desiredSize"], group.ignore_changes) == (3, ["scalingConfig.desiredSize"])
+
+
+def test_missing_permission_to_list_groups_stops_nothing() -> None:
+    denied = {"aws:resourcegroupstaggingapi/getResources:getResources": refuse("AccessDenied")}
+    group = eks({"workers": 10, "maxWorkers": 40}, denied).one("nodeGroup:NodeGroup", "workers")
+    assert group.ignore_changes == ["scalingConfig.desiredSize"]
+
+
+def test_autoscaler_reads_an_empty_groups_label_and_taint_from_tags() -> None:
+    tags = [tag.inputs["tag"] for tag in team().all("autoscaling/tag:Tag")]
+    assert {tag["key"]: tag["value"] for tag in tags} == {
+        "k8s.io/cluster-autoscaler/node-template/label/future-kubernetes/role": "worker",
+        "k8s.io/cluster-autoscaler/node-template/taint/future-kubernetes/worker": "true:NoSchedule",
+    }
+
+
+def test_only_autoscaled_spot_groups_span_zones() -> None:
+    spread = team().one("nodeGroup:NodeGroup", "workers").inputs
+    assert spread["capacityType"] == "SPOT"
+    assert len(spread["subnetIds"]) == 3
+    done = eks({"maxWorkers": 40})
+    workers, system = (done.one("nodeGroup:NodeGroup", part).inputs for part in ("workers", "system"))
+    assert workers["capacityType"] == "ON_DEMAND"
+    assert team().one("nodeGroup:NodeGroup", "system").inputs["capacityType"] == "ON_DEMAND", "the R session is there"
+    assert workers["subnetIds"] == system["subnetIds"]
+    assert len(system["subnetIds"]) == 1
+    assert len(eks({"spot": True}).one("nodeGroup:NodeGroup", "workers").inputs["subnetIds"]) == 1
+
+
+def test_root_disk_is_encrypted_gp3_of_50_gib() -> None:
+    (disk,) = eks().one("launchTemplate:LaunchTemplate").inputs["blockDeviceMappings"]
+    assert disk["deviceName"] == "/dev/xvda", "the root disk of Amazon Linux, else there are two"
+    assert disk["ebs"] == {"volumeType": "gp3", "volumeSize": 50, "encrypted": "true", "deleteOnTermination": "true"}
+
+
+def test_node_update_drains_a_third_of_the_workers() -> None:
+    done = eks()
+    assert done.one("nodeGroup:NodeGroup", "workers").inputs["updateConfig"] == {"maxUnavailablePercentage": 33}
+    assert done.one("nodeGroup:NodeGroup", "system").inputs["updateConfig"] == {"maxUnavailable": 1}
+
+
+def test_autoscaler_runs_on_the_system_node_with_its_permissions() -> None:
+    done = team()
+    release = done.one("v3:Release", "autoscaler")
+    assert release.inputs["values"]["nodeSelector"] == {"future-kubernetes/role": "system"}
+    assert release.inputs["values"]["awsRegion"] == "us-west-2"
+    assert release.inputs["version"], "another chart on each update"
+    for tag in done.all("autoscaling/tag:Tag"):
+        assert tag.inputs["autoscalingGroupName"] == "eks-future-eks-team-workers"
+    for type_ in ("RolePolicy", "PodIdentityAssociation", "autoscaling/tag:Tag"):
+        for right in done.all(type_, "future-eks-team-autoscaler") + done.all(type_, "workers-"):
+            assert done.goes_before(release, right), f"it would start without {right.name}"
+
+
+def test_system_group_grows_only_with_an_autoscaler() -> None:
+    most = [
+        eks(config).one("nodeGroup:NodeGroup", "system").inputs["scalingConfig"]["maxSize"]
+        for config in ({"maxWorkers": 40}, {})
+    ]
+    assert most == [3, 1]
+
+
+def test_node_update_is_forced_past_disruption_budgets() -> None:
+    assert [group.inputs["forceUpdateVersion"] for group in eks().all("nodeGroup:NodeGroup")] == [True, True]
+
+
+def test_no_node_has_a_public_address() -> None:
+    done = eks()
+    private = {f"{subnet.name}-id" for subnet in done.all("ec2/subnet:Subnet", "private")}
+    for group in done.all("nodeGroup:NodeGroup"):
+        assert set(group.inputs["subnetIds"]) <= private
+    assert not any(subnet.inputs.get("mapPublicIpOnLaunch") for subnet in done.all("ec2/subnet:Subnet"))
+
+
+def test_pods_cannot_reach_the_nodes_metadata_service() -> None:
+    template = eks().one("launchTemplate:LaunchTemplate")
+    assert template.inputs["metadataOptions"] == {
+        "httpEndpoint": "enabled",
+        "httpTokens": "required",
+        "httpPutResponseHopLimit": 1,
+    }
+    for group in eks().all("nodeGroup:NodeGroup"):
+        assert group.inputs["launchTemplate"] == {"id": f"{template.name}-id", "version": "7"}, "its latest"
+
+
+def test_pods_per_node_follow_network_interfaces_and_eks_limits() -> None:
+    assert eks_allocatable(Machine("m6i.16xlarge", 64, 262144, 737)).pods == 250
+    assert eks_allocatable(Machine("m6i.4xlarge", 16, 65536, 234)).pods == 110
+    assert eks_allocatable(Machine("m6i.large", 2, 8192, 29)).pods == 29
+    few, many = (eks_allocatable(Machine("m", 64, 262144, pods)).memory_mib for pods in (250, 737))
+    assert few - many == 11 * (737 - 250), "the kubelet reserves memory for every address"
+    small = eks({"workers": 60, "workerCpu": 0.01, "workerMemoryGiB": 0.0625, "machineType": "m6i.large"})
+    assert small.one("nodeGroup:NodeGroup", "workers").inputs["scalingConfig"]["minSize"] == 3, (
+        "29 pods, 5 of them daemons"
+    )

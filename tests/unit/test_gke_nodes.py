@@ -1,0 +1,133 @@
+"""GKE under mocks: node pools and the identity of their nodes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.google_cloud import gke, team
+
+pytestmark = pytest.mark.usefixtures("installed_tools")
+
+
+def test_cluster_has_a_system_pool_and_a_tainted_worker_pool() -> None:
+    done = gke()
+    assert done.one("cluster:Cluster").inputs["removeDefaultNodePool"] is True
+    assert len(done.all("nodePool:NodePool")) == 2
+    system = done.one("nodePool:NodePool", "system").inputs["nodeConfig"]
+    workers = done.one("nodePool:NodePool", "workers").inputs["nodeConfig"]
+    assert system["labels"] == {"future-kubernetes/role": "system"}
+    assert "taints" not in system
+    assert workers["labels"] == {"future-kubernetes/role": "worker"}
+    assert workers["taints"] == [{"key": "future-kubernetes/worker", "value": "true", "effect": "NO_SCHEDULE"}]
+
+
+def test_release_places_workers_and_scheduler_on_their_pools() -> None:
+    values = gke().one("v3:Release").inputs["values"]
+    assert values["worker"]["nodeSelector"] == {"future-kubernetes/role": "worker"}
+    assert values["worker"]["tolerations"] == [
+        {"key": "future-kubernetes/worker", "operator": "Equal", "value": "true", "effect": "NoSchedule"}
+    ]
+    assert values["scheduler"]["nodeSelector"] == {"future-kubernetes/role": "system"}
+    assert values["scheduler"]["homeStorageClass"] == "future-disks"
+
+
+def test_fixed_pool_has_the_needed_nodes() -> None:
+    workers = gke({"workers": 10}).one("nodePool:NodePool", "workers")
+    assert workers.inputs["nodeCount"] == 3
+    assert "autoscaling" not in workers.inputs
+    assert workers.ignore_changes == []
+
+
+def test_autoscaled_pool_ranges_from_workers_to_max_workers() -> None:
+    workers = gke({"workers": 10, "maxWorkers": 40}).one("nodePool:NodePool", "workers")
+    assert workers.inputs["autoscaling"]["totalMinNodeCount"] == 3
+    assert workers.inputs["autoscaling"]["totalMaxNodeCount"] == 10
+    assert "nodeCount" not in workers.inputs
+    assert {"nodeCount", "initialNodeCount"} <= set(workers.ignore_changes)
+    assert workers.inputs["ignoreNodeCountChanges"] is True
+
+
+def test_autoscaled_pool_starts_with_no_more_nodes_than_needed() -> None:
+    workers = gke({"workers": 10, "maxWorkers": 40, "spot": True}).one("nodePool:NodePool", "workers").inputs
+    assert len(workers["nodeLocations"]) == 3
+    assert 1 <= workers["initialNodeCount"] * 3 <= 3, "it counts the nodes of each zone"
+
+
+@pytest.mark.parametrize("key", ["idleMinutes", "ttlHours"])
+def test_nodes_scale_to_zero_with_their_workers(key: str) -> None:
+    workers = gke({"workers": 8, key: 30}).one("nodePool:NodePool", "workers")
+    assert workers.inputs["autoscaling"]["totalMinNodeCount"] == 0
+    assert workers.inputs["autoscaling"]["totalMaxNodeCount"] == 2
+
+
+def test_only_autoscaled_spot_pools_span_zones() -> None:
+    spread = gke({"spot": True, "maxWorkers": 40, "machineType": "c3-standard-4"})
+    workers = spread.one("nodePool:NodePool", "workers")
+    assert workers.inputs["nodeConfig"]["spot"] is True
+    assert not spread.one("nodePool:NodePool", "system").inputs["nodeConfig"].get("spot"), "the R session is there"
+    assert workers.inputs["nodeLocations"] == ["us-west1-b", "us-west1-c"]
+    assert workers.inputs["autoscaling"]["locationPolicy"] == "ANY"
+    assert gke({"maxWorkers": 40}).one("nodePool:NodePool", "workers").inputs["nodeLocations"] == ["us-west1-a"]
+    fixed = gke({"spot": True, "workers": 10}).one("nodePool:NodePool", "workers").inputs
+    assert (fixed["nodeLocations"], fixed["nodeCount"]) == (["us-west1-a"], 3), "the count is each zone's"
+
+
+def test_machines_without_persistent_disks_boot_from_hyperdisk() -> None:
+    done = gke({"machineType": "n4-standard-4"})
+    assert done.one("nodePool:NodePool", "workers").inputs["nodeConfig"]["diskType"] == "hyperdisk-balanced"
+    assert done.one("nodePool:NodePool", "system").inputs["nodeConfig"]["diskType"] == "pd-balanced"
+
+
+def test_boot_disks_have_50_gib() -> None:
+    sizes = [pool.inputs["nodeConfig"]["diskSizeGb"] for pool in gke().all("nodePool:NodePool")]
+    assert sizes == [50, 50]
+
+
+def test_node_upgrade_adds_a_node_before_draining_one() -> None:
+    for pool in gke().all("nodePool:NodePool"):
+        assert pool.inputs["upgradeSettings"] == {"maxSurge": 1, "maxUnavailable": 0}, "workers would lose their place"
+
+
+def test_system_pool_stays_in_the_zone_of_the_home_disk() -> None:
+    assert team().one("nodePool:NodePool", "system").inputs["nodeLocations"] == ["us-west1-a"]
+
+
+def test_system_node_takes_the_first_zone_offering_its_machine() -> None:
+    for pool in gke({"systemMachineType": "c3-standard-4"}).all("nodePool:NodePool"):
+        assert pool.inputs["nodeLocations"] == ["us-west1-b"]
+
+
+def test_no_daemon_set_runs_that_sizing_does_not_count() -> None:
+    monitoring = gke().one("cluster:Cluster").inputs["monitoringConfig"]
+    assert monitoring["managedPrometheus"] == {"enabled": False}
+
+
+def test_nodes_are_private_and_shielded() -> None:
+    done = gke()
+    cluster = done.one("cluster:Cluster").inputs
+    assert cluster["privateClusterConfig"]["enablePrivateNodes"] is True
+    assert cluster["privateClusterConfig"]["enablePrivateEndpoint"] is False, "authorizedNetworks would reach nothing"
+    shielded = cluster["nodeConfig"]["shieldedInstanceConfig"]
+    assert shielded == {"enableSecureBoot": True, "enableIntegrityMonitoring": True}, "the default pool's, for a minute"
+    for pool in done.all("nodePool:NodePool"):
+        config = pool.inputs["nodeConfig"]
+        assert pool.inputs["networkConfig"]["enablePrivateNodes"] is True
+        assert config["shieldedInstanceConfig"] == {"enableSecureBoot": True, "enableIntegrityMonitoring": True}
+        assert config["workloadMetadataConfig"] == {"mode": "GKE_METADATA"}
+        assert pool.inputs["management"] == {"autoRepair": True, "autoUpgrade": True}
+
+
+def test_nodes_may_only_log_and_pull_the_stacks_image() -> None:
+    done = gke()
+    roles = [entry.inputs for entry in done.resources if "iam" in entry.type.lower() and "role" in entry.inputs]
+    assert sorted(role["role"] for role in roles) == [
+        "roles/artifactregistry.reader",
+        "roles/container.defaultNodeServiceAccount",
+    ]
+    member = done.one("account:Account").inputs["accountId"]
+    assert all(role["member"].startswith(f"serviceAccount:{member}@") for role in roles)
+    pull = done.one("RepositoryIamMember").inputs
+    assert pull["repository"] == done.one("repository:Repository").name + "-0a1b2c3"
+    for pool in done.all("nodePool:NodePool"):
+        assert pool.inputs["nodeConfig"]["serviceAccount"].startswith(member)
+    assert done.one("cluster:Cluster").inputs["nodeConfig"]["serviceAccount"].startswith(member)
