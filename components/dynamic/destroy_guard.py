@@ -30,6 +30,7 @@ UNREACHABLE_SECONDS = 120
 """Time without any answer after which the cluster is believed to be deleted already."""
 
 PAUSE_SECONDS = 5
+KUBECTL_SECONDS = 60
 
 
 class RemainingResourcesError(Exception):
@@ -69,16 +70,17 @@ def list_volumes_and_services(kubeconfig: str, kubectl: Sequence[str] = ("kubect
                 env={**os.environ, "KUBECONFIG": file.name},
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=KUBECTL_SECONDS,
                 check=False,
             )
         except FileNotFoundError:
             raise RemainingResourcesError(
-                "kubectl is not on PATH, so the cluster cannot be asked whether it still has disks or load balancers; "
-                "install it (https://kubernetes.io/docs/tasks/tools/) and run pulumi destroy again"
+                "kubectl is not on PATH\n"
+                "    allowed: kubectl on PATH, to ask the cluster whether it still has disks or load balancers\n"
+                "    fix:     install it (https://kubernetes.io/docs/tasks/tools/), then run pulumi destroy again"
             ) from None
         except subprocess.TimeoutExpired:
-            raise UnreachableError("kubectl did not answer within 60 s") from None
+            raise UnreachableError(f"kubectl did not answer within {KUBECTL_SECONDS} s") from None
     if done.returncode != 0:
         raise UnreachableError(" ".join(done.stderr.split()) or f"kubectl exited with status {done.returncode}")
     listing: dict[str, Any] = json.loads(done.stdout)
@@ -116,9 +118,10 @@ def wait_until_nothing_is_billed(
                 return
         if time.monotonic() - started > patience:
             raise RemainingResourcesError(
-                f"after {patience:.0f} s the cluster still has: {'; '.join(found) or 'unknown (no answer)'}. "
-                "Deleting it now would leave them behind, billed. See what keeps them with kubectl describe, delete "
-                "what this stack did not create, and run pulumi destroy again."
+                f"after {patience:.0f} s the cluster still has: {'; '.join(found) or 'unknown (no answer)'}\n"
+                "    allowed: none: deleted now, the cluster would leave disks and load balancers behind, billed\n"
+                "    fix:     see what keeps them with kubectl describe, delete what this stack did not create, then "
+                "run pulumi destroy again"
             )
         time.sleep(pause)
 

@@ -98,3 +98,20 @@ def test_machine_size_comes_from_google(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(MACHINE_TYPES, "e2-standard-4", (2, 8192, "X86_64", False, MACHINE_TYPES["e2-standard-4"][4]))
     smaller = gke({"workers": 10}, {"unused": lambda _args: {}})
     assert smaller.one("nodePool:NodePool", "workers").inputs["nodeCount"] == 5
+
+
+def test_smallest_of_several_quota_limits_counts() -> None:
+    def quota(_args: Mapping[str, Any]) -> dict[str, Any]:
+        limits = [{"applicableLocations": ["us-west1"], "details": [{"value": value}]} for value in ("999", "12")]
+        return {"id": "q", "dimensionsInfos": limits}
+
+    assert "12 vCPUs" in refused({"workers": 40}, {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": quota})
+
+
+@pytest.mark.parametrize("limit", ["10", "-1"])
+def test_workers_within_the_cpu_quota_or_without_one_are_accepted(limit: str) -> None:
+    def quota(_args: Mapping[str, Any]) -> dict[str, Any]:
+        return {"id": "q", "dimensionsInfos": [{"applicableLocations": ["us-west1"], "details": [{"value": limit}]}]}
+
+    done = gke({"workers": 8}, {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": quota})
+    assert done.one("nodePool:NodePool", "workers").inputs["nodeCount"] == 2, "8 vCPUs, and 2 of the system node"
