@@ -3,7 +3,7 @@ SHELL := /bin/bash
 RUN := .venv/bin/python
 COMMAND := .venv/bin/future-kubernetes
 
-.PHONY: help up down status password test test-unit test-chart test-e2e lint coverage generate bench
+.PHONY: help up down status password test test-unit test-chart test-e2e lint test-vm coverage generate bench
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts $$'\t'
 
@@ -29,6 +29,9 @@ test-chart: .venv/ready-test ## the chart, rendered and checked against the Kube
 
 test-e2e: .venv/ready-test ## a real cluster of its own on this machine, R, and a real browser
 	$(RUN) -m pytest -n 3 tests/e2e
+
+test-vm: .venv/ready-test ## the two commands in a virtual machine: DEBIAN=12 or 13, CACHES=warm or empty, WITH=docker; not part of `make test`
+	$(RUN) -m tests.vm --debian $(or $(DEBIAN),12) --caches $(or $(CACHES),warm) $(foreach engine,$(WITH),--with $(engine))
 
 lint: .venv/ready-test ## types, style, imports, spelling, shell, workflows, prose; STEP=prose for one of them
 	@$(RUN) -m ci.lint $(STEP)
