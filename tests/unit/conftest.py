@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 
+import pulumi
 import pytest
 
 
@@ -14,6 +15,8 @@ def event_loop_of_its_own() -> Iterator[None]:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     yield
+    # A program that failed leaves outputs, which the next program would wait for on a closed loop.
+    pulumi.runtime.settings.SETTINGS.outputs.clear()
     loop.close()
 
 

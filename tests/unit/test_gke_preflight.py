@@ -115,3 +115,19 @@ def test_workers_within_the_cpu_quota_or_without_one_are_accepted(limit: str) ->
 
     done = gke({"workers": 8}, {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": quota})
     assert done.one("nodePool:NodePool", "workers").inputs["nodeCount"] == 2, "8 vCPUs, and 2 of the system node"
+
+
+def test_project_without_any_cpu_quota_is_refused() -> None:
+    def quota(_args: Mapping[str, Any]) -> dict[str, Any]:
+        return {"id": "q", "dimensionsInfos": [{"applicableLocations": ["us-west1"], "details": [{"value": "0"}]}]}
+
+    assert "0 vCPUs" in refused({}, {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": quota})
+
+
+def test_quota_of_another_region_does_not_count() -> None:
+    def quota(args: Mapping[str, Any]) -> dict[str, Any]:
+        elsewhere = {"applicableLocations": ["europe-west4"], "details": [{"value": "1"}]}
+        unlimited = {"applicableLocations": ["us-west1"], "details": []}
+        return {"id": "q", "dimensionsInfos": [elsewhere, unlimited] if "region" in args["quotaId"] else []}
+
+    assert gke({}, {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": quota}).all("nodePool:NodePool")
