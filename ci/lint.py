@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.paths import REPO
-from local.tools import GoModule, build
+from local.go_binaries import GoModule, build
 
 Command = list[str]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from local import tools
+from local import go_binaries
 
 CHART = Path(__file__).parents[2] / "chart"
 KUBERNETES = "1.36.0"
@@ -39,7 +39,7 @@ def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 def binary(name: str) -> str:
     """Path of a tool at the version that the project pins; built at its first use on a machine."""
-    return str(tools.build(tools.KUBE_SCORE if name == "kube-score" else tools.NODE) / name)
+    return str(go_binaries.build(go_binaries.KUBE_SCORE if name == "kube-score" else go_binaries.NODE) / name)
 
 
 RENDERED: dict[str, str] = {}

@@ -1,6 +1,6 @@
 """First process of a node's namespaces: lays the node's root folder, enters it, and becomes its supervisor.
 
-Runs as `python3 boot.py STATE ROOT BIN REGISTRY` in fresh mount, PID, network, UTS and IPC namespaces. What it mounts
+Runs as `python3 init.py STATE ROOT BIN REGISTRY` in fresh mount, PID, network, UTS and IPC namespaces. What it mounts
 lives and dies with the mount namespace, so that nothing is left to unmount on the machine. Standard library only.
 """
 
