@@ -3,7 +3,7 @@ SHELL := /bin/bash
 RUN := .venv/bin/python
 COMMAND := .venv/bin/future-kubernetes
 
-.PHONY: help up down status password test test-unit test-chart test-e2e lint coverage generate bench
+.PHONY: help up down status password test test-unit test-chart test-e2e lint test-vm coverage generate bench
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts $$'\t'
 
@@ -30,14 +30,18 @@ test-chart: .venv/ready-test ## the chart, rendered and checked against the Kube
 test-e2e: .venv/ready-test ## a real cluster of its own on this machine, R, and a real browser
 	$(RUN) -m pytest -n 3 tests/e2e
 
+test-vm: .venv/ready-test ## the two commands in a virtual machine: DEBIAN=12 or 13, CACHES=warm or empty, WITH=docker; not part of `make test`
+	$(RUN) -m tests.vm --debian $(or $(DEBIAN),12) --caches $(or $(CACHES),warm) $(foreach engine,$(WITH),--with $(engine))
+
 lint: .venv/ready-test ## types, style, imports, spelling, shell, workflows, prose; STEP=prose for one of them
 	@$(RUN) -m ci.lint $(STEP)
 
 coverage: .venv/ready-test ## the unit tests, with the share of lines and branches that they reach; each line in coverage.xml
 	$(RUN) -m pytest -n auto --cov --cov-report=term:skip-covered --cov-report=xml tests/unit tests/broker
 
-generate: .venv/ready-test ## write what is made from the settings' models: Pulumi.yaml's config block, docs/settings.md
+generate: .venv/ready-test ## write what is made from the settings' models (Pulumi.yaml, docs/settings.md) and from chart/values.schema.yaml
 	@$(RUN) -m components.generate
+	@$(RUN) -m ci.generate_chart
 
 bench: .venv/ready-test ## benchmarks, beside their baselines: the program alone, the workers on stack dev, and up to 1,000 that are simulated there
 	$(RUN) bench/program.py && $(RUN) bench/workers.py && $(RUN) bench/simulated.py

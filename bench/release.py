@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
@@ -21,7 +22,9 @@ def image_of_stack_dev(node: cluster.Node) -> str:
     return str(deployments[0]["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
-def install(node: cluster.Node, namespace: str, name: str, token: str, values: dict[str, Any]) -> None:
+def install(
+    node: cluster.Node, namespace: str, name: str, token: str, values: dict[str, Any], chart: Path = REPO / "chart"
+) -> None:
     """Creates the namespace, which must not exist, and installs the release there; returns when it is ready."""
     node.kubectl("create", "namespace", namespace)
     secret = {
@@ -34,6 +37,6 @@ def install(node: cluster.Node, namespace: str, name: str, token: str, values: d
     given = {"ide": "jupyterlab", "fullnameOverride": name, "auth": {"existingSecret": "bench"}, **values}
     subprocess.run(
         [str(node.programs / "helm"), "--kubeconfig", str(node.kubeconfig), "-n", namespace, "install", name,
-         str(REPO / "chart"), "--wait", "--timeout", "5m", "-f", "-"],
+         str(chart), "--wait", "--timeout", "5m", "-f", "-"],
         input=json.dumps(given), text=True, check=True, capture_output=True,
     )  # fmt: skip

@@ -32,8 +32,8 @@ from bench.release import image_of_stack_dev, install
 from common.errors import UserError
 from common.paths import REPO
 from common.progress import step
-from local import cluster, tools
-from local.node.supervisor import NODE_IP
+from local import cluster, go_binaries
+from local.node.places import NODE_IP
 
 NAMESPACE = "simulated"
 NODES = 100
@@ -174,7 +174,7 @@ def simulation(
     node: cluster.Node, image: str, namespace: str = NAMESPACE, nodes: int = NODES, idle_minutes: int = 1
 ) -> Iterator[Simulation]:
     """A release without workers that may have ten for each simulated node; all of it is removed at the end."""
-    kwok = tools.build(tools.KWOK) / "kwok"
+    kwok = go_binaries.build(go_binaries.KWOK) / "kwok"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="future-kubernetes-simulated-")))
         kubeconfig = folder / "kubeconfig"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.paths import REPO
-from local.tools import GoModule, build
+from local.go_binaries import GoModule, build
 
 Command = list[str]
 
@@ -23,7 +23,7 @@ ACTIONLINT = GoModule(REPO / "tests" / "lint" / "actionlint", ("github.com/rhysd
 # The last major version that compiles without a C compiler.
 VALE = GoModule(REPO / "tests" / "lint" / "vale", ("github.com/errata-ai/vale/v2/cmd/vale",))
 
-PROSE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs", ".github")
+PROSE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "chart", "docs", ".github")
 """What the style of .vale is held against."""
 
 GENERATED = ("docs/settings.md",)

@@ -15,7 +15,7 @@ import pulumi
 
 from common.errors import UserError
 from common.paths import LOCAL_STACK
-from local import tools
+from local import go_binaries
 from local.standin import apply
 
 
@@ -47,7 +47,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tools(_arguments: argparse.Namespace) -> None:
-    print(json.dumps([str(tools.build(module)) for module in (tools.NODE, tools.KUBE_SCORE, tools.KWOK)]))
+    print(
+        json.dumps(
+            [str(go_binaries.build(module)) for module in (go_binaries.NODE, go_binaries.KUBE_SCORE, go_binaries.KWOK)]
+        )
+    )
 
 
 def _standin(arguments: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 The layout on cgroup v2, below one folder that is the cluster's own:
 
-    services/    the keeper and the node's services
+    services/    the shim and the node's services
     kubepods/    made by kubelet, holds the pods
 
 With systemd that folder is a delegated scope, `future-kubernetes-NAME.scope`: systemd owns the tree and gives a
@@ -77,7 +77,7 @@ def problems() -> list[str]:
 
 
 def launcher(cluster: str) -> list[str]:
-    """Return the command that puts the keeper into a delegated scope, to stand before the keeper's own; else []."""
+    """Return the command that puts the shim into a delegated scope, to stand before the shim's own; else []."""
     if not (is_v2() and SYSTEMD.exists() and shutil.which("systemd-run")):
         return []
     return [
@@ -91,14 +91,14 @@ def launcher(cluster: str) -> list[str]:
 
 
 class NodeGroup:
-    """The cluster's control groups as its keeper makes and fills them."""
+    """The cluster's control groups as its shim makes and fills them."""
 
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster
         self.v2 = is_v2()
         self.folders = [_own_scope(cluster) or ROOT / _name(cluster)] if self.v2 else _v1_folders(cluster)
         if self.v2 and self.folders[0].parent == ROOT:
-            remove(cluster)  # of a keeper that was killed: with controllers enabled no process may enter it
+            remove(cluster)  # of a shim that was killed: with controllers enabled no process may enter it
         for folder in self.folders:
             folder.mkdir(exist_ok=True)
             if self.v2 or (folder / "cpu.shares").exists():
@@ -122,7 +122,7 @@ class NodeGroup:
     def delegate(self) -> None:
         """Give the pods their controllers (v2). Called once the node's first process has entered.
 
-        A group with processes of its own cannot enable controllers for others, so the keeper joins the services first.
+        A group with processes of its own cannot enable controllers for others, so the shim joins the services first.
         """
         if not self.v2:
             return

@@ -26,8 +26,9 @@ from common.errors import UserError
 from common.paths import REPO, cache_dir, kubeconfig_path, state_dir
 from common.patience import patience
 from common.progress import Step, step
-from local import cgroups, debian, machine, tools
-from local.node import supervisor as inside
+from local import cgroups, debian_rootfs, go_binaries, machine
+from local.node import places as inside
+from local.node.supervisor import API_READY
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 40.0
@@ -62,14 +63,14 @@ def _checked(argv: list[str], options: dict[str, object]) -> subprocess.Complete
 
 
 def running(cluster: str) -> Node | None:
-    """The node where its keeper is alive, else None."""
+    """The node where its shim is alive, else None."""
     state = state_dir(cluster)
     try:
         spec = json.loads((state / "node.json").read_text())
         pid = int((state / "init.pid").read_text())
     except (OSError, ValueError):
         return None
-    if _keeper_pid(state) is None or not Path(f"/proc/{pid}/root/run/node/booted").exists():
+    if _shim_pid(state) is None or not Path(f"/proc/{pid}/root/run/node/booted").exists():
         return None
     return Node(cluster, pid, kubeconfig_path(cluster), Path(spec["programs"]))
 
@@ -79,16 +80,16 @@ def start(cluster: str) -> Node:
 
     A cluster that a crash or a reboot ended starts again from its state folder, with all that was in it.
     """
-    programs, root = tools.build(tools.NODE), debian.ensure(debian.NODE_ROOT)
+    programs, root = go_binaries.build(go_binaries.NODE), debian_rootfs.ensure(debian_rootfs.NODE_ROOT)
     state = state_dir(cluster)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tools.exclusive(state.with_suffix(".lock"), f"another start of cluster {cluster}"):
+    with go_binaries.exclusive(state.with_suffix(".lock"), f"another start of cluster {cluster}"):
         node = running(cluster)
-        with step(f"Starting Kubernetes {tools.KUBERNETES_VERSION} ({cluster})") as progress:
+        with step(f"Starting Kubernetes {go_binaries.KUBERNETES_VERSION} ({cluster})") as progress:
             if node is None:
                 node = _launch(cluster, programs, root, progress)
             _wait(node, "the API server", lambda: _ready(node, "/readyz"), progress)
-            Path(f"/proc/{node.pid}/root{inside.API_READY}").touch()
+            Path(f"/proc/{node.pid}/root{API_READY}").touch()
             node.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPO / "local/node/addons.yaml"))
             _wait(node, "containerd", lambda: _import_pause_image(node), progress)
             _wait(node, "the node", lambda: _node_is_ready(node), progress)
@@ -99,14 +100,14 @@ def start(cluster: str) -> Node:
 def stop(cluster: str) -> bool:
     """Ends the cluster and deletes all that it kept; False where there was none."""
     state = state_dir(cluster)
-    pid = _keeper_pid(state)
+    pid = _shim_pid(state)
     if pid is None and not state.exists():
         return False
     with step(f"Removing cluster {cluster}"):
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
             deadline = time.monotonic() + patience(_STOP_SECONDS)
-            while _keeper_pid(state) is not None:
+            while _shim_pid(state) is not None:
                 if time.monotonic() > deadline:
                     os.kill(pid, signal.SIGKILL)
                     time.sleep(1)
@@ -128,14 +129,14 @@ def _launch(cluster: str, programs: Path, root: Path, progress: Step) -> Node:
     (state / "node.json").write_text(json.dumps(spec))
     with (state / "node.log").open("ab") as log:
         process = subprocess.Popen(
-            [*cgroups.launcher(cluster), sys.executable, "-m", "local.keeper", cluster],
+            [*cgroups.launcher(cluster), sys.executable, "-m", "local.shim", cluster],
             cwd=REPO,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
-    (state / "keeper.pid").write_text(f"{process.pid} {_start_time(process.pid)}")
+    (state / "shim.pid").write_text(f"{process.pid} {_start_time(process.pid)}")
     deadline = time.monotonic() + patience(_START_SECONDS)
     while (node := running(cluster)) is None:
         if process.poll() is not None or time.monotonic() > deadline:
@@ -273,10 +274,10 @@ def _busybox_image(busybox: bytes) -> bytes:
     return out.getvalue()
 
 
-def _keeper_pid(state: Path) -> int | None:
-    """The keeper's PID where the process of that number is still the one that was started."""
+def _shim_pid(state: Path) -> int | None:
+    """The shim's PID where the process of that number is still the one that was started."""
     try:
-        pid, started = (state / "keeper.pid").read_text().split()
+        pid, started = (state / "shim.pid").read_text().split()
         return int(pid) if _start_time(int(pid)) == started and not _is_zombie(int(pid)) else None
     except (OSError, ValueError):
         return None

@@ -19,13 +19,13 @@ from pathlib import Path
 from common.errors import UserError
 from common.paths import REPO, cache_dir
 from common.progress import step
-from local import debian
+from local import debian_rootfs
 from local.cluster import Node
-from local.node.supervisor import REGISTRY
-from local.tools import exclusive
+from local.go_binaries import exclusive
+from local.node.places import REGISTRY
 
 IMAGE_FOLDER = REPO / "image"
-BASE = debian.DebianRoot(
+BASE = debian_rootfs.DebianRoot(
     name="image-base",
     # R and future come from forky; r-cran-irkernel is in trixie alone.
     suites=("forky", "trixie"),
@@ -77,7 +77,7 @@ def build(request: ImageRequest) -> str:
     tag = f"localhost/{_NAME}:{request.key()}"
     if _stamp(request).exists():
         return tag
-    base = debian.ensure(BASE)
+    base = debian_rootfs.ensure(BASE)
     base_tag = f"localhost/{BASE.name}:{base.stem.rpartition('-')[2]}"
     with _alone():
         if _stamp(request).exists():
@@ -182,7 +182,7 @@ def _in_node_root(command: Sequence[str], binds: dict[Path, str], node: Node | N
 
     It has the machine's network, or that of `node`, whose registry listens on the node's loopback only.
     """
-    root = debian.ensure(debian.NODE_ROOT)
+    root = debian_rootfs.ensure(debian_rootfs.NODE_ROOT)
     scratch = cache_dir() / "buildah"
     mounts = [
         "set -e",

@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.local_stack import LocalStack
 from common.paths import LOCAL_STACK, local_cluster, state_dir
 from components.settings.model import Settings
-from local import cluster, debian, engines, image, machine, smoke_test, tools
+from local import cluster, debian_rootfs, engines, go_binaries, image, machine, smoke_test
 from local.stack_config import read_settings
 
 
@@ -55,9 +55,9 @@ def start_with_image(name: str, request: image.ImageRequest) -> tuple[cluster.No
     Compiling needs the processors and installing packages needs the network, so both run at the same time.
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
-        debian.ensure(debian.NODE_ROOT)
+        debian_rootfs.ensure(debian_rootfs.NODE_ROOT)
         built = pool.submit(image.build, request)
-        compiled = pool.submit(tools.build, tools.NODE)
+        compiled = pool.submit(go_binaries.build, go_binaries.NODE)
         compiled.result()
         node = cluster.start(name)
         built.result()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.paths import cache_dir, state_dir
-from local import cgroups, debian
+from local import cgroups, debian_rootfs
 
 _FREE_DISK_GIB = 6
 _FREE_DISK_EMPTY_CACHE_GIB = 14
@@ -130,7 +130,7 @@ def _storage_problems() -> list[str]:
             reasons.append(f"{folder} cannot be written ({error.strerror}): set {variable} to a folder on a disk")
             continue
         if variable == "FUTURE_KUBERNETES_CACHE":
-            wanted = _FREE_DISK_GIB if debian.NODE_ROOT.path().exists() else _FREE_DISK_EMPTY_CACHE_GIB
+            wanted = _FREE_DISK_GIB if debian_rootfs.NODE_ROOT.path().exists() else _FREE_DISK_EMPTY_CACHE_GIB
             free = shutil.disk_usage(folder).free / 2**30
             if free < wanted:
                 reasons.append(f"{folder} has {free:.1f} GiB free; {wanted} GiB are needed (or set {variable})")

@@ -15,7 +15,7 @@ from common.paths import REPO
 from components.clouds import MODELS
 from components.settings.loading import parse
 from components.settings.model import Settings
-from local.node.supervisor import REGISTRY
+from local.node.places import REGISTRY
 
 PROJECT = "future-kubernetes"
 PASSWORD_VARIABLE = "FUTURE_KUBERNETES_PASSWORD"  # noqa: S105 - the name of a variable

@@ -1,7 +1,7 @@
 {{/*
-Start of every name. At most 36 characters, because a pod's host name is cut at 63 and "-scheduler" and the two hashes
-that Kubernetes appends take 27: cut host names would make two workers look like one. A longer name keeps its first 29
-characters and gets 6 of its SHA-256, so that releases with the same beginning stay apart.
+Start of every name, at most 36 characters. Kubernetes cuts a pod's host name at 63 characters, and "-scheduler" with the
+two hashes that Kubernetes appends takes 27: with cut host names two workers would look like one. A longer name keeps its
+first 29 characters, followed by 6 of its SHA-256, so that releases with the same beginning get different names.
 */}}
 {{- define "future-kubernetes.fullname" -}}
 {{- $name := .Values.fullnameOverride -}}
@@ -24,8 +24,8 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
 {{/*
-Labels of a pod. Without the chart's version: a new chart whose pod template is the same must restart no R session.
-`component` serves commands in the style of `kubectl get pod -l component=scheduler`.
+Labels of a pod. The chart's version is left out, since it would restart R sessions at every new version. `component` is
+for commands such as `kubectl get pod -l component=scheduler`.
 */}}
 {{- define "future-kubernetes.podLabels" -}}
 {{- $root := index . 0 -}}
@@ -50,22 +50,22 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
-{{/* The image, or an error that says how to give one. */}}
+{{/* The image, or an error with the option that sets it. */}}
 {{- define "future-kubernetes.image" -}}
 {{- required "image is empty. Give the image that scheduler and workers run: --set image=REGISTRY/NAME@sha256:DIGEST" .Values.image -}}
 {{- end -}}
 
 {{/*
-Name of the Secret, or an error with the command that makes one. Where the cluster can be asked, a Secret that is not
-there, or lacks a key, is found before anything is created. (A ConfigMap that every namespace has tells whether it can.)
-The command keeps the secret out of the list of processes, where --from-literal would show it.
+Name of the Secret, or an error with the command that creates one. A missing Secret or key is reported before anything is
+created, if the cluster can be asked: `lookup` finds the ConfigMap kube-root-ca.crt, which every namespace has.
+The command does not use --from-literal, which would show the secret in the list of processes.
 */}}
 {{- define "future-kubernetes.secretName" -}}
 {{- $namespace := .Release.Namespace -}}
 {{- $name := .Values.auth.existingSecret -}}
 {{- $command := printf "kubectl --namespace %s create secret generic %s --from-file=password=<(printf %%s \"$(openssl rand -hex 12)\") --from-file=token=<(printf %%s \"$(openssl rand -hex 32)\")" $namespace ($name | default "NAME") -}}
 {{- if not $name -}}
-{{- fail (printf "auth.existingSecret is empty. It names a Secret with the keys password and token. Create one and name it:\n  %s\n  helm ... --set auth.existingSecret=NAME" $command) -}}
+{{- fail (printf "auth.existingSecret is empty. It must name a Secret with the keys password and token. Create one and name it:\n  %s\n  helm ... --set auth.existingSecret=NAME" $command) -}}
 {{- end -}}
 {{- if lookup "v1" "ConfigMap" $namespace "kube-root-ca.crt" -}}
 {{- $secret := lookup "v1" "Secret" $namespace $name -}}
@@ -81,7 +81,7 @@ The command keeps the secret out of the list of processes, where --from-literal 
 {{- $name -}}
 {{- end -}}
 
-{{/* The most workers that R may ask for; an error where it is below their number at the start. */}}
+{{/* Largest number of workers that R may ask for. An error where it is below worker.replicas. */}}
 {{- define "future-kubernetes.maxReplicas" -}}
 {{- $replicas := int .Values.worker.replicas -}}
 {{- $most := int .Values.worker.maxReplicas -}}
@@ -92,9 +92,9 @@ The command keeps the secret out of the list of processes, where --from-literal 
 {{- end -}}
 
 {{/*
-Number of workers to deploy. R and the idle rule change it in the cluster, and Helm would set it back at every upgrade.
-So an upgrade that leaves worker.replicas as it was keeps the number that is live (at most maxReplicas); a new
-worker.replicas wins. The annotation on the Deployment remembers the last one.
+Number of workers to deploy. R and `idleMinutes` change the number in the cluster, and Helm would reset it at every
+upgrade. So an upgrade with the same worker.replicas keeps the live number, at most maxReplicas. An upgrade with another
+worker.replicas sets that. The annotation on the Deployment holds the worker.replicas of the last upgrade.
 */}}
 {{- define "future-kubernetes.liveReplicas" -}}
 {{- $wanted := int .Values.worker.replicas -}}
@@ -109,8 +109,8 @@ worker.replicas wins. The annotation on the Deployment remembers the last one.
 {{- end -}}
 
 {{/*
-What every pod runs as: the image's user rstudio, who owns /home/rstudio. fsGroup lets that user read the Secret's files
-and write to volumes.
+User of every pod: the image's user rstudio, who owns /home/rstudio. Without fsGroup this user could not read the
+Secret's files or write to volumes.
 */}}
 {{- define "future-kubernetes.podSecurityContext" -}}
 runAsNonRoot: true
@@ -122,7 +122,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
-{{/* What every container may do: nothing that a plain process could not. */}}
+{{/* Restrictions of every container. */}}
 {{- define "future-kubernetes.containerSecurityContext" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -131,8 +131,7 @@ capabilities:
 {{- end -}}
 
 {{/*
-Environment that both components have. USER, as RStudio Server asks it who it runs as, and
-a container without a login has none.
+Environment of both components. RStudio Server reads USER, which a container without a login does not have.
 */}}
 {{- define "future-kubernetes.env" -}}
 - name: USER
@@ -155,8 +154,8 @@ a container without a login has none.
 {{- end -}}
 
 {{/*
-A bash function `answers HOST PORT PATH`: succeeds if a GET is answered with status 200. By bash itself, as not every
-base image has an HTTP client.
+A bash function `answers HOST PORT PATH`, which succeeds if a GET is answered with status 200. It uses only bash, as
+not every base image has an HTTP client.
 */}}
 {{- define "future-kubernetes.answers" -}}
 answers() {
@@ -170,7 +169,7 @@ answers() {
 {{- end -}}
 
 {{/*
-Egress to public addresses only. The ranges left out are private networks, the carrier range that some clusters use for
+Egress to public addresses only. Excluded are private networks, the carrier-grade NAT range that some clusters use for
 pods, and link-local addresses, where clouds hand out the node's credentials.
 */}}
 {{- define "future-kubernetes.internetEgress" -}}
@@ -184,8 +183,8 @@ pods, and link-local addresses, where clouds hand out the node's credentials.
 {{- end -}}
 
 {{/*
-An error where the quota counts something that a component does not state: Kubernetes would refuse its pods without a
-word in the pod list. A request that is not given is the limit.
+An error where the quota counts a resource that a component does not set. Kubernetes would refuse the component's pods,
+and the list of pods would not show why. A request that is not set equals the limit.
 */}}
 {{- define "future-kubernetes.checkQuota" -}}
 {{- range $counted, $_ := .Values.resourceQuota.hard -}}

@@ -18,6 +18,9 @@ from components.settings.model import Settings
 CHART_DIR = "chart"
 """Relative to the project: an absolute path in an input would be a change on every other machine."""
 
+NOT_DEPLOYED = frozenset({"README.md", "NEWS.md", "values.schema.yaml", "ci"})
+"""What no object is rendered from. In the hash, an edited sentence would be an update of every stack."""
+
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 
 ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
@@ -115,10 +118,11 @@ def random_text(name: str, length: int, opts: pulumi.ResourceOptions) -> pulumi.
 
 
 def chart_hash(folder: Path) -> str:
-    """A hash over names and contents of the chart's files, the same on every machine."""
+    """A hash over names and contents of the files that are deployed, the same on every machine."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and parts[0] not in NOT_DEPLOYED and not any(part.startswith(".") for part in parts):
             content = path.read_bytes()
             digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
             digest.update(content)

@@ -16,10 +16,10 @@ from common.kubectl import Kubectl, find_program, last_line
 from common.paths import local_cluster, state_dir
 from common.private_files import private_file, write_private
 from common.progress import step
+from local.go_binaries import exclusive
 from local.helm import HelmRelease
 from local.stack_config import read_config
 from local.standin.collect import Program
-from local.tools import exclusive
 
 NOTICE = "This is the project's stand-in for the Pulumi engine, not Pulumi: it supports only stack dev on this machine."
 RELEASE = "Release.v3.helm.sh"

@@ -24,7 +24,6 @@ from local.stack_config import PROJECT, SECRET_KEYS
 
 GENERATED_OUTPUTS = {
     "random:index/randomPassword:RandomPassword": "result",
-    "pulumi-python:dynamic/future-kubernetes:KeptSecret": "value",
 }
 """The output that holds the text, by the type of the resource that generates it."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from local import tools
+from local import go_binaries
 
 CHART = Path(__file__).parents[2] / "chart"
 KUBERNETES = "1.36.0"
@@ -22,75 +22,11 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 IMAGE = "registry.example.org/r@sha256:" + 64 * "a"
 MINIMAL: dict[str, Any] = {"image": IMAGE, "auth": {"existingSecret": "r-login"}}
 
-# Each kind of values that the chart is meant for. Every structural rule is asserted on all of them.
 CASES: dict[str, dict[str, Any]] = {
-    "minimal": {},
-    "rstudio": {"ide": "rstudio", "worker": {"replicas": 4, "maxReplicas": 40}, "idleMinutes": 30},
-    "jupyterlab": {"ide": "jupyterlab"},
-    "host": {
-        "host": "r.example.org",
-        "ingress": {
-            "className": "nginx",
-            "tlsSecret": "r-tls",
-            "annotations": {"cert-manager.io/cluster-issuer": "letsencrypt"},
-        },
-        "service": {"annotations": {"cloud.google.com/backend-config": '{"default": "r"}'}},
-    },
-    "shared": {"shared": {"GiB": 100, "storageClass": "filestore"}, "scheduler": {"homeStorageClass": "ssd"}},
-    "no volumes": {"scheduler": {"homeGiB": 0}},
-    "spot": {
-        "worker": {
-            "nodeSelector": {"future-kubernetes/pool": "workers"},
-            "tolerations": [{"key": "cloud.google.com/gke-spot", "operator": "Exists", "effect": "NoSchedule"}],
-            "gracePeriodSeconds": 20,
-            "safeToEvict": True,
-        }
-    },
-    "zero workers": {"worker": {"replicas": 0, "maxReplicas": 40}},
-    "no workers ever": {"worker": {"replicas": 0}},
-    "quota": {"resourceQuota": {"hard": {"requests.cpu": "40", "requests.memory": "100Gi", "pods": 50}}},
-    "no network policy": {"networkPolicy": {"enabled": False}},
-    "closed network": {
-        "networkPolicy": {
-            "schedulerInternet": False,
-            "workerInternet": False,
-            "apiServerCIDRs": ["10.0.0.1/32"],
-            "apiServerPorts": [443],
-            "metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
-            "extraEgress": [
-                {"to": [{"ipBlock": {"cidr": "10.9.0.0/16"}}], "ports": [{"protocol": "TCP", "port": 5432}]}
-            ],
-        }
-    },
-    "everything": {
-        "imagePullPolicy": "Always",
-        "imagePullSecrets": [{"name": "regcred"}],
-        "host": "r.example.org",
-        "shared": {"GiB": 1},
-        "labels": {"team": "statistics", "cost-centre": "42"},
-        "fullnameOverride": "future",
-        "scheduler": {
-            "priorityClassName": "high",
-            "nodeSelector": {"a": "b"},
-            "tolerations": [
-                {"key": "a", "operator": "Equal", "value": "b", "effect": "NoExecute", "tolerationSeconds": 9}
-            ],
-            "affinity": {"nodeAffinity": {}},
-            "disruptionBudget": False,
-            "extraEnv": [{"name": "TZ", "value": "UTC"}],
-            "podAnnotations": {"example.org/a": "b", "karpenter.sh/do-not-disrupt": "false"},
-        },
-        "worker": {
-            "priorityClassName": "low",
-            "affinity": {"podAntiAffinity": {}},
-            "topologySpreadConstraints": [
-                {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
-            ],
-            "extraEnv": [{"name": "OMP_NUM_THREADS", "value": "1"}],
-            "podAnnotations": {"example.org/a": "b"},
-        },
-    },
+    path.name.removesuffix("-values.yaml"): yaml.safe_load(path.read_text())
+    for path in sorted((CHART / "ci").glob("*-values.yaml"))
 }
+"""Values of typical installations, by the name of their file. Every structural rule is asserted on all of them."""
 
 
 def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,7 +39,7 @@ def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 def binary(name: str) -> str:
     """Path of a tool at the version that the project pins; built at its first use on a machine."""
-    return str(tools.build(tools.KUBE_SCORE if name == "kube-score" else tools.NODE) / name)
+    return str(go_binaries.build(go_binaries.KUBE_SCORE if name == "kube-score" else go_binaries.NODE) / name)
 
 
 RENDERED: dict[str, str] = {}
@@ -124,13 +60,17 @@ class Helm:
         """Helm with ``arguments`` and exactly ``values``."""
         file = self.folder / "values.yaml"
         file.write_text(yaml.safe_dump(dict(values)))
-        return subprocess.run(
-            [self.binary, *arguments, "--values", str(file)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=self.environment,
-        )
+        return self._helm(*arguments, "--values", str(file))
+
+    def command(self, *arguments: str) -> str:
+        """The output of Helm, which must succeed."""
+        done = self._helm(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def _helm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [self.binary, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=self.environment)
 
     def template(self, values: Mapping[str, Any], *arguments: str, release: str = "lab") -> str:
         """The manifest with ``values`` laid over the least that the chart needs."""

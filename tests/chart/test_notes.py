@@ -1,4 +1,4 @@
-"""What `helm install` tells the person: how to connect, how to read the password, what to look at."""
+"""The notes that `helm install` prints: how to connect, to read the password, and to diagnose a fault."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,11 +39,11 @@ def test_notes_name_the_ide_and_its_user(notes: Install) -> None:
     assert "The user is rstudio." in notes({})
     jupyterlab = notes({"ide": "jupyterlab", "worker": {"replicas": 1, "maxReplicas": 4}})
     assert jupyterlab.startswith("JupyterLab with 1 R worker (up to 4): release lab")
-    assert "the password alone" in jupyterlab
+    assert "asks only for the password" in jupyterlab
     assert "rstudio." not in jupyterlab
 
 
-def test_notes_with_a_host_give_its_address_and_how_to_see_what_is_wrong_with_it(notes: Install) -> None:
+def test_notes_with_a_host_give_its_address_and_a_command_that_diagnoses(notes: Install) -> None:
     text = notes({"host": "r.example.org", "ingress": {"tlsSecret": "r-tls"}})
     assert "     https://r.example.org\n" in text
     assert "get ingress/lab-future-kubernetes-scheduler secret/r-tls\n" in text
@@ -51,7 +51,7 @@ def test_notes_with_a_host_give_its_address_and_how_to_see_what_is_wrong_with_it
     assert "https://" not in notes({})
 
 
-def test_notes_without_workers_say_how_to_get_some(notes: Install) -> None:
+def test_notes_without_workers_say_how_to_start_them(notes: Install) -> None:
     assert "plan(cluster, manual = TRUE, quiet = TRUE)" in notes({})
     elastic = notes({"worker": {"replicas": 0, "maxReplicas": 40}})
     assert "plan(kubernetes, workers = 40)" in elastic
@@ -62,9 +62,9 @@ def test_notes_without_workers_say_how_to_get_some(notes: Install) -> None:
     assert "plan(" not in never
 
 
-def test_notes_say_what_happens_to_files_and_to_idle_workers(notes: Install) -> None:
+def test_notes_describe_the_end_of_files_and_of_idle_workers(notes: Install) -> None:
     assert "outlive the pod, but not `helm uninstall`" in notes({})
-    assert "go with the scheduler's pod" in notes({"scheduler": {"homeGiB": 0}})
-    assert "After 30 minutes" in notes({"idleMinutes": 30})
-    assert "30 hours after" in notes({"ttlHours": 30})
+    assert "deleted with the scheduler's pod" in notes({"scheduler": {"homeGiB": 0}})
+    assert "after 30 minutes" in notes({"idleMinutes": 30})
+    assert "for good 30 hours after" in notes({"ttlHours": 30})
     assert "minutes without" not in notes({})

@@ -1,4 +1,4 @@
-"""Values that the chart refuses, and whether the message helps."""
+"""Values that the chart refuses, with a message that names the key and the fix."""
 
 from typing import Any
 
@@ -21,6 +21,21 @@ from .conftest import CHART, MINIMAL, Helm, merged
         ({"worker": {"tolerations": [{"key": "a", "operators": "Exists"}]}}, ["/worker/tolerations/0", "'operators'"]),
         ({"worker": {"extraEnv": [{"name": "FUTURE_KUBERNETES_RELEASE", "value": "x"}]}}, ["/worker/extraEnv/0/name"]),
         ({"worker": {"extraEnv": [{"value": "x"}]}}, ["/worker/extraEnv/0", "'name'"]),
+        (
+            {"worker": {"extraEnv": [{"name": "A", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]}},
+            ["'not'"],
+        ),
+        ({"worker": {"extraEnv": [{"name": "A", "valueFrom": {"secretRef": {"name": "x"}}}]}}, ["'secretRef'"]),
+        ({"worker": {"extraEnv": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "x"}}}]}}, ["'key'"]),
+        ({"worker": {"extraEnv": [{"name": "A", "value": 1}]}}, ["/worker/extraEnv/0/value", "want string"]),
+        ({"worker": {"affinity": {"nodeAfinity": {}}}}, ["/worker/affinity", "'nodeAfinity'"]),
+        ({"worker": {"topologySpreadConstraints": [{"maxSkew": 1}]}}, ["/worker/topologySpreadConstraints/0"]),
+        ({"scheduler": {"priorityClassName": "High Priority"}}, ["/scheduler/priorityClassName"]),
+        ({"scheduler": {"resources": {"limits": {"cpu": "two"}}}}, ["/scheduler/resources/limits/cpu"]),
+        ({"imagePullSecrets": ["registry-login"]}, ["/imagePullSecrets/0", "want object"]),
+        ({"networkPolicy": {"extraEgress": [{}]}}, ["/networkPolicy/extraEgress/0"]),
+        ({"networkPolicy": {"extraEgress": [{"to": [{"ipBlok": {}}]}]}}, ["/networkPolicy/extraEgress/0", "'ipBlok'"]),
+        ({"networkPolicy": {"metricsFrom": [{}]}}, ["/networkPolicy/metricsFrom/0"]),
         ({"ide": "emacs"}, ["/ide", "'rstudio', 'jupyterlab'"]),
         ({"scheduler": {"homeGiB": "10Gi"}}, ["/scheduler/homeGiB", "want integer"]),
         ({"shared": {"GiB": -1}}, ["/shared/GiB"]),
@@ -43,7 +58,7 @@ def test_a_wrong_value_is_refused_by_its_key(helm: Helm, values: dict[str, Any],
         assert part in message
 
 
-def test_all_wrong_values_are_told_at_once(helm: Helm) -> None:
+def test_all_wrong_values_are_reported_at_once(helm: Helm) -> None:
     message = helm.refusal({"worker": {"replicas": "four"}, "ide": "emacs", "idel": 1})
     for part in ("/worker/replicas", "/ide", "'idel'"):
         assert part in message
@@ -61,7 +76,7 @@ def test_a_missing_secret_is_refused_with_the_commands_that_fix_it(helm: Helm) -
     assert "--set auth.existingSecret=NAME" in message
 
 
-def test_fewer_workers_at_most_than_at_the_start_are_refused_with_the_fix(helm: Helm) -> None:
+def test_max_replicas_below_replicas_is_refused_with_the_fix(helm: Helm) -> None:
     message = helm.refusal(merged(MINIMAL, {"worker": {"replicas": 4, "maxReplicas": 3}}))
     assert "worker.maxReplicas is 3, below worker.replicas, which is 4. Give at least 4" in message
 
@@ -78,7 +93,7 @@ def test_a_quota_that_would_refuse_the_pods_is_refused_with_the_key_to_set(helm:
     assert f"resourceQuota.hard counts {counted}, but {key} is not set" in message
 
 
-def test_a_quota_on_what_the_pods_state_is_taken(helm: Helm) -> None:
+def test_a_quota_on_resources_that_all_pods_set_is_accepted(helm: Helm) -> None:
     hard = {"requests.cpu": "4", "limits.memory": "9Gi", "cpu": "4", "pods": 9}
     assert "kind: ResourceQuota" in helm.template({"resourceQuota": {"hard": hard}})
 

@@ -24,7 +24,13 @@ from local import cluster
 CLUSTER = "test"
 OTHER_CLUSTERS = ("passing", "faults")
 WORKERS = 3
-APART = {"test_r_workers": "scaling", "test_simulated": "scaling", "test_r_faults": "faults", "test_node": "faults"}
+APART = {
+    "test_r_workers": "scaling",
+    "test_simulated": "scaling",
+    "test_upgrade": "scaling",
+    "test_r_faults": "faults",
+    "test_node": "faults",
+}
 """Modules that leave the cluster's first stack alone, and the group in which each runs beside the others."""
 
 

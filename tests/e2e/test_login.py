@@ -15,7 +15,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from local import debian
+from local import debian_rootfs
 from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(300)
@@ -47,14 +47,14 @@ def page(stack: Stack) -> Iterator[str]:
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
-    options.binary_location = debian.program("chromium", "chromium", "chromium-driver")
+    options.binary_location = debian_rootfs.program("chromium", "chromium", "chromium-driver")
     for switch in (
         "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
         "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
         "--window-size=1280,900", f"--user-data-dir={tmp_path}/profile",
     ):  # fmt: skip
         options.add_argument(switch)
-    service = webdriver.ChromeService(debian.program("chromedriver", "chromium-driver"), env=dict(os.environ))
+    service = webdriver.ChromeService(debian_rootfs.program("chromedriver", "chromium-driver"), env=dict(os.environ))
     driver = webdriver.Chrome(options=options, service=service)
     yield driver
     driver.quit()

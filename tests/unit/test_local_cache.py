@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from local import cluster, debian, image, tools
+from local import cluster, debian_rootfs, go_binaries, image
 
 FAKE_GO = """#!/bin/sh
 case "$1" in
@@ -55,7 +55,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_failed_build_leaves_nothing_half_made_and_the_next_one_goes_on(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = tools.GoModule(
+    module = go_binaries.GoModule(
         machine / "module",
         ("example.org/one", "example.org/two"),
         apart=("example.org/three",),
@@ -63,41 +63,41 @@ def test_a_failed_build_leaves_nothing_half_made_and_the_next_one_goes_on(
     )
     monkeypatch.setenv("GO_FAILS_AT", "example.org/two")
     with pytest.raises(UserError, match="no space left on device"):
-        tools.build(module)
+        go_binaries.build(module)
     assert list((machine / "cache").glob("bin/*/*")) == []
     assert (machine / "cache/go-build").exists(), "what is compiled is compiled again"
     monkeypatch.setenv("GO_FAILS_AT", "example.org/three")
     with pytest.raises(UserError, match="no space left on device"):
-        tools.build(module)
+        go_binaries.build(module)
     monkeypatch.delenv("GO_FAILS_AT")
-    folder = tools.build(module)
+    folder = go_binaries.build(module)
     assert sorted(path.name for path in folder.iterdir()) == ["first", "one", "three", "two", "uno"]
     assert (folder / "uno").readlink() == Path("one")
     both = "example.org/one example.org/two"
     assert (machine / "calls").read_text().splitlines() == [both, both, *["example.org/three"] * 2]
     assert not (machine / "cache/go-build").exists()
     (folder / "uno").unlink()
-    tools.build(module)
+    go_binaries.build(module)
     assert (folder / "uno").exists(), "a program without one of its names is not whole"
 
 
 def test_another_version_is_built_beside_the_old_one(machine: Path) -> None:
-    module = tools.GoModule(machine / "module", ("example.org/one",))
-    before = tools.build(module)
+    module = go_binaries.GoModule(machine / "module", ("example.org/one",))
+    before = go_binaries.build(module)
     (machine / "module/go.sum").write_text("something newer\n")
-    assert tools.build(module) != before
+    assert go_binaries.build(module) != before
     assert before.exists()
 
 
 def test_a_root_folder_that_could_not_be_finished_is_not_there(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = debian.DebianRoot("node", ("forky",), ("nonsense",))
+    root = debian_rootfs.DebianRoot("node", ("forky",), ("nonsense",))
     monkeypatch.setenv("DEBIAN_FAILS", "yes")
     with pytest.raises(UserError, match="Unable to locate package nonsense"):
-        debian.ensure(root)
+        debian_rootfs.ensure(root)
     assert not root.path().exists()
     assert [path.name for path in root.path().parent.iterdir()] == []
     monkeypatch.setenv("DEBIAN_FAILS", "")
-    assert (debian.ensure(root) / "half").exists()
+    assert (debian_rootfs.ensure(root) / "half").exists()
 
 
 def test_go_that_is_too_old_is_not_used(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,13 +105,13 @@ def test_go_that_is_too_old_is_not_used(machine: Path, monkeypatch: pytest.Monke
     fake.write_text(FAKE_GO.replace("go1.99.0", "go1.19.8"))
     monkeypatch.setenv("GOPROXY", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"cannot be had from http://127.0.0.1:9/golang.org/toolchain"):
-        tools.build(tools.GoModule(machine / "module", ("example.org/one",)))
+        go_binaries.build(go_binaries.GoModule(machine / "module", ("example.org/one",)))
 
 
 def test_a_program_that_no_package_manager_can_bring_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("local.debian.shutil.which", lambda _name: None)
+    monkeypatch.setattr("local.debian_rootfs.shutil.which", lambda _name: None)
     with pytest.raises(UserError, match="Install chromium chromium-driver"):
-        debian.program("chromium", "chromium", "chromium-driver")
+        debian_rootfs.program("chromium", "chromium", "chromium-driver")
 
 
 def test_two_clusters_that_start_at_once_both_get_the_image(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

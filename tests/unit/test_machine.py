@@ -212,9 +212,9 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_variable(
 
 
 def test_the_node_reads_endings_without_the_project(tmp_path: Path) -> None:
-    folder = Path(machine.__file__).parent / "node"
+    folder = Path(machine.__file__).parent
     done = subprocess.run(
-        ["python3", "-c", "import supervisor; print(supervisor.fatal_line('Error: x'))"],
+        ["python3", "-c", "from node import supervisor; print(supervisor.fatal_line('Error: x'))"],
         cwd=folder, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "Error: x"

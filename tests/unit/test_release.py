@@ -117,6 +117,7 @@ def test_an_edited_template_changes_the_releases_inputs(monkeypatch: pytest.Monk
     assert chart_hash(chart) != before
     (chart / "templates" / "a.yaml").write_text("a: 1")
     (chart / "templates" / ".a.yaml.swp").write_text("an editor's")
+    (chart / "README.md").write_text("a page")
     assert chart_hash(chart) == before
     assert chart_hash(ROOT / "chart") in program(LOCAL).one("helm.sh/v3:Release").inputs["description"]
 

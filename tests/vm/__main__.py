@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from common.errors import UserError
 from common.patience import VARIABLE as PATIENCE
 from common.progress import step
-from tests.vm import images, inherit, qemu, tree
+from tests.vm import images, inherit, qemu, story, tree
 from tests.vm.spec import ENGINES, SUITES, MachineSpec
 
 # Plain emulation is that much slower: a node that starts in 10 s takes some minutes.
@@ -46,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--with", dest="engines", choices=sorted(ENGINES), action="append", default=[])
     parser.add_argument("--ubuntu-like", action="store_true", help="no unprivileged user namespaces, systemd-resolved")
     parser.add_argument("--accel", choices=("kvm", "tcg"), help="without it KVM is tried")
-    parser.add_argument("--keep", action="store_true", help="boot, copy, and leave the machine running")
+    parser.add_argument("--test", action="append", default=[], metavar="TARGET", help="then `make TARGET` too")
+    parser.add_argument("--keep", action="store_true", help="boot, copy, and leave the machine running; no story")
     return parser
 
 
@@ -60,10 +61,24 @@ def _run(arguments: argparse.Namespace) -> int:
         patience = os.environ.get(PATIENCE) or _PATIENCE[guest.accelerator]
         guest.run(inherit.UNPACK, stdin=inherit.archive(inherit.files({PATIENCE: patience})))
         tree.copy_commit(guest)
+    if not arguments.keep:
+        return _play(guest, arguments)
     print(f"{guest.run('uname -sr').strip()}; the tree is in {tree.INSIDE}. A shell inside:")
     print(f"  {' '.join(guest.ssh())}")
     print("or  .venv/bin/python -m tests.vm ssh -- COMMAND; its end: .venv/bin/python -m tests.vm stop")
     return 0
+
+
+def _play(guest: qemu.Guest, arguments: argparse.Namespace) -> int:
+    name = f"debian-{arguments.debian}-{arguments.caches}{''.join(f'-{engine}' for engine in arguments.engines)}"
+    transcript = images.vm_dir() / f"{name}.log"
+    try:
+        system = guest.run("uname -sr").strip()
+        outcomes = story.play(guest, transcript, arguments.test)
+    finally:
+        guest.stop()
+    print(f"\n{name}: {system}, {guest.accelerator}. Transcript: {transcript}\n{story.summary(outcomes)}")
+    return 0 if all(outcome.held for outcome in outcomes) else 1
 
 
 def _ssh(command: Sequence[str]) -> int:

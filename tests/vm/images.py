@@ -15,7 +15,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.paths import cache_dir
 from common.progress import Step, step
-from local.debian import MIRROR, program
+from local.debian_rootfs import MIRROR, program
 from tests.vm.inherit import CERTIFICATES
 from tests.vm.spec import MachineSpec
 

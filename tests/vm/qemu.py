@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.progress import step
-from local.debian import program
+from local.debian_rootfs import program
 from tests.vm.images import RootImage, ssh_key, vm_dir
 
 MEMORY, PROCESSORS = "8G", 2

@@ -1,4 +1,7 @@
-"""What the chart asks of the cluster: the live number of workers, and whether the Secret is there."""
+"""What the chart looks up in the cluster: the live number of workers, and the keys of the Secret.
+
+tests/e2e/test_upgrade.py upgrades a real release.
+"""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -38,7 +41,7 @@ def deployed(replicas: int, live: int) -> dict[str, Any]:
         pytest.param(0, 7, {"replicas": 0, "maxReplicas": 9}, 7, id="unchanged zero"),
     ],
 )
-def test_an_upgrade_keeps_the_live_number_of_workers_unless_told_another(
+def test_an_upgrade_keeps_the_live_number_of_workers_unless_it_sets_another(
     helm: Helm, cluster: ClusterStandIn, last: int, live: int, values: dict[str, Any], expected: int
 ) -> None:
     cluster.objects[DEPLOYMENT] = deployed(last, live)
@@ -48,14 +51,14 @@ def test_an_upgrade_keeps_the_live_number_of_workers_unless_told_another(
     assert found["metadata"]["annotations"]["future-kubernetes/replicas"] == str(values["replicas"])
 
 
-def test_workers_that_another_chart_deployed_get_the_number_asked_for(helm: Helm, cluster: ClusterStandIn) -> None:
+def test_workers_without_the_annotation_get_the_number_of_the_values(helm: Helm, cluster: ClusterStandIn) -> None:
     cluster.objects[DEPLOYMENT] = deployed(4, 40)
     del cluster.objects[DEPLOYMENT]["metadata"]["annotations"]
     manifest = helm.template({}, "--dry-run=server", "--show-only", "templates/worker-deployment.yaml")
     assert yaml.safe_load(manifest)["spec"]["replicas"] == 2
 
 
-def test_a_secret_that_is_not_there_is_told_before_anything_is_made(helm: Helm, cluster: ClusterStandIn) -> None:
+def test_a_missing_secret_is_reported_before_anything_is_created(helm: Helm, cluster: ClusterStandIn) -> None:
     cluster.objects[ALWAYS_THERE] = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "kube-root-ca.crt"}}
     command = ["install", "lab", str(CHART), "--namespace", "team", "--dry-run=server", "--disable-openapi-validation"]
     done = helm.run(*command, values=MINIMAL)
@@ -70,7 +73,7 @@ def test_a_secret_that_is_not_there_is_told_before_anything_is_made(helm: Helm, 
 
 
 @pytest.mark.parametrize("ide", ["rstudio", "jupyterlab"])
-def test_neither_password_nor_token_is_in_anything_that_helm_prints_or_keeps(
+def test_neither_password_nor_token_is_in_anything_that_helm_prints(
     cluster: ClusterStandIn, install: Callable[[Mapping[str, Any]], str], ide: str
 ) -> None:
     secrets = {"password": "correct horse battery", "token": "token-" + 32 * "x"}

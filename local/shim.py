@@ -1,6 +1,6 @@
 """The one process of a cluster that runs beside it on the machine: starts the node's namespaces and its way out.
 
-Runs as `python -m local.keeper CLUSTER`. Ending it ends the node: the kernel kills all in the node's PID namespace with
+Runs as `python -m local.shim CLUSTER`. Ending it ends the node: the kernel kills all in the node's PID namespace with
 its first process, and mounts, devices and firewall rules go with their namespaces. What lies outside of them is this
 process, slirp4netns and the cgroups, and it takes the last two along.
 """
@@ -48,10 +48,10 @@ def main(cluster: str) -> int:
         groups.enter()
 
     (state / "init.pid").unlink(missing_ok=True)
-    boot = Path(__file__).parent / "node" / "boot.py"
+    init = Path(__file__).parent / "node" / "init.py"
     node = subprocess.Popen(
         ["unshare", "--mount", "--uts", "--ipc", "--pid", "--net", "--fork", "--kill-child", "--propagation", "private",
-         "--", sys.executable, str(boot), str(state), spec["root"], spec["programs"], spec["registry"]],
+         "--", sys.executable, str(init), str(state), spec["root"], spec["programs"], spec["registry"]],
         preexec_fn=enter,
     )  # fmt: skip
     way_out: subprocess.Popen[bytes] | None = None

@@ -1,6 +1,6 @@
 """First process of a node's namespaces: lays the node's root folder, enters it, and becomes its supervisor.
 
-Runs as `python3 boot.py STATE ROOT BIN REGISTRY` in fresh mount, PID, network, UTS and IPC namespaces. What it mounts
+Runs as `python3 init.py STATE ROOT BIN REGISTRY` in fresh mount, PID, network, UTS and IPC namespaces. What it mounts
 lives and dies with the mount namespace, so that nothing is left to unmount on the machine. Standard library only.
 """
 
@@ -82,7 +82,8 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
     environment = {"PATH": "/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
     environment["FUTURE_KUBERNETES_PATIENCE"] = os.environ.get("FUTURE_KUBERNETES_PATIENCE", "")
     cgroup = "/" if unified else f"/future-kubernetes-{state.name}"
-    os.execve("/usr/bin/python3", ["python3", "/opt/node/supervisor.py", cgroup], environment)  # noqa: S606
+    os.chdir("/opt")  # where the package `node` is
+    os.execve("/usr/bin/python3", ["python3", "-m", "node.supervisor", cgroup], environment)  # noqa: S606
 
 
 def _mount(*arguments: str) -> None:

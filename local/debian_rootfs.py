@@ -19,7 +19,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.paths import cache_dir
 from common.progress import step
-from local.tools import exclusive
+from local.go_binaries import exclusive
 
 MIRROR = "http://deb.debian.org/debian"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"

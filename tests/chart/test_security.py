@@ -1,0 +1,91 @@
+"""Privileges of containers, permissions of service accounts, and the Secret."""
+
+from typing import Any
+
+from tests.chart.conftest import CASES, Helm
+from tests.chart.manifest import container, mounts, one, pod, pods
+
+
+def test_no_container_has_root_capabilities_or_a_writable_root(helm: Helm, case: dict[str, Any]) -> None:
+    found = list(pods(helm.objects(case)))
+    assert len(found) == 3
+    for one_pod in found:
+        spec = one_pod["spec"]
+        security = spec["securityContext"]
+        assert security["runAsNonRoot"] is True
+        assert (security["runAsUser"], security["runAsGroup"], security["fsGroup"]) == (1000, 1000, 1000)
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+        assert not any("hostPath" in volume for volume in spec.get("volumes", []))
+        [only] = spec["containers"]
+        assert only["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert not any("hostPort" in port for port in only.get("ports", []))
+
+
+def test_pods_can_write_where_r_needs_it(helm: Helm) -> None:
+    objects = helm.objects({})
+    for component in ("scheduler", "worker"):
+        writable = mounts(objects, component)
+        assert writable["/tmp"]["emptyDir"] == {}
+        for mount in container(objects, component)["volumeMounts"]:
+            assert mount.get("readOnly", False) is mount["mountPath"].startswith("/etc/")
+    assert mounts(objects, "worker")["/home/rstudio"]["emptyDir"] == {}
+    assert mounts(objects, "scheduler")["/run/future-kubernetes"]["emptyDir"] == {}
+    assert "/run/future-kubernetes" not in mounts(objects, "worker"), "nothing on a worker writes there"
+    home = mounts(objects, "scheduler")["/home/rstudio"]
+    assert home["persistentVolumeClaim"] == {"claimName": "lab-future-kubernetes-home"}
+    assert mounts(helm.objects(CASES["no-volumes"]), "scheduler")["/home/rstudio"]["emptyDir"] == {}
+
+
+def test_workers_see_the_token_and_not_the_password(helm: Helm, case: dict[str, Any]) -> None:
+    objects = helm.objects(case)
+    for component, keys in (("scheduler", ["password", "token"]), ("worker", ["token"])):
+        volume = mounts(objects, component)["/etc/future-kubernetes/secret"]
+        assert volume["secret"] == {
+            "secretName": "r-login",
+            "defaultMode": 0o440,
+            "items": [{"key": key, "path": key} for key in keys],
+        }
+    assert "volumes" not in pod(objects, "test")["spec"]
+
+
+def test_the_secret_is_mounted_as_files_and_never_an_environment_variable(helm: Helm, case: dict[str, Any]) -> None:
+    for one_pod in pods(helm.objects(case)):
+        [only] = one_pod["spec"]["containers"]
+        assert "envFrom" not in only
+        sources = [variable.get("valueFrom", {}).get("secretKeyRef", {}) for variable in only.get("env", [])]
+        # A user's extraEnv may name a Secret of the user's.
+        assert "r-login" not in [source.get("name") for source in sources]
+        assert one_pod["spec"]["enableServiceLinks"] is False
+
+
+def test_only_the_scheduler_has_an_api_token(helm: Helm, case: dict[str, Any]) -> None:
+    objects = helm.objects(case)
+    tokens = {p["metadata"]["labels"]["component"]: p["spec"]["automountServiceAccountToken"] for p in pods(objects)}
+    assert tokens == {"scheduler": True, "worker": False, "test": False}
+    accounts = {p["metadata"]["labels"]["component"]: p["spec"]["serviceAccountName"] for p in pods(objects)}
+    assert accounts["scheduler"] != accounts["worker"] == accounts["test"]
+    for (kind, _), found in objects.items():
+        if kind == "ServiceAccount":
+            assert found["automountServiceAccountToken"] is False
+    [subject] = one(objects, "RoleBinding", "")["subjects"]
+    assert subject == {"kind": "ServiceAccount", "name": accounts["scheduler"], "namespace": "team"}
+    assert one(objects, "RoleBinding", "")["roleRef"]["name"] == one(objects, "Role", "")["metadata"]["name"]
+
+
+def test_the_scheduler_may_only_read_pods_and_scale_its_own_workers(helm: Helm) -> None:
+    objects = helm.objects({})
+    assert not [kind for kind, _ in objects if kind.startswith("ClusterRole")]
+    assert one(objects, "Role", "")["rules"] == [
+        {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["get", "list", "watch"]},
+        {
+            "apiGroups": ["apps"],
+            "resources": ["deployments/scale"],
+            "resourceNames": [one(objects, "Deployment", "-worker")["metadata"]["name"]],
+            "verbs": ["get", "patch"],
+        },
+    ]

@@ -1,0 +1,101 @@
+"""What a user does with the two commands, inside the machine, and what must be left of it afterwards: nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.vm.qemu import Guest
+from tests.vm.tree import INSIDE
+
+STEPS = (
+    ("make up", "make up"),
+    ("make up again", "make up"),
+    ("make status", "make status"),
+    ("make down", "make down"),
+)
+"""Title and command of each step. The parallel R run is the end of `make up`."""
+
+FOOTPRINT = {
+    "mounts": "cut -d' ' -f2,3 /proc/mounts | sort",
+    "network devices": "ls /sys/class/net",
+    "firewall rules": "nft list ruleset",
+    "control groups": "find /sys/fs/cgroup -name '*future-kubernetes*'",
+    "controllers of the top group": "tr ' ' '\\n' < /sys/fs/cgroup/cgroup.subtree_control | sort",
+    "processes of the node": "pgrep -a 'kube|etcd|containerd|slirp4netns|coredns' || true",
+    "settings": "sysctl vm.overcommit_memory kernel.panic kernel.panic_on_oops net.ipv4.ip_forward",
+}
+"""What the two commands must leave as it was, each by a command that lists it."""
+
+_TAIL = 25
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One step: its title, whether it held, its seconds, and what is to be said of it."""
+
+    title: str
+    held: bool
+    seconds: float
+    detail: str = ""
+
+
+def footprint(guest: Guest) -> dict[str, list[str]]:
+    """Lines by the names of `FOOTPRINT`."""
+    return {name: guest.run(command).splitlines() for name, command in FOOTPRINT.items()}
+
+
+def differences(before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]) -> list[str]:
+    """What came or went between two footprints, a sentence each; empty where they are equal."""
+    found = []
+    for name in before:
+        came = [line for line in after[name] if line not in before[name]]
+        went = [line for line in before[name] if line not in after[name]]
+        found += [f"{name}: left behind: {line}" for line in came] + [f"{name}: missing: {line}" for line in went]
+    return found
+
+
+def play(guest: Guest, transcript: Path, more: Sequence[str] = ()) -> list[Outcome]:
+    """Run the steps, then the make targets `more`, until one fails; compare what was there before and is after."""
+    before = footprint(guest)
+    modules = set(guest.run("lsmod | cut -d' ' -f1").split())
+    outcomes: list[Outcome] = []
+    with transcript.open("w") as log:
+        for title, command in (*STEPS, *((f"make {target}", f"make {target}") for target in more)):
+            outcomes.append(_step(guest, title, command, log.write))
+            log.flush()
+            if not outcomes[-1].held:
+                return outcomes
+    left = differences(before, footprint(guest))
+    loaded = sorted(set(guest.run("lsmod | cut -d' ' -f1").split()) - modules)
+    outcomes.append(Outcome("nothing is left", not left, 0.0, "\n".join(left)))
+    outcomes.append(Outcome("kernel modules loaded", True, 0.0, " ".join(loaded) or "none"))
+    return outcomes
+
+
+def _step(guest: Guest, title: str, command: str, write: object) -> Outcome:
+    assert callable(write)
+    lines: list[str] = []
+    started = time.monotonic()
+
+    def line(text: str) -> None:
+        lines.append(text)
+        write(f"{time.monotonic() - started:7.1f}  {text}\n")
+        print(f"    {text}", flush=True)
+
+    print(f"== {title}", flush=True)
+    write(f"== {title}\n")
+    status = guest.stream(f"cd {INSIDE} && {command}", line)
+    seconds = time.monotonic() - started
+    return Outcome(title, status == 0, seconds, "" if status == 0 else "\n".join(lines[-_TAIL:]))
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """A line for each step, and below a step that failed what it said last."""
+    rows = []
+    for outcome in outcomes:
+        rows.append(f"{'ok  ' if outcome.held else 'FAIL'} {outcome.title:24} {outcome.seconds:7.0f} s")
+        rows += [f"       {line}" for line in outcome.detail.splitlines()]
+    return "\n".join(rows)
