@@ -160,3 +160,9 @@ def test_standard_machine_types_count_towards_the_cpu_quota(machine_type: str) -
 @pytest.mark.parametrize("machine_type", ["inf2.xlarge", "trn1.2xlarge", "g5.xlarge", "p4d.24xlarge", "x2idn.large"])
 def test_accelerated_machine_types_have_quotas_of_their_own(machine_type: str) -> None:
     assert not has_standard_quota(machine_type)
+
+
+def test_missing_permission_to_see_spot_prices_leaves_the_cost_unknown() -> None:
+    done = eks({"spot": True}, {"aws:ec2/getSpotPrice:getSpotPrice": refuse("AccessDenied")})
+    assert done.one("nodeGroup:NodeGroup", "workers").inputs["capacityType"] == "SPOT"
+    assert done.outputs["hourlyCost"][0] == "unknown"
