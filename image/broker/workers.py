@@ -1,4 +1,4 @@
-"""A worker's connection to the broker: greeting, offers and orders, until it is joined to an R session."""
+"""A worker's connection to the broker: greeting, tasks and what becomes of them, and leases of the attach mode."""
 
 from __future__ import annotations
 
@@ -9,24 +9,30 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..common import wire
+from ..common.blob import Blob
 from .connections import Borrower, Connection
 from .log import log
+from .outcomes import describe_end
+from .plans import Task
 
 _GREETING_SECONDS = 10.0
-_ATTACH_SECONDS = 3.0
+_ATTACH_SECONDS = 30.0
 _SILENT_ERRORS = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 """Errors with which the kernel ends a connection whose keepalive probes nobody answers."""
 
 
 class Greeter(Protocol):
-    """Takes the first message of a worker's connection."""
+    """Takes the first message of a worker's connection, and what it says of its pod."""
 
     def greeted(self, worker: Worker, message: dict[str, Any]) -> None:
         """Handle the greeting."""
 
+    def draining(self, worker: Worker) -> None:
+        """The worker's pod was told to go."""
+
 
 class Lender(Protocol):
-    """Is told what becomes of a worker that is offered or leased."""
+    """Is told what becomes of a worker that is offered or leased to a session as a whole."""
 
     def attached(self, worker: Worker) -> None:
         """The worker has accepted its lease."""
@@ -38,19 +44,46 @@ class Lender(Protocol):
         """The worker's connection has ended."""
 
 
+class Employer(Protocol):
+    """Is told what becomes of a task."""
+
+    def condition(self, worker: Worker, lease: str, body: Blob | None) -> None:
+        """The task has signalled a condition that its session is to see at once."""
+
+    def finished(self, worker: Worker, lease: str, status: str, body: Blob | None) -> None:
+        """The worker's R has sent what became of the task."""
+
+    def r_ended(self, worker: Worker, lease: str, text: str, tail: str) -> None:
+        """The worker's R has ended, and how; ``tail`` has the last lines that it printed."""
+
+    def connection_lost(self, worker: Worker) -> None:
+        """The worker's connection has ended."""
+
+
 class Worker(Connection):
     """A worker's connection. The peer has proved in the TLS handshake that it holds the token."""
 
     session: Borrower | None = None
-    """The session that uses the worker, or that it is offered to."""
+    """The session that the worker is attached to as a whole, or offered to."""
+    task: Task | None = None
+    """The task that it runs."""
+    bound = ""
+    """Key of the plan that its R has worked for; empty while that is fresh."""
     ended_well = False
     """True if its R was told to quit."""
+    was_silent = False
+    """True if its connection ended because nothing came back from it."""
+    memory_mib: int | None = None
+    """Memory of its container, as it said last."""
+    cpu: float | None = None
+    """CPUs that its container used since it said so before."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, greeter: Greeter, lender: Lender) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, greeter: Greeter, lender: Lender, employer: Employer) -> None:
         super().__init__()
         self._loop = loop
         self._greeter = greeter
         self._lender = lender
+        self._employer = employer
         self.pod = self.node = self.lease = ""
         self.state = "new"
         self.since = time.time()
@@ -63,7 +96,9 @@ class Worker(Connection):
 
     @property
     def session_pid(self) -> int:
-        """Process of the session that uses the worker, or that it is offered to; 0 when there is none."""
+        """Process of the session that the worker works for or is offered to; 0 when there is none."""
+        if self.task is not None:
+            return self.task.plan.pid
         return self.session.pid if self.session else 0
 
     def enter(self, state: str) -> None:
@@ -72,7 +107,7 @@ class Worker(Connection):
         self.since = time.time()
 
     def line_received(self, line: bytes) -> None:
-        """Handle a greeting, or the answer to an offer."""
+        """Handle a greeting, the answer to an offer, or what becomes of a task."""
         try:
             message = wire.decode(line)
             if self.state == "new":
@@ -83,14 +118,59 @@ class Worker(Connection):
                 self._timer.cancel()
                 self._lender.attached(self)
             else:
-                raise ValueError(f"a worker that is {self.state} sent {message.get('op')!r}")
-        except (ValueError, KeyError) as error:
+                self._said(message)
+        except (ValueError, KeyError, TypeError) as error:
             log(f"dropped {self.pod or 'a worker'}: {error!r}")
             self.drop()
 
+    def _said(self, message: dict[str, Any]) -> None:
+        operation = message.get("op")
+        if operation == "result":
+            lease, status = str(message["id"]), str(message["status"])
+            if not status.isidentifier():
+                raise ValueError(f"a result has the status {status!r}")
+            self.expect(int(message["size"]), lambda body: self._employer.finished(self, lease, status, body))
+        elif operation == "condition":
+            lease = str(message["id"])
+            self.expect(int(message["size"]), lambda body: self._employer.condition(self, lease, body))
+        elif operation == "ended":
+            text = describe_end(
+                message.get("status"), oom=bool(message.get("oom")), limit_mib=message.get("limit")
+            )
+            self._employer.r_ended(self, str(message["id"]), text, str(message.get("tail", "")))
+        elif operation == "draining":
+            self._greeter.draining(self)
+        elif operation == "usage":
+            self.memory_mib, self.cpu = int(message["memory"]), float(message["cpu"])
+        else:
+            raise ValueError(f"a worker that is {self.state} sent {operation!r}")
+
+    # Tasks.
+
+    def run(self, task: Task) -> None:
+        """Send a task."""
+        assert task.payload is not None
+        self.task, self.bound = task, task.plan.key
+        self.enter("busy")
+        header = wire.encode(
+            op="task", id=task.lease, session=task.plan.key, pid=task.plan.pid, size=task.payload.size
+        )
+        self.say(header, task.payload)
+
+    def resume(self, task: Task) -> None:
+        """Note what the worker runs already."""
+        self.task, self.bound = task, task.plan.key
+        self.enter("busy")
+
+    def cancel(self) -> None:
+        """End the R that runs the task; the worker says so when it has."""
+        self.say(wire.encode(op="cancel", id=self.lease))
+
+    # Leases of the attach mode.
+
     def offer(self, lease: str, session: Borrower) -> None:
         """Offer the worker to a session. If it does not answer in time it is dropped, and another takes its place."""
-        self.lease, self.session = lease, session
+        self.session = session
         self.enter("offered")
         self.say(wire.encode(op="attach", id=lease))
         self.after(_ATTACH_SECONDS, self.drop)
@@ -104,8 +184,11 @@ class Worker(Connection):
         """Report the loss, and close the session that uses the worker."""
         self._timer.cancel()
         if isinstance(error, OSError) and error.errno in _SILENT_ERRORS and self.state == "busy":
+            self.was_silent = True
+        if self.was_silent and self.session is not None:
             self._lender.silent(self)  # before the session sees the end and asks why
         super().connection_lost(error)
+        self._employer.connection_lost(self)
         self._lender.lost(self)
 
     def finish(self) -> None:

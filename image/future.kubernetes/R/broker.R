@@ -1,7 +1,7 @@
 # Client of this pod's broker: lines of words over a loopback connection, see image/broker/sessions.py.
 
 # The broker states the same number: image/common/protocol.py.
-protocol_version <- 1L
+protocol_version <- 2L
 
 run_folder <- function() Sys.getenv("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")
 
@@ -67,15 +67,6 @@ ask <- function(..., timeout = 30L) {
   }
   if (startsWith(answer, "error ")) stop(answer_error(sub("^error ", "", answer)))
   sub("^ok ?", "", answer)
-}
-
-# One request whose answer is not awaited: it takes seconds when the Kubernetes API does not answer.
-tell <- function(...) close(request(paste(...), 5L))
-
-# Number of workers that are free, in use by this process, and in use by others.
-count_workers <- function() {
-  n <- as.integer(strsplit(ask("count", Sys.getpid()), " ", fixed = TRUE)[[1]])
-  list(free = n[1], mine = n[2], others = n[3])
 }
 
 # The workers as the Kubernetes API reports them. A problem that lasts for `patience` seconds is not cured by waiting.

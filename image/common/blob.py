@@ -1,0 +1,69 @@
+"""Bytes of a task or of a result on their way: small ones in memory, large ones in a file that has no name."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from typing import IO
+
+MEMORY_BYTES = 256 * 1024
+"""Up to this size a blob is held in memory."""
+
+PIECE_BYTES = 256 * 1024
+"""Size of the pieces that are read from a file."""
+
+
+class Blob:
+    """A number of bytes that is known before they come. They are written in order, and can be read many times.
+
+    A large blob is a file in ``TMPDIR`` that was unlinked at once: it goes with the last reference, or with the process.
+
+    Raises:
+        OSError: from the constructor and ``write``, when the disk is full.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.written = 0
+        self._memory = bytearray()
+        self._file: IO[bytes] | None = None
+        if size > MEMORY_BYTES:
+            self._file = tempfile.TemporaryFile(prefix="future-kubernetes-", buffering=0)  # noqa: SIM115
+
+    @classmethod
+    def of(cls, data: bytes) -> Blob:
+        """A complete blob of these bytes."""
+        blob = cls(len(data))
+        blob.write(data)
+        return blob
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Append a piece."""
+        if self._file is None:
+            self._memory += piece
+        else:
+            view = memoryview(piece)
+            while view:
+                view = view[self._file.write(view) :]
+        self.written += len(piece)
+
+    @property
+    def complete(self) -> bool:
+        """True once all bytes have been written."""
+        return self.written == self.size
+
+    def piece(self, offset: int) -> bytes:
+        """Bytes from ``offset`` on, as many as one piece has; empty at the end."""
+        if self._file is None:
+            return bytes(self._memory[offset : offset + PIECE_BYTES])
+        self._file.seek(offset)
+        data = self._file.read(PIECE_BYTES)
+        self._file.seek(0, 2)
+        return data
+
+    def pieces(self) -> Iterator[bytes]:
+        """All bytes, in pieces."""
+        offset = 0
+        while data := self.piece(offset):
+            yield data
+            offset += len(data)
