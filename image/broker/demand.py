@@ -45,6 +45,7 @@ class Demand:
         self._woken = asyncio.Event()
         self._busy = asyncio.Lock()
         dispatcher.when_load_changes = self._woken.set
+        dispatcher.when_closed = self._closed
 
     def total(self) -> int:
         """Number of workers that all plans want together, within ``maxWorkers``."""
@@ -74,7 +75,7 @@ class Demand:
         """A plan wants another number."""
         self._woken.set()
 
-    def closed(self, plan: Plan, *, abandoned: bool) -> None:
+    def _closed(self, plan: Plan, abandoned: bool) -> None:
         """A plan has ended. An elastic one gives back in time; one that never began gives back at once."""
         if abandoned:
             if plan.wanted_before is not None:
@@ -156,7 +157,7 @@ class Demand:
             self._woken.clear()
             for plan in list(self._dispatcher.plans.values()):
                 before = plan.range.level
-                plan.range.update(plan.load, self._loop.time())
+                plan.range.update(plan.load, self._loop.time(), self._rest_seconds)
                 if plan.range.level < before:
                     self._lower_to = self.total()
             if self.total() > self._asked or self._lower_to is not None:

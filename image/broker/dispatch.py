@@ -58,6 +58,8 @@ class Dispatcher:
         self.plans: dict[str, Plan] = {}
         self.streams: dict[str, Stream] = {}
         self.when_load_changes: Callable[[], None] = lambda: None
+        self.when_closed: Callable[[Plan, bool], None] = lambda _plan, _abandoned: None
+        """Called with each plan that has ended, and whether it never began."""
         self.events: deque[dict[str, object]] = deque(maxlen=_EVENTS)
         self.counters = {"submitted": 0, "finished": 0, "failed": 0, "repeated": 0, "cancelled": 0}
         pool.when_idle.append(self.serve)
@@ -88,7 +90,7 @@ class Dispatcher:
             del self.streams[plan.key]
             self.check_sessions()
 
-    def close(self, plan: Plan) -> None:
+    def close(self, plan: Plan, *, abandoned: bool = False) -> None:
         """End a plan: what it runs is ended, what it has not collected is dropped."""
         self.plans.pop(plan.key, None)
         self.streams.pop(plan.key, None)
@@ -96,7 +98,7 @@ class Dispatcher:
             self.cancel(task)
         self._pool.release(plan.key)
         self._activity.touch()
-        self.when_load_changes()
+        self.when_closed(plan, abandoned)
 
     def check_sessions(self) -> None:
         """Close the plans of sessions that are connected no more and whose process has ended."""

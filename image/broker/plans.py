@@ -43,21 +43,19 @@ class Range:
         """True for a minimum and a maximum that differ."""
         return self.most > self.least
 
-    def update(self, load: int, now: float) -> bool:
-        """Follow the load, in tasks that wait or run; True if the level has changed. ``now`` in seconds."""
-        before = self.level
+    def update(self, load: int, now: float, rest: float = REST_SECONDS) -> None:
+        """Follow the load, in tasks that wait or run. ``now`` and ``rest`` in seconds."""
         need = min(self.most, max(self.least, load))
         if need >= self.level:
-            if load or self.level:
+            if load or self.level:  # not one that rests
                 self.level = need
             self._since = None
         elif self._since is None:
             self._since, self._peak = now, need
         else:
             self._peak = max(self._peak, need)
-            if now - self._since >= REST_SECONDS:
+            if now - self._since >= rest:
                 self.level, self._since, self._peak = self._peak, now, need
-        return self.level != before
 
     def rest(self) -> None:
         """Want nothing until the next task: the workers were scaled to 0 because nobody used them."""

@@ -67,7 +67,9 @@ class Registration:
     def draining(self, worker: Worker) -> None:
         """Note that the worker's pod was told to go: it finishes what it does."""
         self._pool.drain(worker)
-        log(f"{worker.pod} was told to go")
+        log(f"{worker.pod} was told to go" + (" and finishes what it does" if worker.lease else ""))
+        if not worker.lease:
+            worker.say(wire.encode(op="leave"))
 
     def _file_end(self, message: Mapping[str, Any]) -> None:
         lease, status = str(message["id"]), message.get("status")

@@ -127,9 +127,7 @@ class Stream:
         self._demand.changed()
 
     def _close(self, words: list[str]) -> None:
-        plan = self._here
-        self._dispatcher.close(plan)
-        self._demand.closed(plan, abandoned=words == ["abandon"])
+        self._dispatcher.close(self._here, abandoned=words == ["abandon"])
         self._connection.finish()
 
     def lost(self) -> None:

@@ -11,6 +11,7 @@ A worker's connection carries lines of JSON. A line with ``size`` is followed by
     broker  op=task id=ID session=KEY pid=N size=N              a task; a fresh R for another KEY than before
             op=ack id=ID                                        the result is here
             op=cancel id=ID                                     end the R that runs it
+            op=leave                                            nothing is under way: a pod that was told to go may go
             op=reset                                            the session has gone: start a fresh R
             op=retire, op=reinstate                             be unready, be ready again
             op=attach id=LEASE                                  be joined to an R session

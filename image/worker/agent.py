@@ -14,6 +14,7 @@ For tests: FUTURE_KUBERNETES_{PORT,TOKEN_FILE,HTTP_PORT,R}.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import shlex
@@ -67,6 +68,7 @@ class Agent:
         self._lock = threading.Lock()
         self._stopping = False
         self._said_so = False
+        self._leave_at = math.inf
         self._state = "starting"
         self._lease: str | None = None
         self._work: Work | None = None
@@ -90,14 +92,21 @@ class Agent:
             return
         name = signal.Signals(number).name
         with self._lock:
+            if self._stopping:
+                return
+            if self._lease is None and self._work is None and self._line is not None:
+                # The broker may have sent a task already. It answers with "leave" unless it has.
+                log(f"told to go ({name}) while {self._state}")
+                self._stopping = True
+                self._leave_at = time.monotonic() + _FAREWELL_SECONDS
+                self._children.wake()
+                return
             if self._lease is None and self._work is None:
                 if self._state not in CONNECTED:  # no connection whose end says it; a session may count on the return
                     notice = threading.Thread(target=self._dialer.notify, kwargs={"op": "draining"}, daemon=True)
                     notice.start()
                     notice.join(_FAREWELL_SECONDS)
                 self._leave(f"told to go ({name}) while {self._state}")
-            if self._stopping:
-                return
             self._stopping = True
             self._state = "draining"
         log(f"told to go ({name}) while busy: what runs may finish, nothing follows")
@@ -197,6 +206,8 @@ class Agent:
             seconds = max(0.0, dial_at - time.monotonic())
         else:
             poller.register(self._line.socket, select.POLLIN)
+            if self._stopping:
+                seconds = _FAREWELL_SECONDS
             if self._work is not None:
                 seconds = min(wire.CHECK_SECONDS, max(0.0, self._usage_due - time.monotonic()))
                 if self._line.silent():
@@ -206,8 +217,10 @@ class Agent:
 
     def _send_what_is_due(self) -> None:
         work = self._work
-        if self._stopping and work is not None and not self._said_so:
+        if self._stopping and not self._said_so:
             self._said_so = self._say({"op": "draining"})
+        if work is None and time.monotonic() >= self._leave_at:
+            self._leave("leaving")
         if work is None:
             return
         if work.result is not None and not work.sent:
@@ -312,6 +325,8 @@ class Agent:
         elif operation in ("retire", "reinstate"):
             # Unready, so that Kubernetes deletes this pod before one in use; ready again if it does not.
             self._state = "retiring" if operation == "retire" else "idle"
+        elif operation == "leave":
+            self._leave("leaving")
         elif operation == "attach":
             self._attach(line, str(message["id"]))
         else:
@@ -326,10 +341,9 @@ class Agent:
     def _take_task(self, line: Channel, message: dict[str, Any]) -> None:
         """Pass a task's bytes on to R as they come. If R ends meanwhile, the rest is read and dropped."""
         with self._lock:
-            if self._stopping:
-                self._leave("told to go: leaving before the next task")
+            self._leave_at = math.inf
             self._work = Work(str(message["id"]), str(message["session"]), int(message["pid"]))
-            self._state = "busy"
+            self._state = "draining" if self._stopping else "busy"
         if self._bound not in ("", self._work.session) or self._r is None:
             self._start_r()
         self._bound = self._work.session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import os
 import re
@@ -100,7 +101,7 @@ class Bed:
         path.write_text(text)
         return path
 
-    def start_broker(self, **environ: str) -> Process:
+    def start_broker(self, prefix: tuple[str, ...] = (), **environ: str) -> Process:
         """Start the broker; from the second time on, on the same ports as before."""
         process = Process(
             "image.broker.main",
@@ -113,6 +114,7 @@ class Bed:
                 "FUTURE_KUBERNETES_HTTP_PORT": str(self.ports["http"]),
                 **environ,
             },
+            prefix,
         )
         self.processes.append(process)
         self.broker = process
@@ -120,10 +122,10 @@ class Bed:
         self.ports = ast.literal_eval(found[1])
         return process
 
-    def restart_broker(self, **environ: str) -> None:
+    def restart_broker(self, prefix: tuple[str, ...] = (), **environ: str) -> None:
         self.broker.end()
         self.broker.wait()
-        self.start_broker(**environ)
+        self.start_broker(prefix, **environ)
 
     def start_worker(self, pod: str, prefix: tuple[str, ...] = (), **environ: str) -> Process:
         port = free_port()
@@ -187,6 +189,9 @@ class Bed:
         _, session.lease, session.pod, session.node = answer.split()
         return session
 
+    def plan(self, most: int = 1, **options: Any) -> PlanSession:
+        return PlanSession(self, most, **options)
+
     def stop(self) -> None:
         for process in reversed(self.processes):
             process.end(signal.SIGTERM)
@@ -241,6 +246,55 @@ class Session:
             return False
         except OSError:
             return True
+
+
+class PlanSession(Session):
+    """An R session's connection in task mode. Tasks are programs of fake_r.py."""
+
+    keys = itertools.count()
+
+    def __init__(
+        self, bed: Bed, most: int, *, least: int | None = None, retries: int = 2, pid: int = 0, key: str = ""
+    ) -> None:
+        super().__init__(bed.ports["sessions"])
+        self.key = key or f"key{next(self.keys)}"
+        self.number = 0
+        self.told: list[str] = []
+        self.send(f"open {self.key} {pid or os.getpid()} {most if least is None else least} {most} {retries}")
+        self.opened = self.line()
+
+    def submit(self, program: str, number: int | None = None, label: str = "") -> int:
+        """Send a task; its number."""
+        self.number = self.number + 1 if number is None else number
+        data = program.encode()
+        self.socket.sendall(f"submit {self.number} {len(data)} {label}\n".encode() + data)
+        return self.number
+
+    def hear(self) -> tuple[list[str], bytes]:
+        """The next line that comes, in words, and its body."""
+        words = self.line().split(" ")
+        body = b""
+        if words[0] not in ("ready", "again", "unknown", "error"):
+            left = int(words[-1])
+            while left:
+                piece = self.socket.recv(min(left, 1 << 20))
+                if not piece:
+                    raise EOFError(words)
+                body += piece
+                left -= len(piece)
+        return words, body
+
+    def result(self, number: int, word: str = "done") -> str:
+        """The result of a task, past all that comes before it; what that was is in ``told``."""
+        while True:
+            words, body = self.hear()
+            if words[:2] == [word, str(number)]:
+                return body.decode()
+            self.told.append(" ".join(words))
+
+    def run(self, program: str) -> str:
+        """The result of a program, without the newline at its end."""
+        return self.result(self.submit(program)).rstrip("\n")
 
 
 @pytest.fixture
