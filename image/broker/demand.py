@@ -8,6 +8,8 @@ nothing stays asked for that nobody wants.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 
 from .background import Background
 from .dispatch import Dispatcher
@@ -44,6 +46,8 @@ class Demand:
         self._lower_to: int | None = None
         self._woken = asyncio.Event()
         self._busy = asyncio.Lock()
+        self._attempts = 0
+        self._error: KubeError | None = None
         dispatcher.when_load_changes = self._woken.set
         dispatcher.when_closed = self._closed
 
@@ -72,7 +76,8 @@ class Demand:
         return f"ok {self._pool.connected} {self.total()} {levels}\n"
 
     def changed(self) -> None:
-        """A plan wants another number."""
+        """A plan wants another number. What Kubernetes was asked for before may have been changed by others."""
+        self._asked = 0
         self._woken.set()
 
     def _closed(self, plan: Plan, abandoned: bool) -> None:
@@ -100,8 +105,23 @@ class Demand:
         Raises:
             KubeError: when Kubernetes refuses or cannot be reached.
         """
-        await self._adjust()
-        return f"{self._pool.connected} {self.total()}"
+        attempts = self._attempts
+        async with self._busy:
+            if self._attempts == attempts:
+                await self._adjust()
+            elif self._error is not None:
+                raise self._error  # of the attempt that was under way: another one would take as long
+        return self.numbers().removeprefix("ok ").rstrip()
+
+    def when_settled(self, action: Callable[[], object]) -> None:
+        """Do ``action`` once Kubernetes has been asked for what is wanted now, or that has failed."""
+
+        async def settle() -> None:
+            with contextlib.suppress(KubeError):
+                await self.settled()
+            action()
+
+        self._background.start(settle())
 
     async def scale(self, workers: int, pid: int = 0) -> str:
         """Set the number of workers as the session of ``pid`` asks, but not below what plans of other sessions want.
@@ -124,23 +144,31 @@ class Demand:
         return answer
 
     async def _adjust(self) -> None:
-        async with self._busy:
-            total = self.total()
-            if total > self._asked:
-                before = await self._scaler.wanted()
-                if total > before:
-                    for plan in self._dispatcher.plans.values():
-                        if plan.wanted_before is None:
-                            plan.wanted_before = before
-                    await self._scaler.scale(total)
-                elif self._scaler.lowering():
-                    await self._scaler.scale(total)
-                self._asked = total
-                self._lower_to = None
-            elif self._lower_to is not None:
-                number = max(self._lower_to, total)
-                await self._scaler.scale(number)
-                self._asked, self._lower_to = number, None
+        """Make one attempt; ``_busy`` is held."""
+        self._error = None
+        try:
+            await self._ask_kubernetes()
+        except KubeError as error:
+            self._error = error
+            raise
+        finally:
+            self._attempts += 1
+
+    async def _ask_kubernetes(self) -> None:
+        total = self.total()
+        if total > self._asked:
+            before = await self._scaler.wanted()
+            if total > before:
+                for plan in self._dispatcher.plans.values():
+                    if plan.wanted_before is None:
+                        plan.wanted_before = before
+            if total > before or self._scaler.lowering():
+                await self._scaler.scale(total)
+            self._asked = total
+        if self._lower_to is not None:
+            number = max(self._lower_to, total)
+            await self._scaler.scale(number)
+            self._asked, self._lower_to = number, None
 
     async def run(self) -> None:
         """Follow the load of the plans, and ask Kubernetes when what they want has changed."""
@@ -162,7 +190,8 @@ class Demand:
                     self._lower_to = self.total()
             if self.total() > self._asked or self._lower_to is not None:
                 try:
-                    await self._adjust()
+                    async with self._busy:
+                        await self._adjust()
                 except KubeError as error:
                     if error.kind != "outside":
                         log(f"could not set the number of workers: {error}; it is tried again")

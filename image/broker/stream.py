@@ -4,6 +4,7 @@ After ``open KEY PID MIN MAX RETRIES`` is answered with ``opened MOST BYTES`` (t
 plan can have, and how many bytes of tasks the broker takes) or with ``error KIND TEXT``:
 
     submit NUMBER SIZE LABEL      + SIZE bytes   a task; LABEL may be empty
+    file NUMBER SIZE PATH LABEL                  the same in a file of this pod, which the broker takes over
     cancel NUMBER                                forget a task, and end the R that runs it
     fetch NUMBER                                 send the result of a task that is "ready"
     got NUMBER ...                               these results have arrived
@@ -27,7 +28,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from ..common.blob import Blob
 from .demand import Demand
@@ -61,6 +64,7 @@ class Stream:
         self._plan: Plan | None = None
         self._known: dict[str, Callable[[list[str]], None]] = {
             "submit": self._submit,
+            "file": self._file,
             "cancel": self._cancel,
             "fetch": lambda words: self._dispatcher.fetch(self._here, int(words[0])),
             "got": lambda words: self._dispatcher.collected(self._here, [int(word) for word in words]),
@@ -117,6 +121,13 @@ class Stream:
 
         self._connection.expect(size, arrived)
 
+    def _file(self, words: list[str]) -> None:
+        plan, number, path, label = self._here, int(words[0]), Path(unquote(words[2])), " ".join(words[3:])
+        try:
+            self._dispatcher.submit(plan, number, label, Blob.at(path))
+        except OSError as error:
+            self._dispatcher.refuse(plan, number, f"its file cannot be read: {error}")
+
     def _cancel(self, words: list[str]) -> None:
         task = self._here.tasks.get(int(words[0]))
         if task is not None:
@@ -127,8 +138,12 @@ class Stream:
         self._demand.changed()
 
     def _close(self, words: list[str]) -> None:
-        self._dispatcher.close(self._here, abandoned=words == ["abandon"])
-        self._connection.finish()
+        abandoned = words == ["abandon"]
+        self._dispatcher.close(self._here, abandoned=abandoned)
+        if abandoned:
+            self._demand.when_settled(self._connection.finish)
+        else:
+            self._connection.finish()
 
     def lost(self) -> None:
         """The connection has ended."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 MEMORY_BYTES = 256 * 1024
@@ -35,6 +37,19 @@ class Blob:
         """A complete blob of these bytes."""
         blob = cls(len(data))
         blob.write(data)
+        return blob
+
+    @classmethod
+    def at(cls, path: Path) -> Blob:
+        """A complete blob that takes over a file; the file's name goes.
+
+        Raises:
+            OSError: when there is no such file.
+        """
+        blob = cls(0)
+        blob._file = path.open("rb", buffering=0)
+        path.unlink()
+        blob.size = blob.written = os.fstat(blob._file.fileno()).st_size
         return blob
 
     def write(self, piece: bytes | memoryview) -> None:

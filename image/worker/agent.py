@@ -22,7 +22,9 @@ import signal
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ..common import tls, wire
@@ -37,6 +39,8 @@ from .relay import relay
 
 _FAREWELL_SECONDS = 1.0
 _FIRST_USAGE_SECONDS = 2.0
+_FILE_BYTES = 16 << 20
+"""A larger task goes to R in a file, so that R does not need twice its size in memory."""
 
 CONNECTED = frozenset({"idle", "busy", "draining"})
 """States in which the worker's connection stands: the readiness probe succeeds."""
@@ -253,8 +257,9 @@ class Agent:
             self._r_ended(r)
 
     def _r_said(self, link: Channel, line: bytes) -> None:
-        word, size = line.decode().split()
-        body = link.body(int(size))
+        word, size, *path = line.decode().split(" ", 2)
+        body: Blob | None = Blob.at(Path(path[0])) if word == "file" else link.body(int(size))
+        word = "done" if word == "file" else word
         work = self._work
         if work is None or work.result is not None or work.cancelled:
             return
@@ -339,7 +344,7 @@ class Agent:
         self._go_if_told()
 
     def _take_task(self, line: Channel, message: dict[str, Any]) -> None:
-        """Pass a task's bytes on to R as they come. If R ends meanwhile, the rest is read and dropped."""
+        """Pass a task's bytes on to R as they come, or in a file; if that is not possible, read and drop them."""
         with self._lock:
             self._leave_at = math.inf
             self._work = Work(str(message["id"]), str(message["session"]), int(message["pid"]))
@@ -348,19 +353,24 @@ class Agent:
             self._start_r()
         self._bound = self._work.session
         self._usage_due = time.monotonic() + _FIRST_USAGE_SECONDS
-        link, left = self._link, int(message["size"])
+        link, size = self._link, int(message["size"])
         assert link is not None
-        writable = True
-        with contextlib.suppress(ChannelEnd):
-            link.send(b"task %d\n" % left)
-        while left:
-            piece = line.take(left)
-            left -= len(piece)
-            if writable:
-                try:
-                    link.send(piece)
-                except ChannelEnd:
-                    writable = False
+        path = Path(self._r.folder, "task") if size > _FILE_BYTES and self._r is not None else None
+        failed = ""
+        with path.open("wb") if path is not None else contextlib.nullcontext() as file:
+            if file is None:
+                failed = _try(link.send, b"task %d\n" % size)
+            left = size
+            while left:
+                piece = line.take(left)
+                left -= len(piece)
+                failed = failed or _try(link.send if file is None else file.write, piece)
+        if path is not None and failed:
+            path.unlink()
+            text = f"the worker's pod has no room for the task: {failed}"
+            self._work.status, self._work.result = "unread", Blob.of(text.encode())
+        elif path is not None:
+            _try(link.send, f"file {size} {path}\n".encode())
 
     # Attach mode.
 
@@ -418,6 +428,15 @@ class Agent:
                 self._disconnect()  # the broker gives what it had for this worker to another
                 self._state = "starting"
                 time.sleep(min(30.0, 2.0**failures))
+
+
+def _try(action: Callable[[bytes], object], data: bytes) -> str:
+    """Do it; the reason why that failed, else empty."""
+    try:
+        action(data)
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def main() -> None:

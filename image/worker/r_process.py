@@ -101,7 +101,8 @@ class RProcess:
 
     def __init__(self, command: list[str], children: Children) -> None:
         self._children = children
-        self._folder = tempfile.mkdtemp(prefix="future-worker-")
+        self.folder = tempfile.mkdtemp(prefix="future-worker-")
+        """Its folder of temporary files, which goes with it."""
         self._stopped = False
         self._status: int | None = None
         self.oom_before = cgroup.oom_kills()
@@ -110,7 +111,7 @@ class RProcess:
             self._printed = Printed()
             self.pid = process.spawn(
                 [*command, f"PORT={port}", f"TIMEOUT={_SESSION_SECONDS}"],
-                {**os.environ, "TMPDIR": self._folder},
+                {**os.environ, "TMPDIR": self.folder},
                 output=self._printed.end,
             )
             self._printed.start()
@@ -153,13 +154,13 @@ class RProcess:
         self._kill(signal.SIGKILL)
         self._status = self._children.wait(self.pid, 5.0)
         self._children.forget(self.pid)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
         return self._status
 
     def abandon(self) -> None:
         """End R without waiting, because this process ends next."""
         self._kill(signal.SIGKILL)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _kill(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -1,8 +1,10 @@
 # The program of a worker's R, from its start to its end: takes tasks from its agent and sends back what became of them.
 #
 #   agent  task SIZE, SIZE bytes          a future as future.kubernetes serialized it
+#          file SIZE PATH                 the same in a file, if it is large; R removes it
 #          attach 0                       from here on R's own protocol, with an R session at the other end
 #   R      done SIZE, SIZE bytes          the result, serialized
+#          file SIZE PATH                 the same in a file, if it is large; the agent removes it
 #          condition SIZE, SIZE bytes     a condition that the session is to see at once
 #          unread SIZE, SIZE bytes        text: the task could not be read
 #          unsent SIZE, SIZE bytes        text: the result could not be serialized
@@ -55,27 +57,32 @@ local({
     }
   }, silent = TRUE))
 
-  # writeBin() takes no more than 2^31 - 1 bytes at once, and readBin() reads no more.
-  most <- 2^30
-  send <- function(word, bytes) {
-    writeBin(charToRaw(sprintf("%s %.0f\n", word, length(bytes))), con)
-    from <- 0
-    while (from < length(bytes)) {
-      to <- min(length(bytes), from + most)
-      writeBin(if (from == 0 && to == length(bytes)) bytes else bytes[(from + 1):to], con)
-      from <- to
+  send <- function(word, bytes) writeBin(c(charToRaw(sprintf("%s %.0f\n", word, length(bytes))), bytes), con)
+  # Above this size by way of a file, else the process would need twice the memory of the data.
+  large <- 16 * 2^20
+  send_result <- function(result) {
+    if (utils::object.size(result) < large) {
+      return(send("done", serialize(result, NULL, xdr = FALSE)))
     }
+    path <- tempfile("future-result-")
+    whole <- FALSE
+    on.exit(if (!whole) unlink(path))
+    file <- file(path, "wb")
+    tryCatch(serialize(result, file, xdr = FALSE), finally = close(file))
+    whole <- TRUE
+    writeBin(charToRaw(sprintf("file %.0f %s\n", file.size(path), path)), con)
   }
-  receive <- function(size) {
-    if (size <= most) {
-      return(readBin(con, "raw", size))
+  read_task <- function(words) {
+    if (words[1L] == "task") {
+      return(unserialize(readBin(con, "raw", as.numeric(words[2L]))))
     }
-    pieces <- list()
-    while (size > 0) {
-      pieces[[length(pieces) + 1L]] <- readBin(con, "raw", min(size, most))
-      size <- size - min(size, most)
-    }
-    do.call(c, pieces)
+    path <- paste(words[-(1:2)], collapse = " ")
+    file <- file(path, "rb")
+    on.exit({
+      close(file)
+      unlink(path)
+    })
+    unserialize(file)
   }
 
   # What a future signals to be seen at once goes through this option's function: see launch() in future.kubernetes.
@@ -97,19 +104,19 @@ local({
     if (length(line) == 0L) quit("no")
     words <- strsplit(line, " ", fixed = TRUE)[[1L]]
     if (words[1L] == "attach") break
-    bytes <- receive(as.numeric(words[2L]))
-    data <- tryCatch(unserialize(bytes), error = identity)
-    bytes <- NULL
+    data <- tryCatch(read_task(words), error = identity)
     if (inherits(data, "error")) {
       send("unread", charToRaw(conditionMessage(data)))
       next
     }
     result <- run(data)
     data <- NULL
-    answer <- tryCatch(serialize(result, NULL, xdr = FALSE), error = identity)
+    failed <- tryCatch({
+      send_result(result)
+      NULL
+    }, error = identity)
     result <- NULL
-    if (inherits(answer, "error")) send("unsent", charToRaw(conditionMessage(answer))) else send("done", answer)
-    answer <- NULL
+    if (!is.null(failed)) send("unsent", charToRaw(conditionMessage(failed)))
   }
   parallel:::workLoop(structure(list(con = con), class = "SOCK0node"))
 })

@@ -97,25 +97,28 @@ default_workers <- function() {
 
 #' @exportS3Method future::launchFuture
 launchFuture.KubernetesFutureBackend <- function(backend, future, ...) {
-  # future passes its own errors on, and replaces other errors by one that says "unexpected".
-  withCallingHandlers(launch(backend, future), KubernetesError = function(e) {
-    own <- setdiff(class(e), c("error", "condition"))
-    class(e) <- unique(c(own, "FutureLaunchError", "FutureError", "error", "condition"))
-    stop(e)
+  future[["backend"]] <- backend
+  # An error of launchFuture() loses its class: future replaces it by one of its own. As the future's result it reaches
+  # value() as it is.
+  tryCatch(launch(backend, future), KubernetesError = function(e) {
+    class(e) <- unique(c(setdiff(class(e), c("error", "condition")), "FutureLaunchError", "FutureError", "error", "condition"))
+    future[["state"]] <- "failed"
+    future[["result"]] <- e
   })
+  future
 }
 
 launch <- function(backend, future) {
   stream <- usable_stream(backend[["stream"]])
-  future[["backend"]] <- backend
-  bytes <- task_bytes(future)
-  await_room(stream, length(bytes))
-  submit(stream, future, bytes)
+  task <- packed(task_data(future), future)
+  on.exit(if (!is.null(task$file)) unlink(task$file)) # not there any more once the broker has it
+  await_room(stream, task$size)
+  submit(stream, future, task)
+  if (!stream$broken) on.exit()
   future[["state"]] <- "running"
   counters <- backend[["counters"]]
   counters["launched"] <- counters["launched"] + 1L
   backend[["counters"]] <- counters
-  future
 }
 
 #' @exportS3Method future::validateFutureGlobals

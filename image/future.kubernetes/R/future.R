@@ -76,8 +76,8 @@ end_without_stream <- function(future) {
   )
 }
 
-# What a worker evaluates, serialized.
-task_bytes <- function(future) {
+# What a worker evaluates.
+task_data <- function(future) {
   data <- future_data(future)
   # Only its names are of use on a worker: future also sends the environments in which the globals were found, with all
   # that is in them (futureverse/future#475).
@@ -89,9 +89,7 @@ task_bytes <- function(future) {
   }
   extra <- list(gc = isTRUE(future[["gc"]]), evaluate = evaluator_to_send())
   if (extra$gc || !is.null(extra$evaluate)) data[["kubernetes"]] <- extra
-  tryCatch(serialize(data, NULL, xdr = FALSE), error = function(e) {
-    stop(data_error(future, "sent by this session", conditionMessage(e)))
-  })
+  data
 }
 
 without_content <- function(envir) {
@@ -102,8 +100,7 @@ without_content <- function(envir) {
 signal_from_worker <- function(condition) getOption("future.kubernetes.condition")(condition)
 environment(signal_from_worker) <- baseenv()
 
-take_result <- function(stream, future, body) {
-  result <- tryCatch(unserialize(body), error = identity)
+take_result <- function(stream, future, result) {
   if (inherits(result, "FutureResult")) {
     end_future(stream, future, result)
     signal_immediate(future)

@@ -88,6 +88,8 @@ close_stream <- function(stream, how = NULL) {
     try(suppressWarnings({
       if (stream$broken || !connection_open(stream$con)) connect_stream(stream)
       say(stream, "close", how)
+      # The broker closes once Kubernetes has been told; without an API that takes five seconds.
+      if (!is.null(how)) while (socketSelect(list(stream$con), timeout = 6) && length(readLines(stream$con, 1L)) > 0L) NULL
     }), silent = TRUE)
     close_connection(stream)
   }
@@ -95,27 +97,16 @@ close_stream <- function(stream, how = NULL) {
   invisible()
 }
 
-# Writes are not to be interrupted in their middle, else the connection is of no more use.
+# A write that is interrupted in its middle leaves the connection of no more use.
 say <- function(stream, ..., body = NULL) {
   done <- FALSE
   on.exit(if (!done) stream$broken <- TRUE)
-  header <- charToRaw(paste0(paste(c(...), collapse = " "), "\n"))
-  if (length(body) > 0L && length(body) < 65536L) {
-    writeBin(c(header, body), stream$con)
-  } else {
-    writeBin(header, stream$con)
-    from <- 0
-    while (from < length(body)) {
-      to <- min(length(body), from + 2^30) # writeBin() takes no more than 2^31 - 1 bytes
-      writeBin(if (from == 0 && to == length(body)) body else body[(from + 1):to], stream$con)
-      from <- to
-    }
-  }
+  writeBin(c(charToRaw(paste0(paste(c(...), collapse = " "), "\n")), body), stream$con)
   done <- TRUE
 }
 
-# A future's data on its way to a worker. Number and size are remembered until it has ended.
-submit <- function(stream, future, bytes) {
+# A future's data on its way to a worker, from packed(). Number and size are remembered until it has ended.
+submit <- function(stream, future, task) {
   number <- future[["task"]]
   if (is.null(number)) {
     number <- future[["task"]] <- stream$number <- stream$number + 1L
@@ -125,15 +116,35 @@ submit <- function(stream, future, bytes) {
   label <- if (is.null(label)) "" else substr(gsub("[[:space:]]+", " ", label), 1L, 200L)
   if (is.null(stream$futures[[name]])) {
     stream$active <- stream$active + 1L
-    stream$bytes <- stream$bytes + length(bytes)
-    future[["task_bytes"]] <- length(bytes)
+    stream$bytes <- stream$bytes + task$size
+    future[["task_bytes"]] <- task$size
   }
   stream$futures[[name]] <- future
   acknowledge(stream)
+  words <- if (is.null(task$file)) "submit" else c("file", utils::URLencode(task$file, reserved = TRUE))
   # A broker that is lost in between gets the task when the stream is connected again and asks for it.
-  tryCatch(suppressWarnings(say(stream, "submit", number, sprintf("%.0f", length(bytes)), label, body = bytes)),
-    error = function(e) stream$broken <- TRUE
-  )
+  tryCatch(suppressWarnings(say(
+    stream, words[1L], number, sprintf("%.0f", task$size), words[-1L], label, body = task$bytes
+  )), error = function(e) stream$broken <- TRUE)
+}
+
+# Data of a future, serialized: in memory, or above 16 MiB in a file that the broker takes over. So that a session does
+# not need twice the memory of what it sends.
+packed <- function(data, future) {
+  failed <- function(e) stop(data_error(future, "sent by this session", conditionMessage(e)))
+  if (utils::object.size(data) < 16 * 2^20) {
+    bytes <- tryCatch(serialize(data, NULL, xdr = FALSE), error = failed)
+    return(list(size = length(bytes), bytes = bytes))
+  }
+  file <- tempfile("future-task-")
+  whole <- FALSE
+  on.exit(if (!whole) unlink(file))
+  tryCatch(suppressWarnings({
+    con <- file(file, "wb")
+    tryCatch(serialize(data, con, xdr = FALSE), finally = close(con))
+  }), error = failed)
+  whole <- TRUE
+  list(size = file.size(file), file = normalizePath(file))
 }
 
 acknowledge <- function(stream) {
@@ -188,13 +199,16 @@ hear_one <- function(stream) {
   bodied <- !words[1L] %in% c("ready", "again", "unknown", "error")
   if (bodied) {
     size <- as.numeric(words[length(words)])
-    body <- tryCatch(receive_bytes(stream$con, size), error = identity)
-    if (inherits(body, "error")) {
-      if (is.null(future) || !grepl("alloc|long vectors", conditionMessage(body))) {
-        return(invisible()) # the connection has ended
-      }
-      end_future(stream, future, data_error(future, "held by this session", conditionMessage(body)))
+    if (words[1L] == "done" && size > 2^24 && !is.null(future)) {
+      # Not by way of a raw vector, which would need twice the memory. What fails leaves the rest of it unread.
+      result <- tryCatch(unserialize(stream$con), error = identity)
+      whole <- !inherits(result, "error")
+      if (whole || connection_open(stream$con)) take_result(stream, future, result)
       return(invisible())
+    }
+    body <- readBin(stream$con, "raw", size)
+    if (length(body) != size) {
+      return(invisible()) # the connection has ended
     }
   }
   whole <- TRUE
@@ -203,7 +217,7 @@ hear_one <- function(stream) {
     return(invisible())
   }
   switch(words[1L],
-    done = take_result(stream, future, body),
+    done = take_result(stream, future, tryCatch(unserialize(body), error = identity)),
     ready = future[["ready"]] <- TRUE,
     condition = take_condition(future, words[3L], body),
     again = {
@@ -211,29 +225,11 @@ hear_one <- function(stream) {
       message(sprintf("Worker %s was lost (%s); future %s is run again", words[3L], text, label_of(future)))
     },
     lost = end_future(stream, future, lost_error(future, rawToChar(body))),
-    unknown = submit(stream, future, task_bytes(future)),
+    unknown = submit(stream, future, packed(task_data(future), future)),
     unread = end_future(stream, future, unread_error(future, rawToChar(body))),
     end_future(stream, future, data_error(future, reason_words[[words[1L]]], rawToChar(body)))
   )
   invisible()
-}
-
-receive_bytes <- function(con, size) {
-  if (size <= 2^30) {
-    bytes <- readBin(con, "raw", size)
-  } else {
-    pieces <- list()
-    left <- size
-    while (left > 0) {
-      piece <- readBin(con, "raw", min(left, 2^30))
-      if (length(piece) == 0L) break
-      pieces[[length(pieces) + 1L]] <- piece
-      left <- left - length(piece)
-    }
-    bytes <- do.call(c, pieces)
-  }
-  if (length(bytes) != size) stop("the connection has ended")
-  bytes
 }
 
 # The future has ended: its result is here, or an error in its place.

@@ -8,7 +8,7 @@ connected_workers <- function() {
   list(connected = n[1L], wanted = n[2L], all = n[3L])
 }
 
-# Wait until the workers are there that this plan and those of other sessions want together.
+# Wait until as many workers are there as this plan asks for, its own or shared with other sessions.
 await_plan <- function(n, wait) {
   now <- connected_workers()
   if (now$all > now$wanted) {
@@ -17,11 +17,13 @@ await_plan <- function(n, wait) {
       now$all - n, now$wanted
     ))
   }
-  if (now$connected >= now$wanted) {
-    return(invisible())
+  if (now$connected < min(n, now$wanted)) {
+    ask("demand")
+    await_workers(function() {
+      now <- connected_workers()
+      list(connected = now$connected, wanted = min(n, now$wanted))
+    }, wait)
   }
-  ask("demand")
-  await_workers(function() connected_workers()[c("connected", "wanted")], wait)
 }
 
 # Wait until `count` returns as many connected workers as wanted ones.
