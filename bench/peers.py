@@ -4,9 +4,9 @@
 
 It watches the pods. For each that runs it does over the network what the agent of image/worker/agent.py does: TLS
 by the release's token, the greeting, the answers, dialling again. Where the agent would answer kubelet's probe, it
-writes the pod's readiness. No R stands behind: each task is answered by the content of ANSWER_FILE, a result that a real
-R made once. On its output: a line of JSON for each thing that happens. SIGHUP makes all hang up and dial again, as when
-the broker was restarted. From SIGUSR1 on answers are held back, until SIGUSR2.
+writes the pod's readiness. No R stands behind: each task is answered by the content of ANSWER_FILE, a result that a
+real R made once. On its output: a line of JSON for each thing that happens. SIGHUP makes all hang up and dial again,
+as when the broker was restarted. From SIGUSR1 on answers are held back, until SIGUSR2.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Leases:
                 self._serve()
         elif worker.session is None:
             return
-        elif worker.state == "busy" and (cast(Borrower, worker.session).left or worker.ended_well):
+        elif worker.state == "busy" and (worker.session.left or worker.ended_well):
             self._pool.expect(worker)
         elif worker.state == "busy":
             self._loss(worker)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..common import protocol, wire
+from .dispatch import Dispatcher
 from .idle import Activity
 from .log import log
 from .outcomes import Outcomes, describe_end
-from .dispatch import Dispatcher
 from .pool import Pool
 from .workers import Worker
 

@@ -12,7 +12,6 @@ from .background import Background
 from .kubernetes import KubeError, KubernetesApi
 from .log import log
 from .pool import Pool
-
 from .workers import Worker
 
 _RETIRE_SECONDS = 90.0

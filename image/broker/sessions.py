@@ -31,10 +31,10 @@ from dataclasses import dataclass
 from ..common import protocol
 from .background import Background
 from .connections import Borrower
-from .idle import Activity
-from .kubernetes import KubeError
 from .demand import Demand
 from .dispatch import Dispatcher
+from .idle import Activity
+from .kubernetes import KubeError
 from .leases import Leases
 from .log import log
 from .outcomes import Outcomes

@@ -134,9 +134,7 @@ class Worker(Connection):
             lease = str(message["id"])
             self.expect(int(message["size"]), lambda body: self._employer.condition(self, lease, body))
         elif operation == "ended":
-            text = describe_end(
-                message.get("status"), oom=bool(message.get("oom")), limit_mib=message.get("limit")
-            )
+            text = describe_end(message.get("status"), oom=bool(message.get("oom")), limit_mib=message.get("limit"))
             self._employer.r_ended(self, str(message["id"]), text, str(message.get("tail", "")))
         elif operation == "draining":
             self._greeter.draining(self)
@@ -152,9 +150,7 @@ class Worker(Connection):
         assert task.payload is not None
         self.task, self.bound = task, task.plan.key
         self.enter("busy")
-        header = wire.encode(
-            op="task", id=task.lease, session=task.plan.key, pid=task.plan.pid, size=task.payload.size
-        )
+        header = wire.encode(op="task", id=task.lease, session=task.plan.key, pid=task.plan.pid, size=task.payload.size)
         self.say(header, task.payload)
 
     def resume(self, task: Task) -> None:

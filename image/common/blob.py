@@ -18,7 +18,7 @@ PIECE_BYTES = 256 * 1024
 class Blob:
     """A number of bytes that is known before they come. They are written in order, and can be read many times.
 
-    A large blob is a file in ``TMPDIR`` that was unlinked at once: it goes with the last reference, or with the process.
+    A large blob is a file in ``TMPDIR`` that was unlinked at once: it goes with the last reference or with the process.
 
     Raises:
         OSError: from the constructor and ``write``, when the disk is full.

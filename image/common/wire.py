@@ -35,7 +35,7 @@ SESSION_PORT = 8784
 MAX_LINE = 8192
 """Maximum length of a line, in bytes."""
 INLINE_BYTES = 1024 * 1024
-"""Maximum size of a result that is sent to its session at once; of a larger one the session is told that it is there."""
+"""Maximum size of a result that is sent to its session at once; a larger one is announced, and sent when asked for."""
 USAGE_SECONDS = 10.0
 """Interval in which a worker that runs something says how much memory and CPU its container uses."""
 RELAY_BYTES = 256 * 1024

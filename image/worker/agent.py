@@ -13,51 +13,31 @@ For tests: FUTURE_KUBERNETES_{PORT,TOKEN_FILE,HTTP_PORT,R}.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import select
 import shlex
 import signal
-import ssl
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from ..common import tls, wire
 from ..common.blob import Blob
 from . import cgroup
-from .channel import Channel, ChannelEnd
-from .dialer import Dialer, VersionError
+from .attach import attach
+from .channel import Channel, ChannelError
+from .dialer import Dialer
 from .log import log
 from .probes import Attendant
 from .r_process import PROGRAM, Children, RProcess
-from .relay import relay
+from .work import Work, said
 
 _FAREWELL_SECONDS = 1.0
 _FIRST_USAGE_SECONDS = 2.0
-_FILE_BYTES = 16 << 20
-"""A larger task goes to R in a file, so that R does not need twice its size in memory."""
 
 CONNECTED = frozenset({"idle", "busy", "draining"})
 """States in which the worker's connection stands: the readiness probe succeeds."""
-
-
-@dataclass
-class Work:
-    """The task at hand, until the broker has acknowledged its result."""
-
-    id: str
-    session: str
-    pid: int
-    status: str = ""
-    result: Blob | None = None
-    """What R has sent; None while R runs."""
-    sent: bool = False
-    cancelled: bool = False
 
 
 class Agent:
@@ -175,7 +155,7 @@ class Agent:
             self._line.send(wire.encode(**message))
             for piece in body.pieces() if body is not None else ():
                 self._line.send(piece)
-        except ChannelEnd:
+        except ChannelError:
             self._disconnect()
             return False
         return True
@@ -249,17 +229,15 @@ class Agent:
             link.fill()
             while (line := link.line()) is not None:
                 self._r_said(link, line)
-        except (ChannelEnd, ValueError, IndexError) as error:
-            if not ended and not isinstance(error, ChannelEnd):
+        except (ChannelError, ValueError, IndexError) as error:
+            if not ended and not isinstance(error, ChannelError):
                 log(f"R broke the protocol: {error!r}")
             ended = True
         if ended:
             self._r_ended(r)
 
     def _r_said(self, link: Channel, line: bytes) -> None:
-        word, size, *path = line.decode().split(" ", 2)
-        body: Blob | None = Blob.at(Path(path[0])) if word == "file" else link.body(int(size))
-        word = "done" if word == "file" else word
+        word, body = said(link, line)
         work = self._work
         if work is None or work.result is not None or work.cancelled:
             return
@@ -268,7 +246,7 @@ class Agent:
                 self._say({"op": "condition", "id": work.id, "size": body.size}, body)
             return
         if body is None:
-            word, body = "unkept", Blob.of(b"the disk of the worker's pod is full, so that the result could not be kept")
+            word, body = "unkept", Blob.of(b"the disk of the worker's pod is full: no room for the result")
         work.status, work.result = word, body
 
     def _r_ended(self, r: RProcess) -> None:
@@ -306,8 +284,8 @@ class Agent:
             line.fill()
             while self._line is line and (text := line.line()) is not None:
                 self._broker_said(line, wire.decode(text))
-        except (ChannelEnd, ValueError, KeyError) as error:
-            if not isinstance(error, ChannelEnd):
+        except (ChannelError, ValueError, KeyError) as error:
+            if not isinstance(error, ChannelError):
                 log(f"the broker broke the protocol: {error!r}")
             self._disconnect()
 
@@ -353,24 +331,9 @@ class Agent:
             self._start_r()
         self._bound = self._work.session
         self._usage_due = time.monotonic() + _FIRST_USAGE_SECONDS
-        link, size = self._link, int(message["size"])
-        assert link is not None
-        path = Path(self._r.folder, "task") if size > _FILE_BYTES and self._r is not None else None
-        failed = ""
-        with path.open("wb") if path is not None else contextlib.nullcontext() as file:
-            if file is None:
-                failed = _try(link.send, b"task %d\n" % size)
-            left = size
-            while left:
-                piece = line.take(left)
-                left -= len(piece)
-                failed = failed or _try(link.send if file is None else file.write, piece)
-        if path is not None and failed:
-            path.unlink()
-            text = f"the worker's pod has no room for the task: {failed}"
-            self._work.status, self._work.result = "unread", Blob.of(text.encode())
-        elif path is not None:
-            _try(link.send, f"file {size} {path}\n".encode())
+        assert self._link is not None
+        assert self._r is not None
+        self._work.give(line, self._link, int(message["size"]), self._r.folder)
 
     # Attach mode.
 
@@ -385,13 +348,8 @@ class Agent:
             self._lease = lease
             self._state = "busy"
         try:
-            link.send(b"attach 0\n")
-            line.send(wire.encode(op="attached"))
-            sock = line.socket
-            assert isinstance(sock, ssl.SSLSocket)
-            if relay(sock, r.socket) == "r":
-                self._report_end(r)
-        except ChannelEnd as error:
+            attach(line, r, link, lease, self._dialer)
+        except ChannelError as error:
             log(f"could not be attached: {error}")
         finally:
             line.close()
@@ -403,15 +361,6 @@ class Agent:
                 self._lease = None
                 if self._stopping:
                     self._leave("the session has released this worker: leaving")
-
-    def _report_end(self, r: RProcess) -> None:
-        """Report how R ended before the session sees its connection close, so that the session can name the cause."""
-        status = r.wait(2.0)
-        oom = cgroup.oom_kills() > r.oom_before
-        if status != 0:
-            log(f"R ended with status {status} in use" + (", out of memory" if oom else ""))
-        limit = cgroup.memory_limit_mib() if oom else None
-        self._dialer.notify(op="ended", id=self._lease, status=status, oom=oom, limit=limit)
 
     def run(self) -> NoReturn:
         """Serve until SIGTERM."""
@@ -428,15 +377,6 @@ class Agent:
                 self._disconnect()  # the broker gives what it had for this worker to another
                 self._state = "starting"
                 time.sleep(min(30.0, 2.0**failures))
-
-
-def _try(action: Callable[[bytes], object], data: bytes) -> str:
-    """Do it; the reason why that failed, else empty."""
-    try:
-        action(data)
-    except OSError as error:
-        return str(error)
-    return ""
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
@@ -15,7 +16,7 @@ _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _READ_BYTES = 256 * 1024
 
 
-class ChannelEnd(OSError):
+class ChannelError(OSError):
     """The other end has closed, or has fallen silent."""
 
 
@@ -42,7 +43,7 @@ class Channel:
         """Read what is there now, up to some 256 KiB; True if that was anything.
 
         Raises:
-            ChannelEnd: at the end of the stream.
+            ChannelError: at the end of the stream.
         """
         size = len(self._buffer)
         while len(self._buffer) - size < _READ_BYTES:
@@ -51,11 +52,11 @@ class Channel:
             except _NOT_NOW:
                 break
             except OSError as error:
-                raise ChannelEnd(str(error)) from None
+                raise ChannelError(str(error)) from None
             if not piece:
                 if len(self._buffer) > size:
                     break  # the end is seen again by the next call
-                raise ChannelEnd("the other end has closed")
+                raise ChannelError("the other end has closed")
             self._buffer += piece
         return len(self._buffer) > size
 
@@ -63,12 +64,12 @@ class Channel:
         """The next line without its newline; None while it is not complete.
 
         Raises:
-            ChannelEnd: when it is longer than ``wire.MAX_LINE``.
+            ChannelError: when it is longer than ``wire.MAX_LINE``.
         """
         end = self._buffer.find(b"\n")
         if end < 0:
             if len(self._buffer) > wire.MAX_LINE:
-                raise ChannelEnd("a line is too long")
+                raise ChannelError("a line is too long")
             return None
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
@@ -86,10 +87,8 @@ class Channel:
     def body(self, size: int) -> Blob | None:
         """The body that follows; None if the disk is full, after it was read all the same."""
         blob: Blob | None = None
-        try:
+        with contextlib.suppress(OSError):
             blob = Blob(size)
-        except OSError:
-            pass
         while size:
             piece = self.take(size)
             size -= len(piece)
@@ -111,14 +110,14 @@ class Channel:
             except _NOT_NOW:
                 self._wait(select.POLLOUT)
             except OSError as error:
-                raise ChannelEnd(str(error)) from None
+                raise ChannelError(str(error)) from None
 
     def _wait(self, events: int) -> None:
         poller = select.poll()
         poller.register(self.socket, events)
         while not poller.poll(500):
             if self._gone() or self.silent():
-                raise ChannelEnd("the other end does not answer")
+                raise ChannelError("the other end does not answer")
 
     def silent(self) -> bool:
         """True if the peer's network has fallen silent; looks at it every ``wire.CHECK_SECONDS``."""

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -88,6 +88,8 @@ class Process:
 class Bed:
     """One broker and its workers."""
 
+    broker_prefix: tuple[str, ...] = ()
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.token_file = self.write("token", TOKEN)
@@ -101,7 +103,7 @@ class Bed:
         path.write_text(text)
         return path
 
-    def start_broker(self, prefix: tuple[str, ...] = (), **environ: str) -> Process:
+    def start_broker(self, **environ: str) -> Process:
         """Start the broker; from the second time on, on the same ports as before."""
         process = Process(
             "image.broker.main",
@@ -114,7 +116,7 @@ class Bed:
                 "FUTURE_KUBERNETES_HTTP_PORT": str(self.ports["http"]),
                 **environ,
             },
-            prefix,
+            self.broker_prefix,
         )
         self.processes.append(process)
         self.broker = process
@@ -122,10 +124,10 @@ class Bed:
         self.ports = ast.literal_eval(found[1])
         return process
 
-    def restart_broker(self, prefix: tuple[str, ...] = (), **environ: str) -> None:
+    def restart_broker(self, **environ: str) -> None:
         self.broker.end()
         self.broker.wait()
-        self.start_broker(prefix, **environ)
+        self.start_broker(**environ)
 
     def start_worker(self, pod: str, prefix: tuple[str, ...] = (), **environ: str) -> Process:
         port = free_port()
@@ -214,7 +216,7 @@ class Session:
         if greeting is not None:
             self.send(greeting)
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

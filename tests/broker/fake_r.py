@@ -20,7 +20,7 @@ def obey(word: str, rest: str) -> bytes:
     if word == "tmpdir":
         return f"{os.environ['TMPDIR']}\n".encode()
     if word == "echo":
-        left, pieces = int(rest), []
+        left, pieces = int(rest), list[bytes]()
         while left:
             piece = stream.read(min(left, 1 << 18))
             sock.sendall(piece)
@@ -39,7 +39,8 @@ def obey(word: str, rest: str) -> bytes:
             os.kill(os.getpid(), signal.SIGKILL)
         return b"again\n"
     if word == "touch":
-        open(rest, "a").write("x")
+        with open(rest, "a") as file:
+            file.write("x")
         return b"touched\n"
     if word == "fork":
         child = os.fork()

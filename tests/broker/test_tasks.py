@@ -298,7 +298,8 @@ def test_a_killed_worker_is_lost_and_its_task_runs_on_another(bed: Bed, tmp_path
 
 
 def test_a_full_disk_refuses_the_task_and_the_session_goes_on(bed: Bed) -> None:
-    bed.restart_broker(("prlimit", "--fsize=1000000"))
+    bed.broker_prefix = ("prlimit", "--fsize=1000000")
+    bed.restart_broker()
     bed.worker("w1")
     with bed.plan() as plan:
         number = plan.submit("sleep 0\n" * 200_000)
@@ -338,7 +339,7 @@ def test_thousands_of_tasks_of_two_sessions_all_come_back(bed: Bed) -> None:
             for _ in range(2000):
                 plan.submit("sleep 0")
         for plan in (first, second):
-            seen = set()
+            seen = set[str]()
             while len(seen) < 2000:
                 words, body = plan.hear()
                 assert words[0] == "done"

@@ -20,6 +20,8 @@ open_stream <- function(range, retries) {
   stream$active <- 0L
   stream$arrived <- integer()
   connect_stream(stream)
+  # A session that ends says so, rather than leave the broker to find out.
+  reg.finalizer(stream, close_stream, onexit = TRUE)
   stream
 }
 
