@@ -47,6 +47,8 @@ class Demand:
         self._woken = asyncio.Event()
         self._busy = asyncio.Lock()
         self._attempts = 0
+        self._scaled = 0
+        """How often a session has set the number itself."""
         self._error: KubeError | None = None
         dispatcher.when_load_changes = self._woken.set
         dispatcher.when_closed = self._closed
@@ -86,8 +88,12 @@ class Demand:
             if plan.wanted_before is not None:
                 self._lower(max(plan.wanted_before, self.total()))
         elif plan.range.level > plan.range.least:
-            self._loop.call_later(self._rest_seconds, lambda: self._lower(max(plan.range.least, self.total())))
+            self._loop.call_later(self._rest_seconds, self._give_back, plan.range.least, self._scaled)
         self.changed()
+
+    def _give_back(self, least: int, scaled: int) -> None:
+        if scaled == self._scaled:  # else somebody has set the number since
+            self._lower(max(least, self.total()))
 
     def rested(self) -> None:
         """The workers were scaled to 0 because nobody used them: no plan wants any until its next task."""
@@ -132,6 +138,7 @@ class Demand:
         own = [plan for plan in self._dispatcher.plans.values() if plan.pid == pid]
         others = sum(plan.range.level for plan in self._dispatcher.plans.values() if plan.pid != pid)
         maximum = self._scaler.maximum()
+        self._scaled += 1
         async with self._busy:
             floor = others if maximum is None else min(others, maximum)
             answer = await self._scaler.scale(workers if workers < 0 else max(workers, floor))

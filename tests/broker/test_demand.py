@@ -100,6 +100,18 @@ def test_what_an_elastic_session_wanted_goes_with_its_process(resting: Bed, api:
     wait_for(lambda: api.asked[-1] == "1")
 
 
+def test_a_number_that_was_set_since_is_not_lowered_by_an_elastic_plan_that_has_ended(resting: Bed, api: Api) -> None:
+    with resting.plan(6, least=1) as plan:
+        for _ in range(3):
+            plan.submit("sleep 600")
+        wait_for(lambda: api.asked[-1:] == ["3"])
+        plan.send("close")
+    assert resting.ask("scale 2") == "ok 2"
+    wait_for(lambda: api.replicas == 2)
+    with pytest.raises(AssertionError):
+        wait_for(lambda: api.replicas != 2, 2)
+
+
 def test_a_plan_above_the_maximum_is_refused_and_a_range_is_cut(resting: Bed, api: Api) -> None:
     with resting.plan(11) as plan:
         assert plan.opened == "error above-maximum 11 workers were asked for; this release allows 0 to 10"

@@ -101,7 +101,8 @@ launchFuture.KubernetesFutureBackend <- function(backend, future, ...) {
   # An error of launchFuture() loses its class: future replaces it by one of its own. As the future's result it reaches
   # value() as it is.
   tryCatch(launch(backend, future), KubernetesError = function(e) {
-    class(e) <- unique(c(setdiff(class(e), c("error", "condition")), "FutureLaunchError", "FutureError", "error", "condition"))
+    own <- setdiff(class(e), c("error", "condition"))
+    class(e) <- unique(c(own, "FutureLaunchError", "FutureError", "error", "condition"))
     future[["state"]] <- "failed"
     future[["result"]] <- e
   })
@@ -152,7 +153,10 @@ interruptFuture.KubernetesFutureBackend <- function(backend, future, ...) {
     try(suppressWarnings(say(stream, "cancel", future[["task"]])), silent = TRUE)
   }
   future[["state"]] <- "interrupted"
-  future[["result"]] <- future::FutureCanceledError("The future was canceled, and the R that ran it ended", future = future)
+  future[["result"]] <- future::FutureCanceledError(
+    "The future was canceled, and the R that ran it ended",
+    future = future
+  )
   future
 }
 

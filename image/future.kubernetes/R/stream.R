@@ -91,7 +91,9 @@ close_stream <- function(stream, how = NULL) {
       if (stream$broken || !connection_open(stream$con)) connect_stream(stream)
       say(stream, "close", how)
       # The broker closes once Kubernetes has been told; without an API that takes five seconds.
-      if (!is.null(how)) while (socketSelect(list(stream$con), timeout = 6) && length(readLines(stream$con, 1L)) > 0L) NULL
+      if (!is.null(how)) {
+        while (socketSelect(list(stream$con), timeout = 6) && length(readLines(stream$con, 1L)) > 0L) NULL
+      }
     }), silent = TRUE)
     close_connection(stream)
   }
@@ -160,15 +162,17 @@ acknowledge <- function(stream) {
 # Wait until the broker may take so many more bytes of this plan.
 await_room <- function(stream, bytes) {
   if (bytes > stream$limit) {
-    stop(kubernetes_error("Globals", sprintf(
-      "The future's data are %.1f MB, and the scheduler's pod has room for %.1f MB: send less, as by a file that the workers read",
-      bytes / 1e6, stream$limit / 1e6
-    ), class = "FutureError"))
+    stop(kubernetes_error("Globals", sprintf(paste(
+      "The future's data are %.1f MB, and the scheduler's pod has room for %.1f MB:",
+      "send less, as by a file that the workers read"
+    ), bytes / 1e6, stream$limit / 1e6), class = "FutureError"))
   }
   told <- FALSE
   while (stream$bytes + bytes > stream$limit && stream$active > 0L) {
     if (!told) {
-      message(sprintf("%.1f MB of futures wait for workers; the next one is sent when some have ended", stream$bytes / 1e6))
+      message(sprintf(
+        "%.1f MB of futures wait for workers; the next one is sent when some have ended", stream$bytes / 1e6
+      ))
     }
     told <- TRUE
     hear(stream, 0.5)

@@ -49,9 +49,13 @@ await_workers <- function(count, wait) {
         "%d workers were asked for, %d came within %.0f s. %s", n$wanted, n$connected, wait, text
       )))
     }
-    line$show(sprintf("%d workers: %d connected%s", n$wanted, n$connected, if (nzchar(text)) paste0(", ", text) else ""))
+    line$show(how_many(n, text))
     Sys.sleep(if (clock() - start < 2) 0.05 else 0.25)
   }
+}
+
+how_many <- function(n, text) {
+  sprintf("%d workers: %d connected%s", n$wanted, n$connected, if (nzchar(text)) paste0(", ", text) else "")
 }
 
 # Looks after the workers while a future is waited for: look() shows what is missing, and stops where no worker is there
@@ -78,7 +82,7 @@ worker_watch <- function(wait) {
           if (nzchar(problem)) problem else sprintf("None came within %.0f s. %s", wait, text)
         ))
       }
-      line$show(sprintf("%d workers: %d connected%s", n$wanted, n$connected, if (nzchar(text)) paste0(", ", text) else ""))
+      line$show(how_many(n, text))
     }
   )
 }

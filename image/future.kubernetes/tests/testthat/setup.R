@@ -8,8 +8,8 @@ bed_pids <- integer()
 in_background <- function(name, module, settings) {
   package <- if (dir.exists(file.path(bed_home, "future_kubernetes"))) "future_kubernetes" else "image"
   settings <- c(
-    PYTHONPATH = bed_home, FUTURE_KUBERNETES_TOKEN_FILE = file.path(bed_folder, "token"), FUTURE_KUBERNETES_RUN = bed_folder,
-    FUTURE_KUBERNETES_CONFIG = bed_folder, settings
+    PYTHONPATH = bed_home, FUTURE_KUBERNETES_TOKEN_FILE = file.path(bed_folder, "token"),
+    FUTURE_KUBERNETES_RUN = bed_folder, FUTURE_KUBERNETES_CONFIG = bed_folder, settings
   )
   old <- Sys.getenv(names(settings), NA, names = TRUE)
   do.call(Sys.setenv, as.list(settings))

@@ -36,8 +36,8 @@ test_that("each answer of the broker has its class, and the maximum its fix", {
 
 test_that("a future that is given up names its pods, their ends and what helps", {
   f <- future(1, lazy = TRUE, label = "x")
-  json <- '{"pods": ["a", "b"], "reasons": ["its network fell silent", "killed (out of memory)"], "tail": "last words"}'
+  json <- '{"pods": ["a", "b"], "reasons": ["its network fell silent", "out of memory (out of memory)"], "tail": "bye"}'
   text <- conditionMessage(lost_error(f, json))
-  expect_match(text, "x was lost 2 times.*a: its network fell silent; b: killed.*workerMemoryGiB.*last words")
+  expect_match(text, "x was lost 2 times.*a: its network fell silent; b: out of.*workerMemoryGiB.*bye")
   expect_no_match(conditionMessage(lost_error(f, '{"pods": ["a"], "reasons": ["gone"], "tail": ""}')), "workerMemoryGiB")
 })

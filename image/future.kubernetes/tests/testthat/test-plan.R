@@ -201,7 +201,8 @@ test_that("progress is signaled at once, and once although its future runs twice
   flag <- tempfile()
   steps <- 0L
   f <- future({
-    for (i in 1:2) signalCondition(structure(class = c("immediateCondition", "condition"), list(message = "", call = NULL)))
+    now <- structure(class = c("immediateCondition", "condition"), list(message = "", call = NULL))
+    for (i in 1:2) signalCondition(now)
     if (!file.exists(flag)) {
       file.create(flag)
       Sys.sleep(0.2)
