@@ -89,7 +89,7 @@ class Leases:
         worker.enter("busy")
         self.attached_total += 1
         self._pool.pods[worker.pod].uses += 1
-        session.say(f"ok {worker.lease} {worker.pod} {worker.node or '-'}\n".encode())
+        session.say(f"ok {worker.lease} {worker.pod} {worker.node}\n".encode())
         worker.peer, session.peer = session, worker
 
     def silent(self, worker: Worker) -> None:

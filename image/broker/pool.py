@@ -13,6 +13,8 @@ from .log import log
 from .workers import Worker
 
 _RETURN_SECONDS = 15.0
+_FORGOTTEN = 1000
+"""Pods that may have gone before they are forgotten."""
 
 
 @dataclass
@@ -47,6 +49,9 @@ class Pool:
             if other.pod == worker.pod:  # the pod's agent is here anew, so its old connection is dead, noticed or not
                 log(f"{worker.pod} is back; its old connection is dropped")
                 other.drop()
+        if len(self.pods) > 2 * len(self.workers) + _FORGOTTEN:
+            here = {other.pod for other in [*self.workers, *self.retiring]}
+            self.pods = {name: known for name, known in self.pods.items() if name in here}
         pod = self.pods.setdefault(worker.pod, Pod(worker.node))
         pod.node, pod.draining, pod.expected_until = worker.node, False, 0.0
 

@@ -107,6 +107,8 @@ class Session(Borrower):
             self.refuse(f"protocol {mismatch}")
 
     def _attach(self, pid: str, seconds: str) -> None:
+        if self.pid:
+            raise ValueError("one worker a connection")
         self.pid = int(pid)
         self.deadline = self._services.loop.time() + float(seconds)
         self._services.leases.request(self)

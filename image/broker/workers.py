@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -19,6 +20,20 @@ _GREETING_SECONDS = 10.0
 _ATTACH_SECONDS = 30.0
 _SILENT_ERRORS = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 """Errors with which the kernel ends a connection whose keepalive probes nobody answers."""
+
+
+_NAME = re.compile(r"[a-zA-Z0-9._-]{1,253}")
+
+
+def _name(text: object) -> str:
+    """A name of Kubernetes, which R finds between spaces.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    if not isinstance(text, str) or not _NAME.fullmatch(text):
+        raise ValueError(f"{text!r} is no name of Kubernetes")
+    return text
 
 
 class Greeter(Protocol):
@@ -112,7 +127,7 @@ class Worker(Connection):
             message = wire.decode(line)
             if self.state == "new":
                 self._timer.cancel()
-                self.pod, self.node = str(message["pod"]), str(message.get("node", ""))
+                self.pod, self.node = _name(message["pod"]), _name(message.get("node") or "-")
                 self._greeter.greeted(self, message)
             elif self.state == "offered" and message.get("op") == "attached":
                 self._timer.cancel()

@@ -30,6 +30,13 @@ request <- function(words, timeout) {
     error = identity
   )
   if (inherits(con, "error")) {
+    open <- length(list.files("/proc/self/fd"))
+    if (open >= 1020L) {
+      stop(kubernetes_error("Broker", sprintf(paste(
+        "This R process has %d files and connections open, and R's sockets work with the first 1,024 alone.",
+        "Close those that are not needed, as by closeAllConnections(), and try again"
+      ), open)))
+    }
     stop(kubernetes_error(
       "Broker", "The broker of this pod does not answer. It restarts by itself within seconds: try again; ",
       "its messages are in 'kubectl logs' of this pod"
