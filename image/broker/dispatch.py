@@ -116,14 +116,20 @@ class Dispatcher:
 
     # Tasks.
 
-    def submit(self, plan: Plan, number: int, label: str, payload: Blob) -> None:
+    def submit(self, plan: Plan, number: int, label: str, payload: Blob, needs: tuple[str, ...] = ()) -> None:
         """Queue a task, or give a task its data back that a restarted broker knows from its worker only."""
+        if any(need not in plan.objects for need in needs):
+            self._tell(plan, f"unknown {number}")
+            return
+        if any(plan.objects[need] is None for need in needs):
+            self.refuse(plan, number, "the scheduler's disk is full: no room for an object that it needs")
+            return
         known = plan.tasks.get(number)
         if known is not None:
             if known.payload is None:
-                known.payload = payload
+                known.payload, known.needs = payload, needs
             return
-        task = plan.tasks[number] = Task(plan, number, label, payload)
+        task = plan.tasks[number] = Task(plan, number, label, payload, needs)
         self.counters["submitted"] += 1
         self.note("submitted", task, bytes=payload.size)
         self._activity.touch()
@@ -133,6 +139,14 @@ class Dispatcher:
         """End a task that the broker cannot take."""
         task = plan.tasks[number] = Task(plan, number, "", None)
         self._end(task, f"refused {number}", Blob.of(text.encode()))
+
+    def forget(self, plan: Plan, name: str) -> None:
+        """Drop a large object, here and on the plan's workers."""
+        plan.objects.pop(name, None)
+        for worker in self._pool.workers:
+            if worker.bound == plan.key and name in worker.objects:
+                worker.objects.discard(name)
+                worker.say(wire.encode(op="forget", id=name))
 
     def _queue(self, task: Task, *, first: bool) -> None:
         plan = task.plan
@@ -283,7 +297,7 @@ class Dispatcher:
         if task is None:
             if not plan.restored and self._loop.time() - self._started > SETTLE_SECONDS:
                 return False
-            task = plan.tasks[number] = Task(plan, number, "", None, attempt)
+            task = plan.tasks[number] = Task(plan, number, "", None, attempt=attempt)
         elif task.state == "queued":
             plan.queue.remove(task)
         elif task.state == "running" and task.attempt == attempt:

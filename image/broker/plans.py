@@ -76,6 +76,8 @@ class Task:
     label: str
     payload: Blob | None
     """None after a restart of the broker, until the session has sent the task again."""
+    needs: tuple[str, ...] = ()
+    """Large objects of its plan that it refers to."""
     attempt: int = 1
     state: str = "queued"
     worker: Worker | None = None
@@ -106,6 +108,8 @@ class Plan:
         self.retries = retries
         self.tasks: dict[int, Task] = {}
         self.queue: deque[Task] = deque()
+        self.objects: dict[str, Blob | None] = {}
+        """Large objects by the hash of their content; None for one that the disk had no room for."""
         self.running = 0
         self.served = 0.0
         """Loop time at which a task of it was last given to a worker, or at which it began to wait."""

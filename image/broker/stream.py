@@ -3,8 +3,12 @@
 After ``open KEY PID MIN MAX RETRIES`` is answered with ``opened MOST BYTES`` (the largest number of workers that the
 plan can have, and how many bytes of tasks the broker takes) or with ``error KIND TEXT``:
 
-    submit NUMBER SIZE LABEL      + SIZE bytes   a task; LABEL may be empty
-    file NUMBER SIZE PATH LABEL                  the same in a file of this pod, which the broker takes over
+    submit NUMBER SIZE NEEDS LABEL + SIZE bytes  a task; the objects that it refers to, with commas, or "-"; LABEL may
+                                                 be empty
+    file NUMBER SIZE PATH NEEDS LABEL            the same in a file of this pod, which the broker takes over
+    object HASH SIZE              + SIZE bytes   a large object, by the hash of its content
+    object-file HASH SIZE PATH                   the same in a file
+    forget HASH                                  the object is needed no more
     cancel NUMBER                                forget a task, and end the R that runs it
     fetch NUMBER                                 send the result of a task that is "ready"
     got NUMBER ...                               these results have arrived
@@ -65,6 +69,9 @@ class Stream:
         self._known: dict[str, Callable[[list[str]], None]] = {
             "submit": self._submit,
             "file": self._file,
+            "object": self._object,
+            "object-file": self._object_file,
+            "forget": lambda words: self._dispatcher.forget(self._here, words[0]),
             "cancel": self._cancel,
             "fetch": lambda words: self._dispatcher.fetch(self._here, int(words[0])),
             "got": lambda words: self._dispatcher.collected(self._here, [int(word) for word in words]),
@@ -109,7 +116,8 @@ class Stream:
             self._refuse("broker", f"not understood: {line[:80]!r}; known are {', '.join(self._known)}")
 
     def _submit(self, words: list[str]) -> None:
-        plan, number, size, label = self._here, int(words[0]), int(words[1]), " ".join(words[2:])
+        plan, number, size = self._here, int(words[0]), int(words[1])
+        needs, label = _needs(words[2]), " ".join(words[3:])
         if size < 0:
             raise ValueError("a negative size")
 
@@ -117,16 +125,33 @@ class Stream:
             if body is None:
                 self._dispatcher.refuse(plan, number, f"the scheduler's disk is full: no room for {size} bytes")
             else:
-                self._dispatcher.submit(plan, number, label, body)
+                self._dispatcher.submit(plan, number, label, body, needs)
 
         self._connection.expect(size, arrived)
 
     def _file(self, words: list[str]) -> None:
-        plan, number, path, label = self._here, int(words[0]), Path(unquote(words[2])), " ".join(words[3:])
+        plan, number, path = self._here, int(words[0]), Path(unquote(words[2]))
+        needs, label = _needs(words[3]), " ".join(words[4:])
         try:
-            self._dispatcher.submit(plan, number, label, Blob.at(path))
+            self._dispatcher.submit(plan, number, label, Blob.at(path), needs)
         except OSError as error:
             self._dispatcher.refuse(plan, number, f"its file cannot be read: {error}")
+
+    def _object(self, words: list[str]) -> None:
+        objects, name, size = self._here.objects, _name(words[0]), int(words[1])
+
+        def arrived(body: Blob | None) -> None:
+            objects[name] = body
+
+        self._connection.expect(size, arrived)
+
+    def _object_file(self, words: list[str]) -> None:
+        name = _name(words[0])
+        try:
+            self._here.objects[name] = Blob.at(Path(unquote(words[2])))
+        except OSError as error:
+            log(f"an object's file cannot be read: {error}")
+            self._here.objects[name] = None
 
     def _cancel(self, words: list[str]) -> None:
         task = self._here.tasks.get(int(words[0]))
@@ -138,9 +163,9 @@ class Stream:
         self._demand.changed()
 
     def _close(self, words: list[str]) -> None:
-        abandoned = words == ["abandon"]
-        self._dispatcher.close(self._here, abandoned=abandoned)
-        if abandoned:
+        plan, abandoned = self._here, words == ["abandon"]
+        self._dispatcher.close(plan, abandoned=abandoned)
+        if abandoned and plan.wanted_before is not None:
             self._demand.when_settled(self._connection.finish)
         else:
             self._connection.finish()
@@ -149,3 +174,18 @@ class Stream:
         """The connection has ended."""
         if self._plan is not None:
             self._dispatcher.left(self._plan, self)
+
+
+def _name(word: str) -> str:
+    """The name of an object.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    if not word.isalnum():
+        raise ValueError(f"{word!r} is no hash")
+    return word
+
+
+def _needs(word: str) -> tuple[str, ...]:
+    return () if word == "-" else tuple(map(_name, word.split(",")))

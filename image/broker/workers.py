@@ -95,6 +95,8 @@ class Worker(Connection):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, greeter: Greeter, lender: Lender, employer: Employer) -> None:
         super().__init__()
+        self.objects: set[str] = set()
+        """Large objects of the plan ``bound`` that it has."""
         self._loop = loop
         self._greeter = greeter
         self._lender = lender
@@ -153,6 +155,8 @@ class Worker(Connection):
             self._employer.r_ended(self, str(message["id"]), text, str(message.get("tail", "")))
         elif operation == "draining":
             self._greeter.draining(self)
+        elif operation == "evicted":
+            self.objects -= set(message["ids"])
         elif operation == "usage":
             self.memory_mib, self.cpu = int(message["memory"]), float(message["cpu"])
         else:
@@ -163,9 +167,18 @@ class Worker(Connection):
     def run(self, task: Task) -> None:
         """Send a task."""
         assert task.payload is not None
-        self.task, self.bound = task, task.plan.key
+        plan = task.plan
+        if self.bound != plan.key:
+            self.objects = set()
+        self.task, self.bound = task, plan.key
         self.enter("busy")
-        header = wire.encode(op="task", id=task.lease, session=task.plan.key, pid=task.plan.pid, size=task.payload.size)
+        for need in [need for need in task.needs if need not in self.objects]:
+            body = plan.objects[need]
+            assert body is not None
+            self.say(wire.encode(op="object", id=need, session=plan.key, size=body.size), body)
+            self.objects.add(need)
+        more: dict[str, Any] = {"needs": task.needs} if task.needs else {}
+        header = wire.encode(op="task", id=task.lease, session=plan.key, pid=plan.pid, size=task.payload.size, **more)
         self.say(header, task.payload)
 
     def resume(self, task: Task) -> None:

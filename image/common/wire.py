@@ -8,7 +8,10 @@ A worker's connection carries lines of JSON. A line with ``size`` is followed by
             op=ended id=ID status=N oom=B limit=MIB tail=TEXT   its R has ended
             op=draining                                         its pod was told to go
             op=usage memory=MIB cpu=N                           of its container
-    broker  op=task id=ID session=KEY pid=N size=N              a task; a fresh R for another KEY than before
+            op=evicted ids=HASHES                               large objects that had to make room
+    broker  op=task id=ID session=KEY pid=N needs=HASHES size=N a task; a fresh R for another KEY than before
+            op=object id=HASH session=KEY size=N                a large object that tasks of the plan need
+            op=forget id=HASH                                   it is needed no more
             op=ack id=ID                                        the result is here
             op=cancel id=ID                                     end the R that runs it
             op=leave                                            nothing is under way: a pod that was told to go may go

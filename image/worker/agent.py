@@ -29,12 +29,16 @@ from .attach import attach
 from .channel import Channel, ChannelError
 from .dialer import Dialer
 from .log import log
+from .objects import Objects
 from .probes import Attendant
 from .r_process import PROGRAM, Children, RProcess
 from .work import Work, said
 
 _FAREWELL_SECONDS = 1.0
 _FIRST_USAGE_SECONDS = 2.0
+
+_OBJECT_BYTES = 1 << 30
+"""Memory for the large objects of a plan where the container has no limit; else a quarter of the limit."""
 
 CONNECTED = frozenset({"idle", "busy", "draining"})
 """States in which the worker's connection stands: the readiness probe succeeds."""
@@ -61,6 +65,8 @@ class Agent:
         self._link: Channel | None = None
         self._line: Channel | None = None
         self._bound = ""
+        self._objects = Objects()
+        self._objects_of = ""
         self._usage = cgroup.Usage()
         self._usage_due = 0.0
 
@@ -114,9 +120,18 @@ class Agent:
             OSError: when R does not start.
         """
         self._stop_r()
-        self._r = r = RProcess(self._command, self._children)
+        self._r = r = RProcess(self._command, self._children, self._r_environ)
         self._link = Channel(r.socket, lambda: r.wait(0) is not None)
         self._bound = ""
+
+    @property
+    def _r_environ(self) -> dict[str, str]:
+        limit = cgroup.memory_limit_mib()
+        most = (limit << 20) // 4 if limit else _OBJECT_BYTES
+        return {
+            "FUTURE_KUBERNETES_OBJECTS": str(self._objects.folder),
+            "FUTURE_KUBERNETES_OBJECT_BYTES": str(most),
+        }
 
     def _stop_r(self) -> int | None:
         r, self._r, self._link = self._r, None, None
@@ -293,6 +308,13 @@ class Agent:
         operation, work = message["op"], self._work
         if operation == "task":
             self._take_task(line, message)
+        elif operation == "object":
+            if message["session"] != self._objects_of:
+                self._objects.clear()
+                self._objects_of = str(message["session"])
+            self._objects.receive(line, str(message["id"]), int(message["size"]))
+        elif operation == "forget":
+            self._objects.forget(str(message["id"]))
         elif operation == "ack":
             if work is not None and work.id == message["id"] and work.result is not None:
                 self._finish_work()
@@ -302,6 +324,7 @@ class Agent:
                 work.cancelled = True
                 self._end_cancelled(work)
         elif operation == "reset":
+            self._objects.clear()
             if self._bound and work is None:
                 self._start_r()
             self._bound = ""
@@ -331,6 +354,8 @@ class Agent:
             self._start_r()
         self._bound = self._work.session
         self._usage_due = time.monotonic() + _FIRST_USAGE_SECONDS
+        if removed := self._objects.use(message.get("needs", ())):
+            self._say({"op": "evicted", "ids": removed})
         assert self._link is not None
         assert self._r is not None
         self._work.give(line, self._link, int(message["size"]), self._r.folder)

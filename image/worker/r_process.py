@@ -10,6 +10,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..common import process
@@ -99,7 +100,7 @@ class Printed:
 class RProcess:
     """One R process that runs worker.R, connected to this agent over loopback."""
 
-    def __init__(self, command: list[str], children: Children) -> None:
+    def __init__(self, command: list[str], children: Children, environ: Mapping[str, str]) -> None:
         self._children = children
         self.folder = tempfile.mkdtemp(prefix="future-worker-")
         """Its folder of temporary files, which goes with it."""
@@ -111,7 +112,7 @@ class RProcess:
             self._printed = Printed()
             self.pid = process.spawn(
                 [*command, f"PORT={port}", f"TIMEOUT={_SESSION_SECONDS}"],
-                {**os.environ, "TMPDIR": self.folder},
+                {**os.environ, **environ, "TMPDIR": self.folder},
                 output=self._printed.end,
             )
             self._printed.start()

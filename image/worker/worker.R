@@ -88,6 +88,46 @@ local({
   # What a future signals to be seen at once goes through this option's function: see launch() in future.kubernetes.
   options(future.kubernetes.condition = function(condition) send("condition", serialize(condition, NULL, xdr = FALSE)))
 
+  # Large objects are in files named by their content, which the agent has made, and are kept once they were read.
+  objects <- new.env()
+  most <- as.numeric(Sys.getenv("FUTURE_KUBERNETES_OBJECT_BYTES", "1e9"))
+  held <- 0
+  object <- function(hash) {
+    known <- objects[[hash]]
+    if (!is.null(known)) {
+      return(known$value)
+    }
+    file <- file(file.path(Sys.getenv("FUTURE_KUBERNETES_OBJECTS"), hash), "rb")
+    on.exit(close(file))
+    value <- unserialize(file)
+    size <- as.numeric(utils::object.size(value))
+    for (name in ls(objects)) if (held + size > most) {
+      held <<- held - objects[[name]]$size
+      rm(list = name, envir = objects)
+    }
+    if (size <= most) {
+      objects[[hash]] <- list(value = value, size = size)
+      held <<- held + size
+    }
+    value
+  }
+  resolve <- function(x) {
+    if (inherits(x, "kubernetes_object")) {
+      object(unclass(x)[[1L]])
+    } else if (inherits(x, "DotDotDotList")) {
+      `attributes<-`(lapply(unclass(x), resolve), attributes(x))
+    } else {
+      x
+    }
+  }
+  dereference <- function(data) {
+    globals <- data[["core"]][["globals"]]
+    if (length(globals) > 0L) {
+      data[["core"]][["globals"]] <- `attributes<-`(lapply(unclass(globals), resolve), attributes(globals))
+    }
+    data
+  }
+
   run <- function(data) {
     future <- asNamespace("future")
     rm(list = ls(globalenv(), all.names = TRUE), envir = globalenv())
@@ -104,7 +144,7 @@ local({
     if (length(line) == 0L) quit("no")
     words <- strsplit(line, " ", fixed = TRUE)[[1L]]
     if (words[1L] == "attach") break
-    data <- tryCatch(read_task(words), error = identity)
+    data <- tryCatch(dereference(read_task(words)), error = identity)
     if (inherits(data, "error")) {
       send("unread", charToRaw(conditionMessage(data)))
       next

@@ -265,12 +265,16 @@ class PlanSession(Session):
         self.send(f"open {self.key} {pid or os.getpid()} {most if least is None else least} {most} {retries}")
         self.opened = self.line()
 
-    def submit(self, program: str, number: int | None = None, label: str = "") -> int:
+    def submit(self, program: str, number: int | None = None, label: str = "", needs: str = "-") -> int:
         """Send a task; its number."""
         self.number = self.number + 1 if number is None else number
         data = program.encode()
-        self.socket.sendall(f"submit {self.number} {len(data)} {label}\n".encode() + data)
+        self.socket.sendall(f"submit {self.number} {len(data)} {needs} {label}\n".encode() + data)
         return self.number
+
+    def object(self, name: str, data: bytes) -> None:
+        """Send a large object."""
+        self.socket.sendall(f"object {name} {len(data)}\n".encode() + data)
 
     def hear(self) -> tuple[list[str], bytes]:
         """The next line that comes, in words, and its body."""

@@ -111,11 +111,7 @@ launchFuture.KubernetesFutureBackend <- function(backend, future, ...) {
 
 launch <- function(backend, future) {
   stream <- usable_stream(backend[["stream"]])
-  task <- packed(task_data(future), future)
-  on.exit(if (!is.null(task$file)) unlink(task$file)) # not there any more once the broker has it
-  await_room(stream, task$size)
-  submit(stream, future, task)
-  if (!stream$broken) on.exit()
+  submit(stream, future)
   future[["state"]] <- "running"
   counters <- backend[["counters"]]
   counters["launched"] <- counters["launched"] + 1L

@@ -19,6 +19,7 @@ open_stream <- function(range, retries) {
   stream$bytes <- 0
   stream$active <- 0L
   stream$arrived <- integer()
+  forget_objects(stream)
   connect_stream(stream)
   # A session that ends says so, rather than leave the broker to find out.
   reg.finalizer(stream, close_stream, onexit = TRUE)
@@ -56,6 +57,7 @@ reconnect_stream <- function(stream, wait = 60) {
     if (clock() - start > wait) stop(failed)
     Sys.sleep(0.2) # a broker that was lost is back within a second or two
   }
+  forget_objects(stream)
   numbers <- ls(stream$futures)
   for (some in split(numbers, (seq_along(numbers) - 1L) %/% most_acknowledged)) say(stream, "hold", some)
 }
@@ -109,8 +111,14 @@ say <- function(stream, ..., body = NULL) {
   done <- TRUE
 }
 
-# A future's data on its way to a worker, from packed(). Number and size are remembered until it has ended.
-submit <- function(stream, future, task) {
+# A future's data on their way to a worker. Number and size are remembered until it has ended.
+submit <- function(stream, future) {
+  referred <- with_references(stream, task_data(future))
+  task <- tryCatch(packed(referred$data), error = function(e) {
+    stop(data_error(future, "sent by this session", conditionMessage(e)))
+  })
+  on.exit(if (!is.null(task$file)) unlink(task$file)) # not there any more once the broker has it
+  await_room(stream, task$size)
   number <- future[["task"]]
   if (is.null(number)) {
     number <- future[["task"]] <- stream$number <- stream$number + 1L
@@ -123,30 +131,31 @@ submit <- function(stream, future, task) {
     stream$bytes <- stream$bytes + task$size
     future[["task_bytes"]] <- task$size
   }
+  if (is.null(future[["task_needs"]])) count_needs(stream, referred$needs, 1L)
+  future[["task_needs"]] <- referred$needs
   stream$futures[[name]] <- future
   acknowledge(stream)
   words <- if (is.null(task$file)) "submit" else c("file", utils::URLencode(task$file, reserved = TRUE))
+  needs <- if (length(referred$needs)) paste(referred$needs, collapse = ",") else "-"
   # A broker that is lost in between gets the task when the stream is connected again and asks for it.
   tryCatch(suppressWarnings(say(
-    stream, words[1L], number, sprintf("%.0f", task$size), words[-1L], label, body = task$bytes
+    stream, words[1L], number, sprintf("%.0f", task$size), words[-1L], needs, label, body = task$bytes
   )), error = function(e) stream$broken <- TRUE)
+  if (!stream$broken) on.exit()
 }
 
-# Data of a future, serialized: in memory, or above 16 MiB in a file that the broker takes over. So that a session does
+# Data, serialized: in memory, or above 16 MiB in a file that the broker takes over. So that a session does
 # not need twice the memory of what it sends.
-packed <- function(data, future) {
-  failed <- function(e) stop(data_error(future, "sent by this session", conditionMessage(e)))
+packed <- function(data) {
   if (utils::object.size(data) < 16 * 2^20) {
-    bytes <- tryCatch(serialize(data, NULL, xdr = FALSE), error = failed)
+    bytes <- serialize(data, NULL, xdr = FALSE)
     return(list(size = length(bytes), bytes = bytes))
   }
   file <- tempfile("future-task-")
   whole <- FALSE
   on.exit(if (!whole) unlink(file))
-  tryCatch(suppressWarnings({
-    con <- file(file, "wb")
-    tryCatch(serialize(data, con, xdr = FALSE), finally = close(con))
-  }), error = failed)
+  con <- file(file, "wb")
+  tryCatch(serialize(data, con, xdr = FALSE), finally = close(con))
   whole <- TRUE
   list(size = file.size(file), file = normalizePath(file))
 }
@@ -231,7 +240,10 @@ hear_one <- function(stream) {
       message(sprintf("Worker %s was lost (%s); future %s is run again", words[3L], text, label_of(future)))
     },
     lost = end_future(stream, future, lost_error(future, rawToChar(body))),
-    unknown = submit(stream, future, packed(task_data(future), future)),
+    unknown = {
+      forget_objects(stream)
+      submit(stream, future)
+    },
     unread = end_future(stream, future, unread_error(future, rawToChar(body))),
     end_future(stream, future, data_error(future, reason_words[[words[1L]]], rawToChar(body)))
   )
@@ -262,4 +274,5 @@ forget_future <- function(stream, future) {
   rm(list = name, envir = stream$futures)
   stream$active <- stream$active - 1L
   stream$bytes <- stream$bytes - future[["task_bytes"]]
+  count_needs(stream, future[["task_needs"]], -1L)
 }
