@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 from ..common import wire
@@ -68,10 +69,10 @@ class Connection(asyncio.Protocol):
             if len(self._line) > wire.MAX_LINE:
                 self.drop()
 
-    def expect(self, size: int, then: Callable[[Blob | None], None]) -> None:
+    def expect(self, size: int, then: Callable[[Blob | None], None], folder: Path | None = None) -> None:
         """Take the next ``size`` bytes as a body, and call ``then`` with it; with None if it could not be kept."""
         try:
-            self._body = Blob(size)
+            self._body = Blob(size, folder)
         except OSError:
             self._body = None
         self._left, self._then = size, then

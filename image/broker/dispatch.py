@@ -8,12 +8,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from ..common import wire
 from ..common.blob import Blob
 from .background import Background
 from .idle import Activity
+from .journal import Journal, left_behind
 from .log import log
 from .outcomes import Cause, Outcomes
 from .plans import REPEATS, Plan, Range, Task
@@ -48,7 +50,9 @@ class Dispatcher:
         outcomes: Outcomes,
         activity: Activity,
         background: Background,
+        folder: Path,
     ) -> None:
+        self.folder = folder
         self._loop = loop
         self._pool = pool
         self._outcomes = outcomes
@@ -73,7 +77,7 @@ class Dispatcher:
             for other in [other for other in self.plans.values() if other.pid == pid]:
                 if other.key not in self.streams:
                     self.close(other)  # its session has gone on to another plan while this broker was away
-            plan = self.plans[key] = Plan(key, pid, range_, retries)
+            plan = self._new(key, pid, range_)
         plan.pid, plan.retries, plan.restored = pid, retries, False
         if range_.least != plan.range.least or range_.most != plan.range.most:
             plan.range = range_
@@ -83,6 +87,27 @@ class Dispatcher:
             if task.state == "ended":
                 self._tell_end(task)
         return plan
+
+    def _new(self, key: str, pid: int, range_: Range) -> Plan:
+        plan = self.plans[key] = Plan(key, pid, range_, 0)
+        plan.journal = Journal(self.folder, key, pid)
+        return plan
+
+    def restore(self) -> None:
+        """Take over the results that a broker before this one has left, of sessions that live."""
+        for key, pid, waiting in list(left_behind(self.folder)):
+            if not _alive(pid):
+                for _, body in waiting.values():
+                    body.remove()
+                continue
+            plan = self._new(key, pid, Range(0, 0))
+            plan.restored = True
+            for number, (word, body) in waiting.items():
+                task = plan.tasks[number] = Task(plan, number, "", None, state="ended")
+                task.outcome, task.result = f"{word} {number}", body
+                assert plan.journal is not None
+                plan.journal.end(number, word, body)
+            log(f"{len(waiting)} results of the R session {pid} wait for it")
 
     def left(self, plan: Plan, stream: Stream) -> None:
         """The connection of the plan's session has ended; the session may come back."""
@@ -96,6 +121,8 @@ class Dispatcher:
         self.streams.pop(plan.key, None)
         for task in list(plan.tasks.values()):
             self.cancel(task)
+        if plan.journal is not None:
+            plan.journal.remove()
         self._pool.release(plan.key)
         self._activity.touch()
         self.when_closed(plan, abandoned)
@@ -219,6 +246,10 @@ class Dispatcher:
             task = plan.tasks.get(number)
             if task is not None and task.state == "ended":
                 del plan.tasks[number]
+                if task.result is not None:
+                    task.result.remove()
+        if plan.journal is not None:
+            plan.journal.got(numbers)
 
     def fetch(self, plan: Plan, number: int) -> None:
         """Send a result that was only announced because of its size."""
@@ -248,12 +279,14 @@ class Dispatcher:
     def finished(self, worker: Worker, lease: str, status: str, body: Blob | None) -> None:
         """A worker's R has sent what became of a task; the worker is free."""
         task, worker.task = worker.task, None
-        worker.say(wire.encode(op="ack", id=lease))
         if task is not None and task.lease == lease and task.state == "running":
             self._stop(task)
             if body is None:
                 status, body = "unkept", Blob.of(b"the scheduler's disk is full, so that the result could not be kept")
             self._end(task, f"{status} {task.number}", body)
+        elif body is not None:
+            body.remove()
+        worker.say(wire.encode(op="ack", id=lease))  # once it is on disk
         self._activity.touch()
         self._pool.make_idle(worker)  # serves the next task
         self.when_load_changes()
@@ -291,7 +324,7 @@ class Dispatcher:
         if plan is None:
             if key != session or not _alive(pid):
                 return False
-            plan = self.plans[key] = Plan(key, pid, Range(0, 0), 0)
+            plan = self._new(key, pid, Range(0, 0))
             plan.restored = True
         task = plan.tasks.get(number)
         if task is None:
@@ -340,6 +373,8 @@ class Dispatcher:
         task.ended = self._loop.time()
         good = outcome.startswith("done")
         self.counters["finished" if good else "failed"] += 1
+        if task.plan.journal is not None:
+            task.plan.journal.end(task.number, outcome.split()[0], body)
         self.note("ended", task, outcome=outcome.split()[0], bytes=body.size)
         self._tell_end(task)
 

@@ -56,7 +56,11 @@ class Broker:
         self._outcomes = Outcomes(self.background, environ)
         self._outcomes.drained = self._pool.draining
         self._leases = Leases(loop, self._pool, self._outcomes, self._activity)
-        self._dispatcher = Dispatcher(loop, self._pool, self._outcomes, self._activity, self.background)
+        run = Path(environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes"))
+        folder = run / "results"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._dispatcher = Dispatcher(loop, self._pool, self._outcomes, self._activity, self.background, folder)
+        self._dispatcher.restore()
         self._registration = Registration(self._pool, self._dispatcher, self._outcomes, self._activity, environ)
         self._scaler = Scaler(loop, self._pool, self._activity, self.background, environ, self._registration.refusal)
         rest = float(environ.get("FUTURE_KUBERNETES_REST_SECONDS", REST_SECONDS))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..common.blob import Blob
 
 if TYPE_CHECKING:
+    from .journal import Journal
     from .workers import Worker
 
 REST_SECONDS = 30.0
@@ -110,6 +111,7 @@ class Plan:
         self.queue: deque[Task] = deque()
         self.objects: dict[str, Blob | None] = {}
         """Large objects by the hash of their content; None for one that the disk had no room for."""
+        self.journal: Journal | None = None
         self.running = 0
         self.served = 0.0
         """Loop time at which a task of it was last given to a worker, or at which it began to wait."""

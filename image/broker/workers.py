@@ -7,6 +7,7 @@ import errno
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from ..common import wire
@@ -61,6 +62,9 @@ class Lender(Protocol):
 
 class Employer(Protocol):
     """Is told what becomes of a task."""
+
+    folder: Path
+    """Where large results go."""
 
     def condition(self, worker: Worker, lease: str, body: Blob | None) -> None:
         """The task has signalled a condition that its session is to see at once."""
@@ -146,7 +150,8 @@ class Worker(Connection):
             lease, status = str(message["id"]), str(message["status"])
             if not status.isidentifier():
                 raise ValueError(f"a result has the status {status!r}")
-            self.expect(int(message["size"]), lambda body: self._employer.finished(self, lease, status, body))
+            size, folder = int(message["size"]), self._employer.folder
+            self.expect(size, lambda body: self._employer.finished(self, lease, status, body), folder)
         elif operation == "condition":
             lease = str(message["id"])
             self.expect(int(message["size"]), lambda body: self._employer.condition(self, lease, body))

@@ -24,13 +24,22 @@ class Blob:
         OSError: from the constructor and ``write``, when the disk is full.
     """
 
-    def __init__(self, size: int) -> None:
+    path: Path | None = None
+    """The file's name, if it has kept one."""
+
+    def __init__(self, size: int, folder: Path | None = None) -> None:
+        """Make room for ``size`` bytes; a large blob in a named file of ``folder``, if that is given."""
         self.size = size
         self.written = 0
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
-        if size > MEMORY_BYTES:
+        if size <= MEMORY_BYTES:
+            return
+        if folder is None:
             self._file = tempfile.TemporaryFile(prefix="future-kubernetes-", buffering=0)  # noqa: SIM115
+        else:
+            descriptor, name = tempfile.mkstemp(".result", dir=folder)
+            self._file, self.path = os.fdopen(descriptor, "w+b", buffering=0), Path(name)
 
     @classmethod
     def of(cls, data: bytes) -> Blob:
@@ -40,15 +49,18 @@ class Blob:
         return blob
 
     @classmethod
-    def at(cls, path: Path) -> Blob:
-        """A complete blob that takes over a file; the file's name goes.
+    def at(cls, path: Path, *, keep: bool = False) -> Blob:
+        """A complete blob that takes over a file; unless ``keep``, the file's name goes.
 
         Raises:
             OSError: when there is no such file.
         """
         blob = cls(0)
         blob._file = path.open("rb", buffering=0)
-        path.unlink()
+        if keep:
+            blob.path = path
+        else:
+            path.unlink()
         blob.size = blob.written = os.fstat(blob._file.fileno()).st_size
         return blob
 
@@ -61,6 +73,12 @@ class Blob:
             while view:
                 view = view[self._file.write(view) :]
         self.written += len(piece)
+
+    def remove(self) -> None:
+        """Remove the file's name, if it has kept one. Who still reads the blob can go on."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+            self.path = None
 
     @property
     def complete(self) -> bool:

@@ -62,6 +62,9 @@ class Process:
         run = f"from {module} import main; main()"
         if version := environ.get("TEST_PROTOCOL"):
             run = f"from image.common import protocol; protocol.VERSION = {version}; {run}"
+        if dies := environ.get("TEST_DIES"):
+            when, method = dies.split()
+            run = f"from tests.broker import dying; dying.install({when!r}, {method!r}); {run}"
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [*prefix, sys.executable, "-c", run],

@@ -404,3 +404,90 @@ def test_an_object_without_room_on_the_disk_refuses_its_tasks_only(bed: Bed) -> 
         plan.object("abc", b"x" * 2_000_000)
         assert "disk is full" in plan.result(plan.submit("object abc", needs="abc"), "refused")
         assert plan.run("sleep 0") == "slept"
+
+
+def collect(bed: Bed, *programs: str) -> list[bytes]:
+    """The results of programs, one after the other, as R collects them: across the end of the broker."""
+    key, results = "", list[bytes]()
+    while len(results) < len(programs):
+        if bed.broker.process.poll() is not None:
+            bed.start_broker()
+        try:
+            with bed.plan(key=key) as plan:
+                key = plan.key
+                plan.send(f"hold {len(results) + 1}")
+                while len(results) < len(programs):
+                    number, program = len(results) + 1, programs[len(results)]
+                    words, body = plan.hear()
+                    if words[:2] == ["unknown", str(number)]:
+                        plan.submit(program, number)
+                    elif words[:2] == ["ready", str(number)]:
+                        plan.send(f"fetch {number}")
+                    elif words[:2] == ["done", str(number)]:
+                        results.append(body)
+                        plan.send(f"got {number}")
+                        plan.send(f"hold {number + 1}")
+        except (OSError, EOFError):
+            key = key or "early"
+            bed.broker.wait()
+    return results
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "method", ["open", "submit", "_start", "condition", "finished", "_end", "_tell_end", "fetch", "collected"]
+)
+def test_a_broker_killed_at_any_step_loses_nothing_and_computes_nothing_twice(
+    bed: Bed, tmp_path: Path, when: str, method: str
+) -> None:
+    bed.restart_broker(TEST_DIES=f"{when} {method}")
+    dying = bed.broker
+    bed.worker("w1")
+    large, small = collect(bed, f"touch {tmp_path / 'runs'}\ntell half\nbytes 2000000", "sleep 0")
+    assert len(large) == 2_000_008
+    assert small == b"slept\n"
+    assert dying.process.poll() == -signal.SIGKILL
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_results_that_wait_survive_a_broker_that_was_killed(bed: Bed, tmp_path: Path) -> None:
+    bed.worker("w1")
+    runs = tmp_path / "runs"
+    plan = bed.plan()
+    for number in range(1, 4):
+        plan.submit(f"touch {runs}\nbytes {number * 400_000}")
+    wait_for(lambda: runs.exists() and len(runs.read_text()) == 3 and bed.state("w1") == "idle")
+    assert plan.hear()[0][1] == "1"
+    plan.send("got 1")
+    plan.send("fetch 3")
+    wait_for(lambda: len(list((bed.folder / "results").glob("*.result"))) == 2)
+    bed.restart_broker()
+    with bed.plan(key=plan.key) as again:
+        again.send("hold 2 3")
+        found = dict[str, int]()
+        while len(found) < 2:
+            words, body = again.hear()
+            if words[0] == "ready":
+                again.send(f"fetch {words[1]}")
+            else:
+                found[words[1]] = len(body)
+        assert found == {"2": 800_008, "3": 1_200_008}
+        again.send("got 2 3")
+        wait_for(lambda: not list((bed.folder / "results").glob("*.result")))
+        again.send("close")
+    wait_for(lambda: not list((bed.folder / "results").iterdir()))
+    assert runs.read_text() == "xxx"
+
+
+def test_the_results_of_a_session_that_has_gone_are_removed_by_the_next_broker(bed: Bed) -> None:
+    bed.worker("w1")
+    session = gone()
+    plan = bed.plan(pid=session.pid)
+    plan.submit("bytes 400000")
+    wait_for(lambda: list((bed.folder / "results").glob("*.result")) and bed.state("w1") == "idle")
+    bed.broker.end()
+    bed.broker.wait()
+    session.kill()
+    session.wait()
+    bed.start_broker()
+    assert not list((bed.folder / "results").iterdir())

@@ -1,12 +1,12 @@
-# Large objects go once from the session to the broker and once from there to each worker that needs them. In the data of
-# a future they are replaced by references to their content.
+# Large objects go once from the session to the broker and once from there to each worker that needs them. In the data
+# of a future they are replaced by references to their content.
 
 object_bytes <- 256 * 1024 # smaller ones go with each future
 reference_class <- "kubernetes_object" # image/worker/worker.R has the same word
 
 # The future's data with references in place of its large globals and large elements of `...`, and the objects' hashes.
 with_references <- function(stream, data) {
-  needs <- character()
+  found <- new.env()
   refer <- function(x) {
     if (!is_large(x)) {
       return(x)
@@ -16,7 +16,7 @@ with_references <- function(stream, data) {
     if (!keep_object(stream, hash, x)) {
       return(x)
     }
-    needs <<- union(needs, hash)
+    found[[hash]] <- TRUE
     structure(list(hash), class = reference_class)
   }
   globals <- data[["core"]][["globals"]]
@@ -26,7 +26,7 @@ with_references <- function(stream, data) {
       if (inherits(x, "DotDotDotList")) `attributes<-`(lapply(unclass(x), refer), attributes(x)) else refer(x)
     }), kept)
   }
-  list(data = data, needs = needs)
+  list(data = data, needs = ls(found))
 }
 
 is_large <- function(x) utils::object.size(x) >= object_bytes && is_content(x)

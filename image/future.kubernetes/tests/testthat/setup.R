@@ -3,7 +3,7 @@
 bed_folder <- tempfile("run")
 dir.create(bed_folder)
 bed_home <- Sys.getenv("FUTURE_KUBERNETES_HOME", "/usr/local/lib/future-kubernetes")
-bed_pids <- integer()
+bed_pids <- new.env()
 
 in_background <- function(name, module, settings) {
   package <- if (dir.exists(file.path(bed_home, "future_kubernetes"))) "future_kubernetes" else "image"
@@ -14,12 +14,13 @@ in_background <- function(name, module, settings) {
   old <- Sys.getenv(names(settings), NA, names = TRUE)
   do.call(Sys.setenv, as.list(settings))
   on.exit({
-    do.call(Sys.setenv, as.list(old[!is.na(old)]))
     Sys.unsetenv(names(old)[is.na(old)])
+    old <- old[!is.na(old)]
+    if (length(old)) do.call(Sys.setenv, as.list(old))
   })
   log <- file.path(bed_folder, paste0(name, ".log"))
   command <- sprintf("exec python3 -m %s.%s >%s 2>&1 & echo $!", package, module, shQuote(log))
-  bed_pids[[name]] <<- as.integer(system(command, intern = TRUE))
+  bed_pids[[name]] <- as.integer(system(command, intern = TRUE))
 }
 
 start_broker <- function() {
@@ -53,7 +54,7 @@ start_bed <- function(n = 3L) {
 
 stop_bed <- function() {
   future::plan(future::sequential)
-  for (pid in bed_pids) tools::pskill(pid)
+  for (pid in as.list(bed_pids)) tools::pskill(pid)
 }
 
 # Waits for a condition, never for a time.

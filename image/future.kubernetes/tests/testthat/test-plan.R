@@ -5,10 +5,13 @@ withr::defer(stop_bed(), teardown_env())
 test_that("futures run on each worker, and no more at once than the plan says", {
   plan(kubernetes, workers = 3)
   expect_identical(nbrOfWorkers(), 3L)
-  expect_length(unique(unlist(value(lapply(1:3, function(i) future({
-    Sys.sleep(0.5)
-    Sys.getpid()
-  }))))), 3L)
+  fs <- lapply(1:3, function(i) {
+    future({
+      Sys.sleep(0.5)
+      Sys.getpid()
+    })
+  })
+  expect_length(unique(unlist(value(fs))), 3L)
   expect_identical(nbrOfFreeWorkers(), 3L)
   plan(kubernetes, workers = 1)
   expect_length(unique(unlist(value(lapply(1:4, function(i) future(Sys.getpid()))))), 1L)
@@ -17,10 +20,11 @@ test_that("futures run on each worker, and no more at once than the plan says", 
 test_that("future() returns at once although all workers are busy, and counts are true", {
   plan(kubernetes, workers = 2)
   go <- tempfile()
-  fs <- lapply(1:5, function(i) future({
+  wait <- function(i) {
     while (!file.exists(go)) Sys.sleep(0.02)
     i
-  }, label = paste0("waits-", i)))
+  }
+  fs <- lapply(1:5, function(i) future(wait(i), label = paste0("waits-", i)))
   await(sum(workers()$state == "busy") == 2L)
   expect_identical(sort(subset(workers(), state == "busy")$label), c("waits-1", "waits-2"))
   expect_identical(nbrOfFreeWorkers(), 0L)
@@ -241,11 +245,12 @@ test_that("a restart of the broker loses nothing and computes nothing twice", {
   plan(kubernetes, workers = 1)
   go <- tempfile()
   runs <- tempfile()
-  fs <- lapply(1:2, function(i) future({
+  wait <- function(i) {
     cat("x", file = runs, append = TRUE)
     while (!file.exists(go)) Sys.sleep(0.02)
     i
-  }))
+  }
+  fs <- lapply(1:2, function(i) future(wait(i)))
   await(file.exists(runs))
   tools::pskill(bed_pids[["broker"]], 9)
   start_broker()
