@@ -56,7 +56,8 @@ LOST_CODE = """
 suppressMessages(library(future.kubernetes))
 plan(kubernetes, workers = 4)
 f <- future({ Sys.sleep(5); as.numeric(Sys.time()) })
-cat("POD", workers()$pod[workers()$tasks > 0][1], "\\n")
+while (!any(workers()$state == "busy")) Sys.sleep(0.05)
+cat("POD", workers()$pod[workers()$state == "busy"], "\\n")
 value(f)
 cat("RESULT", as.numeric(Sys.time()), "\\n")
 """

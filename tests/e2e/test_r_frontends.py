@@ -127,10 +127,8 @@ def test_plans_are_nested(stack: Stack) -> None:
         }
         plan(sequential)
         plan(list(tweak(kubernetes, workers = 2), sequential))
-        pods <- subset(workers(), session == Sys.getpid())$pod
         told("SEQUENTIAL")
         plan(list(tweak(kubernetes, workers = 2), tweak(multisession, workers = I(2))))
-        pods <- subset(workers(), session == Sys.getpid())$pod
         told("MULTISESSION")
     """
     printed = r(stack, code)
