@@ -110,8 +110,12 @@ launchFuture.KubernetesFutureBackend <- function(backend, future, ...) {
 }
 
 launch <- function(backend, future) {
-  stream <- usable_stream(backend[["stream"]])
-  submit(stream, future)
+  stream <- backend[["stream"]]
+  if (is.null(stream$con) && stream$pid == Sys.getpid()) {
+    # A plan that was left and is taken up again: old <- plan(sequential); plan(old).
+    stream <- backend[["stream"]] <- open_stream(backend[["range"]], backend[["retries"]])
+  }
+  submit(usable_stream(stream), future)
   future[["state"]] <- "running"
   counters <- backend[["counters"]]
   counters["launched"] <- counters["launched"] + 1L

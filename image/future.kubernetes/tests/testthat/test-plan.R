@@ -84,6 +84,14 @@ test_that("the R of a plan is kept for its futures, and another plan has a fresh
   expect_false(identical(value(future(Sys.getpid())), pid))
 })
 
+test_that("a plan that was left is taken up again as it was", {
+  plan(kubernetes, workers = 2)
+  old <- plan(sequential)
+  plan(old)
+  expect_identical(value(future(6 * 7)), 42)
+  expect_identical(nbrOfWorkers(), 2L)
+})
+
 test_that("a canceled future ends at once, one canceled without interrupt gives its value", {
   both(function() {
     f <- future({
