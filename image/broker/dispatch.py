@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from ..common import wire
 from ..common.blob import Blob
+from ..common.process import alive
 from .background import Background
 from .idle import Activity
 from .journal import Journal, left_behind
 from .log import log
 from .outcomes import Cause, Outcomes
-from .plans import REPEATS, Plan, Range, Task
+from .plans import REPEATS, Plan, Range, Task, parts_of
 from .pool import Pool
+from .reports import Reports, Stream
 from .workers import Worker
 
 STARVED_SECONDS = 2.0
@@ -29,15 +27,6 @@ SETTLE_SECONDS = 3.0
 """Time in which the workers of a restarted broker have reconnected and said what they run."""
 
 _CHECK_SECONDS = 1.0
-_EVENTS = 10_000
-_EVENT_SECONDS = 3600.0
-
-
-class Stream(Protocol):
-    """The connection of a plan's R session."""
-
-    def tell(self, line: str, body: Blob | None = None) -> None:
-        """Send one line and its body."""
 
 
 class Dispatcher:
@@ -60,12 +49,10 @@ class Dispatcher:
         self._background = background
         self._started = loop.time()
         self.plans: dict[str, Plan] = {}
-        self.streams: dict[str, Stream] = {}
+        self.reports = Reports()
         self.when_load_changes: Callable[[], None] = lambda: None
         self.when_closed: Callable[[Plan, bool], None] = lambda _plan, _abandoned: None
         """Called with each plan that has ended, and whether it never began."""
-        self.events: deque[dict[str, object]] = deque(maxlen=_EVENTS)
-        self.counters = {"submitted": 0, "finished": 0, "failed": 0, "repeated": 0, "cancelled": 0}
         pool.when_idle.append(self.serve)
 
     # Plans.
@@ -75,17 +62,17 @@ class Dispatcher:
         plan = self.plans.get(key)
         if plan is None:
             for other in [other for other in self.plans.values() if other.pid == pid]:
-                if other.key not in self.streams:
+                if other.key not in self.reports.streams:
                     self.close(other)  # its session has gone on to another plan while this broker was away
             plan = self._new(key, pid, range_)
         plan.pid, plan.retries, plan.restored = pid, retries, False
         if range_.least != plan.range.least or range_.most != plan.range.most:
             plan.range = range_
-        self.streams[key] = stream
+        self.reports.streams[key] = stream
         self._activity.touch()
         for task in plan.tasks.values():
             if task.state == "ended":
-                self._tell_end(task)
+                self.reports.end(task)
         return plan
 
     def _new(self, key: str, pid: int, range_: Range) -> Plan:
@@ -96,7 +83,7 @@ class Dispatcher:
     def restore(self) -> None:
         """Take over the results that a broker before this one has left, of sessions that live."""
         for key, pid, waiting in list(left_behind(self.folder)):
-            if not _alive(pid):
+            if not alive(pid):
                 for _, body in waiting.values():
                     body.remove()
                 continue
@@ -111,14 +98,14 @@ class Dispatcher:
 
     def left(self, plan: Plan, stream: Stream) -> None:
         """The connection of the plan's session has ended; the session may come back."""
-        if self.streams.get(plan.key) is stream:
-            del self.streams[plan.key]
+        if self.reports.streams.get(plan.key) is stream:
+            del self.reports.streams[plan.key]
             self.check_sessions()
 
     def close(self, plan: Plan, *, abandoned: bool = False) -> None:
         """End a plan: what it runs is ended, what it has not collected is dropped."""
         self.plans.pop(plan.key, None)
-        self.streams.pop(plan.key, None)
+        self.reports.streams.pop(plan.key, None)
         for task in list(plan.tasks.values()):
             self.cancel(task)
         if plan.journal is not None:
@@ -130,7 +117,7 @@ class Dispatcher:
     def check_sessions(self) -> None:
         """Close the plans of sessions that are connected no more and whose process has ended."""
         for plan in list(self.plans.values()):
-            if plan.key not in self.streams and not _alive(plan.pid):
+            if plan.key not in self.reports.streams and not alive(plan.pid):
                 log(f"the R session {plan.pid} has ended: its tasks are dropped")
                 self.close(plan)
 
@@ -138,7 +125,7 @@ class Dispatcher:
         """Look after sessions that have gone, and serve plans that wait too long."""
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
-            if len(self.streams) < len(self.plans):
+            if len(self.reports.streams) < len(self.plans):
                 self.check_sessions()
 
     # Tasks.
@@ -146,7 +133,7 @@ class Dispatcher:
     def submit(self, plan: Plan, number: int, label: str, payload: Blob, needs: tuple[str, ...] = ()) -> None:
         """Queue a task, or give a task its data back that a restarted broker knows from its worker only."""
         if any(need not in plan.objects for need in needs):
-            self._tell(plan, f"unknown {number}")
+            self.reports.tell(plan, f"unknown {number}")
             return
         if any(plan.objects[need] is None for need in needs):
             self.refuse(plan, number, "the scheduler's disk is full: no room for an object that it needs")
@@ -157,8 +144,8 @@ class Dispatcher:
                 known.payload, known.needs = payload, needs
             return
         task = plan.tasks[number] = Task(plan, number, label, payload, needs)
-        self.counters["submitted"] += 1
-        self.note("submitted", task, bytes=payload.size)
+        self.reports.counters["submitted"] += 1
+        self.reports.note("submitted", task, bytes=payload.size)
         self._activity.touch()
         self._queue(task, first=False)
 
@@ -215,7 +202,7 @@ class Dispatcher:
         plan.running += 1
         plan.served = self._loop.time()
         self._pool.pods[worker.pod].uses += 1
-        self.note("started", task, worker=worker.pod)
+        self.reports.note("started", task, worker=worker.pod)
         worker.run(task)
 
     def _stop(self, task: Task) -> None:
@@ -233,8 +220,8 @@ class Dispatcher:
                 task.worker.cancel()
             self._stop(task)
         if task.state != "ended":
-            self.counters["cancelled"] += 1
-            self.note("cancelled", task)
+            self.reports.counters["cancelled"] += 1
+            self.reports.note("cancelled", task)
         task.state = "cancelled"
         self._activity.touch()
         self.when_load_changes()
@@ -255,7 +242,7 @@ class Dispatcher:
         """Send a result that was only announced because of its size."""
         task = plan.tasks.get(number)
         if task is not None and task.state == "ended":
-            self._tell_end(task, whole=True)
+            self.reports.end(task, whole=True)
 
     def unknown(self, plan: Plan, numbers: list[int]) -> None:
         """Of the tasks that the session holds, ask for those that this broker does not know, to be sent again."""
@@ -266,7 +253,7 @@ class Dispatcher:
         for number in numbers:
             task = plan.tasks.get(number)
             if task is None or (task.payload is None and task.state != "ended"):
-                self._tell(plan, f"unknown {number}")
+                self.reports.tell(plan, f"unknown {number}")
 
     # What workers say.
 
@@ -274,7 +261,7 @@ class Dispatcher:
         """Pass on a condition that the session is to see at once."""
         task = worker.task
         if task is not None and task.lease == lease and body is not None:
-            self._tell(task.plan, f"condition {task.number} {task.attempt} {body.size}", body)
+            self.reports.tell(task.plan, f"condition {task.number} {task.attempt} {body.size}", body)
 
     def finished(self, worker: Worker, lease: str, status: str, body: Blob | None) -> None:
         """A worker's R has sent what became of a task; the worker is free."""
@@ -319,10 +306,10 @@ class Dispatcher:
 
     def returned(self, worker: Worker, lease: str, session: str, pid: int) -> bool:
         """A worker that has reconnected runs this attempt, or holds its result: True if it is still wanted."""
-        key, number, attempt = _parts(lease)
+        key, number, attempt = parts_of(lease)
         plan = self.plans.get(key)
         if plan is None:
-            if key != session or not _alive(pid):
+            if key != session or not alive(pid):
                 return False
             plan = self._new(key, pid, Range(0, 0))
             plan.restored = True
@@ -353,18 +340,18 @@ class Dispatcher:
         else:
             task.repeats += 1
         log(f"{pod} was lost while it ran a task: {text}")
-        self.note("lost", task, worker=pod, reason=text)
-        if len(task.losses) > plan.retries or task.repeats > REPEATS:
+        self.reports.note("lost", task, worker=pod, reason=text)
+        if task.payload is None:  # the session has it, and counts anew
+            del plan.tasks[task.number]
+            self.reports.tell(plan, f"unknown {task.number}")
+        elif len(task.losses) > plan.retries or task.repeats > REPEATS:
             losses = task.losses or [(pod, f"{text}, the last of {task.repeats} losses")]
             fields = {"pods": [p for p, _ in losses], "reasons": [r for _, r in losses], "tail": tail}
             self._end(task, f"lost {task.number}", Blob.of(json.dumps(fields).encode()))
-        elif task.payload is None:
-            del plan.tasks[task.number]
-            self._tell(plan, f"unknown {task.number}")
         else:
             task.attempt += 1
-            self.counters["repeated"] += 1
-            self._tell(plan, f"again {task.number} {pod} {text}")
+            self.reports.counters["repeated"] += 1
+            self.reports.tell(plan, f"again {task.number} {pod} {text}")
             self._queue(task, first=True)
         self.when_load_changes()
 
@@ -372,52 +359,14 @@ class Dispatcher:
         task.state, task.outcome, task.result, task.payload = "ended", outcome, body, None
         task.ended = self._loop.time()
         good = outcome.startswith("done")
-        self.counters["finished" if good else "failed"] += 1
+        self.reports.counters["finished" if good else "failed"] += 1
         if task.plan.journal is not None:
             task.plan.journal.end(task.number, outcome.split()[0], body)
-        self.note("ended", task, outcome=outcome.split()[0], bytes=body.size)
-        self._tell_end(task)
-
-    def _tell_end(self, task: Task, *, whole: bool = False) -> None:
-        body = task.result
-        if body is None:
-            return
-        if body.size > wire.INLINE_BYTES and not whole:
-            self._tell(task.plan, f"ready {task.number} {body.size}")
-        else:
-            self._tell(task.plan, f"{task.outcome} {body.size}", body)
-
-    def _tell(self, plan: Plan, line: str, body: Blob | None = None) -> None:
-        stream = self.streams.get(plan.key)
-        if stream is not None:
-            stream.tell(line, body)
+        self.reports.note("ended", task, outcome=outcome.split()[0], bytes=body.size)
+        self.reports.end(task)
 
     # Numbers.
 
     def in_use(self) -> bool:
         """True while a task waits or runs."""
         return any(plan.load for plan in self.plans.values())
-
-    def note(self, event: str, task: Task, **more: object) -> None:
-        """Keep what happened to a task, for ``/metrics`` and pages."""
-        now = time.time()
-        while self.events and now - float(str(self.events[0]["at"])) > _EVENT_SECONDS:
-            self.events.popleft()
-        self.events.append(
-            {"at": round(now, 3), "event": event, "session": task.plan.pid, "task": task.number,
-             "label": task.label, "attempt": task.attempt, **more}
-        )  # fmt: skip
-
-
-def _parts(lease: str) -> tuple[str, int, int]:
-    key, number, attempt = lease.rsplit("-", 2)
-    return key, int(number), int(attempt)
-
-
-def _alive(pid: int) -> bool:
-    """True if the process runs; a zombie does not."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except (OSError, IndexError):
-        return pid == os.getpid()

@@ -56,7 +56,7 @@ class HttpPort:
             ("tasks_queued", "gauge", "Futures that wait for a worker.", [f" {sum(len(p.queue) for p in plans)}"]),
             ("tasks_running", "gauge", "Futures that run.", [f" {sum(p.running for p in plans)}"]),
             ("tasks_total", "counter", "Futures by what became of them.",
-             [f'{{outcome="{name}"}} {number}' for name, number in self._dispatcher.counters.items()]),
+             [f'{{outcome="{name}"}} {number}' for name, number in self._dispatcher.reports.counters.items()]),
             ("attached_total", "counter", "Workers that were attached to a session.",
              [f" {self._leases.attached_total}"]),
             ("lost_total", "counter", "Workers that were lost while a session used them in attach mode.",

@@ -99,6 +99,16 @@ class Task:
         return f"{self.plan.key}-{self.number}-{self.attempt}"
 
 
+def parts_of(lease: str) -> tuple[str, int, int]:
+    """Key of the plan, number and attempt of a task, of the name of an attempt.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    key, number, attempt = lease.rsplit("-", 2)
+    return key, int(number), int(attempt)
+
+
 class Plan:
     """One plan of an R session: its range of workers, and its tasks."""
 

@@ -129,7 +129,7 @@ class Session(Borrower):
         self._later(self._services.demand.settled())
 
     def _events(self) -> None:
-        self.say(json.dumps(list(self._services.dispatcher.events), separators=(",", ":")).encode() + b"\n")
+        self.say(json.dumps(list(self._services.dispatcher.reports.events), separators=(",", ":")).encode() + b"\n")
 
     def _open(self, key: str, pid: str, least: str, most: str, retries: str) -> None:
         self._stream = Stream(self, self._services.dispatcher, self._services.demand)

@@ -1,4 +1,4 @@
-"""Starts child processes of a container's first process, which reaps every child itself."""
+"""Processes: starting children of a container's first process, which reaps them itself; looking whether one lives."""
 
 from __future__ import annotations
 
@@ -27,3 +27,12 @@ def spawn(command: list[str], environ: Mapping[str, str] | None = None, output: 
         setsid=True,
         setsigdef=[signal.SIGPIPE],  # Python ignores SIGPIPE, and a child would inherit that
     )
+
+
+def alive(pid: int) -> bool:
+    """True if the process runs; one that has ended and was not reaped yet does not."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (OSError, IndexError):
+        return False

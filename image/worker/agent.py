@@ -28,6 +28,7 @@ from . import cgroup
 from .attach import attach
 from .channel import Channel, ChannelError
 from .dialer import Dialer
+from .line import Line
 from .log import log
 from .objects import Objects
 from .probes import Attendant
@@ -36,9 +37,6 @@ from .work import Work, said
 
 _FAREWELL_SECONDS = 1.0
 _FIRST_USAGE_SECONDS = 2.0
-
-_OBJECT_BYTES = 1 << 30
-"""Memory for the large objects of a plan where the container has no limit; else a quarter of the limit."""
 
 CONNECTED = frozenset({"idle", "busy", "draining"})
 """States in which the worker's connection stands: the readiness probe succeeds."""
@@ -63,7 +61,7 @@ class Agent:
         self._used = time.monotonic()  # when this worker last worked, or its own start
         self._r: RProcess | None = None
         self._link: Channel | None = None
-        self._line: Channel | None = None
+        self._line = Line(self._dialer)
         self._bound = ""
         self._objects = Objects()
         self._objects_of = ""
@@ -84,7 +82,7 @@ class Agent:
         with self._lock:
             if self._stopping:
                 return
-            if self._lease is None and self._work is None and self._line is not None:
+            if self._lease is None and self._work is None and self._line.channel is not None:
                 # The broker may have sent a task already. It answers with "leave" unless it has.
                 log(f"told to go ({name}) while {self._state}")
                 self._stopping = True
@@ -120,18 +118,9 @@ class Agent:
             OSError: when R does not start.
         """
         self._stop_r()
-        self._r = r = RProcess(self._command, self._children, self._r_environ)
+        self._r = r = RProcess(self._command, self._children, self._objects.environ())
         self._link = Channel(r.socket, lambda: r.wait(0) is not None)
         self._bound = ""
-
-    @property
-    def _r_environ(self) -> dict[str, str]:
-        limit = cgroup.memory_limit_mib()
-        most = (limit << 20) // 4 if limit else _OBJECT_BYTES
-        return {
-            "FUTURE_KUBERNETES_OBJECTS": str(self._objects.folder),
-            "FUTURE_KUBERNETES_OBJECT_BYTES": str(most),
-        }
 
     def _stop_r(self) -> int | None:
         r, self._r, self._link = self._r, None, None
@@ -141,39 +130,20 @@ class Agent:
 
     def _connect(self) -> float:
         """Dial once; seconds to pause after a failure, 0 after success."""
-        work = self._work
-        running = {"running": work.id, "pid": work.pid} if work is not None else {}
-        sock, pause = self._dialer.offer(session=self._bound, unused=int(time.monotonic() - self._used), **running)
-        if sock is None:
-            return pause
-        self._line = Channel(sock, watch=True)
-        self._state = "draining" if self._stopping else "busy" if work is not None else "idle"
-        self._said_so = False
-        if work is not None and work.result is not None:
-            work.sent = False
-        return 0.0
+        if not self._stopping:
+            self._state = "connecting"
+        pause = self._line.dial(self._work, self._bound, int(time.monotonic() - self._used))
+        if not pause:
+            self._state = "draining" if self._stopping else "busy" if self._work is not None else "idle"
+            self._said_so = False
+        return pause
 
-    def _disconnect(self) -> None:
-        if self._line is not None:
-            self._line.close()
-            self._line = None
-            if not self._stopping:
-                self._state = "connecting"
-            if self._work is None and self._stopping:
-                self._leave("the broker has gone: leaving")
-
-    def _say(self, message: dict[str, Any], body: Blob | None = None) -> bool:
-        """Send a message and its body; False when the connection has ended."""
-        if self._line is None:
-            return False
-        try:
-            self._line.send(wire.encode(**message))
-            for piece in body.pieces() if body is not None else ():
-                self._line.send(piece)
-        except ChannelError:
-            self._disconnect()
-            return False
-        return True
+    def _disconnected(self) -> None:
+        """Take note of a connection that has ended."""
+        if not self._stopping:
+            self._state = "connecting"
+        elif self._work is None:
+            self._leave("the broker has gone: leaving")
 
     # The loop.
 
@@ -183,9 +153,7 @@ class Agent:
         while True:
             if self._r is None:
                 self._start_r()
-            if self._line is None and time.monotonic() >= dial_at:
-                if not self._stopping:
-                    self._state = "connecting"
+            if self._line.channel is None and time.monotonic() >= dial_at:
                 pause = self._connect()
                 attempt = 0 if not pause else attempt + 1
                 dial_at = time.monotonic() + pause
@@ -201,36 +169,38 @@ class Agent:
         poller.register(self._link.socket, select.POLLIN)
         poller.register(self._children.woken, select.POLLIN)
         seconds = 3600.0
-        if self._line is None:
+        line = self._line.channel
+        if line is None:
             seconds = max(0.0, dial_at - time.monotonic())
         else:
-            poller.register(self._line.socket, select.POLLIN)
+            poller.register(line.socket, select.POLLIN)
             if self._stopping:
                 seconds = _FAREWELL_SECONDS
             if self._work is not None:
                 seconds = min(wire.CHECK_SECONDS, max(0.0, self._usage_due - time.monotonic()))
-                if self._line.silent():
-                    self._disconnect()
+                if line.silent():
+                    self._line.close()
+                    self._disconnected()
         poller.poll(seconds * 1000)
         self._children.clear()
 
     def _send_what_is_due(self) -> None:
         work = self._work
         if self._stopping and not self._said_so:
-            self._said_so = self._say({"op": "draining"})
+            self._said_so = self._line.say({"op": "draining"})
         if work is None and time.monotonic() >= self._leave_at:
             self._leave("leaving")
         if work is None:
             return
         if work.result is not None and not work.sent:
             message = {"op": "result", "id": work.id, "status": work.status, "size": work.result.size}
-            work.sent = self._say(message, work.result)
+            work.sent = self._line.say(message, work.result)
         now = time.monotonic()
         if work.result is None and now >= self._usage_due:
             self._usage_due = now + wire.USAGE_SECONDS
             usage = self._usage.since_last()
             if usage is not None:
-                self._say({"op": "usage", "memory": usage[0], "cpu": round(usage[1], 3)})
+                self._line.say({"op": "usage", "memory": usage[0], "cpu": round(usage[1], 3)})
 
     # R's side.
 
@@ -258,7 +228,7 @@ class Agent:
             return
         if word == "condition":
             if body is not None:
-                self._say({"op": "condition", "id": work.id, "size": body.size}, body)
+                self._line.say({"op": "condition", "id": work.id, "size": body.size}, body)
             return
         if body is None:
             word, body = "unkept", Blob.of(b"the disk of the worker's pod is full: no room for the result")
@@ -274,14 +244,14 @@ class Agent:
             return
         log(f"R ended with status {status} in use" + (", out of memory" if oom else ""))
         self._finish_work()
-        self._say({"op": "ended", "id": work.id, "status": status, "oom": oom, "limit": limit, "tail": tail})
+        self._line.say({"op": "ended", "id": work.id, "status": status, "oom": oom, "limit": limit, "tail": tail})
         self._go_if_told()
 
     def _finish_work(self) -> None:
         with self._lock:
             self._work = None
             self._used = time.monotonic()
-            if not self._stopping and self._line is not None:
+            if not self._stopping and self._line.channel is not None:
                 self._state = "idle"
 
     def _go_if_told(self) -> None:
@@ -292,17 +262,20 @@ class Agent:
     # The broker's side.
 
     def _hear_broker(self) -> None:
-        line = self._line
+        line = self._line.channel
         if line is None:
+            if self._state != "starting":
+                self._disconnected()
             return
         try:
             line.fill()
-            while self._line is line and (text := line.line()) is not None:
+            while self._line.channel is line and (text := line.line()) is not None:
                 self._broker_said(line, wire.decode(text))
         except (ChannelError, ValueError, KeyError) as error:
             if not isinstance(error, ChannelError):
                 log(f"the broker broke the protocol: {error!r}")
-            self._disconnect()
+            self._line.close()
+            self._disconnected()
 
     def _broker_said(self, line: Channel, message: dict[str, Any]) -> None:
         operation, work = message["op"], self._work
@@ -341,7 +314,7 @@ class Agent:
     def _end_cancelled(self, work: Work) -> None:
         self._stop_r()
         self._finish_work()
-        self._say({"op": "ended", "id": work.id, "status": None, "oom": False, "limit": None, "tail": ""})
+        self._line.say({"op": "ended", "id": work.id, "status": None, "oom": False, "limit": None, "tail": ""})
         self._go_if_told()
 
     def _take_task(self, line: Channel, message: dict[str, Any]) -> None:
@@ -355,7 +328,7 @@ class Agent:
         self._bound = self._work.session
         self._usage_due = time.monotonic() + _FIRST_USAGE_SECONDS
         if removed := self._objects.use(message.get("needs", ())):
-            self._say({"op": "evicted", "ids": removed})
+            self._line.say({"op": "evicted", "ids": removed})
         assert self._link is not None
         assert self._r is not None
         self._work.give(line, self._link, int(message["size"]), self._r.folder)
@@ -377,8 +350,7 @@ class Agent:
         except ChannelError as error:
             log(f"could not be attached: {error}")
         finally:
-            line.close()
-            self._line = None
+            self._line.close()
             self._state = "starting"
             self._stop_r()
             with self._lock:
@@ -399,7 +371,7 @@ class Agent:
                 log(str(error))
                 failures = 1 if time.monotonic() - began > 60 else failures + 1
                 self._work = None
-                self._disconnect()  # the broker gives what it had for this worker to another
+                self._line.close()  # the broker gives what it had for this worker to another
                 self._state = "starting"
                 time.sleep(min(30.0, 2.0**failures))
 

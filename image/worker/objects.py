@@ -9,9 +9,12 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 
+from . import cgroup
 from .channel import Channel
 
 _SHARE_OF_DISK = 0.25
+_MEMORY_BYTES = 1 << 30
+"""Where the container has no limit; else a quarter of that."""
 
 
 class Objects:
@@ -21,6 +24,12 @@ class Objects:
         self.folder = Path(tempfile.mkdtemp(prefix="future-objects-"))
         self._most = int(shutil.disk_usage(self.folder).free * _SHARE_OF_DISK)
         self._sizes: OrderedDict[str, int] = OrderedDict()
+
+    def environ(self) -> dict[str, str]:
+        """What worker.R has to know: where the files are, and how many bytes of them it may hold in memory."""
+        limit = cgroup.memory_limit_mib()
+        most = (limit << 20) // 4 if limit else _MEMORY_BYTES
+        return {"FUTURE_KUBERNETES_OBJECTS": str(self.folder), "FUTURE_KUBERNETES_OBJECT_BYTES": str(most)}
 
     def receive(self, line: Channel, name: str, size: int) -> None:
         """Take an object from the broker. Without room for it, it is missing when R looks for it.
