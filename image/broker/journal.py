@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from ..common.blob import MEMORY_BYTES, Blob
+from ..common.blob import Blob
 from .log import log
 
 _COMPACT_BYTES = 64 << 20
@@ -123,8 +123,9 @@ def _read(path: Path) -> tuple[str, int, dict[int, tuple[str, Blob]]]:
                     continue
             else:
                 data = file.read(size)
-                if len(data) < size or size > MEMORY_BYTES:
+                if len(data) < size:
                     break  # written in part
-                body = Blob.of(data)
+                body = Blob(size, path.parent)
+                body.write(data)
             waiting[number] = word, body
     return key, int(pid), waiting

@@ -6,10 +6,15 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, ClassVar
 
 MEMORY_BYTES = 256 * 1024
-"""Up to this size a blob is held in memory."""
+"""Up to this size a blob is held in memory, as long as all of them together stay within ``BUDGET_BYTES``."""
+
+BUDGET_BYTES = 128 << 20
+"""Memory for all blobs of a process; beyond it only those up to ``TINY_BYTES`` are held in memory."""
+
+TINY_BYTES = 4096
 
 PIECE_BYTES = 256 * 1024
 """Size of the pieces that are read from a file."""
@@ -27,19 +32,28 @@ class Blob:
     path: Path | None = None
     """The file's name, if it has kept one."""
 
+    held: ClassVar[int] = 0
+    """Bytes of all blobs that are in memory."""
+
     def __init__(self, size: int, folder: Path | None = None) -> None:
         """Make room for ``size`` bytes; a large blob in a named file of ``folder``, if that is given."""
         self.size = size
         self.written = 0
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
-        if size <= MEMORY_BYTES:
+        self._held = 0
+        if size <= TINY_BYTES or (size <= MEMORY_BYTES and Blob.held + size <= BUDGET_BYTES):
+            self._held = size
+            Blob.held += size
             return
         if folder is None:
             self._file = tempfile.TemporaryFile(prefix="future-kubernetes-", buffering=0)  # noqa: SIM115
         else:
             descriptor, name = tempfile.mkstemp(".result", dir=folder)
             self._file, self.path = os.fdopen(descriptor, "w+b", buffering=0), Path(name)
+
+    def __del__(self) -> None:
+        Blob.held -= getattr(self, "_held", 0)  # the constructor may have failed
 
     @classmethod
     def of(cls, data: bytes) -> Blob:
