@@ -126,6 +126,24 @@ def test_a_future_that_runs_out_of_memory_is_named_so(elastic: Stack) -> None:
     assert "workerMemoryGiB" in said
 
 
+def test_memory_and_cpu_of_a_worker_at_work_are_shown(elastic: Stack) -> None:
+    code = """
+        plan(kubernetes, workers = 1)
+        f <- future({ x <- rnorm(1e7); end <- Sys.time() + 60; while (Sys.time() < end) sum(x); 1 }, seed = TRUE)
+        shown <- function() subset(workers(), memory > 100 & cpu > 0.05)
+        for (i in 1:600) if (nrow(shown()) == 1L) break else Sys.sleep(0.1)
+        metrics <- readLines("http://127.0.0.1:8785/metrics")
+        cat("SHOWN", shown()$memory, shown()$cpu, grep(shown()$pod, metrics, value = TRUE))
+        cancel(f)
+    """
+    printed = r(elastic, code)
+    memory, cpu, said = printed.split("SHOWN ")[1].split(" ", 2)
+    assert 100 < int(memory) < 512
+    assert float(cpu) > 0.05
+    assert "future_kubernetes_worker_memory_bytes" in said
+    assert "future_kubernetes_worker_cpus" in said
+
+
 def test_fewer_workers_leave_those_in_use_alone(elastic: Stack) -> None:
     code = """
         scale_workers(4)
