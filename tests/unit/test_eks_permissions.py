@@ -119,7 +119,7 @@ def test_attached_aws_policies_are_these() -> None:
         "AmazonEC2ContainerRegistryPullOnly",
         "AmazonSSMManagedInstanceCore",
         "AmazonEKS_CNI_Policy",
-        "service-role/AmazonEBSCSIDriverPolicy",
+        "AmazonEBSCSIDriverEKSClusterScopedPolicy",
         "service-role/AmazonEFSCSIDriverPolicy",
     }
 
