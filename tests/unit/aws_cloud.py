@@ -22,6 +22,28 @@ MACHINE_TYPES = {
     "m7i.xlarge": (4, 16384, 4, 15, "x86_64", ["us-west-2b", "us-west-2c"]),
     "m5n.xlarge": (4, 16384, 4, 15, "x86_64", ["us-west-2d"]),
     "m6i.16xlarge": (64, 262144, 15, 50, "x86_64", ZONES),
+    "g5.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
+    "inf2.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
+    "trn1.2xlarge": (8, 32768, 4, 15, "x86_64", ZONES),
+    "f2.6xlarge": (24, 262144, 8, 30, "x86_64", ZONES),
+    "vt1.3xlarge": (12, 24576, 4, 15, "x86_64", ZONES),
+    "inf1.xlarge": (4, 8192, 4, 10, "x86_64", ZONES),
+}
+ACCELERATORS: dict[str, dict[str, Any]] = {
+    "g5.xlarge": {"gpuses": [{"name": "A10G", "manufacturer": "NVIDIA", "count": 1, "memorySize": 24576}]},
+    "inf2.xlarge": {"neuronDevices": [{"name": "Inferentia2", "count": 1, "memorySize": 32768, "coreInfos": []}]},
+    "trn1.2xlarge": {"neuronDevices": [{"name": "Trainium", "count": 1, "memorySize": 32768, "coreInfos": []}]},
+    "f2.6xlarge": {"fpgas": [{"name": "VU47P", "manufacturer": "Xilinx", "count": 1, "memorySize": 16384}]},
+    "vt1.3xlarge": {"mediaAccelerators": [{"name": "U30", "manufacturer": "Xilinx", "count": 1, "memorySize": 24576}]},
+    "inf1.xlarge": {"inferenceAccelerators": [{"name": "Inferentia", "manufacturer": "AWS", "count": 1}]},
+}
+"""What EC2 says of the accelerators of a type. Each field is an empty list for the others."""
+NO_ACCELERATOR: dict[str, Any] = {
+    "gpuses": [],
+    "neuronDevices": [],
+    "fpgas": [],
+    "mediaAccelerators": [],
+    "inferenceAccelerators": [],
 }
 PRICES = {"m6i.large": 0.1, "m6i.xlarge": 0.2, "AmazonEKS": 0.1, "NAT": 0.05}
 """Invented round figures, because the tests are about their use."""
@@ -62,6 +84,8 @@ def instance_type(args: Mapping[str, Any]) -> dict[str, Any]:
         "maximumNetworkInterfaces": interfaces,
         "maximumIpv4AddressesPerInterface": addresses,
         "supportedArchitectures": [architecture],
+        **NO_ACCELERATOR,
+        **ACCELERATORS.get(name, {}),
     }
 
 

@@ -56,9 +56,10 @@ def test_disks_are_encrypted_gp3_by_default() -> None:
     disks = eks().one("StorageClass", "disks").inputs
     assert disks["metadata"]["annotations"] == {"storageclass.kubernetes.io/is-default-class": "true"}
     assert (disks["parameters"]["type"], disks["parameters"]["encrypted"]) == ("gp3", "true")
-    template = eks().one("launchTemplate:LaunchTemplate").inputs
-    assert template["blockDeviceMappings"][0]["ebs"]["encrypted"] == "true"
-    assert template["blockDeviceMappings"][0]["ebs"]["deleteOnTermination"] == "true", "billed without its node"
+    for template in eks().all("launchTemplate:LaunchTemplate"):
+        (disk,) = template.inputs["blockDeviceMappings"]
+        assert disk["ebs"]["encrypted"] == "true"
+        assert disk["ebs"]["deleteOnTermination"] == "true", "billed without its node"
 
 
 def test_efs_exists_only_with_shared_gib() -> None:
@@ -135,9 +136,10 @@ def test_every_taggable_resource_carries_the_stacks_and_users_tags() -> None:
     tagged = [entry for entry in done.resources if labelled(entry, {"aws": pulumi_aws}, ("tags",))]
     assert len(tagged) >= 20
     assert all(provider.name in entry.provider for entry in tagged)
-    template = done.one("launchTemplate:LaunchTemplate").inputs["tagSpecifications"]
-    assert {entry["resourceType"] for entry in template} == {"instance", "volume", "network-interface"}
-    assert all(wanted.items() <= entry["tags"].items() for entry in template)
+    for template in done.all("launchTemplate:LaunchTemplate"):
+        specifications = template.inputs["tagSpecifications"]
+        assert {entry["resourceType"] for entry in specifications} == {"instance", "volume", "network-interface"}
+        assert all(wanted.items() <= entry["tags"].items() for entry in specifications)
     parameters = done.one("StorageClass", "disks").inputs["parameters"]
     disks = dict(value.split("=") for key, value in parameters.items() if key.startswith("tagSpecification_"))
     assert disks == wanted

@@ -15,6 +15,7 @@ from tests.unit.aws_cloud import (
     release_of,
     team,
 )
+from tests.unit.cloud_mocks import Recording
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
@@ -26,7 +27,7 @@ def test_workers_have_their_own_tainted_node_group() -> None:
     workers = done.one("nodeGroup:NodeGroup", "workers").inputs
     assert system["labels"] == {"future-kubernetes/role": "system"}
     assert "taints" not in system
-    assert workers["labels"] == {"future-kubernetes/role": "worker"}
+    assert workers["labels"]["future-kubernetes/role"] == "worker"
     assert workers["taints"] == [{"key": "future-kubernetes/worker", "value": "true", "effect": "NO_SCHEDULE"}]
     assert release_of(done)["worker"]["nodeSelector"] == {"future-kubernetes/role": "worker"}
     assert release_of(done)["scheduler"]["nodeSelector"] == {"future-kubernetes/role": "system"}
@@ -124,10 +125,33 @@ def test_only_autoscaled_spot_groups_span_zones() -> None:
     assert len(eks({"spot": True}).one("nodeGroup:NodeGroup", "workers").inputs["subnetIds"]) == 1
 
 
-def test_root_disk_is_encrypted_gp3_of_50_gib() -> None:
-    (disk,) = eks().one("launchTemplate:LaunchTemplate").inputs["blockDeviceMappings"]
+def test_load_balancers_send_no_traffic_through_workers() -> None:
+    """A spot worker that ends would cut the connections of the IDE."""
+    excluded = "node.kubernetes.io/exclude-from-external-load-balancers"
+    done = eks({"host": "r.example.org", "spot": True})
+    assert done.one("nodeGroup:NodeGroup", "workers").inputs["labels"][excluded] == "true"
+    assert excluded not in done.one("nodeGroup:NodeGroup", "system").inputs["labels"], "none would be left"
+
+
+def template(done: Recording, part: str) -> dict[str, Any]:
+    return done.one("launchTemplate:LaunchTemplate", part).inputs
+
+
+@pytest.mark.parametrize("part", ["system", "workers"])
+def test_root_disk_is_encrypted_gp3_of_50_gib(part: str) -> None:
+    (disk,) = template(eks(), part)["blockDeviceMappings"]
     assert disk["deviceName"] == "/dev/xvda", "the root disk of Amazon Linux, else there are two"
     assert disk["ebs"] == {"volumeType": "gp3", "volumeSize": 50, "encrypted": "true", "deleteOnTermination": "true"}
+
+
+def test_workers_disk_grows_with_the_workers_of_a_node() -> None:
+    def sizes(config: dict[str, Any]) -> list[int]:
+        done = eks(config)
+        return [template(done, part)["blockDeviceMappings"][0]["ebs"]["volumeSize"] for part in ("system", "workers")]
+
+    assert sizes({"machineType": "m6i.16xlarge"}) == [50, 30 + 64 * 5]
+    assert sizes({"machineType": "m6i.16xlarge", "workerCpu": 31}) == [50, 30 + 2 * 5]
+    assert sizes({"machineType": "m6i.large"}) == [50, 30 + 2 * 5]
 
 
 def test_node_update_drains_a_third_of_the_workers() -> None:
@@ -170,14 +194,15 @@ def test_no_node_has_a_public_address() -> None:
 
 
 def test_pods_cannot_reach_the_nodes_metadata_service() -> None:
-    template = eks().one("launchTemplate:LaunchTemplate")
-    assert template.inputs["metadataOptions"] == {
-        "httpEndpoint": "enabled",
-        "httpTokens": "required",
-        "httpPutResponseHopLimit": 1,
-    }
-    for group in eks().all("nodeGroup:NodeGroup"):
-        assert group.inputs["launchTemplate"] == {"id": f"{template.name}-id", "version": "7"}, "its latest"
+    for part in ("system", "workers"):
+        nodes = eks().one("launchTemplate:LaunchTemplate", part)
+        assert nodes.inputs["metadataOptions"] == {
+            "httpEndpoint": "enabled",
+            "httpTokens": "required",
+            "httpPutResponseHopLimit": 1,
+        }
+        group = eks().one("nodeGroup:NodeGroup", part)
+        assert group.inputs["launchTemplate"] == {"id": f"{nodes.name}-id", "version": "7"}, "its latest"
 
 
 def test_pods_per_node_follow_network_interfaces_and_eks_limits() -> None:

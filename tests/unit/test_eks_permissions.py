@@ -119,7 +119,7 @@ def test_attached_aws_policies_are_these() -> None:
         "AmazonEC2ContainerRegistryPullOnly",
         "AmazonSSMManagedInstanceCore",
         "AmazonEKS_CNI_Policy",
-        "service-role/AmazonEBSCSIDriverPolicy",
+        "AmazonEBSCSIDriverEKSClusterScopedPolicy",
         "service-role/AmazonEFSCSIDriverPolicy",
     }
 
@@ -141,6 +141,18 @@ def test_team_roles_edit_only_the_stacks_namespace() -> None:
     assert association["accessScope"] == {"type": "namespace", "namespaces": ["future-eks-team"]}
     access = done.one("eks/cluster:Cluster").inputs["accessConfig"]
     assert access == {"authenticationMode": "API", "bootstrapClusterCreatorAdminPermissions": True}
+
+
+def test_access_entries_are_deleted_after_all_that_needs_the_kubernetes_api() -> None:
+    """A destroy by a member of `adminRoles` would otherwise delete its own access first."""
+    done = eks({"adminRoles": STATISTICS, "teamRoles": f"{STATISTICS}-team", "maxWorkers": 40, "host": "r.example.org"})
+    access = [*done.all("accessEntry:AccessEntry"), *done.all("accessPolicyAssociation:AccessPolicyAssociation")]
+    assert len(access) == 4
+    inside = [entry for entry in done.resources if entry.type.startswith("kubernetes:")]
+    assert len(inside) >= 5
+    for right in access:
+        for resource in (*inside, done.one("DestroyGuard")):
+            assert done.goes_before(resource, right), f"{resource.name} could not be deleted without {right.name}"
 
 
 def test_admin_roles_administer_the_cluster() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from components.clouds.aws.preflight import has_standard_quota
 from tests.unit.aws_cloud import (
+    ACCELERATORS,
     ANSWERS,
     STATISTICS,
     eks,
@@ -67,6 +68,16 @@ def test_refusals_of_aws_are_reported_with_their_fix(reason: str, fix: str) -> N
     message = refused({}, {"aws:index/getCallerIdentity:getCallerIdentity": refuse(reason)})
     assert fix in message
     assert reason in message
+
+
+@pytest.mark.parametrize("key", ["machineType", "systemMachineType"])
+@pytest.mark.parametrize("machine_type", ACCELERATORS)
+def test_machine_types_with_an_accelerator_are_refused(machine_type: str, key: str) -> None:
+    """The image uses no accelerator, and the nodes' machine image has no driver for one."""
+    message = refused({key: machine_type})
+    (devices,) = ACCELERATORS[machine_type].values()
+    assert f"{key} is {machine_type}, which has 1 x {devices[0]['name']}" in message
+    assert f"pulumi config set {key} m6i" in message
 
 
 ENGINEER = "arn:aws:iam::123456789012:role/staff/engineer"

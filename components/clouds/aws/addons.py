@@ -36,7 +36,8 @@ def create_addons_on_nodes(
     scope: Scope, cluster: aws.eks.Cluster, partition: str, system: pulumi.Resource, *, shared_files: bool
 ) -> list[pulumi.Resource]:
     """Addons that run as pods on the `system` node: DNS, metrics, disk driver, and file driver if there are files."""
-    disks = create_role(scope, "disks", PODS, partition, {"ebs": "service-role/AmazonEBSCSIDriverPolicy"})
+    # Limited to disks that carry this cluster's name. EKS passes the name to the driver and to its pod identity.
+    disks = create_role(scope, "disks", PODS, partition, {"ebs": "AmazonEBSCSIDriverEKSClusterScopedPolicy"})
     addons: list[pulumi.Resource] = [
         create_addon(scope, cluster, "coredns", depends_on=[system]),
         create_addon(scope, cluster, "metrics-server", depends_on=[system]),

@@ -43,11 +43,11 @@ class EksCluster(ManagedCluster):
         network = create_network(scope, settings, location)
         self.registry = None if settings.image else create_registry(scope)
         cluster = create_control_plane(scope, settings, network, partition)
-        grant_access(scope, settings, cluster, partition)
+        granted = grant_access(scope, settings, cluster, partition)
         before_nodes = create_addons_before_nodes(scope, cluster, partition)
         groups = create_node_groups(scope, settings, location, pool, cluster, network, before_nodes)
         addons = create_addons_on_nodes(scope, cluster, partition, groups.system, shared_files=settings.shared_gib > 0)
-        removers = [cluster, groups.system, groups.workers, *addons]
+        removers = [cluster, *granted, groups.system, groups.workers, *addons]
         files = create_shared_files(scope, cluster, network, location) if settings.shared_gib else None
         if files:
             removers += files.access

@@ -5,6 +5,7 @@ Control plane logs stay off: EKS writes them to a log group that it creates itse
 
 from __future__ import annotations
 
+import pulumi
 import pulumi_aws as aws
 
 from components.clouds.aws.iam import create_role
@@ -38,8 +39,15 @@ def create_control_plane(scope: Scope, settings: EksSettings, network: Network, 
     )
 
 
-def grant_access(scope: Scope, settings: EksSettings, cluster: aws.eks.Cluster, partition: str) -> None:
-    """Access entries: `adminRoles` administer the cluster, `teamRoles` edit the stack's namespace."""
+def grant_access(
+    scope: Scope, settings: EksSettings, cluster: aws.eks.Cluster, partition: str
+) -> list[pulumi.Resource]:
+    """Access entries: `adminRoles` administer the cluster, `teamRoles` edit the stack's namespace.
+
+    Everything that Kubernetes deletes must depend on the returned resources. Otherwise a member of `adminRoles` who
+    destroys the stack would delete their own access first.
+    """
+    made: list[pulumi.Resource] = []
     team = aws.eks.AccessPolicyAssociationAccessScopeArgs(type="namespace", namespaces=[settings.namespace])
     admin = aws.eks.AccessPolicyAssociationAccessScopeArgs(type="cluster")
     for part, arns, access_policy, access_scope in (
@@ -49,7 +57,7 @@ def grant_access(scope: Scope, settings: EksSettings, cluster: aws.eks.Cluster, 
         for arn in arns:
             name = f"{scope.name}-{part}-{arn.rsplit('/', 1)[-1]}"
             entry = aws.eks.AccessEntry(name, cluster_name=cluster.name, principal_arn=arn, opts=scope.options())
-            aws.eks.AccessPolicyAssociation(
+            association = aws.eks.AccessPolicyAssociation(
                 name,
                 cluster_name=cluster.name,
                 principal_arn=entry.principal_arn,
@@ -57,3 +65,5 @@ def grant_access(scope: Scope, settings: EksSettings, cluster: aws.eks.Cluster, 
                 access_scope=access_scope,
                 opts=scope.options(),
             )
+            made += [entry, association]
+    return made

@@ -15,7 +15,10 @@ from components.clouds.checks import CloudError, problem
 
 
 def describe_machine(key: str, name: str, lookup: pulumi.InvokeOptions) -> Machine:
-    """A machine type as AWS describes it. Raises CloudError for an architecture that the image is not built for.
+    """A machine type as AWS describes it. Raises CloudError for one that the image cannot use.
+
+    These are other architectures than the image's, and types with an accelerator. R does not use the accelerator, so
+    that it would be billed idle, and EKS refuses some of these types only when the cluster stands.
 
     key: the setting that names the type. The number of pods is the one that the network plugin has addresses for:
     interfaces x (addresses - 1) + 2 (https://github.com/awslabs/amazon-eks-ami,
@@ -31,8 +34,29 @@ def describe_machine(key: str, name: str, lookup: pulumi.InvokeOptions) -> Machi
                 f"pulumi config set {key} m6i.xlarge",
             )
         )
+    devices = accelerators(found)
+    if devices:
+        raise CloudError(
+            problem(
+                f"{key} is {name}, which has {', '.join(devices)}",
+                "a type without an accelerator (GPU, Inferentia, Trainium, FPGA), such as m6i.xlarge",
+                f"pulumi config set {key} m6i.xlarge",
+            )
+        )
     pods = found.maximum_network_interfaces * (found.maximum_ipv4_addresses_per_interface - 1) + 2
     return Machine(name, found.default_vcpus, found.memory_size, pods)
+
+
+def accelerators(found: aws.ec2.GetInstanceTypeResult) -> list[str]:
+    """The accelerators of a machine type, such as `1 x A10G`."""
+    groups = (
+        found.gpuses,
+        found.neuron_devices,
+        found.inference_accelerators,
+        found.media_accelerators,
+        found.fpgas,
+    )
+    return [f"{device.count} x {device.name}" for group in groups for device in group or ()]
 
 
 def zones_offering(key: str, name: str, settings: EksSettings, lookup: pulumi.InvokeOptions) -> set[str]:

@@ -20,8 +20,15 @@ from components.clouds.checks import ask_or_none
 from components.clouds.scope import Scope
 from components.clouds.sizing import WorkerPool
 
-DISK_GIB = 50
-"""Root disk of a node, which holds the image and the workers' temporary files."""
+SYSTEM_DISK_GIB = 50
+"""Root disk of a system node, which holds the images and the scheduler's temporary files."""
+
+BASE_DISK_GIB, WORKER_DISK_GIB = 30, 5
+"""Root disk of a worker's node: GiB for system and image, and for the temporary files and the log of each worker."""
+
+NO_BALANCER_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
+"""Label that keeps a node out of the targets of load balancers. Otherwise the end of a spot worker cuts connections to
+the IDE that the load balancer sent through that node."""
 
 MAX_SYSTEM_NODES = 3
 
@@ -68,7 +75,7 @@ def create_node_groups(
     """
     role = create_role(scope, "nodes", "ec2.amazonaws.com", location.partition, NODE_POLICIES)
     needs = [*depends_on, *role.policies, *network.egress]
-    common = common_inputs(scope, cluster, role)
+    common = common_inputs(cluster, role)
     # One zone, because the disk of the scheduler's home cannot move to another.
     system = create_system_group(scope, settings, network.private[location.system_zone], common, needs)
     subnets = [network.private[zone] for zone in location.worker_zones]
@@ -86,6 +93,7 @@ def create_system_group(
     return aws.eks.NodeGroup(
         f"{scope.name}-system",
         **common,
+        launch_template=launch_template(scope, "system", SYSTEM_DISK_GIB),
         subnet_ids=[subnet],
         instance_types=[settings.system_machine_type],
         capacity_type="ON_DEMAND",
@@ -115,6 +123,7 @@ def create_worker_group(
     return aws.eks.NodeGroup(
         f"{scope.name}-workers",
         **common,
+        launch_template=launch_template(scope, "workers", BASE_DISK_GIB + WORKER_DISK_GIB * pool.workers_per_node),
         subnet_ids=list(subnets),
         instance_types=[settings.machine_type],
         capacity_type="SPOT" if settings.spot else "ON_DEMAND",
@@ -122,7 +131,7 @@ def create_worker_group(
             desired_size=scaling.desired, min_size=scaling.min, max_size=scaling.max
         ),
         update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable_percentage=MAX_UNAVAILABLE_PERCENTAGE),
-        labels={WORKER_NODE_LABEL: "worker"},
+        labels={WORKER_NODE_LABEL: "worker", NO_BALANCER_LABEL: "true"},
         taints=[aws.eks.NodeGroupTaintArgs(key=WORKER_TAINT["key"], value=WORKER_TAINT["value"], effect="NO_SCHEDULE")],
         opts=scope.options(
             depends_on=depends_on,
@@ -132,26 +141,22 @@ def create_worker_group(
     )
 
 
-def common_inputs(scope: Scope, cluster: aws.eks.Cluster, role: Role) -> dict[str, Any]:
+def common_inputs(cluster: aws.eks.Cluster, role: Role) -> dict[str, Any]:
     """Inputs that both node groups share."""
-    template = create_launch_template(scope)
     return {
         "cluster_name": cluster.name,
         "node_role_arn": role.role.arn,
         "ami_type": "AL2023_x86_64_STANDARD",
-        "launch_template": aws.eks.NodeGroupLaunchTemplateArgs(
-            id=template.id, version=template.latest_version.apply(str)
-        ),
         # EKS drains a changed node for 15 minutes. The scheduler's disruption budget forbids its eviction, so without
         # force this update and every later `pulumi up` would fail.
         "force_update_version": True,
     }
 
 
-def create_launch_template(scope: Scope) -> aws.ec2.LaunchTemplate:
+def launch_template(scope: Scope, part: str, disk_gib: int) -> aws.eks.NodeGroupLaunchTemplateArgs:
     """Encrypted root disk, tags, and a metadata service (version 2) that pods cannot reach."""
-    return aws.ec2.LaunchTemplate(
-        f"{scope.name}-nodes",
+    template = aws.ec2.LaunchTemplate(
+        f"{scope.name}-{part}",
         update_default_version=True,
         metadata_options=aws.ec2.LaunchTemplateMetadataOptionsArgs(
             http_endpoint="enabled",
@@ -163,7 +168,7 @@ def create_launch_template(scope: Scope) -> aws.ec2.LaunchTemplate:
             aws.ec2.LaunchTemplateBlockDeviceMappingArgs(
                 device_name="/dev/xvda",
                 ebs=aws.ec2.LaunchTemplateBlockDeviceMappingEbsArgs(
-                    volume_type="gp3", volume_size=DISK_GIB, encrypted="true", delete_on_termination="true"
+                    volume_type="gp3", volume_size=disk_gib, encrypted="true", delete_on_termination="true"
                 ),
             )
         ],
@@ -174,6 +179,7 @@ def create_launch_template(scope: Scope) -> aws.ec2.LaunchTemplate:
         ],
         opts=scope.options(),
     )
+    return aws.eks.NodeGroupLaunchTemplateArgs(id=template.id, version=template.latest_version.apply(str))
 
 
 def worker_scaling(scope: Scope, settings: EksSettings, pool: WorkerPool) -> tuple[Scaling, Sequence[str]]:
