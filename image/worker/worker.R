@@ -128,11 +128,35 @@ local({
     data
   }
 
+  # What holds in the session holds here: its variables, its locale, and its folder where this pod has it.
+  own <- list(env = Sys.getenv(names = TRUE), locale = Sys.getlocale(), wd = getwd())
+  world <- list(env = character(), locale = own$locale)
+  enter <- function(new) {
+    if (!identical(new$env, world$env)) {
+      for (name in setdiff(names(world$env), names(new$env))) {
+        if (name %in% names(own$env)) do.call(Sys.setenv, as.list(own$env[name])) else Sys.unsetenv(name)
+      }
+      if (length(new$env)) do.call(Sys.setenv, as.list(new$env))
+    }
+    if (!identical(new$locale, world$locale)) {
+      for (part in strsplit(new$locale, ";", fixed = TRUE)[[1L]]) {
+        part <- strsplit(part, "=", fixed = TRUE)[[1L]]
+        if (part[1L] %in% c("LC_CTYPE", "LC_COLLATE", "LC_MONETARY", "LC_TIME")) {
+          suppressWarnings(Sys.setlocale(part[1L], part[2L]))
+        }
+      }
+    }
+    world <<- new
+    here <- if (dir.exists(new$wd)) new$wd else own$wd
+    if (!identical(getwd(), here)) try(setwd(here), silent = TRUE)
+  }
+
   run <- function(data) {
     future <- asNamespace("future")
     rm(list = ls(globalenv(), all.names = TRUE), envir = globalenv())
     extra <- data[["kubernetes"]]
     data[["kubernetes"]] <- NULL
+    if (!is.null(extra[["world"]])) enter(extra[["world"]])
     evaluate <- if (is.null(extra[["evaluate"]])) future[["evalFuture"]] else extra[["evaluate"]]
     result <- evaluate(data)
     if (isTRUE(extra[["gc"]])) gc()

@@ -126,6 +126,19 @@ def test_a_future_that_runs_out_of_memory_is_named_so(elastic: Stack) -> None:
     assert "workerMemoryGiB" in said
 
 
+def test_what_the_session_sets_holds_in_its_futures_and_nothing_of_its_pod_is_sent(elastic: Stack) -> None:
+    code = """
+        stopifnot(length(future.kubernetes:::session_world()$env) == 0L)
+        plan(kubernetes, workers = 1)
+        pod <- value(future(Sys.getenv("POD_NAME")))
+        Sys.setenv(TZ = "America/New_York", API_KEY = "k")
+        seen <- value(future(c(Sys.getenv(c("API_KEY", "POD_NAME"), names = FALSE), format(as.POSIXct(0), "%H"))))
+        stopifnot(identical(seen, c("k", pod, "19")), nzchar(pod))
+        cat("GOOD")
+    """
+    assert "GOOD" in r(elastic, code)
+
+
 def test_memory_and_cpu_of_a_worker_at_work_are_shown(elastic: Stack) -> None:
     code = """
         plan(kubernetes, workers = 1)

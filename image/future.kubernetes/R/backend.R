@@ -13,6 +13,12 @@
 #' Workers belong to the release. The futures of all sessions share them evenly, and each session has at most as many at
 #' once as its plan says. A worker starts a fresh R before it works for another session or another plan.
 #'
+#' @section What a future sees of the session:
+#' As with multisession: its globals and packages, environment variables that the session has set or read from
+#' `~/.Renviron` (with them the time zone `TZ`), and the locale. It runs in the session's working directory where the
+#' worker has that folder, as it has `/shared`, else in the worker's home. Not seen are other files of the session's
+#' home, packages that only its own library has, and connections.
+#'
 #' @section Faults:
 #' When a worker is lost, its future is run again on another worker, with the same random numbers when `seed = TRUE`. If
 #' the future can have caused the loss (its R crashed or ran out of memory), this is done `retries` times, and then the

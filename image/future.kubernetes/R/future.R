@@ -87,8 +87,9 @@ task_data <- function(future) {
   if (!is.null(future[["conditions"]]) && (is.null(classes) || length(classes) > 0L)) {
     data[["capture"]][["immediateConditionHandlers"]] <- list(immediateCondition = signal_from_worker)
   }
-  extra <- list(gc = isTRUE(future[["gc"]]), evaluate = evaluator_to_send())
-  if (extra$gc || !is.null(extra$evaluate)) data[["kubernetes"]] <- extra
+  data[["kubernetes"]] <- list(
+    gc = isTRUE(future[["gc"]]), evaluate = evaluator_to_send(), world = session_world()
+  )
   data
 }
 

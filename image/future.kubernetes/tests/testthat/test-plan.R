@@ -92,6 +92,41 @@ test_that("a plan that was left is taken up again as it was", {
   expect_identical(nbrOfWorkers(), 2L)
 })
 
+test_that("variables, time zone and locale of the session hold in its futures, as with stock ones", {
+  withr::local_envvar(TZ = "America/New_York", API_KEY = "k", EMPTY = "")
+  both(function() {
+    expect_identical(value(future(Sys.getenv(c("API_KEY", "TZ"), names = FALSE))), c("k", "America/New_York"))
+    expect_identical(value(future(format(as.POSIXct(0), "%H"))), "19")
+  })
+  plan(kubernetes, workers = 1)
+  expect_identical(value(future(Sys.getenv("API_KEY"))), "k")
+  Sys.setenv(API_KEY = "changed")
+  expect_identical(value(future(Sys.getenv("API_KEY"))), "changed")
+  Sys.unsetenv("API_KEY")
+  expect_identical(value(future(Sys.getenv("API_KEY", NA))), NA_character_)
+  withr::local_locale(LC_COLLATE = "C")
+  expect_identical(value(future(Sys.getlocale("LC_COLLATE"))), "C")
+})
+
+test_that("what belongs to the session's own process is not sent", {
+  withr::local_envvar(R_LIBS_USER = "/nowhere", POD_NAME = "me", HOME = "/nowhere", KUBERNETES_SERVICE_HOST = "none")
+  sent <- names(session_world()$env)
+  expect_false(any(c("R_LIBS_USER", "POD_NAME", "HOME", "KUBERNETES_SERVICE_HOST", "PAGER") %in% sent))
+})
+
+test_that("a future runs in the session's folder where its worker has that, each time", {
+  folder <- withr::local_tempdir()
+  writeLines("here", file.path(folder, "d.csv"))
+  withr::local_dir(folder)
+  plan(kubernetes, workers = 1)
+  expect_identical(value(future({
+    text <- readLines("d.csv")
+    setwd("/")
+    text
+  })), "here")
+  expect_identical(value(future(readLines("d.csv"))), "here")
+})
+
 test_that("a canceled future ends at once, one canceled without interrupt gives its value", {
   both(function() {
     f <- future({
