@@ -128,9 +128,10 @@ local({
     data
   }
 
-  # What holds in the session holds here: its variables, its locale, and its folder where this pod has it.
-  own <- list(env = Sys.getenv(names = TRUE), locale = Sys.getlocale(), wd = getwd())
-  world <- list(env = character(), locale = own$locale)
+  # What holds in the session holds here: its variables, its locale, and its folder and libraries where this pod has
+  # them.
+  own <- list(env = Sys.getenv(names = TRUE), locale = Sys.getlocale(), wd = getwd(), libraries = .libPaths())
+  world <- list(env = character(), locale = own$locale, libraries = own$libraries)
   enter <- function(new) {
     if (!identical(new$env, world$env)) {
       for (name in setdiff(names(world$env), names(new$env))) {
@@ -145,6 +146,9 @@ local({
           suppressWarnings(Sys.setlocale(part[1L], part[2L]))
         }
       }
+    }
+    if (!identical(new$libraries, world$libraries)) {
+      .libPaths(unique(c(new$libraries[dir.exists(new$libraries)], own$libraries)))
     }
     world <<- new
     here <- if (dir.exists(new$wd)) new$wd else own$wd

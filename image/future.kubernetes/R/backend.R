@@ -15,9 +15,10 @@
 #'
 #' @section What a future sees of the session:
 #' As with multisession: its globals and packages, environment variables that the session has set or read from
-#' `~/.Renviron` (with them the time zone `TZ`), and the locale. It runs in the session's working directory where the
-#' worker has that folder, as it has `/shared`, else in the worker's home. Not seen are other files of the session's
-#' home, packages that only its own library has, and connections.
+#' `~/.Renviron` (with them the time zone `TZ`), and the locale. It runs in the session's working directory, and finds
+#' packages in its libraries, where the worker has those folders, as it has `/shared`. A release with `sharedGiB` has
+#' the session's own library there, so that `install.packages()` is for the workers too. Not seen are files and packages
+#' of the session's home, and connections.
 #'
 #' @section Faults:
 #' When a worker is lost, its future is run again on another worker, with the same random numbers when `seed = TRUE`. If

@@ -176,8 +176,9 @@ unread_error <- function(future, reason) {
 package_error <- function(future, error) {
   missing <- sub(".*(there is no package called [^ ]+).*", "\\1", conditionMessage(error))
   error[["message"]] <- sprintf(paste(
-    "Future %s cannot run on its worker: %s. Workers have only the packages of the image, not what install.packages()",
-    "puts into this session's library: add it to 'rPackages' of the stack and run 'pulumi up'"
+    "Future %s cannot run on its worker: %s. Workers have the packages of the image, not what install.packages() puts",
+    "into this session's home: add it to 'rPackages' of the stack and run 'pulumi up', or set 'sharedGiB' and install",
+    "it again, into /shared"
   ), label_of(future), missing)
   class(error) <- unique(c("KubernetesPackageError", "KubernetesError", class(error)))
   error

@@ -1,5 +1,6 @@
 # What of the session holds in its futures, as it does with multisession: environment variables that the session has
-# set or read from ~/.Renviron, with them the time zone, the locale, and the working directory where a worker has it.
+# set or read from ~/.Renviron, with them the time zone, the locale, and the working directory and the libraries where a
+# worker has them, as it has those in /shared.
 
 # Variables that mean something only where they are: of R, the IDE, the shell, the pod.
 own_variables <- paste0(
@@ -28,8 +29,8 @@ given_variables <- local({
   }
 })
 
-# Named character vector of the session's own variables, its locale and its folder. Most calls find what the last one
-# found.
+# Named character vector of the session's own variables, its locale, folder and libraries. Most calls find what the last
+# one found.
 session_world <- local({
   all <- NULL
   env <- NULL
@@ -43,6 +44,6 @@ session_world <- local({
       names(env) <<- names(now)[chosen]
       all <<- now
     }
-    list(env = env, locale = Sys.getlocale(), wd = getwd())
+    list(env = env, locale = Sys.getlocale(), wd = getwd(), libraries = .libPaths())
   }
 })

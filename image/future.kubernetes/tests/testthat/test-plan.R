@@ -108,6 +108,24 @@ test_that("variables, time zone and locale of the session hold in its futures, a
   expect_identical(value(future(Sys.getlocale("LC_COLLATE"))), "C")
 })
 
+test_that("packages in a library of the session that its worker has are found", {
+  library_of_session <- withr::local_tempdir()
+  source <- file.path(withr::local_tempdir(), "mine")
+  dir.create(file.path(source, "R"), recursive = TRUE)
+  writeLines(c(
+    "Package: mine", "Version: 1.0", "Title: T", "Description: D.", "License: none", "Author: a",
+    "Maintainer: a <a@example.org>"
+  ), file.path(source, "DESCRIPTION"))
+  writeLines("export(f)", file.path(source, "NAMESPACE"))
+  writeLines("f <- function() 42", file.path(source, "R", "f.R"))
+  utils::install.packages(source, lib = library_of_session, repos = NULL, type = "source", quiet = TRUE)
+  plan(kubernetes, workers = 1)
+  expect_error(value(future(mine::f())), "no package called")
+  withr::local_libpaths(library_of_session, action = "prefix")
+  expect_identical(value(future(mine::f())), 42)
+  expect_identical(value(future(requireNamespace("mine", quietly = TRUE))), TRUE)
+})
+
 test_that("what belongs to the session's own process is not sent", {
   withr::local_envvar(R_LIBS_USER = "/nowhere", POD_NAME = "me", HOME = "/nowhere", KUBERNETES_SERVICE_HOST = "none")
   sent <- names(session_world()$env)
