@@ -150,13 +150,18 @@ class CutLink:
     _number = itertools.count()
 
     def __init__(self) -> None:
-        self.name = f"fk{os.getpid()}-{next(self._number)}"
+        number = next(self._number)
+        self.name = f"fk{os.getpid()}-{number}"
+        # Addresses of its own, of the range for benchmarks (RFC 2544): another run's link may stand at the same time.
+        base = ((os.getpid() * 8 + number) % 32768) * 4
+        network = f"198.{18 + (base >> 16)}.{base >> 8 & 255}"
+        self.near, self.far = f"{network}.{(base & 255) + 1}", f"{network}.{(base & 255) + 2}"
         for command in (
             f"netns add {self.name}",
             f"link add {self.name}h type veth peer name eth0 netns {self.name}",
-            f"addr add 198.51.100.1/30 dev {self.name}h",
+            f"addr add {self.near}/30 dev {self.name}h",
             f"link set {self.name}h up",
-            f"-n {self.name} addr add 198.51.100.2/30 dev eth0",
+            f"-n {self.name} addr add {self.far}/30 dev eth0",
             f"-n {self.name} link set eth0 up",
             f"-n {self.name} link set lo up",
         ):
@@ -165,7 +170,7 @@ class CutLink:
     def cut(self) -> None:
         """Drop packets both ways without an error on either end: the near interface stays up."""
         subprocess.run(["ip", "-n", self.name, "addr", "flush", "dev", "eth0"], check=True)
-        subprocess.run(["ip", "neigh", "replace", "198.51.100.2", "lladdr", "02:00:00:00:00:01",
+        subprocess.run(["ip", "neigh", "replace", self.far, "lladdr", "02:00:00:00:00:01",
                         "dev", f"{self.name}h", "nud", "permanent"], check=True)  # fmt: skip
 
     def remove(self) -> None:
@@ -186,7 +191,7 @@ def link() -> Iterator[CutLink]:
 @pytest.mark.parametrize("in_flight", [False, True], ids=["while it computes", "with data under way"])
 def test_silent_network_is_noticed_on_both_ends(bed: Bed, link: CutLink, in_flight: bool) -> None:
     process: Process = bed.start_worker(
-        "w1", prefix=("ip", "netns", "exec", link.name), FUTURE_KUBERNETES_SCHEDULER="198.51.100.1"
+        "w1", prefix=("ip", "netns", "exec", link.name), FUTURE_KUBERNETES_SCHEDULER=link.near
     )
     wait_for(lambda: bed.state("w1") == "idle")
     with bed.attach() as session:
