@@ -21,6 +21,10 @@ MACHINE_TYPES = {
     "m6g.xlarge": (4, 16384, 4, 15, "arm64", ZONES),
     "m7i.xlarge": (4, 16384, 4, 15, "x86_64", ["us-west-2b", "us-west-2c"]),
     "m5n.xlarge": (4, 16384, 4, 15, "x86_64", ["us-west-2d"]),
+    "m6a.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
+    "m5.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
+    "m5a.xlarge": (4, 15360, 4, 15, "x86_64", ZONES),
+    "m7a.xlarge": (4, 16384, 3, 10, "x86_64", ZONES),
     "m6i.16xlarge": (64, 262144, 15, 50, "x86_64", ZONES),
     "g5.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
     "inf2.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
@@ -56,8 +60,8 @@ EKS = {"cloud": "eks", "region": "us-west-2", "authorizedNetworks": "203.0.113.0
 
 def offerings(args: Mapping[str, Any]) -> dict[str, Any]:
     """Offers of machine types in zones or regions."""
-    pattern = args["filters"][0]["values"][0]
-    names = [name for name in MACHINE_TYPES if fnmatch.fnmatch(name, pattern)]
+    patterns = args["filters"][0]["values"]
+    names = [name for name in MACHINE_TYPES if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
     pairs = [(name, zone) for name in names for zone in MACHINE_TYPES[name][5]]
     if args["locationType"] == "region":
         pairs = [(name, "us-west-2") for name in names]
@@ -89,6 +93,25 @@ def instance_type(args: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def instance_types(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Names of the machine types that the filters select."""
+    wanted = {entry["name"]: entry["values"] for entry in args["filters"]}
+    facts = {
+        name: {
+            "instance-type": name,
+            "processor-info.supported-architecture": architecture,
+            "supported-usage-class": "spot",
+            "vcpu-info.default-vcpus": str(cpus),
+            "memory-info.size-in-mib": str(memory),
+            "network-info.maximum-network-interfaces": str(interfaces),
+            "network-info.ipv4-addresses-per-interface": str(addresses),
+        }
+        for name, (cpus, memory, interfaces, addresses, architecture, _) in MACHINE_TYPES.items()
+    }
+    names = [name for name, fact in facts.items() if all(fact[key] in values for key, values in wanted.items())]
+    return {"id": "us-west-2", "region": "us-west-2", "instanceTypes": names}
+
+
 def product(args: Mapping[str, Any]) -> dict[str, Any]:
     """One product of the price list."""
     wanted = {entry["field"]: entry["value"] for entry in args["filters"]}
@@ -115,6 +138,7 @@ ANSWERS: dict[str, Answer] = {
     },
     "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings": offerings,
     "aws:ec2/getInstanceType:getInstanceType": instance_type,
+    "aws:ec2/getInstanceTypes:getInstanceTypes": instance_types,
     "aws:ec2/getSpotPrice:getSpotPrice": lambda args: {
         "id": "spot",
         "instanceType": args["instanceType"],

@@ -159,8 +159,10 @@ def test_more_workers_change_only_pool_and_worker_deployment(cloud: Cloud, most:
     }
     pool = after.one(cloud.pool, "workers")
     size = {"gke": "nodeCount" if most == 40 else "autoscaling", "eks": "scalingConfig"}[cloud.name]
-    changed[pool.name] -= set(pool.ignore_changes)
-    assert changed == {"future-team-workers": {size}, "future-team": {"values"}}
+    # On EKS the autoscaler alone adds nodes to a group with a fixed maximum.
+    pools = {} if cloud is EKS and most == 80 else {pool.name: {size}}
+    changed = {name: keys - set(pool.ignore_changes) if name == pool.name else keys for name, keys in changed.items()}
+    assert changed == {**pools, "future-team": {"values"}}
     values = [own_release(done).inputs["values"] for done in (before, after)]
     assert values[0]["scheduler"] == values[1]["scheduler"]
     assert values[0]["worker"]["resources"] == values[1]["worker"]["resources"]

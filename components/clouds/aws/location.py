@@ -9,9 +9,15 @@ from functools import partial
 import pulumi
 import pulumi_aws as aws
 
-from components.clouds.allocatable import Machine
 from components.clouds.aws.api import ask
-from components.clouds.aws.machines import describe_machine, spot_market, zones_offering
+from components.clouds.aws.machines import (
+    Ec2Machine,
+    describe_machine,
+    like_types,
+    same_size,
+    spot_market,
+    zones_offering,
+)
 from components.clouds.aws.settings import EksSettings
 from components.clouds.checks import CloudError, problem
 from components.clouds.preflight import check_zone, choose_zones
@@ -33,11 +39,17 @@ class Location:
     system_zone: str
     """Zone of the system node and of the disks."""
     worker_zones: tuple[str, ...]
-    worker_machine: Machine
-    system_machine: Machine
+    worker_machines: tuple[Ec2Machine, ...]
+    """Machine types of the workers' nodes, the preferred one first. All have the same vCPUs and memory."""
+    system_machine: Ec2Machine
     given_subnets: Mapping[str, str] = field(default_factory=dict)
     """Zone to subnet in a given network."""
     spot_price: float | None = None
+
+    @property
+    def worker_machine(self) -> Ec2Machine:
+        """The preferred machine type of the workers' nodes."""
+        return self.worker_machines[0]
 
 
 @dataclass(frozen=True)
@@ -77,11 +89,27 @@ def find_location(settings: EksSettings, caller: Caller, lookup: pulumi.InvokeOp
         network_zones=tuple(network_zones),
         system_zone=system_zone,
         worker_zones=chosen,
-        worker_machine=describe_machine("machineType", settings.machine_type, lookup),
+        worker_machines=worker_machines(settings, chosen, lookup),
         system_machine=describe_machine("systemMachineType", settings.system_machine_type, lookup),
         given_subnets=given,
         spot_price=spot_price,
     )
+
+
+def worker_machines(
+    settings: EksSettings, zones: Sequence[str], lookup: pulumi.InvokeOptions
+) -> tuple[Ec2Machine, ...]:
+    """The machine types of the workers' nodes, each offered in all of `zones`.
+
+    Spot capacity of a single type runs out more easily than that of several
+    (https://docs.aws.amazon.com/eks/latest/userguide/managed-node-groups.html), so a spot group has several.
+    Raises CloudError for a type in `otherMachineTypes` that has another size or is not offered.
+    """
+    first = describe_machine("machineType", settings.machine_type, lookup)
+    if not settings.other_machine_types:
+        return (first, *like_types(first, zones, lookup)) if settings.spot else (first,)
+    others = [same_size(first, name, settings, zones, lookup) for name in settings.other_machine_types]
+    return (first, *(machine for machine in others if machine.name != first.name))
 
 
 def region_zones(settings: EksSettings, lookup: pulumi.InvokeOptions) -> list[str]:

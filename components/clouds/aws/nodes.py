@@ -79,7 +79,8 @@ def create_node_groups(
     # One zone, because the disk of the scheduler's home cannot move to another.
     system = create_system_group(scope, settings, network.private[location.system_zone], common, needs)
     subnets = [network.private[zone] for zone in location.worker_zones]
-    return NodeGroups(system, create_worker_group(scope, settings, pool, subnets, common, needs))
+    machine_types = [machine.name for machine in location.worker_machines]
+    return NodeGroups(system, create_worker_group(scope, settings, pool, machine_types, subnets, common, needs))
 
 
 def create_system_group(
@@ -114,6 +115,7 @@ def create_worker_group(
     scope: Scope,
     settings: EksSettings,
     pool: WorkerPool,
+    machine_types: Sequence[str],
     subnets: Sequence[pulumi.Input[str]],
     common: Mapping[str, Any],
     depends_on: Sequence[pulumi.Resource],
@@ -125,7 +127,7 @@ def create_worker_group(
         **common,
         launch_template=launch_template(scope, "workers", BASE_DISK_GIB + WORKER_DISK_GIB * pool.workers_per_node),
         subnet_ids=list(subnets),
-        instance_types=[settings.machine_type],
+        instance_types=list(machine_types),
         capacity_type="SPOT" if settings.spot else "ON_DEMAND",
         scaling_config=aws.eks.NodeGroupScalingConfigArgs(
             desired_size=scaling.desired, min_size=scaling.min, max_size=scaling.max
@@ -185,12 +187,14 @@ def launch_template(scope: Scope, part: str, disk_gib: int) -> aws.eks.NodeGroup
 def worker_scaling(scope: Scope, settings: EksSettings, pool: WorkerPool) -> tuple[Scaling, Sequence[str]]:
     """The size of the worker node group, and the inputs of which Pulumi ignores changes.
 
+    A group that the autoscaler resizes starts with no node. Otherwise EKS would wait for the first nodes, and a zone
+    without spot capacity would fail the whole update. Nodes that hold workers stay, so no least number is needed.
     EKS updates min, max and desired size in one call. With `desiredSize` ignored Pulumi would send its last known value
     and remove nodes that the autoscaler added, so send the live value when min or max change.
     """
-    wanted = Scaling(pool.nodes, pool.min_nodes(scales_to_zero=settings.scales_to_zero), pool.max_nodes)
     if not settings.autoscaled:
-        return wanted, ()
+        return Scaling(pool.nodes, pool.nodes, pool.max_nodes), ()
+    wanted = Scaling(0, 0, pool.max_nodes)
     live = live_scaling(scope)
     if live and (live.min, live.max) != (wanted.min, wanted.max):
         return Scaling(min(max(live.desired, wanted.min), wanted.max), wanted.min, wanted.max), ()

@@ -6,13 +6,14 @@ Every refusal is a CloudError with what is allowed and the command that fixes it
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 
 import pulumi
 import pulumi_aws as aws
 
 from components.clouds import preflight
-from components.clouds.allocatable import Machine
+from components.clouds.allocatable import Allocatable, Machine
 from components.clouds.aws.allocatable import DAEMONS, SYSTEM_PODS, eks_allocatable
 from components.clouds.aws.api import tagged_arns
 from components.clouds.aws.location import Caller, Location, find_caller, find_location
@@ -75,7 +76,19 @@ def size_workers(settings: EksSettings, location: Location, lookup: pulumi.Invok
         known = [ask_or_none(partial(describe_machine, "machineType", name, lookup)) for name in names]
         return [candidate(machine) for machine in known if machine]
 
-    return preflight.size_workers(settings, candidate(location.worker_machine), DAEMONS, others)
+    smallest = pool_candidate(location.worker_machines)
+    return preflight.size_workers(settings, smallest, DAEMONS, others)
+
+
+def pool_candidate(machines: Sequence[Machine]) -> Candidate:
+    """The preferred of several machine types, with what is allocatable on each of them."""
+    each = [eks_allocatable(machine) for machine in machines]
+    return Candidate(
+        machines[0],
+        Allocatable(
+            min(one.cpu_millicores for one in each), min(one.memory_mib for one in each), min(one.pods for one in each)
+        ),
+    )
 
 
 def check_system(settings: EksSettings, location: Location) -> None:

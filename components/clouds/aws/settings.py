@@ -32,6 +32,12 @@ class EksSettings(ManagedSettings):
         None, "Zone for all nodes, in the region", default_words="chosen by the cloud", example="us-west-2a"
     )
     machine_type: MachineType = worker_machine("m6i.xlarge")
+    other_machine_types: Items[MachineType] = setting(
+        (),
+        "Further machine types for the workers' nodes, with as many vCPUs and as much memory as `machineType`",
+        default_words="on spot like types of other families, else none",
+        example="m6a.xlarge,m5.xlarge",
+    )
     system_machine_type: MachineType = system_machine("m6i.large")
     network: Line | None = setting(
         None, "ID of an existing VPC to use", default_words="a new one", example="vpc-0123456789abcdef0"
