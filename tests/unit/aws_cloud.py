@@ -160,6 +160,15 @@ ANSWERS: dict[str, Answer] = {
         "kubernetesVersion": args["kubernetesVersion"],
         "version": f"v1.2.3-for-{args['kubernetesVersion']}",
     },
+    "aws:eks/getClusterVersions:getClusterVersions": lambda _args: {
+        "id": "versions",
+        "clusterVersions": [{"clusterVersion": version} for version in ("1.36", "1.35", "1.34", "1.33")],
+    },
+    "aws:ssm/getParameter:getParameter": lambda args: {
+        "id": args["name"],
+        "name": args["name"],
+        "insecureValue": f"{args['name'].split('/')[5]}.2-20260601",
+    },
     "aws:resourcegroupstaggingapi/getResources:getResources": lambda _args: {"id": "r", "resourceTagMappingLists": []},
     "aws:ecr/getAuthorizationToken:getAuthorizationToken": lambda _args: {
         "id": "token",

@@ -19,6 +19,7 @@ def create_control_plane(scope: Scope, settings: EksSettings, network: Network, 
     role = create_role(scope, "control-plane", "eks.amazonaws.com", partition, {"cluster": "AmazonEKSClusterPolicy"})
     return aws.eks.Cluster(
         scope.name,
+        version=settings.kubernetes_version,
         role_arn=role.role.arn,
         vpc_config=aws.eks.ClusterVpcConfigArgs(
             subnet_ids=list(network.private.values()),

@@ -35,6 +35,9 @@ MAX_SYSTEM_NODES = 3
 MAX_UNAVAILABLE_PERCENTAGE = 33
 """Share of the worker nodes that an update of the group may drain at the same time."""
 
+NEWEST_RELEASE = "/amazon-linux-2023/x86_64/standard/recommended/release_version"
+"""End of the name of AWS's public parameter with the newest release of the nodes' machine image."""
+
 NODE_POLICIES = {
     "join": "AmazonEKSWorkerNodePolicy",
     "pull": "AmazonEC2ContainerRegistryPullOnly",
@@ -75,7 +78,7 @@ def create_node_groups(
     """
     role = create_role(scope, "nodes", "ec2.amazonaws.com", location.partition, NODE_POLICIES)
     needs = [*depends_on, *role.policies, *network.egress]
-    common = common_inputs(cluster, role)
+    common = common_inputs(scope, settings, cluster, role)
     # One zone, because the disk of the scheduler's home cannot move to another.
     system = create_system_group(scope, settings, network.private[location.system_zone], common, needs)
     subnets = [network.private[zone] for zone in location.worker_zones]
@@ -143,16 +146,31 @@ def create_worker_group(
     )
 
 
-def common_inputs(cluster: aws.eks.Cluster, role: Role) -> dict[str, Any]:
+def common_inputs(scope: Scope, settings: EksSettings, cluster: aws.eks.Cluster, role: Role) -> dict[str, Any]:
     """Inputs that both node groups share."""
+    release = settings.node_release
     return {
         "cluster_name": cluster.name,
         "node_role_arn": role.role.arn,
         "ami_type": "AL2023_x86_64_STANDARD",
+        # Without these EKS keeps the nodes at the version and the release that they were created with. Unset, the
+        # release is the newest of a new version: a change of the number of workers must not replace the nodes.
+        "version": cluster.version,
+        "release_version": newest_release(scope, cluster) if release == "latest" else release,
         # EKS drains a changed node for 15 minutes. The scheduler's disruption budget forbids its eviction, so without
         # force this update and every later `pulumi up` would fail.
         "force_update_version": True,
     }
+
+
+def newest_release(scope: Scope, cluster: aws.eks.Cluster) -> pulumi.Output[str]:
+    """The newest release of the nodes' machine image for the cluster's version.
+
+    Source: https://docs.aws.amazon.com/eks/latest/userguide/retrieve-ami-id.html
+    """
+    name = pulumi.Output.concat("/aws/service/eks/optimized-ami/", cluster.version, NEWEST_RELEASE)
+    # Its `value` is a secret, as which the release would be hidden in every preview.
+    return aws.ssm.get_parameter_output(name=name, opts=scope.lookup_output).insecure_value
 
 
 def launch_template(scope: Scope, part: str, disk_gib: int) -> aws.eks.NodeGroupLaunchTemplateArgs:

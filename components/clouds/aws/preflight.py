@@ -19,6 +19,7 @@ from components.clouds.aws.api import tagged_arns
 from components.clouds.aws.location import Caller, Location, find_caller, find_location
 from components.clouds.aws.machines import describe_machine
 from components.clouds.aws.settings import EksSettings
+from components.clouds.aws.versions import check_version
 from components.clouds.checks import CloudError, ask_or_none, problem
 from components.clouds.labels import common_labels
 from components.clouds.sizing import Candidate, WorkerPool
@@ -28,6 +29,7 @@ def check(settings: EksSettings, lookup: pulumi.InvokeOptions) -> tuple[Location
     """Location and sizes of the stack. Raises CloudError or SizingError for settings that AWS would refuse later."""
     caller = find_caller(lookup)
     check_creator(settings, caller, lookup)
+    check_version(settings, lookup)
     location = find_location(settings, caller, lookup)
     pool = size_workers(settings, location, lookup)
     check_system(settings, location)

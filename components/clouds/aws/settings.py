@@ -21,6 +21,16 @@ RoleArn = Annotated[
 ]
 
 
+KubernetesVersion = Annotated[
+    str, matching(r"1\.[0-9]{2}"), Allowed("a minor version of Kubernetes in quotes, such as '1.35'")
+]
+NodeRelease = Annotated[
+    str,
+    matching(r"latest|1\.[0-9]{2}\.[0-9]+-[0-9]{8}"),
+    Allowed("a release of EKS's machine image such as 1.35.2-20260601, or latest"),
+]
+
+
 class EksSettings(ManagedSettings):
     """AWS: a cluster on Amazon EKS, which the stack creates."""
 
@@ -50,6 +60,18 @@ class EksSettings(ManagedSettings):
         example="subnet-0123456789abcdef0",
     )
     nat_per_zone: bool = setting(False, "Whether each zone has a NAT gateway of its own", example="true")
+    kubernetes_version: KubernetesVersion | None = setting(
+        None,
+        "Kubernetes version of control plane, nodes, addons and autoscaler",
+        default_words="EKS's default when the stack is created, then that of the cluster",
+        example="1.35",
+    )
+    node_release: NodeRelease | None = setting(
+        None,
+        "Release of the nodes' machine image; `latest` replaces the nodes at the first `pulumi up` after each release",
+        default_words="the newest when the nodes are created, then theirs",
+        example="latest",
+    )
     team_roles: Items[RoleArn] = setting(
         (),
         "ARNs of IAM roles that may use the stack's namespace",
@@ -78,6 +100,16 @@ class EksSettings(ManagedSettings):
                 "at least two private subnets of that VPC in different zones, with a route to the internet",
                 self.key("subnets").command(),
                 others=("network",),
+            )
+        if self.kubernetes_version and not (self.node_release or "latest").startswith(
+            ("latest", f"{self.kubernetes_version}.")
+        ):
+            yield Problem(
+                "nodeRelease",
+                repr(self.node_release),
+                f"a release for kubernetesVersion {self.kubernetes_version}, or latest",
+                self.key("nodeRelease").command("latest"),
+                others=("kubernetesVersion",),
             )
         twice = [arn for arn in self.team_roles if arn in self.admin_roles]
         if twice:
