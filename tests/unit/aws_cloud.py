@@ -112,6 +112,15 @@ def instance_types(args: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": "us-west-2", "region": "us-west-2", "instanceTypes": names}
 
 
+def role(args: Mapping[str, Any]) -> dict[str, Any]:
+    """A role of the account. Those whose name begins with `missing` do not exist."""
+    name = args["name"]
+    if name.startswith("missing"):
+        raise PermissionError(f"reading IAM Role ({name}): couldn't find resource")
+    path = "staff/" if name == "engineer" else ""
+    return {"id": name, "name": name, "arn": f"arn:aws:iam::123456789012:role/{path}{name}"}
+
+
 def product(args: Mapping[str, Any]) -> dict[str, Any]:
     """One product of the price list."""
     wanted = {entry["field"]: entry["value"] for entry in args["filters"]}
@@ -178,8 +187,24 @@ ANSWERS: dict[str, Answer] = {
         "expiresAt": "",
         "proxyEndpoint": "",
     },
+    "aws:ec2/getVpc:getVpc": lambda args: {
+        "id": args["id"],
+        "enableDnsSupport": True,
+        "enableDnsHostnames": True,
+    },
+    "aws:ec2/getRouteTable:getRouteTable": lambda _args: {
+        "id": "rtb-1",
+        "routeTableId": "rtb-1",
+        "routes": [
+            {"cidrBlock": "172.31.0.0/16", "gatewayId": "local"},
+            {"cidrBlock": "0.0.0.0/0", "natGatewayId": "nat-1", "gatewayId": ""},
+        ],
+    },
+    "aws:iam/getRole:getRole": role,
     "aws:ec2/getSubnet:getSubnet": lambda args: {
         "id": args["id"],
+        "cidrBlock": "172.31.0.0/20",
+        "mapPublicIpOnLaunch": False,
         "vpcId": "vpc-other" if args["id"] == "subnet-elsewhere" else "vpc-campus",
         "availabilityZone": {
             "subnet-1": "us-west-2a",

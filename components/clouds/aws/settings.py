@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from components.clouds.settings import ManagedSettings, system_machine, worker_machine
 from components.settings.errors import Problem
 from components.settings.fields import Allowed, Items, Line, MachineType, matching, setting
 
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]+"
+DEFAULT_VPC_CIDR = "10.0.0.0/16"
 TWO_SUBNETS = "subnet-0123456789abcdef0,subnet-0fedcba9876543210"
 
 Region = Annotated[str, matching(REGION), Allowed("a region of eks, such as us-west-2")]
@@ -21,6 +25,22 @@ RoleArn = Annotated[
 ]
 
 
+def private_network(value: str) -> str:
+    """An IPv4 network of private addresses, from /16, the largest that a VPC can have, to /20."""
+    found = ipaddress.IPv4Network(value.strip())
+    if not 16 <= found.prefixlen <= 20 or not any(found.subnet_of(each) for each in PRIVATE_NETWORKS):
+        raise ValueError
+    return str(found)
+
+
+PRIVATE_NETWORKS = [
+    ipaddress.IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+]
+VpcCidr = Annotated[
+    str,
+    AfterValidator(private_network),
+    Allowed("an IPv4 network of private addresses from /16 to /20, such as 10.20.0.0/16"),
+]
 KubernetesVersion = Annotated[
     str, matching(r"1\.[0-9]{2}"), Allowed("a minor version of Kubernetes in quotes, such as '1.35'")
 ]
@@ -59,6 +79,11 @@ class EksSettings(ManagedSettings):
         default_words="found by EKS",
         example="subnet-0123456789abcdef0",
     )
+    vpc_cidr: VpcCidr = setting(
+        DEFAULT_VPC_CIDR,
+        "Addresses of the VPC that the stack creates; a change replaces the cluster",
+        example="10.20.0.0/16",
+    )
     nat_per_zone: bool = setting(False, "Whether each zone has a NAT gateway of its own", example="true")
     kubernetes_version: KubernetesVersion | None = setting(
         None,
@@ -93,6 +118,14 @@ class EksSettings(ManagedSettings):
         yield from super().contradictions()
         if self.public_subnets and not self.network:
             yield self.without_network("publicSubnets")
+        if self.network and self.vpc_cidr != DEFAULT_VPC_CIDR:
+            yield Problem(
+                "vpcCidr",
+                repr(self.vpc_cidr),
+                "unset where network is set, which has its own addresses",
+                "pulumi config rm vpcCidr",
+                others=("network",),
+            )
         if self.network and len(self.subnets) < 2:
             yield Problem(
                 "subnets",
