@@ -21,6 +21,9 @@ MACHINE_TYPES = {
     "m6g.xlarge": (4, 16384, 4, 15, "arm64", ZONES),
     "m7i.xlarge": (4, 16384, 4, 15, "x86_64", ["us-west-2b", "us-west-2c"]),
     "m5n.xlarge": (4, 16384, 4, 15, "x86_64", ["us-west-2d"]),
+    "m7i-flex.large": (2, 8192, 3, 10, "x86_64", ZONES),
+    "t3.small": (2, 2048, 3, 4, "x86_64", ZONES),
+    "t4g.small": (2, 2048, 3, 4, "arm64", ZONES),
     "m6a.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
     "m5.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
     "m5a.xlarge": (4, 15360, 4, 15, "x86_64", ZONES),
@@ -49,6 +52,7 @@ NO_ACCELERATOR: dict[str, Any] = {
     "mediaAccelerators": [],
     "inferenceAccelerators": [],
 }
+FREE_PLAN = ("t3.small", "m7i-flex.large", "t4g.small")
 PRICES = {"m6i.large": 0.1, "m6i.xlarge": 0.2, "AmazonEKS": 0.1, "NAT": 0.05}
 """Invented round figures, because the tests are about their use."""
 SPOT_PRICE = 0.08
@@ -88,6 +92,7 @@ def instance_type(args: Mapping[str, Any]) -> dict[str, Any]:
         "maximumNetworkInterfaces": interfaces,
         "maximumIpv4AddressesPerInterface": addresses,
         "supportedArchitectures": [architecture],
+        "freeTierEligible": name in FREE_PLAN,
         **NO_ACCELERATOR,
         **ACCELERATORS.get(name, {}),
     }
@@ -101,6 +106,7 @@ def instance_types(args: Mapping[str, Any]) -> dict[str, Any]:
             "instance-type": name,
             "processor-info.supported-architecture": architecture,
             "supported-usage-class": "spot",
+            "free-tier-eligible": "true" if name in FREE_PLAN else "false",
             "vcpu-info.default-vcpus": str(cpus),
             "memory-info.size-in-mib": str(memory),
             "network-info.maximum-network-interfaces": str(interfaces),

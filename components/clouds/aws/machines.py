@@ -17,10 +17,14 @@ from components.clouds.checks import CloudError, ask_or_none, problem
 
 @dataclass(frozen=True)
 class Ec2Machine(Machine):
-    """A machine type of EC2. interfaces: of the network; addresses: IPv4 addresses of each."""
+    """A machine type of EC2. interfaces: of the network; addresses: IPv4 addresses of each.
+
+    in_free_plan: whether accounts on AWS's free plan can launch it.
+    """
 
     interfaces: int = 0
     addresses: int = 0
+    in_free_plan: bool = False
 
 
 def describe_machine(key: str, name: str, lookup: pulumi.InvokeOptions) -> Ec2Machine:
@@ -54,7 +58,15 @@ def describe_machine(key: str, name: str, lookup: pulumi.InvokeOptions) -> Ec2Ma
         )
     interfaces, addresses = found.maximum_network_interfaces, found.maximum_ipv4_addresses_per_interface
     pods = interfaces * (addresses - 1) + 2
-    return Ec2Machine(name, found.default_vcpus, found.memory_size, pods, interfaces=interfaces, addresses=addresses)
+    return Ec2Machine(
+        name,
+        found.default_vcpus,
+        found.memory_size,
+        pods,
+        interfaces=interfaces,
+        addresses=addresses,
+        in_free_plan=found.free_tier_eligible,
+    )
 
 
 def accelerators(found: aws.ec2.GetInstanceTypeResult) -> list[str]:
@@ -137,7 +149,7 @@ def like_types(machine: Ec2Machine, zones: Sequence[str], lookup: pulumi.InvokeO
     )
     pairs = set(zip(offered.instance_types, offered.locations, strict=True)) if offered else set()
     usable = [name for name in names if name in alike and all((name, zone) in pairs for zone in zones)]
-    return tuple(replace(machine, name=name) for name in usable)
+    return tuple(replace(machine, name=name, in_free_plan=False) for name in usable)
 
 
 def same_size(
