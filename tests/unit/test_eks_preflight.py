@@ -50,6 +50,8 @@ pytestmark = pytest.mark.usefixtures("installed_tools")
             {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "publicSubnets": "subnet-elsewhere"},
             "publicSubnets has subnet-elsewhere, which is in vpc-other",
         ),
+        ({"auditLogDays": 31}, "one of the periods of CloudWatch: 0, 1, 3"),
+        ({"auditLogDays": -1}, "one of the periods of CloudWatch"),
         ({"vpcCidr": "10.0.0.0/24"}, "from /16 to /20"),
         ({"vpcCidr": "8.8.0.0/16"}, "private addresses"),
         ({"vpcCidr": "10.0.0.1/16"}, "such as 10.20.0.0/16"),

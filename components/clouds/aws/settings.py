@@ -6,11 +6,11 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from components.clouds.settings import ManagedSettings, system_machine, worker_machine
 from components.settings.errors import Problem
-from components.settings.fields import Allowed, Items, Line, MachineType, matching, setting
+from components.settings.fields import Allowed, Items, Line, MachineType, matching, setting, whole_number
 
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]+"
 DEFAULT_VPC_CIDR = "10.0.0.0/16"
@@ -40,6 +40,24 @@ VpcCidr = Annotated[
     str,
     AfterValidator(private_network),
     Allowed("an IPv4 network of private addresses from /16 to /20, such as 10.20.0.0/16"),
+]
+RETENTION_DAYS = (0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653)
+"""Periods for which CloudWatch keeps logs (https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/,
+PutRetentionPolicy), up to ten years. 0 stands for no log."""
+
+
+def retention_days(value: int) -> int:
+    """A number of days for which CloudWatch can keep logs, or 0."""
+    if value not in RETENTION_DAYS:
+        raise ValueError
+    return value
+
+
+RetentionDays = Annotated[
+    int,
+    BeforeValidator(whole_number),
+    AfterValidator(retention_days),
+    Allowed(f"one of the periods of CloudWatch: {', '.join(map(str, RETENTION_DAYS))}"),
 ]
 KubernetesVersion = Annotated[
     str, matching(r"1\.[0-9]{2}"), Allowed("a minor version of Kubernetes in quotes, such as '1.35'")
@@ -96,6 +114,9 @@ class EksSettings(ManagedSettings):
         "Release of the nodes' machine image; `latest` replaces the nodes at the first `pulumi up` after each release",
         default_words="the newest when the nodes are created, then theirs",
         example="latest",
+    )
+    audit_log_days: RetentionDays = setting(
+        30, "Days for which CloudWatch keeps the audit log of the Kubernetes API; 0 for no log", example="365"
     )
     team_roles: Items[RoleArn] = setting(
         (),
