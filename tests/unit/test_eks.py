@@ -72,6 +72,7 @@ def test_addon_versions_follow_the_clusters_version() -> None:
         "aws-ebs-csi-driver",
         "aws-efs-csi-driver",
         "metrics-server",
+        "eks-node-monitoring-agent",
     }
     assert all(addon["addonVersion"] == "v1.2.3-for-1.35" for addon in addons.values())
     for when in ("Create", "Update"):

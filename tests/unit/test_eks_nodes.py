@@ -96,12 +96,12 @@ def test_other_machine_types_are_used_in_their_order(spot: bool) -> None:
 
 def test_workers_fit_on_the_smallest_of_several_types() -> None:
     """m7a.xlarge has 29 addresses for pods here, so that fewer small workers fit on it."""
-    small = {"workers": 96, "workerCpu": 0.01, "workerMemoryGiB": 0.0625}
+    small = {"workers": 92, "workerCpu": 0.01, "workerMemoryGiB": 0.0625}
     nodes = [
         eks({**small, **more}).one("nodeGroup:NodeGroup", "workers").inputs["scalingConfig"]["maxSize"]
         for more in ({}, {"otherMachineTypes": "m7a.xlarge"})
     ]
-    assert nodes == [2, 4], "58 and 29 pods, 5 of them daemons"
+    assert nodes == [2, 4], "58 and 29 pods, 6 of them daemons"
 
 
 def running(nodes: int, least: int, most: int, standing: tuple[str, ...] = ("1",)) -> dict[str, Any]:
@@ -234,6 +234,13 @@ def test_node_update_is_forced_past_disruption_budgets() -> None:
     assert [group.inputs["forceUpdateVersion"] for group in eks().all("nodeGroup:NodeGroup")] == [True, True]
 
 
+def test_broken_nodes_are_replaced() -> None:
+    done = eks()
+    assert [group.inputs["nodeRepairConfig"] for group in done.all("nodeGroup:NodeGroup")] == [{"enabled": True}] * 2
+    agent = done.one("eks/addon:Addon", "node-monitoring-agent")
+    assert agent.inputs["addonName"] == "eks-node-monitoring-agent", "without it only the kubelet's own signs count"
+
+
 def test_no_node_has_a_public_address() -> None:
     done = eks()
     private = {f"{subnet.name}-id" for subnet in done.all("ec2/subnet:Subnet", "private")}
@@ -262,5 +269,5 @@ def test_pods_per_node_follow_network_interfaces_and_eks_limits() -> None:
     assert few - many == 11 * (737 - 250), "the kubelet reserves memory for every address"
     small = eks({"workers": 49, "workerCpu": 0.01, "workerMemoryGiB": 0.0625, "machineType": "m6i.large"})
     assert small.one("nodeGroup:NodeGroup", "workers").inputs["scalingConfig"]["minSize"] == 3, (
-        "29 pods, 5 of them daemons"
+        "29 pods, 6 of them daemons"
     )

@@ -283,7 +283,7 @@ def test_workers_beyond_the_cpu_quota_are_refused() -> None:
 
 
 def test_system_pods_leave_room_to_the_scheduler_only_with_an_autoscaler() -> None:
-    assert "at most 1.23 cores and 5.47 GiB" in refused({"schedulerMemoryGiB": 5.8})
+    assert "at most 1.21 cores and 5.42 GiB" in refused({"schedulerMemoryGiB": 5.8})
     assert eks({"schedulerMemoryGiB": 5.8, "maxWorkers": 40}).all("nodeGroup:NodeGroup")
 
 

@@ -157,6 +157,8 @@ def common_inputs(scope: Scope, settings: EksSettings, cluster: aws.eks.Cluster,
         # release is the newest of a new version: a change of the number of workers must not replace the nodes.
         "version": cluster.version,
         "release_version": newest_release(scope, cluster) if release == "latest" else release,
+        # Replaces a node that is not ready for half an hour, or that the monitoring agent reports as broken.
+        "node_repair_config": aws.eks.NodeGroupNodeRepairConfigArgs(enabled=True),
         # EKS drains a changed node for 15 minutes. The scheduler's disruption budget forbids its eviction, so without
         # force this update and every later `pulumi up` would fail.
         "force_update_version": True,
