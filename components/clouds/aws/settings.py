@@ -41,7 +41,8 @@ VpcCidr = Annotated[
     AfterValidator(private_network),
     Allowed("an IPv4 network of private addresses from /16 to /20, such as 10.20.0.0/16"),
 ]
-RETENTION_DAYS = (0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653)
+YEARS = (365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
+RETENTION_DAYS = (0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, *YEARS)
 """Periods for which CloudWatch keeps logs (https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/,
 PutRetentionPolicy), up to ten years. 0 stands for no log."""
 
