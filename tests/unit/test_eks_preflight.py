@@ -106,7 +106,10 @@ def test_given_network_without_dns_is_refused(attribute: str) -> None:
     message = refused(GIVEN, {token: lambda args: {**ANSWERS[token](args), attribute: False}})
     option = {"enableDnsSupport": "enable-dns-support", "enableDnsHostnames": "enable-dns-hostnames"}[attribute]
     assert f"vpc-campus, which has {option} switched off" in message
-    assert f"aws ec2 modify-vpc-attribute --region us-west-2 --vpc-id vpc-campus --{option}" in message
+    assert (
+        f"aws ec2 modify-vpc-attribute --region us-west-2 --vpc-id vpc-campus --{option} '{{\"Value\":true}}'"
+        in message
+    )
 
 
 def routes(*routes: dict[str, str], public: bool = False, main: bool = False) -> dict[str, Any]:

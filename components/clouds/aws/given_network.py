@@ -64,7 +64,8 @@ def check_dns(settings: EksSettings, lookup: pulumi.InvokeOptions) -> None:
                 problem(
                     f"network is {settings.network}, which has {name} switched off",
                     "a VPC with enable-dns-support and enable-dns-hostnames, by which nodes find the control plane",
-                    f"aws ec2 modify-vpc-attribute --region {settings.region} --vpc-id {settings.network} --{name}",
+                    f"aws ec2 modify-vpc-attribute --region {settings.region} --vpc-id {settings.network} --{name} "
+                    """'{"Value":true}'""",
                 )
             )
 
