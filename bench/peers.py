@@ -4,9 +4,9 @@
 
 It watches the pods. For each that runs it does over the network what the agent of image/worker/agent.py does: TLS
 by the release's token, the greeting, the answers, dialling again. Where the agent would answer kubelet's probe, it
-writes the pod's readiness. No R stands behind: the first call of a session is answered by the content of ANSWER_FILE,
-which a real R gave once, and all else is only taken in. On its output: a line of JSON for each thing that happens.
-SIGHUP makes all hang up and dial again, as when the broker was restarted.
+writes the pod's readiness. No R stands behind: each task is answered by the content of ANSWER_FILE, a result that a
+real R made once. On its output: a line of JSON for each thing that happens. SIGHUP makes all hang up and dial again,
+as when the broker was restarted. From SIGUSR1 on answers are held back, until SIGUSR2.
 """
 
 from __future__ import annotations
@@ -86,10 +86,14 @@ class Peers:
         self._connections: set[asyncio.StreamWriter] = set()
         self._ready: set[str] = set()
         self._probes = ThreadPoolExecutor(_API_CONNECTIONS)
+        self._may_answer = asyncio.Event()
+        self._may_answer.set()
 
     def start(self) -> None:
         """Follow the pods, from a thread of its own."""
         self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        self._loop.add_signal_handler(signal.SIGUSR1, self._may_answer.clear)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._may_answer.set)
         threading.Thread(target=self._follow, daemon=True).start()
 
     def _follow(self) -> None:
@@ -169,16 +173,17 @@ class Peers:
             raise OSError("refused")
         say("connected", name)
         self._probe(pod, True)
-        while (message := wire.decode(await _line(reader)))["op"] != "attach":
-            retired = message["op"] == "retire"
-            say("retired" if retired else "reinstated", name)
-            self._probe(pod, not retired)
-        writer.write(wire.encode(op="attached"))
-        say("attached", name)
-        await reader.read(wire.RELAY_BYTES)
-        writer.write(self._answer)
-        while await reader.read(wire.RELAY_BYTES):
-            pass
+        while True:
+            message = wire.decode(await _line(reader))
+            if message["op"] in ("retire", "reinstate"):
+                retired = message["op"] == "retire"
+                say("retired" if retired else "reinstated", name)
+                self._probe(pod, not retired)
+            elif message["op"] == "task":
+                await reader.readexactly(message["size"])
+                await self._may_answer.wait()
+                answer = {"op": "result", "id": message["id"], "status": "done", "size": len(self._answer)}
+                writer.write(wire.encode(**answer) + self._answer)
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

@@ -56,9 +56,16 @@ LOST_CODE = """
 suppressMessages(library(future.kubernetes))
 plan(kubernetes, workers = 4)
 f <- future({ Sys.sleep(5); as.numeric(Sys.time()) })
-cat("POD", workers()$pod[workers()$tasks > 0][1], "\\n")
+while (!any(workers()$state == "busy")) Sys.sleep(0.05)
+cat("POD", workers()$pod[workers()$state == "busy"], "\\n")
 value(f)
 cat("RESULT", as.numeric(Sys.time()), "\\n")
+"""
+QUEUED_CODE = """
+suppressMessages(library(future.kubernetes))
+plan(kubernetes, workers = c(1, 8))
+value(future(1))
+cat(system.time(value(lapply(1:60, function(i) future(Sys.sleep(0.3)))))[["elapsed"]])
 """
 
 
@@ -82,6 +89,7 @@ def main() -> int:
         waited(node, arguments, rows)
         futures(node, n, rows)
         grown(node, n, rows)
+        queued(node, rows)
         lost(node, rows)
         with step(f"plan(kubernetes) on {arguments.most} workers that wait"):
             scaled(node, arguments.most)
@@ -148,7 +156,7 @@ def futures(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> Non
     with step(f"Futures on {n} workers, by both"):
         code = (REPO / "bench" / "futures.R").read_text()
         ran = node.kubectl(
-            "-n", NAMESPACE, "exec", "-i", OURS, "--", "Rscript", "-", str(n), input=code, timeout=600
+            "-n", NAMESPACE, "exec", "-i", OURS, "--", "Rscript", "-", str(n), input=code, timeout=1200
         ).stdout  # fmt: skip
     for line in ran.splitlines():
         if line.startswith("ROW\t"):
@@ -164,6 +172,14 @@ def grown(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
         last = started(node, n)
     said = f"{seconds:.1f} s, {ended - last:.1f} s after the last container started"
     rows.append((f"`plan(kubernetes, workers = {n})` with 4 there", said, "cannot"))
+
+
+def queued(node: cluster.Node, rows: list[tuple[str, str, str]]) -> None:
+    """Short futures on an elastic plan that has one worker when they come, from a node that has the image."""
+    with step("Short futures on an elastic plan"):
+        scaled(node, 1)
+        ran = node.kubectl("-n", NAMESPACE, "exec", "-i", OURS, "--", "Rscript", "-", input=QUEUED_CODE, timeout=300)
+    rows.append(("60 futures of 0.3 s on `workers = c(1, 8)`", f"{float(ran.stdout.split()[-1]):.1f} s", "cannot"))
 
 
 def started(node: cluster.Node, n: int) -> float:

@@ -11,8 +11,7 @@ compute <- function() {
 }
 
 # Start missing workers first (after a restart, or scaled down while idle), so that only plan() itself is measured.
-free <- parallelly::availableCores()
-if (is.na(free) || free < expected) future.kubernetes::scale_workers(expected)
+if (length(parallelly::availableWorkers()) < expected) future.kubernetes::scale_workers(expected)
 connect <- seconds(plan(cluster, manual = TRUE, quiet = TRUE))
 connected <- nbrOfWorkers()
 if (connected < expected) {

@@ -1,17 +1,24 @@
-"""Connections of the broker: lines first and, once joined to a peer, bytes that pass through unread."""
+"""Connections of the broker: lines and bodies and, once joined to a peer, bytes that pass through unread."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 from ..common import wire
+from ..common.blob import Blob
 
 _BUFFER_BYTES = 1024 * 1024
 
 
 class Connection(asyncio.Protocol):
-    """One connection that speaks lines until it has a ``peer``, and passes bytes to the peer from then on."""
+    """One connection that speaks lines, each with a body of bytes if its handler expects one.
+
+    It passes bytes to its ``peer`` unread from the moment that it has one.
+    """
 
     peer: Connection | None = None
     transport: asyncio.Transport
@@ -19,6 +26,12 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.open = False
         self._line = b""
+        self._body: Blob | None = None
+        self._left = 0
+        self._then: Callable[[Blob | None], None] = lambda _: None
+        self._outbox: deque[bytes | Blob] = deque()
+        self._offset = 0
+        self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set the connection up; a worker has passed the TLS handshake by now."""
@@ -29,19 +42,53 @@ class Connection(asyncio.Protocol):
         wire.watch_peer(self.socket)
 
     def data_received(self, data: bytes) -> None:
-        """Pass the bytes to the peer, or split them into lines while there is none."""
+        """Pass the bytes to the peer, or split them into lines and bodies while there is none."""
         if self.peer is not None:
             self.peer.transport.write(data)
             return
-        self._line += data
-        while self.peer is None and b"\n" in self._line and self.open:
-            line, _, self._line = self._line.partition(b"\n")
+        if self._line:
+            data, self._line = self._line + data, b""
+        start = 0
+        while self.open and self.peer is None:
+            if self._left:
+                piece = memoryview(data)[start : start + self._left]
+                if not piece:
+                    break
+                start += len(piece)
+                self._take(piece)
+                continue
+            end = data.find(b"\n", start)
+            if end < 0:
+                break
+            line, start = data[start:end], end + 1
             self.line_received(line)
-        if self.peer is not None and self._line:
-            self.peer.transport.write(self._line)
-            self._line = b""
-        elif len(self._line) > wire.MAX_LINE:
-            self.drop()
+        if self.peer is not None and start < len(data):
+            self.peer.transport.write(data[start:])
+        elif self.open and not self._left:
+            self._line = data[start:]
+            if len(self._line) > wire.MAX_LINE:
+                self.drop()
+
+    def expect(self, size: int, then: Callable[[Blob | None], None], folder: Path | None = None) -> None:
+        """Take the next ``size`` bytes as a body, and call ``then`` with it; with None if it could not be kept."""
+        try:
+            self._body = Blob(size, folder)
+        except OSError:
+            self._body = None
+        self._left, self._then = size, then
+        if not size:
+            self._take(memoryview(b""))
+
+    def _take(self, piece: memoryview) -> None:
+        self._left -= len(piece)
+        if self._body is not None:
+            try:
+                self._body.write(piece)
+            except OSError:  # the disk is full: the rest is read, and dropped
+                self._body = None
+        if not self._left:
+            body, self._body = self._body, None
+            self._then(body)
 
     def line_received(self, line: bytes) -> None:
         """Handle one line, without its newline."""
@@ -49,25 +96,49 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Stop reading from the peer while this connection's reader is slow."""
+        self._paused = True
         if self.peer is not None:
             self.peer.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Read from the peer again."""
+        """Read from the peer again, and send what waits."""
+        self._paused = False
         if self.peer is not None and self.peer.open:
             self.peer.transport.resume_reading()
+        self._pump()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Close the peer as well."""
         self.open = False
+        self._outbox.clear()
+        self._body = None
         if self.peer is not None:
             self.peer.finish()
             self.peer = None  # else the buffers of both, some 100 KiB, wait for the garbage collector
 
-    def say(self, line: bytes) -> None:
-        """Send one line, unless the connection is closed."""
-        if self.open:
-            self.transport.write(line)
+    def say(self, line: bytes, body: Blob | None = None) -> None:
+        """Send one line and its body, unless the connection is closed. What the reader has no time for waits."""
+        if not self.open:
+            return
+        self._outbox.append(line)
+        if body is not None and body.size:
+            self._outbox.append(body)
+        self._pump()
+
+    def _pump(self) -> None:
+        while self._outbox and self.open and not self._paused:
+            part = self._outbox[0]
+            if isinstance(part, bytes):
+                self._outbox.popleft()
+                self.transport.write(part)
+                continue
+            piece = part.piece(self._offset)
+            self._offset += len(piece)
+            if not piece or self._offset >= part.size:
+                self._outbox.popleft()
+                self._offset = 0
+            if piece:
+                self.transport.write(piece)
 
     def drop(self) -> None:
         """Close at once, without sending what is buffered."""

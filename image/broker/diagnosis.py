@@ -229,6 +229,17 @@ def how_ended(pod: Object, since: float) -> str:
     return "its pod was deleted" if terminating(pod) else ""
 
 
+def by_task(ended: str) -> bool:
+    """True if what ran in a pod can have caused its end, as ``how_ended`` words it.
+
+    A deleted, preempted or reclaimed pod is nobody's fault. One that was evicted because its node ran out of memory or
+    disk may be.
+    """
+    if ended.startswith("its pod was ended"):
+        return "Evicted" in ended or "DeadlineExceeded" in ended
+    return not ended.startswith("its pod was deleted")
+
+
 def out_of_memory(pod: Object) -> str:
     """Notice for the users of a scheduler whose container last ended at its memory limit; else empty."""
     for container in pod["status"].get("containerStatuses", []):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 from ..common import wire
+from .dispatch import Dispatcher
 from .leases import Leases
 from .log import log
 from .pool import Pool
@@ -16,9 +17,10 @@ _REQUEST_SECONDS = 5.0
 class HttpPort:
     """Answers /readyz and /metrics."""
 
-    def __init__(self, pool: Pool, leases: Leases) -> None:
+    def __init__(self, pool: Pool, leases: Leases, dispatcher: Dispatcher) -> None:
         self._pool = pool
         self._leases = leases
+        self._dispatcher = dispatcher
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request and close."""
@@ -40,21 +42,34 @@ class HttpPort:
         leased = self._pool.leased.values()
         draining = sum(1 for worker in leased if self._pool.draining(worker))
         states = {"idle": len(self._pool.idle), "busy": len(leased) - draining, "draining": draining}
+        plans = self._dispatcher.plans.values()
+        sessions = {worker.session_pid for worker in leased} | {plan.pid for plan in plans}
+        memory = [f'{{pod="{w.pod}"}} {w.memory_mib << 20}' for w in self._pool.workers if w.memory_mib is not None]
+        cpu = [f'{{pod="{w.pod}"}} {w.cpu:.3f}' for w in self._pool.workers if w.cpu is not None]
         metrics = (
-            ("workers", "gauge", [f'{{state="{state}"}} {number}' for state, number in states.items()]),
-            ("sessions", "gauge", [f" {len({worker.session_pid for worker in leased})}"]),
-            ("waiting", "gauge", [f" {len(self._leases.queue)}"]),
-            ("attached_total", "counter", [f" {self._leases.attached_total}"]),
-            ("lost_total", "counter", [f" {self._leases.lost_total}"]),
-        )
+            ("workers", "gauge", "Connected workers by state.",
+             [f'{{state="{state}"}} {number}' for state, number in states.items()]),
+            ("worker_memory_bytes", "gauge", "Memory of the containers of workers that run something.", memory),
+            ("worker_cpus", "gauge", "CPUs that they use.", cpu),
+            ("sessions", "gauge", "R sessions that have a plan or a worker.", [f" {len(sessions)}"]),
+            ("waiting", "gauge", "Requests of attach mode that wait for a worker.", [f" {len(self._leases.queue)}"]),
+            ("tasks_queued", "gauge", "Futures that wait for a worker.", [f" {sum(len(p.queue) for p in plans)}"]),
+            ("tasks_running", "gauge", "Futures that run.", [f" {sum(p.running for p in plans)}"]),
+            ("tasks_total", "counter", "Futures by what became of them.",
+             [f'{{outcome="{name}"}} {number}' for name, number in self._dispatcher.reports.counters.items()]),
+            ("attached_total", "counter", "Workers that were attached to a session.",
+             [f" {self._leases.attached_total}"]),
+            ("lost_total", "counter", "Workers that were lost while a session used them in attach mode.",
+             [f" {self._leases.lost_total}"]),
+        )  # fmt: skip
         lines = []
-        for name, kind, values in metrics:
-            lines.append(f"# TYPE future_kubernetes_{name} {kind}\n")
+        for name, kind, words, values in metrics:
+            lines.append(f"# HELP future_kubernetes_{name} {words}\n# TYPE future_kubernetes_{name} {kind}\n")
             lines += [f"future_kubernetes_{name}{value}\n" for value in values]
         return "".join(lines)
 
 
-async def drop_silent_workers(pool: Pool, leases: Leases) -> None:
+async def drop_silent_workers(pool: Pool) -> None:
     """Drop, again and again, the workers in use that no longer acknowledge what is sent to them."""
     while True:
         await asyncio.sleep(wire.CHECK_SECONDS)
@@ -62,5 +77,5 @@ async def drop_silent_workers(pool: Pool, leases: Leases) -> None:
             worker.silent_checks = worker.silent_checks + 1 if wire.peer_is_silent(worker.socket) else 0
             if worker.silent_checks == 2:
                 log(f"{worker.pod} has fallen silent")
-                leases.silent(worker)
+                worker.was_silent = True
                 worker.drop()

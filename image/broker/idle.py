@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -97,9 +97,17 @@ class Usage(Protocol):
 class IdleWatch:
     """Scales to 0 once no session has used a worker for ``idleMinutes``, or ``ttlHours`` are over."""
 
-    def __init__(self, activity: Activity, usage: Usage, scaling: Scaling, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        activity: Activity,
+        users: Sequence[Usage],
+        scaling: Scaling,
+        environ: Mapping[str, str],
+        rested: Callable[[], None] = lambda: None,
+    ) -> None:
         self._activity = activity
-        self._usage = usage
+        self._users = users
+        self._rested = rested
         self._scaling = scaling
         self._check_seconds = float(environ.get("FUTURE_KUBERNETES_IDLE_CHECK_SECONDS", CHECK_SECONDS))
 
@@ -109,7 +117,7 @@ class IdleWatch:
         self._activity.resume()
         while True:
             await asyncio.sleep(self._check_seconds)
-            if self._usage.in_use():
+            if any(user.in_use() for user in self._users):
                 self._activity.touch()
                 continue
             try:
@@ -128,4 +136,5 @@ class IdleWatch:
             return
         if not self._scaling.lowering() and await self._scaling.wanted():
             log(reason)
+            self._rested()
             await self._scaling.scale(0)

@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable
 from typing import cast
 
 from .connections import Borrower
@@ -37,7 +36,7 @@ class Leases:
         self.lost_total = 0
         self._number = itertools.count(1)
         self._epoch = f"{int(time.time()):x}"  # after a restart of the broker no lease of before is valid
-        pool.when_idle = self._serve
+        pool.when_idle.append(self._serve)
 
     # Sessions.
 
@@ -54,7 +53,7 @@ class Leases:
             session = self.queue.popleft()
             if session.open:
                 lease = f"{self._epoch}-{next(self._number)}"
-                self._pool.lease_longest_idle(lease).offer(lease, session)
+                self._pool.lease_for("", lease).offer(lease, session)
 
     def _report_progress(self, session: Borrower) -> None:
         if not session.open or session not in self.queue:
@@ -79,15 +78,6 @@ class Leases:
         with contextlib.suppress(ValueError):
             self.queue.remove(session)
 
-    def reclaim(self, leases: Iterable[str]) -> list[Worker]:
-        """End these leases as if their session had; the workers of those that still existed."""
-        workers = [self._pool.leased[lease] for lease in leases if lease in self._pool.leased]
-        for worker in workers:
-            cast(Borrower, worker.session).finish()
-        if workers:
-            log(f"{len(workers)} workers are reclaimed from an R session that has no futures for them")
-        return workers
-
     # Workers.
 
     def attached(self, worker: Worker) -> None:
@@ -99,7 +89,7 @@ class Leases:
         worker.enter("busy")
         self.attached_total += 1
         self._pool.pods[worker.pod].uses += 1
-        session.say(f"ok {worker.lease} {worker.pod} {worker.node or '-'}\n".encode())
+        session.say(f"ok {worker.lease} {worker.pod} {worker.node}\n".encode())
         worker.peer, session.peer = session, worker
 
     def silent(self, worker: Worker) -> None:
@@ -115,7 +105,9 @@ class Leases:
             if session.open:
                 self.queue.appendleft(session)
                 self._serve()
-        elif worker.state == "busy" and (cast(Borrower, worker.session).left or worker.ended_well):
+        elif worker.session is None:
+            return
+        elif worker.state == "busy" and (worker.session.left or worker.ended_well):
             self._pool.expect(worker)
         elif worker.state == "busy":
             self._loss(worker)
@@ -133,8 +125,8 @@ class Leases:
     # Numbers.
 
     def in_use(self) -> bool:
-        """True while a session has a worker or waits for one."""
-        return bool(self._pool.leased or self.queue)
+        """True while a session has a worker as a whole or waits for one."""
+        return bool(self.queue) or any(worker.session for worker in self._pool.leased.values())
 
     def count(self, pid: int) -> tuple[int, int, int]:
         """Number of workers that are free or about to be, leased to process ``pid``, and leased to others."""
@@ -144,8 +136,3 @@ class Leases:
         held = [worker for worker in self._pool.leased.values() if worker not in released]
         mine = sum(1 for worker in held if worker.session_pid == pid)
         return len(self._pool.idle) + leaving + self._pool.expected, mine, len(held) - mine
-
-    def draining(self, pid: int) -> list[str]:
-        """Leases of process ``pid`` whose worker's pod is being deleted."""
-        leased = self._pool.leased.values()
-        return [worker.lease for worker in leased if worker.session_pid == pid and self._pool.draining(worker)]

@@ -1,13 +1,14 @@
 """Runs the broker in the scheduler pod.
 
-An R session connects to it (never the other way round), says ``attach`` and, at the answer ``ok``, has a worker's R at
-the other end of that same connection. So R opens no port of its own, a worker is never handed to a process that did not
-ask, and each connection carries R's own protocol. README.md has the figures behind this; sessions.py and
-registration.py have the protocol.
+An R session connects to it, never the other way round. In *task* mode, ``plan(kubernetes)``, the session sends tasks
+on one connection and takes their results: stream.py has that protocol, dispatch.py decides who works on what,
+demand.py how many workers are wanted. In *attach* mode, ``plan(cluster, manual = TRUE)``, the session asks for a worker
+and has that worker's R at the other end of the same connection: sessions.py and leases.py. What workers say is in
+``common/wire.py``. README.md has the figures behind this.
 
 Environment: FUTURE_KUBERNETES_{RELEASE,NAMESPACE}, and Kubernetes' own.
 For tests: FUTURE_KUBERNETES_{PORT,HTTP_PORT,SESSION_PORT,TOKEN_FILE,RUN,CONFIG,ACCOUNT,IDLE_CHECK_SECONDS,
-RETIRE_SECONDS}.
+RETIRE_SECONDS,REST_SECONDS,QUEUE_BYTES}.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..common import tls, wire
+from .background import Background
+from .demand import Demand
+from .dispatch import Dispatcher
 from .health import HttpPort, drop_silent_workers
 from .idle import Activity, IdleWatch
 from .leases import Leases
 from .log import log
 from .outcomes import Outcomes
+from .plans import REST_SECONDS
 from .pool import Pool
 from .registration import Registration
 from .restart_notice import write_notice
 from .scaling import Scaler
 from .sessions import Services, Session
-from .tasks import Tasks
 from .workers import Worker
 
 _HANDSHAKE_SECONDS = 10.0
@@ -46,22 +50,32 @@ class Broker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, environ: Mapping[str, str]) -> None:
         self._loop = loop
-        self.tasks = Tasks(loop)
+        self.background = Background(loop)
         self._activity = Activity()
         self._pool = Pool(loop)
-        self._outcomes = Outcomes(self.tasks, environ)
+        self._outcomes = Outcomes(self.background, environ)
+        self._outcomes.drained = self._pool.draining
         self._leases = Leases(loop, self._pool, self._outcomes, self._activity)
-        self._registration = Registration(self._pool, self._outcomes, self._activity, environ)
-        self._scaler = Scaler(loop, self._pool, self._activity, self.tasks, environ, self._registration.refusal)
-        self._idle_watch = IdleWatch(self._activity, self._leases, self._scaler, environ)
+        run = Path(environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes"))
+        folder = run / "results"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._dispatcher = Dispatcher(loop, self._pool, self._outcomes, self._activity, self.background, folder)
+        self._dispatcher.restore()
+        self._registration = Registration(self._pool, self._dispatcher, self._outcomes, self._activity, environ)
+        self._scaler = Scaler(loop, self._pool, self._activity, self.background, environ, self._registration.refusal)
+        rest = float(environ.get("FUTURE_KUBERNETES_REST_SECONDS", REST_SECONDS))
+        self._demand = Demand(loop, self._pool, self._dispatcher, self._scaler, self.background, rest)
+        users = (self._leases, self._dispatcher)
+        self._idle_watch = IdleWatch(self._activity, users, self._scaler, environ, self._demand.rested)
         self._services = Services(
-            loop, self.tasks, self._pool, self._leases, self._outcomes, self._scaler, self._activity
-        )
-        self.http = HttpPort(self._pool, self._leases)
+            loop, self.background, self._pool, self._leases, self._dispatcher, self._demand, self._outcomes,
+            self._scaler, self._activity,
+        )  # fmt: skip
+        self.http = HttpPort(self._pool, self._leases, self._dispatcher)
 
     def worker(self) -> Worker:
         """A new worker's connection."""
-        return Worker(self._loop, self._registration, self._leases)
+        return Worker(self._loop, self._registration, self._leases, self._dispatcher)
 
     def session(self) -> Session:
         """A new R session's connection."""
@@ -69,8 +83,9 @@ class Broker:
 
     def start(self) -> None:
         """Start what runs beside the connections."""
-        self.tasks.start(drop_silent_workers(self._pool, self._leases))
-        self.tasks.start(self._idle_watch.run())
+        for work in (self._dispatcher.run(), self._demand.run(), self._idle_watch.run()):
+            self.background.start(work)
+        self.background.start(drop_silent_workers(self._pool))
 
 
 def listen(port: int) -> socket.socket:
@@ -121,7 +136,7 @@ async def run(environ: Mapping[str, str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     broker.start()
-    broker.tasks.start(write_notice(environ, folder))
+    broker.background.start(write_notice(environ, folder))
     await stop.wait()
 
 

@@ -1,27 +1,43 @@
-"""How leases ended: the cause of a worker's loss, for the R session that asks for it."""
+"""Why workers were lost: reported by the worker, seen by the broker, or looked up in Kubernetes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from . import kubernetes
-from .tasks import Tasks
-from .workers import Worker
+from . import diagnosis, kubernetes
+from .background import Background
+
+if TYPE_CHECKING:
+    from .workers import Worker
 
 _KEPT = 10_000
 _LOOK_UP_SECONDS = 3.0
+_RETURN_SECONDS = 1.5
+"""An agent whose connection broke has dialled again within this time."""
 _LOOK_UPS_AT_ONCE = 4
 
 
-class Outcomes:
-    """Outcomes by lease: reported by the worker, seen by the broker, or looked up in Kubernetes."""
+@dataclass(frozen=True)
+class Cause:
+    """Why a worker was lost, in words, and whether its task can have caused that."""
 
-    def __init__(self, tasks: Tasks, environ: Mapping[str, str]) -> None:
-        self._tasks = tasks
+    text: str
+    by_task: bool
+
+
+class Outcomes:
+    """Outcomes by lease in attach mode, and the causes of the losses of tasks."""
+
+    def __init__(self, background: Background, environ: Mapping[str, str]) -> None:
+        self._background = background
         self._environ = environ
+        self.drained: Callable[[Worker], bool] = lambda _: False
+        """True if a worker's pod was told to go."""
         self._known: OrderedDict[str, str] = OrderedDict()
         self._look_ups: dict[str, asyncio.Task[None]] = {}
         self._at_once = asyncio.Semaphore(_LOOK_UPS_AT_ONCE)
@@ -46,18 +62,38 @@ class Outcomes:
 
         With cgroup v2 the kernel may end the agent together with an R that is out of memory.
         """
-        self._look_ups[worker.lease] = self._tasks.start(self._look_up(worker))
+        self._look_ups[worker.lease] = self._background.start(self._look_up(worker))
 
     async def _look_up(self, worker: Worker) -> None:
+        lease = worker.lease
         try:
-            with contextlib.suppress(kubernetes.KubeError, TimeoutError):
-                api = kubernetes.KubernetesApi(self._environ)
-                async with asyncio.timeout(_LOOK_UP_SECONDS):
-                    while not (text := await self._ask(api, worker)):
-                        await asyncio.sleep(0.25)
-                self.record(worker.lease, text)
+            if text := await self._how_ended(worker):
+                self.record(lease, text)
         finally:
-            self._look_ups.pop(worker.lease, None)
+            self._look_ups.pop(lease, None)
+
+    async def _how_ended(self, worker: Worker) -> str:
+        """What Kubernetes shows of the end of a worker's pod or container; empty if it shows none in time."""
+        with contextlib.suppress(kubernetes.KubeError, TimeoutError):
+            api = kubernetes.KubernetesApi(self._environ)
+            async with asyncio.timeout(_LOOK_UP_SECONDS):
+                while not (text := await self._ask(api, worker)):
+                    await asyncio.sleep(0.25)
+            return text
+        return ""
+
+    async def cause(self, worker: Worker) -> Cause:
+        """Why the connection of a worker ended that ran a task, once its agent had time to dial again."""
+        if worker.was_silent:
+            return Cause("its network fell silent: its node may be gone", by_task=False)
+        began = asyncio.get_running_loop().time()
+        text = await self._how_ended(worker)
+        await asyncio.sleep(max(0.0, began + _RETURN_SECONDS - asyncio.get_running_loop().time()) if not text else 0)
+        if self.drained(worker):
+            return Cause("its pod was told to go, and its time to finish was over", by_task=False)
+        if text:
+            return Cause(text, by_task=diagnosis.by_task(text))
+        return Cause("its connection ended, and Kubernetes shows no reason", by_task=True)
 
     async def _ask(self, api: kubernetes.KubernetesApi, worker: Worker) -> str:
         async with self._at_once:  # a whole node's workers may be lost at once

@@ -13,6 +13,8 @@ from .log import log
 from .workers import Worker
 
 _RETURN_SECONDS = 15.0
+_FORGOTTEN = 1000
+"""Pods that may have gone before they are forgotten."""
 
 
 @dataclass
@@ -37,8 +39,9 @@ class Pool:
         """Connected but unready, so that Kubernetes deletes their pods first; they can be reinstated."""
         self.leased: dict[str, Worker] = {}
         self.pods: dict[str, Pod] = {}
-        self.when_idle: Callable[[], None] = lambda: None
-        """Called when a worker has become idle."""
+        self._bound: dict[str, OrderedDict[Worker, None]] = {}
+        self.when_idle: list[Callable[[], None]] = []
+        """Called one after the other when a worker has become idle, as long as one is."""
 
     def enrol(self, worker: Worker) -> None:
         """Take in a worker that offers itself."""
@@ -46,30 +49,71 @@ class Pool:
             if other.pod == worker.pod:  # the pod's agent is here anew, so its old connection is dead, noticed or not
                 log(f"{worker.pod} is back; its old connection is dropped")
                 other.drop()
+        if len(self.pods) > 2 * len(self.workers) + _FORGOTTEN:
+            here = {other.pod for other in [*self.workers, *self.retiring]}
+            self.pods = {name: known for name, known in self.pods.items() if name in here}
         pod = self.pods.setdefault(worker.pod, Pod(worker.node))
         pod.node, pod.draining, pod.expected_until = worker.node, False, 0.0
-        self._make_idle(worker)
 
-    def _make_idle(self, worker: Worker) -> None:
+    def make_idle(self, worker: Worker) -> None:
+        """Let sessions have a worker, unless its connection has ended or its pod is being deleted."""
+        self.leased.pop(worker.lease, None)
+        worker.lease = ""
+        if not worker.open or self.draining(worker):
+            return
         worker.enter("idle")
         self.idle[worker] = None
-        self.when_idle()
+        self._bound.setdefault(worker.bound, OrderedDict())[worker] = None
+        for serve in self.when_idle:
+            if worker in self.idle:
+                serve()
 
-    def lease_longest_idle(self, lease: str) -> Worker:
-        """Move the worker that has been idle longest to those that are leased."""
-        worker, _ = self.idle.popitem(last=False)
-        self.leased[lease] = worker
+    def _take(self, worker: Worker) -> None:
+        del self.idle[worker]
+        bound = self._bound[worker.bound]
+        del bound[worker]
+        if not bound:
+            del self._bound[worker.bound]
+
+    def lease_for(self, key: str, lease: str) -> Worker:
+        """Lease an idle worker: one whose R already works for ``key``, else a fresh one, else the longest idle."""
+        found = self._bound.get(key) or self._bound.get("") or self.idle
+        worker = next(iter(found))
+        self._take(worker)
+        self.lease(worker, lease)
         return worker
+
+    def lease(self, worker: Worker, lease: str) -> None:
+        """Note that a worker is leased."""
+        worker.lease = lease
+        self.leased[lease] = worker
+
+    def release(self, key: str) -> None:
+        """Let the workers whose R works for ``key`` start a fresh one."""
+        for worker in [*self._bound.get(key, ()), *self.leased.values()]:
+            if worker.bound == key:
+                worker.say(wire.encode(op="reset"))
+                idle = worker in self.idle
+                if idle:
+                    self._take(worker)
+                worker.bound = ""
+                if idle:
+                    self.idle[worker] = None
+                    self._bound.setdefault("", OrderedDict())[worker] = None
 
     def forget(self, worker: Worker) -> None:
         """Remove a worker whose connection has ended."""
-        self.idle.pop(worker, None)
+        if worker in self.idle:
+            self._take(worker)
         self.retiring.pop(worker, None)
-        self.leased.pop(worker.lease, None)
+        if self.leased.get(worker.lease) is worker:
+            del self.leased[worker.lease]
 
     def drain(self, worker: Worker) -> None:
-        """Note that the worker's pod is being deleted."""
+        """Note that the worker's pod is being deleted: it gets nothing more to do."""
         self.pods.setdefault(worker.pod, Pod(worker.node)).draining = True
+        if worker in self.idle:
+            self._take(worker)
 
     def draining(self, worker: Worker) -> bool:
         """True if the worker's pod is being deleted."""
@@ -87,6 +131,11 @@ class Pool:
         return sum(1 for pod in self.pods.values() if pod.expected_until > now and not pod.draining)
 
     @property
+    def workers(self) -> list[Worker]:
+        """The workers that sessions have or can have; without the retiring ones."""
+        return [*self.idle, *self.leased.values()]
+
+    @property
     def connected(self) -> int:
         """Number of workers that sessions have or can have; without the retiring ones."""
         return len(self.idle) + len(self.leased)
@@ -94,7 +143,8 @@ class Pool:
     def retire(self, worker: Worker, seconds: float) -> None:
         """Make an idle worker unready. It is reinstated if Kubernetes has not deleted its pod after ``seconds``."""
         worker.enter("retiring")
-        self.retiring[worker] = self.idle.pop(worker)
+        self._take(worker)
+        self.retiring[worker] = None
         worker.say(wire.encode(op="retire"))
         worker.after(seconds, lambda: self.reinstate(worker))
 
@@ -104,7 +154,7 @@ class Pool:
             log(f"{worker.pod} is reinstated")
             del self.retiring[worker]
             worker.say(wire.encode(op="reinstate"))
-            self._make_idle(worker)
+            self.make_idle(worker)
 
     def table(self) -> list[dict[str, Any]]:
         """One row for each connected worker; ``since`` is in seconds of the epoch."""
@@ -118,6 +168,9 @@ class Pool:
                 "lease": worker.lease,
                 "uses": self.pods[worker.pod].uses,
                 "losses": self.pods[worker.pod].losses,
+                "memory": worker.memory_mib,
+                "cpu": worker.cpu,
+                "label": worker.task.label if worker.task else "",
             }
-            for worker in [*self.idle, *self.leased.values()]
+            for worker in self.workers
         ]

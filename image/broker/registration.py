@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..common import protocol, wire
+from .dispatch import Dispatcher
 from .idle import Activity
 from .log import log
 from .outcomes import Outcomes, describe_end
@@ -19,8 +20,11 @@ _REFUSAL_SECONDS = 2.5 * protocol.RETRY_SECONDS
 class Registration:
     """Greets workers, refuses those of another protocol version, and files their reports."""
 
-    def __init__(self, pool: Pool, outcomes: Outcomes, activity: Activity, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, pool: Pool, dispatcher: Dispatcher, outcomes: Outcomes, activity: Activity, environ: Mapping[str, str]
+    ) -> None:
         self._pool = pool
+        self._dispatcher = dispatcher
         self._outcomes = outcomes
         self._activity = activity
         self._release = environ.get("FUTURE_KUBERNETES_RELEASE", "")
@@ -37,14 +41,35 @@ class Registration:
         if message["op"] == "worker":
             self._activity.worker_unused(max(0.0, float(message.get("unused", 0))))
             self._pool.enrol(worker)
+            self._take_in(worker, message)
             return
         worker.enter("reporting")
         if message["op"] == "draining":
-            self._pool.drain(worker)
-            log(f"{worker.pod} was told to go" + (" and finishes what it does" if message.get("id") else ""))
+            self.draining(worker)
         elif message["op"] == "ended":
             self._file_end(message)
         worker.finish()
+
+    def _take_in(self, worker: Worker, message: Mapping[str, Any]) -> None:
+        lease, key = str(message.get("running", "")), str(message.get("session", ""))
+        worker.bound = key
+        if lease and self._dispatcher.returned(worker, lease, key, int(message.get("pid", 0))):
+            return
+        if lease:
+            worker.say(wire.encode(op="cancel", id=lease))
+            worker.enter("ending")  # idle once it has said what became of that
+            return
+        if key and key not in self._dispatcher.plans:
+            worker.bound = ""
+            worker.say(wire.encode(op="reset"))
+        self._pool.make_idle(worker)
+
+    def draining(self, worker: Worker) -> None:
+        """Note that the worker's pod was told to go: it finishes what it does."""
+        self._pool.drain(worker)
+        log(f"{worker.pod} was told to go" + (" and finishes what it does" if worker.lease else ""))
+        if not worker.lease:
+            worker.say(wire.encode(op="leave"))
 
     def _file_end(self, message: Mapping[str, Any]) -> None:
         lease, status = str(message["id"]), message.get("status")

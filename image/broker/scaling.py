@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from . import diagnosis, idle
+from .background import Background
 from .kubernetes import KubeError, KubernetesApi
 from .log import log
 from .pool import Pool
-from .tasks import Tasks
 from .workers import Worker
 
 _RETIRE_SECONDS = 90.0
 _POLL_SECONDS = 2.0
+_RETRY_SECONDS = 5.0
 _REFUSED_PATIENCE_SECONDS = 60.0
 """A rolling update replaces refused workers within this time."""
 
@@ -28,14 +29,14 @@ class Scaler:
         loop: asyncio.AbstractEventLoop,
         pool: Pool,
         activity: idle.Activity,
-        tasks: Tasks,
+        background: Background,
         environ: Mapping[str, str],
         refusal: Callable[[], str],
     ) -> None:
         self._loop = loop
         self._pool = pool
         self._activity = activity
-        self._tasks = tasks
+        self._background = background
         self._environ = environ
         self._refusal = refusal
         self._config = Path(environ.get("FUTURE_KUBERNETES_CONFIG", "/etc/future-kubernetes/config"))
@@ -55,6 +56,12 @@ class Scaler:
             return float((self._config / name).read_text())
         except (OSError, ValueError):
             return 0.0
+
+    def maximum(self) -> int | None:
+        """The release's ``maxWorkers``; 0 when it cannot be read, as it bounds the cost; None outside of a release."""
+        if not self._environ.get("FUTURE_KUBERNETES_RELEASE"):
+            return None
+        return int(self.setting("maxWorkers"))
 
     def lowering(self) -> bool:
         """True while the number is being lowered."""
@@ -95,12 +102,12 @@ class Scaler:
                     self._pool.reinstate(worker)
             else:
                 self._scale_down_to = workers
-                self._scale_down = self._tasks.start(self._lower(self._api(), workers))
+                self._scale_down = self._background.start(self._lower(self._api(), workers))
             return str(workers)
 
     async def _check(self, workers: int) -> None:
-        maximum = int(self.setting("maxWorkers"))
-        if workers < 0 or (maximum and workers > maximum):
+        maximum = self.maximum()
+        if workers < 0 or (maximum is not None and workers > maximum):
             raise KubeError("above-maximum", f"{workers} workers were asked for; this release allows 0 to {maximum}")
         if workers and await self.expired():
             raise KubeError(
@@ -114,12 +121,15 @@ class Scaler:
 
         Mark surplus idle workers unready, wait until only unready pods would be deleted, then lower ``replicas``.
         """
-        try:
-            stay = await self._safe_number(api, workers)
-            await asyncio.to_thread(api.scale, stay)
-            log(f"lowered the number of workers to {stay}")
-        except KubeError as error:
-            log(f"could not lower the number of workers: {error}")
+        while True:
+            try:
+                stay = await self._safe_number(api, workers)
+                await asyncio.to_thread(api.scale, stay)
+                log(f"lowered the number of workers to {stay}")
+                return
+            except KubeError as error:
+                log(f"could not lower the number of workers: {error}; it is tried again")
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def _safe_number(self, api: KubernetesApi, workers: int) -> int:
         """Retire surplus workers and wait; the number to which ``replicas`` can be lowered then."""
@@ -161,20 +171,6 @@ class Scaler:
             self._pool.retire(worker, self._retire_seconds)
         for worker in unready_first(self._pool.retiring)[::-1][: max(0, number - connected)]:
             self._pool.reinstate(worker)  # a request for fewer came before this one
-
-    def drop_reclaimed(self, workers: list[Worker]) -> None:
-        """Lower the number by these workers, which are being reclaimed from a session."""
-        if workers:
-            self._tasks.start(self._drop(workers))
-
-    async def _drop(self, workers: list[Worker]) -> None:
-        while any(worker.open for worker in workers):  # workers in use are never retired, and these still count as such
-            await asyncio.sleep(0.1)
-        try:
-            wanted = self._scale_down_to if self.lowering() else await self.wanted()
-            await self.scale(max(0, wanted - len(workers)))
-        except KubeError as error:
-            log(f"could not lower the number of workers: {error}")
 
     async def status(self) -> str:
         """How the workers stand, for a person who waits for them: the fields of the answer to ``status``.

@@ -85,6 +85,7 @@ def context(token: bytes, *, server: bool) -> ssl.SSLContext:
             *issue, "-CA", str(authority), "-CAkey", str(folder / "ca.key"), "-key", str(key),
             "-subj", "/CN=" + ("broker" if server else "worker"), "-out", str(certificate),
             "-addext", "basicConstraints=critical,CA:FALSE",
+            "-addext", "extendedKeyUsage=" + ("serverAuth" if server else "clientAuth"),
         )  # fmt: skip
         result = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         result.minimum_version = ssl.TLSVersion.TLSv1_3

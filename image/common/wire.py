@@ -1,7 +1,26 @@
 """Messages and socket options of a worker's connection, for both ends.
 
-A worker's connection carries lines of JSON until the broker writes ``{"op": "attach"}`` and the worker answers
-``{"op": "attached"}``. From then on it carries the bytes of R's own protocol, unchanged, until either end closes it.
+A worker's connection carries lines of JSON. A line with ``size`` is followed by so many bytes.
+
+    worker  op=worker unused=S [running=ID session=KEY pid=N]   greeting; what it still runs or holds the result of
+            op=result id=ID status=done|unread|unsent size=N    what R has sent; kept until it is acknowledged
+            op=condition id=ID size=N                           a condition that the session is to see at once
+            op=ended id=ID status=N oom=B limit=MIB tail=TEXT   its R has ended
+            op=draining                                         its pod was told to go
+            op=usage memory=MIB cpu=N                           of its container
+            op=evicted ids=HASHES                               large objects that had to make room
+    broker  op=task id=ID session=KEY pid=N needs=HASHES size=N a task; a fresh R for another KEY than before
+            op=object id=HASH session=KEY size=N                a large object that tasks of the plan need
+            op=forget id=HASH                                   it is needed no more
+            op=ack id=ID                                        the result is here
+            op=cancel id=ID                                     end the R that runs it
+            op=leave                                            nothing is under way: a pod that was told to go may go
+            op=reset                                            the session has gone: start a fresh R
+            op=retire, op=reinstate                             be unready, be ready again
+            op=attach id=LEASE                                  be joined to an R session
+
+After ``attach`` the worker answers ``attached``. From then on the connection carries the bytes of R's own protocol,
+unchanged, until either end closes it.
 """
 
 from __future__ import annotations
@@ -18,6 +37,10 @@ SESSION_PORT = 8784
 """Port of the broker for R sessions, only on the loopback interface."""
 MAX_LINE = 8192
 """Maximum length of a line, in bytes."""
+INLINE_BYTES = 1024 * 1024
+"""Maximum size of a result that is sent to its session at once; a larger one is announced, and sent when asked for."""
+USAGE_SECONDS = 10.0
+"""Interval in which a worker that runs something says how much memory and CPU its container uses."""
 RELAY_BYTES = 256 * 1024
 """Maximum number of bytes of R's stream that are passed on at a time."""
 CHECK_SECONDS = 3.0

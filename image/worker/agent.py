@@ -1,7 +1,10 @@
-"""The worker's agent: keeps one fresh R process ready and joins it to the R session that the broker names.
+"""The worker's agent: keeps one R process, gives it the tasks that the broker sends, and reports how they end.
 
 It is the first process of the worker's container: it starts R, reaps orphans, answers the probes and turns SIGTERM into
-an orderly end. It knows nothing of futures; R's stream passes through unread.
+an orderly end. It knows nothing of futures: a task and its result are bytes. In attach mode it joins its R to an R
+session, and R's own stream passes through unread.
+
+A running R and a result that the broker has not acknowledged survive the loss of the broker's connection.
 
 Environment: FUTURE_KUBERNETES_SCHEDULER (name of the scheduler's service, required), FUTURE_KUBERNETES_RELEASE,
 POD_NAME, NODE_NAME.
@@ -10,31 +13,37 @@ For tests: FUTURE_KUBERNETES_{PORT,TOKEN_FILE,HTTP_PORT,R}.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import shlex
 import signal
-import ssl
 import threading
 import time
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..common import tls, wire
+from ..common.blob import Blob
 from . import cgroup
+from .attach import attach
+from .channel import Channel, ChannelError
 from .dialer import Dialer
+from .line import Line
 from .log import log
+from .objects import Objects
 from .probes import Attendant
 from .r_process import PROGRAM, Children, RProcess
-from .relay import readable, relay
+from .work import Work, said
 
 _FAREWELL_SECONDS = 1.0
+_FIRST_USAGE_SECONDS = 2.0
 
 CONNECTED = frozenset({"idle", "busy", "draining"})
 """States in which the worker's connection stands: the readiness probe succeeds."""
 
 
 class Agent:
-    """The worker's life: start R, dial, wait for a session, relay, and again."""
+    """The worker's life: keep an R ready, stay connected, run tasks, and be attached to sessions."""
 
     def __init__(self, environ: dict[str, str]) -> None:
         self._dialer = Dialer(environ)
@@ -44,10 +53,20 @@ class Agent:
         self._children = Children()
         self._lock = threading.Lock()
         self._stopping = False
+        self._said_so = False
+        self._leave_at = math.inf
         self._state = "starting"
         self._lease: str | None = None
-        self._used = time.monotonic()  # when a session last released this worker, or its own start
+        self._work: Work | None = None
+        self._used = time.monotonic()  # when this worker last worked, or its own start
         self._r: RProcess | None = None
+        self._link: Channel | None = None
+        self._line = Line(self._dialer)
+        self._bound = ""
+        self._objects = Objects()
+        self._objects_of = ""
+        self._usage = cgroup.Usage()
+        self._usage_due = 0.0
 
     def _probed(self) -> tuple[str, bool]:
         """The state, and True if it is one of a ready worker."""
@@ -61,19 +80,28 @@ class Agent:
             return
         name = signal.Signals(number).name
         with self._lock:
-            if self._lease is None:
+            if self._stopping:
+                return
+            if self._lease is None and self._work is None and self._line.channel is not None:
+                # The broker may have sent a task already. It answers with "leave" unless it has.
+                log(f"told to go ({name}) while {self._state}")
+                self._stopping = True
+                self._leave_at = time.monotonic() + _FAREWELL_SECONDS
+                self._children.wake()
+                return
+            if self._lease is None and self._work is None:
                 if self._state not in CONNECTED:  # no connection whose end says it; a session may count on the return
                     notice = threading.Thread(target=self._dialer.notify, kwargs={"op": "draining"}, daemon=True)
                     notice.start()
                     notice.join(_FAREWELL_SECONDS)
                 self._leave(f"told to go ({name}) while {self._state}")
-            if self._stopping:
-                return
             self._stopping = True
             self._state = "draining"
-        log(f"told to go ({name}) while busy: this worker's future may finish, none follows")
-        message = {"op": "draining", "id": self._lease}
-        threading.Thread(target=self._dialer.notify, kwargs=message, daemon=True).start()
+        log(f"told to go ({name}) while busy: what runs may finish, nothing follows")
+        if self._lease is not None:
+            message = {"op": "draining", "id": self._lease}
+            threading.Thread(target=self._dialer.notify, kwargs=message, daemon=True).start()
+        self._children.wake()
 
     def _leave(self, reason: str) -> NoReturn:
         log(reason)
@@ -81,101 +109,270 @@ class Agent:
             self._r.abandon()
         os._exit(0)
 
+    # R.
+
+    def _start_r(self) -> None:
+        """Start a fresh R, in place of the one that is there.
+
+        Raises:
+            OSError: when R does not start.
+        """
+        self._stop_r()
+        self._r = r = RProcess(self._command, self._children, self._objects.environ())
+        self._link = Channel(r.socket, lambda: r.wait(0) is not None)
+        self._bound = ""
+
+    def _stop_r(self) -> int | None:
+        r, self._r, self._link = self._r, None, None
+        return r.stop() if r is not None else None
+
+    # The broker's connection.
+
+    def _connect(self) -> float:
+        """Dial once; seconds to pause after a failure, 0 after success."""
+        if not self._stopping:
+            self._state = "connecting"
+        pause = self._line.dial(self._work, self._bound, int(time.monotonic() - self._used))
+        if not pause:
+            self._state = "draining" if self._stopping else "busy" if self._work is not None else "idle"
+            self._said_so = False
+        return pause
+
+    def _disconnected(self) -> None:
+        """Take note of a connection that has ended."""
+        if not self._stopping:
+            self._state = "connecting"
+        elif self._work is None:
+            self._leave("the broker has gone: leaving")
+
     # The loop.
 
-    def _one_use(self) -> None:
-        """Start R, wait for a session, and relay until either ends."""
-        self._r = r = RProcess(self._command, self._children)
+    def _serve(self) -> None:
+        """Serve until R cannot be started."""
+        attempt, dial_at = 0, 0.0
+        while True:
+            if self._r is None:
+                self._start_r()
+            if self._line.channel is None and time.monotonic() >= dial_at:
+                pause = self._connect()
+                attempt = 0 if not pause else attempt + 1
+                dial_at = time.monotonic() + pause
+            self._send_what_is_due()
+            self._wait(dial_at)
+            self._hear_r()
+            self._hear_broker()
+
+    def _wait(self, dial_at: float) -> None:
+        """Wait for the broker, R, the end of a process, or the next thing that is due."""
+        assert self._link is not None
+        poller = select.poll()
+        poller.register(self._link.socket, select.POLLIN)
+        poller.register(self._children.woken, select.POLLIN)
+        seconds = 3600.0
+        line = self._line.channel
+        if line is None:
+            seconds = max(0.0, dial_at - time.monotonic())
+        else:
+            poller.register(line.socket, select.POLLIN)
+            if self._stopping:
+                seconds = _FAREWELL_SECONDS
+            if self._work is not None:
+                seconds = min(wire.CHECK_SECONDS, max(0.0, self._usage_due - time.monotonic()))
+                if line.silent():
+                    self._line.close()
+                    self._disconnected()
+        poller.poll(seconds * 1000)
+        self._children.clear()
+
+    def _send_what_is_due(self) -> None:
+        work = self._work
+        if self._stopping and not self._said_so:
+            self._said_so = self._line.say({"op": "draining"})
+        if work is None and time.monotonic() >= self._leave_at:
+            self._leave("leaving")
+        if work is None:
+            return
+        if work.result is not None and not work.sent:
+            message = {"op": "result", "id": work.id, "status": work.status, "size": work.result.size}
+            work.sent = self._line.say(message, work.result)
+        now = time.monotonic()
+        if work.result is None and now >= self._usage_due:
+            self._usage_due = now + wire.USAGE_SECONDS
+            usage = self._usage.since_last()
+            if usage is not None:
+                self._line.say({"op": "usage", "memory": usage[0], "cpu": round(usage[1], 3)})
+
+    # R's side.
+
+    def _hear_r(self) -> None:
+        """Take what R has sent; notice its end by its process, as others may hold its end of the socket open."""
+        r, link = self._r, self._link
+        assert r is not None
+        assert link is not None
+        ended = r.wait(0) is not None
         try:
-            sock = self._await_session(r)
-            if sock is None:
-                log(f"R ended with status {r.stop()} while it waited; starting another")
-                return
-            if relay(sock, r.socket) == "r":
-                self._report_end(r)
-            sock.close()
+            link.fill()
+            while (line := link.line()) is not None:
+                self._r_said(link, line)
+        except (ChannelError, ValueError, IndexError) as error:
+            if not ended and not isinstance(error, ChannelError):
+                log(f"R broke the protocol: {error!r}")
+            ended = True
+        if ended:
+            self._r_ended(r)
+
+    def _r_said(self, link: Channel, line: bytes) -> None:
+        word, body = said(link, line)
+        work = self._work
+        if work is None or work.result is not None or work.cancelled:
+            return
+        if word == "condition":
+            if body is not None:
+                self._line.say({"op": "condition", "id": work.id, "size": body.size}, body)
+            return
+        if body is None:
+            word, body = "unkept", Blob.of(b"the disk of the worker's pod is full: no room for the result")
+        work.status, work.result = word, body
+
+    def _r_ended(self, r: RProcess) -> None:
+        status, oom, tail = r.wait(2.0), cgroup.oom_kills() > r.oom_before, r.tail()
+        limit = cgroup.memory_limit_mib() if oom else None
+        self._stop_r()
+        work = self._work
+        if work is None or work.result is not None:
+            log(f"R ended with status {status} while it waited; starting another")
+            return
+        log(f"R ended with status {status} in use" + (", out of memory" if oom else ""))
+        self._finish_work()
+        self._line.say({"op": "ended", "id": work.id, "status": status, "oom": oom, "limit": limit, "tail": tail})
+        self._go_if_told()
+
+    def _finish_work(self) -> None:
+        with self._lock:
+            self._work = None
+            self._used = time.monotonic()
+            if not self._stopping and self._line.channel is not None:
+                self._state = "idle"
+
+    def _go_if_told(self) -> None:
+        with self._lock:
+            if self._stopping and self._work is None:
+                self._leave("what ran has finished: leaving")
+
+    # The broker's side.
+
+    def _hear_broker(self) -> None:
+        line = self._line.channel
+        if line is None:
+            if self._state != "starting":
+                self._disconnected()
+            return
+        try:
+            line.fill()
+            while self._line.channel is line and (text := line.line()) is not None:
+                self._broker_said(line, wire.decode(text))
+        except (ChannelError, ValueError, KeyError) as error:
+            if not isinstance(error, ChannelError):
+                log(f"the broker broke the protocol: {error!r}")
+            self._line.close()
+            self._disconnected()
+
+    def _broker_said(self, line: Channel, message: dict[str, Any]) -> None:
+        operation, work = message["op"], self._work
+        if operation == "task":
+            self._take_task(line, message)
+        elif operation == "object":
+            if message["session"] != self._objects_of:
+                self._objects.clear()
+                self._objects_of = str(message["session"])
+            self._objects.receive(line, str(message["id"]), int(message["size"]))
+        elif operation == "forget":
+            self._objects.forget(str(message["id"]))
+        elif operation == "ack":
+            if work is not None and work.id == message["id"] and work.result is not None:
+                self._finish_work()
+                self._go_if_told()
+        elif operation == "cancel":
+            if work is not None and work.id == message["id"] and work.result is None:
+                work.cancelled = True
+                self._end_cancelled(work)
+        elif operation == "reset":
+            self._objects.clear()
+            if self._bound and work is None:
+                self._start_r()
+            self._bound = ""
+        elif operation in ("retire", "reinstate"):
+            # Unready, so that Kubernetes deletes this pod before one in use; ready again if it does not.
+            self._state = "retiring" if operation == "retire" else "idle"
+        elif operation == "leave":
+            self._leave("leaving")
+        elif operation == "attach":
+            self._attach(line, str(message["id"]))
+        else:
+            raise ValueError(f"unknown operation {operation!r}")
+
+    def _end_cancelled(self, work: Work) -> None:
+        self._stop_r()
+        self._finish_work()
+        self._line.say({"op": "ended", "id": work.id, "status": None, "oom": False, "limit": None, "tail": ""})
+        self._go_if_told()
+
+    def _take_task(self, line: Channel, message: dict[str, Any]) -> None:
+        """Pass a task's bytes on to R as they come, or in a file; if that is not possible, read and drop them."""
+        with self._lock:
+            self._leave_at = math.inf
+            self._work = Work(str(message["id"]), str(message["session"]), int(message["pid"]))
+            self._state = "draining" if self._stopping else "busy"
+        if self._bound not in ("", self._work.session) or self._r is None:
+            self._start_r()
+        self._bound = self._work.session
+        self._usage_due = time.monotonic() + _FIRST_USAGE_SECONDS
+        if removed := self._objects.use(message.get("needs", ())):
+            self._line.say({"op": "evicted", "ids": removed})
+        assert self._link is not None
+        assert self._r is not None
+        self._work.give(line, self._link, int(message["size"]), self._r.folder)
+
+    # Attach mode.
+
+    def _attach(self, line: Channel, lease: str) -> None:
+        """Join R to the session that the broker names, until either ends."""
+        if self._bound or self._r is None:
+            self._start_r()
+        r, link = self._r, self._link
+        assert r is not None
+        assert link is not None
+        with self._lock:
+            self._lease = lease
+            self._state = "busy"
+        try:
+            attach(line, r, link, lease, self._dialer)
+        except ChannelError as error:
+            log(f"could not be attached: {error}")
         finally:
-            r.stop()
+            self._line.close()
+            self._state = "starting"
+            self._stop_r()
             with self._lock:
-                if self._lease is not None:
-                    self._used = time.monotonic()
+                self._used = time.monotonic()
                 self._lease = None
                 if self._stopping:
                     self._leave("the session has released this worker: leaving")
-                self._r = None
-
-    def _await_session(self, r: RProcess) -> ssl.SSLSocket | None:
-        """The connection to the broker, leased to a session; None when R ended before."""
-        while True:
-            self._state = "connecting"
-            sock = self._dialer.connect(lambda pause: readable(r.socket, pause), self._unused)
-            if sock is None:
-                return None
-            self._state = "idle"
-            leased = self._await_lease(sock, r)
-            if leased:
-                return sock
-            sock.close()
-            if leased is None:
-                return None
-
-    def _unused(self) -> int:
-        return int(time.monotonic() - self._used)
-
-    def _await_lease(self, sock: ssl.SSLSocket, r: RProcess) -> bool | None:
-        """True once the worker is leased to a session, False when the connection was lost, None when R ended."""
-        sock.setblocking(False)
-        poller = select.poll()
-        poller.register(sock, select.POLLIN)
-        poller.register(r.socket, select.POLLIN)
-        line = b""
-        while True:
-            ready = {descriptor for descriptor, _ in poller.poll()}
-            if r.socket.fileno() in ready:
-                return None  # R sends nothing before it is called: this is its end
-            try:
-                piece = sock.recv(wire.MAX_LINE)
-            except ssl.SSLWantReadError:
-                continue
-            except OSError:
-                return False
-            line += piece
-            if not piece or len(line) > wire.MAX_LINE:
-                return False
-            while b"\n" in line:
-                first, _, line = line.partition(b"\n")
-                message = wire.decode(first)
-                if message["op"] in ("retire", "reinstate"):
-                    # Unready, so that Kubernetes deletes this pod before one in use; ready again if it does not.
-                    self._state = "retiring" if message["op"] == "retire" else "idle"
-                    continue
-                with self._lock:
-                    self._lease = str(message["id"])
-                    self._state = "busy"
-                sock.sendall(wire.encode(op="attached"))
-                return True
-
-    def _report_end(self, r: RProcess) -> None:
-        """Report how R ended before the session sees its connection close, so that the session can name the cause."""
-        status = r.wait(2.0)
-        oom = cgroup.oom_kills() > r.oom_before
-        if status != 0:
-            log(f"R ended with status {status} in use" + (", out of memory" if oom else ""))
-        limit = cgroup.memory_limit_mib() if oom else None
-        self._dialer.notify(op="ended", id=self._lease, status=status, oom=oom, limit=limit)
 
     def run(self) -> NoReturn:
         """Serve until SIGTERM."""
         Attendant(self._http_port, self._probed, self._signalled).start()
         failures = 0
         while True:
+            began = time.monotonic()
             try:
-                self._state = "starting"
-                self._one_use()
-                failures = 0
+                self._serve()
             except OSError as error:
                 log(str(error))
-                failures += 1
+                failures = 1 if time.monotonic() - began > 60 else failures + 1
+                self._work = None
+                self._line.close()  # the broker gives what it had for this worker to another
+                self._state = "starting"
                 time.sleep(min(30.0, 2.0**failures))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 
 
@@ -22,4 +23,36 @@ def memory_limit_mib() -> int | None:
         with contextlib.suppress(OSError, ValueError):
             limit = int(Path(path).read_text())
             return limit >> 20 if limit < 1 << 60 else None  # v1 states "none" by a number near 2**63
+    return None
+
+
+class Usage:
+    """Memory of the container now, and its CPU since the call before."""
+
+    def __init__(self) -> None:
+        self._before: tuple[float, float] | None = None
+        self.since_last()
+
+    def since_last(self) -> tuple[int, float] | None:
+        """Memory in MiB, and CPUs used on average since the last call; None where the control group has no figures."""
+        memory, cpu = _memory_mib(), _cpu_seconds()
+        now = time.monotonic()
+        before, self._before = self._before, (now, cpu) if cpu is not None else None
+        if memory is None or cpu is None:
+            return None
+        return memory, (cpu - before[1]) / max(0.001, now - before[0]) if before else 0.0
+
+
+def _memory_mib() -> int | None:
+    for path in ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            return int(Path(path).read_text()) >> 20
+    return None
+
+
+def _cpu_seconds() -> float | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/sys/fs/cgroup/cpu.stat").read_text().split("usage_usec ")[1].split()[0]) / 1e6
+    with contextlib.suppress(OSError, ValueError):
+        return int(Path("/sys/fs/cgroup/cpuacct/cpuacct.usage").read_text()) / 1e9
     return None

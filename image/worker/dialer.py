@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Dialer:
         self._token = tls.read_token(self._token_file)
         self._context = tls.context(self._token, server=False)
         self._reported = ""
+        self._attempt = 0
 
     def greet(self, **message: Any) -> ssl.SSLSocket:
         """A connection that the broker has accepted with this message.
@@ -74,28 +75,26 @@ class Dialer:
             plain.close()
             raise
 
-    def connect(self, ended: Callable[[float], bool], unused: Callable[[], int]) -> ssl.SSLSocket | None:
-        """Offer this worker until the broker accepts it.
+    def offer(self, **message: Any) -> tuple[ssl.SSLSocket | None, float]:
+        """Offer this worker to the broker, once.
 
         Args:
-            ended: waits so many seconds for the end of R; True if R has ended.
-            unused: seconds since a session last used this worker. A restarted broker resumes its idle count from them.
+            message: ``unused`` (seconds since it last worked: a restarted broker resumes its idle count from them),
+                and what it still runs.
 
         Returns:
-            The connection; None when R has ended meanwhile.
+            The connection, or None and the number of seconds to wait before the next attempt.
         """
-        attempt = 0
-        while True:
-            try:
-                sock = self.greet(op="worker", unused=unused())
-                self._report(f"connected to {self.host}")
-                return sock
-            except (OSError, ValueError) as error:
-                self._explain(error)
-                pause = protocol.RETRY_SECONDS if isinstance(error, VersionError) else retry_delay(attempt)
-            if ended(pause):
-                return None
-            attempt += 1
+        try:
+            sock = self.greet(op="worker", **message)
+        except (OSError, ValueError) as error:
+            self._explain(error)
+            self._attempt += 1
+            pause = protocol.RETRY_SECONDS if isinstance(error, VersionError) else retry_delay(self._attempt - 1)
+            return None, pause
+        self._attempt = 0
+        self._report(f"connected to {self.host}")
+        return sock, 0.0
 
     def notify(self, **message: Any) -> None:
         """Tell the broker what the attached connection cannot carry; best effort."""

@@ -10,6 +10,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..common import process
@@ -18,6 +19,9 @@ from . import cgroup
 PROGRAM = Path(__file__).with_name("worker.R")
 _START_SECONDS = 120.0
 _LEAVE_SECONDS = 0.3
+_TAIL_BYTES = 4096
+_TAIL_LINES = 10
+_TAIL_SECONDS = 0.05
 _SESSION_SECONDS = 30 * 24 * 3600
 """parallelly's default: the longest time that a session may stay silent."""
 
@@ -28,6 +32,18 @@ class Children:
     def __init__(self) -> None:
         self._ended: dict[int, int] = {}
         self._change = threading.Condition()
+        self.woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        """``woken`` is readable once a child has ended, or ``wake`` was called, until ``clear``."""
+
+    def wake(self) -> None:
+        """Make ``woken`` readable."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake, b"x")
+
+    def clear(self) -> None:
+        """Forget that a child has ended."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.woken, 4096)
 
     def reap(self) -> None:
         """Collect all children that have ended; called for each SIGCHLD."""
@@ -39,6 +55,7 @@ class Children:
                         break
                     self._ended[pid] = os.waitstatus_to_exitcode(status)
             self._change.notify_all()
+        self.wake()
 
     def wait(self, pid: int, seconds: float) -> int | None:
         """Exit status of ``pid``, negative for a signal; None when it still runs after ``seconds``."""
@@ -52,31 +69,58 @@ class Children:
             self._ended.pop(pid, None)
 
 
-class RProcess:
-    """One R process that waits in R's own worker loop, connected to this agent over loopback."""
+class Printed:
+    """Passes on to the pod's log what R prints outside of a future, and remembers the last lines."""
 
-    def __init__(self, command: list[str], children: Children) -> None:
+    def __init__(self) -> None:
+        self._source, self.end = os.pipe2(os.O_CLOEXEC)
+        self._last = b""
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begin, once the child has its end of the pipe; until all processes that hold it have ended."""
+        os.close(self.end)
+        threading.Thread(target=self._pass_on, daemon=True).start()
+
+    def _pass_on(self) -> None:
+        with contextlib.suppress(OSError):
+            while piece := os.read(self._source, 65536):
+                os.write(2, piece)
+                with self._lock:
+                    self._last = (self._last + piece)[-_TAIL_BYTES:]
+        os.close(self._source)
+
+    def tail(self) -> str:
+        """The last lines, at most ten."""
+        time.sleep(_TAIL_SECONDS)  # what a process wrote before its end may not have been read yet
+        with self._lock:
+            return "\n".join(self._last.decode(errors="replace").splitlines()[-_TAIL_LINES:])
+
+
+class RProcess:
+    """One R process that runs worker.R, connected to this agent over loopback."""
+
+    def __init__(self, command: list[str], children: Children, environ: Mapping[str, str]) -> None:
         self._children = children
-        self._folder = tempfile.mkdtemp(prefix="future-worker-")
+        self.folder = tempfile.mkdtemp(prefix="future-worker-")
+        """Its folder of temporary files, which goes with it."""
         self._stopped = False
         self._status: int | None = None
         self.oom_before = cgroup.oom_kills()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-            arguments = {
-                "MASTER": "127.0.0.1",
-                "PORT": port,
-                "OUT": "",  # what R prints outside of a future goes to the pod's log
-                "TIMEOUT": _SESSION_SECONDS,
-                "XDR": "FALSE",
-                "SETUPTIMEOUT": int(_START_SECONDS),
-                "SETUPSTRATEGY": "sequential",
-            }
+            self._printed = Printed()
             self.pid = process.spawn(
-                [*command, *(f"{name}={value}" for name, value in arguments.items())],
-                {**os.environ, "TMPDIR": self._folder},
+                [*command, f"PORT={port}", f"TIMEOUT={_SESSION_SECONDS}"],
+                {**os.environ, **environ, "TMPDIR": self.folder},
+                output=self._printed.end,
             )
+            self._printed.start()
             self.socket = self._accept(listener)
+
+    def tail(self) -> str:
+        """The last lines that R, or what it started, has printed outside of a future."""
+        return self._printed.tail()
 
     def _accept(self, listener: socket.socket) -> socket.socket:
         listener.settimeout(0.5)
@@ -111,13 +155,13 @@ class RProcess:
         self._kill(signal.SIGKILL)
         self._status = self._children.wait(self.pid, 5.0)
         self._children.forget(self.pid)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
         return self._status
 
     def abandon(self) -> None:
         """End R without waiting, because this process ends next."""
         self._kill(signal.SIGKILL)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _kill(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

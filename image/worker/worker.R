@@ -1,37 +1,162 @@
-# The program of a worker's R, from its start until a session's connection reaches it.
+# The program of a worker's R, from its start to its end: takes tasks from its agent and sends back what became of them.
+#
+#   agent  task SIZE, SIZE bytes          a future as future.kubernetes serialized it
+#          file SIZE PATH                 the same in a file, if it is large; R removes it
+#          attach 0                       from here on R's own protocol, with an R session at the other end
+#   R      done SIZE, SIZE bytes          the result, serialized
+#          file SIZE PATH                 the same in a file, if it is large; the agent removes it
+#          condition SIZE, SIZE bytes     a condition that the session is to see at once
+#          unread SIZE, SIZE bytes        text: the task could not be read
+#          unsent SIZE, SIZE bytes        text: the result could not be serialized
 
-# Done before a session connects, because it takes time at its first use: half a second to load future, and some 20 ms
-# for availableCores(), which plan() calls on every worker (0.4 s for 40 workers that share two cores).
-invisible(try({
-  loadNamespace("future")
-  parallelly::availableCores()
-}, silent = TRUE))
+local({
+  argument <- function(name) {
+    prefix <- paste0(name, "=")
+    as.integer(substring(grep(prefix, commandArgs(TRUE), fixed = TRUE, value = TRUE)[1L], nchar(prefix) + 1L))
+  }
 
-# future lists the open connections and devices before and after each future, and warns of one that was left open. It
-# puts both lists into data frames even when they are the same, which takes a worker half of the time of a small future.
-# In this process they are compared first. When they differ, future's own function runs; a future without these
-# functions is not changed.
-invisible(try(local({
-  at_once_if_same <- function(compare) {
-    force(compare)
-    same <- NULL
-    function(...) {
-      two <- lapply(list(...), as.list) # R's list of devices is a pairlist
-      if (!identical(two[[1L]], two[[2L]])) {
-        return(compare(...))
+  # A connection that a future names by a number of its session must not be the one to the agent. So that one gets a
+  # high number, and the lower ones are not open.
+  taken <- lapply(seq_len(64L), function(i) rawConnection(raw()))
+  con <- socketConnection("127.0.0.1", argument("PORT"),
+    blocking = TRUE, open = "a+b", timeout = argument("TIMEOUT"), options = "no-delay"
+  )
+  for (other in taken) close(other)
+
+  # Done before the first task, because it takes time at its first use: half a second to load future, and some 20 ms for
+  # availableCores(), which plan() calls on every worker (0.4 s for 40 workers that share two cores).
+  invisible(try({
+    loadNamespace("future")
+    parallelly::availableCores()
+  }, silent = TRUE))
+
+  # future lists the open connections and devices before and after each future, and warns of one that was left open. It
+  # puts both lists into data frames even when they are the same, which takes a worker half of the time of a small
+  # future. In this process they are compared first. When they differ, future's own function runs; a future without
+  # these functions is not changed.
+  invisible(try({
+    at_once_if_same <- function(compare) {
+      force(compare)
+      same <- NULL
+      function(...) {
+        two <- lapply(list(...), as.list) # R's list of devices is a pairlist
+        if (!identical(two[[1L]], two[[2L]])) {
+          return(compare(...))
+        }
+        if (is.null(same)) same <<- list(compare(...))
+        same[[1L]]
       }
-      if (is.null(same)) same <<- list(compare(...))
-      same[[1L]]
     }
-  }
-  future <- asNamespace("future")
-  for (name in c("diff_connections", "diff_devices")) {
-    if (exists(name, envir = future, mode = "function", inherits = FALSE)) {
-      unlockBinding(name, future)
-      assign(name, at_once_if_same(get(name, envir = future)), envir = future)
-      lockBinding(name, future)
+    future <- asNamespace("future")
+    for (name in c("diff_connections", "diff_devices")) {
+      if (exists(name, envir = future, mode = "function", inherits = FALSE)) {
+        unlockBinding(name, future)
+        assign(name, at_once_if_same(get(name, envir = future)), envir = future)
+        lockBinding(name, future)
+      }
     }
-  }
-}), silent = TRUE))
+  }, silent = TRUE))
 
-parallel:::.workRSOCK()
+  send <- function(word, bytes) writeBin(c(charToRaw(sprintf("%s %.0f\n", word, length(bytes))), bytes), con)
+  # Above this size by way of a file, else the process would need twice the memory of the data.
+  large <- 16 * 2^20
+  send_result <- function(result) {
+    if (utils::object.size(result) < large) {
+      return(send("done", serialize(result, NULL, xdr = FALSE)))
+    }
+    path <- tempfile("future-result-")
+    whole <- FALSE
+    on.exit(if (!whole) unlink(path))
+    file <- file(path, "wb")
+    tryCatch(serialize(result, file, xdr = FALSE), finally = close(file))
+    whole <- TRUE
+    writeBin(charToRaw(sprintf("file %.0f %s\n", file.size(path), path)), con)
+  }
+  read_task <- function(words) {
+    if (words[1L] == "task") {
+      return(unserialize(readBin(con, "raw", as.numeric(words[2L]))))
+    }
+    path <- paste(words[-(1:2)], collapse = " ")
+    file <- file(path, "rb")
+    on.exit({
+      close(file)
+      unlink(path)
+    })
+    unserialize(file)
+  }
+
+  # What a future signals to be seen at once goes through this option's function: see launch() in future.kubernetes.
+  options(future.kubernetes.condition = function(condition) send("condition", serialize(condition, NULL, xdr = FALSE)))
+
+  # Large objects are in files named by their content, which the agent has made, and are kept once they were read.
+  objects <- new.env()
+  most <- as.numeric(Sys.getenv("FUTURE_KUBERNETES_OBJECT_BYTES", "1e9"))
+  held <- 0
+  object <- function(hash) {
+    known <- objects[[hash]]
+    if (!is.null(known)) {
+      return(known$value)
+    }
+    file <- file(file.path(Sys.getenv("FUTURE_KUBERNETES_OBJECTS"), hash), "rb")
+    on.exit(close(file))
+    value <- unserialize(file)
+    size <- as.numeric(utils::object.size(value))
+    for (name in ls(objects)) if (held + size > most) {
+      held <<- held - objects[[name]]$size
+      rm(list = name, envir = objects)
+    }
+    if (size <= most) {
+      objects[[hash]] <- list(value = value, size = size)
+      held <<- held + size
+    }
+    value
+  }
+  resolve <- function(x) {
+    if (inherits(x, "kubernetes_object")) {
+      object(unclass(x)[[1L]])
+    } else if (inherits(x, "DotDotDotList")) {
+      `attributes<-`(lapply(unclass(x), resolve), attributes(x))
+    } else {
+      x
+    }
+  }
+  dereference <- function(data) {
+    globals <- data[["core"]][["globals"]]
+    if (length(globals) > 0L) {
+      data[["core"]][["globals"]] <- `attributes<-`(lapply(unclass(globals), resolve), attributes(globals))
+    }
+    data
+  }
+
+  run <- function(data) {
+    future <- asNamespace("future")
+    rm(list = ls(globalenv(), all.names = TRUE), envir = globalenv())
+    extra <- data[["kubernetes"]]
+    data[["kubernetes"]] <- NULL
+    evaluate <- if (is.null(extra[["evaluate"]])) future[["evalFuture"]] else extra[["evaluate"]]
+    result <- evaluate(data)
+    if (isTRUE(extra[["gc"]])) gc()
+    result
+  }
+
+  repeat {
+    line <- readLines(con, 1L)
+    if (length(line) == 0L) quit("no")
+    words <- strsplit(line, " ", fixed = TRUE)[[1L]]
+    if (words[1L] == "attach") break
+    data <- tryCatch(dereference(read_task(words)), error = identity)
+    if (inherits(data, "error")) {
+      send("unread", charToRaw(conditionMessage(data)))
+      next
+    }
+    result <- run(data)
+    data <- NULL
+    failed <- tryCatch({
+      send_result(result)
+      NULL
+    }, error = identity)
+    result <- NULL
+    if (!is.null(failed)) send("unsent", charToRaw(conditionMessage(failed)))
+  }
+  parallel:::workLoop(structure(list(con = con), class = "SOCK0node"))
+})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -61,6 +62,9 @@ class Process:
         run = f"from {module} import main; main()"
         if version := environ.get("TEST_PROTOCOL"):
             run = f"from image.common import protocol; protocol.VERSION = {version}; {run}"
+        if dies := environ.get("TEST_DIES"):
+            when, method = dies.split()
+            run = f"from tests.broker import dying; dying.install({when!r}, {method!r}); {run}"
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [*prefix, sys.executable, "-c", run],
@@ -86,6 +90,8 @@ class Process:
 
 class Bed:
     """One broker and its workers."""
+
+    broker_prefix: tuple[str, ...] = ()
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -113,6 +119,7 @@ class Bed:
                 "FUTURE_KUBERNETES_HTTP_PORT": str(self.ports["http"]),
                 **environ,
             },
+            self.broker_prefix,
         )
         self.processes.append(process)
         self.broker = process
@@ -187,6 +194,9 @@ class Bed:
         _, session.lease, session.pod, session.node = answer.split()
         return session
 
+    def plan(self, most: int = 1, **options: Any) -> PlanSession:
+        return PlanSession(self, most, **options)
+
     def stop(self) -> None:
         for process in reversed(self.processes):
             process.end(signal.SIGTERM)
@@ -209,7 +219,7 @@ class Session:
         if greeting is not None:
             self.send(greeting)
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -241,6 +251,59 @@ class Session:
             return False
         except OSError:
             return True
+
+
+class PlanSession(Session):
+    """An R session's connection in task mode. Tasks are programs of fake_r.py."""
+
+    keys = itertools.count()
+
+    def __init__(
+        self, bed: Bed, most: int, *, least: int | None = None, retries: int = 2, pid: int = 0, key: str = ""
+    ) -> None:
+        super().__init__(bed.ports["sessions"])
+        self.key = key or f"key{next(self.keys)}"
+        self.number = 0
+        self.told: list[str] = []
+        self.send(f"open {self.key} {pid or os.getpid()} {most if least is None else least} {most} {retries}")
+        self.opened = self.line()
+
+    def submit(self, program: str, number: int | None = None, label: str = "", needs: str = "-") -> int:
+        """Send a task; its number."""
+        self.number = self.number + 1 if number is None else number
+        data = program.encode()
+        self.socket.sendall(f"submit {self.number} {len(data)} {needs} {label}\n".encode() + data)
+        return self.number
+
+    def object(self, name: str, data: bytes) -> None:
+        """Send a large object."""
+        self.socket.sendall(f"object {name} {len(data)}\n".encode() + data)
+
+    def hear(self) -> tuple[list[str], bytes]:
+        """The next line that comes, in words, and its body."""
+        words = self.line().split(" ")
+        body = b""
+        if words[0] not in ("ready", "again", "unknown", "error"):
+            left = int(words[-1])
+            while left:
+                piece = self.socket.recv(min(left, 1 << 20))
+                if not piece:
+                    raise EOFError(words)
+                body += piece
+                left -= len(piece)
+        return words, body
+
+    def result(self, number: int, word: str = "done") -> str:
+        """The result of a task, past all that comes before it; what that was is in ``told``."""
+        while True:
+            words, body = self.hear()
+            if words[:2] == [word, str(number)]:
+                return body.decode()
+            self.told.append(" ".join(words))
+
+    def run(self, program: str) -> str:
+        """The result of a program, without the newline at its end."""
+        return self.result(self.submit(program)).rstrip("\n")
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Plays the worker's R: connects to MASTER:PORT like R's own worker loop and obeys one word a line."""
+"""Plays the worker's R: connects to PORT like worker.R, answers tasks and, once attached, obeys one word a line.
+
+A task's bytes are a program of lines of the same words; what they print is the result.
+"""
 
 import os
 import signal
@@ -7,32 +10,74 @@ import sys
 import time
 
 arguments = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
-assert arguments["XDR"] == "FALSE"
-sock = socket.create_connection((arguments["MASTER"], int(arguments["PORT"])))
+sock = socket.create_connection(("127.0.0.1", int(arguments["PORT"])))
 stream = sock.makefile("rb")
-while line := stream.readline():
-    word, _, rest = line.decode().strip().partition(" ")
+
+
+def obey(word: str, rest: str) -> bytes:
     if word == "pid":
-        sock.sendall(f"{os.getpid()}\n".encode())
-    elif word == "tmpdir":
-        sock.sendall(f"{os.environ['TMPDIR']}\n".encode())
-    elif word == "echo":
-        left = int(rest)
+        return f"{os.getpid()}\n".encode()
+    if word == "tmpdir":
+        return f"{os.environ['TMPDIR']}\n".encode()
+    if word == "echo":
+        left, pieces = int(rest), list[bytes]()
         while left:
             piece = stream.read(min(left, 1 << 18))
             sock.sendall(piece)
             left -= len(piece)
-    elif word == "sleep":
+        return b"".join(pieces)
+    if word == "sleep":
         time.sleep(float(rest))
-        sock.sendall(b"slept\n")
-    elif word == "fork":
+        return b"slept\n"
+    if word == "until":
+        while not os.path.exists(rest):
+            time.sleep(0.02)
+        return b"there\n"
+    if word == "once":  # the first time it dies, as an R that is killed
+        if not os.path.exists(rest):
+            open(rest, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return b"again\n"
+    if word == "touch":
+        with open(rest, "a") as file:
+            file.write("x")
+        return b"touched\n"
+    if word == "object":
+        path = os.path.join(os.environ["FUTURE_KUBERNETES_OBJECTS"], rest)
+        return f"{os.path.getsize(path)} from {os.stat(path).st_mtime_ns}\n".encode()
+    if word == "fork":
         child = os.fork()
         if child == 0:
             time.sleep(600)
-        sock.sendall(f"{child}\n".encode())
-    elif word == "die":
+        return f"{child}\n".encode()
+    if word == "print":
+        print(rest, flush=True)
+        return b""
+    if word == "bytes":
+        return b"x" * int(rest)
+    if word == "tell":
+        sock.sendall(b"condition %d\n%s" % (len(rest), rest.encode()))
+        return b""
+    if word == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    elif word == "quit":
+    if word == "leave":
+        os._exit(int(rest))
+    raise SystemExit(f"unknown word {word!r}")
+
+
+while line := stream.readline():
+    word, _, rest = line.decode().strip().partition(" ")
+    if word == "attach":
         break
-    else:
-        raise SystemExit(f"unknown word {word!r}")
+    assert word == "task", line
+    program = stream.read(int(rest)).decode()
+    if program.startswith("unreadable"):
+        sock.sendall(b"unread 7\nno such")
+        continue
+    answer = b"".join(obey(*step.partition(" ")[::2]) for step in program.splitlines())
+    sock.sendall(b"done %d\n" % len(answer) + answer)
+while line := stream.readline():
+    word, _, rest = line.decode().strip().partition(" ")
+    if word == "quit":
+        break
+    sock.sendall(obey(word, rest))

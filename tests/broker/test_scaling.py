@@ -10,40 +10,6 @@ from .conftest import Bed, wait_for
 from .kubernetes_api import Api, pod, start, state
 
 
-def test_released_workers_are_reclaimed_in_time_and_no_others(scaled: Bed, api: Api) -> None:
-    start(scaled, api, "w1", "w2", "w3")
-    kept, *spare = (scaled.attach(pid=7) for _ in range(3))
-    with scaled.session() as plan:
-        for session in spare:
-            plan.send(f"release 0.3 {session.lease}")
-        assert all(session.ended(5) for session in spare)
-        plan.send("cancel-release")
-        assert plan.line() == "ok 2"
-        plan.send("cancel-release")
-        assert plan.line() == "ok 0", "what was told once is not told again"
-    assert int(kept.call("pid")) > 0
-    wait_for(lambda: len(scaled.table()) == 1)
-    api.pods = [pod("w1"), pod("w2", ready=False), pod("w3", ready=False)]
-    wait_for(lambda: api.asked == ["1"])
-    assert scaled.ask("outcome " + spare[0].lease) == "ok ", "that is no loss"
-
-
-@pytest.mark.parametrize("how", ["cancel", "close"])
-def test_cancelled_release_reclaims_nothing(scaled: Bed, api: Api, how: str) -> None:
-    scaled.worker("r-worker-w1")
-    session, plan = scaled.attach(pid=7), scaled.session()
-    plan.send(f"release 0.5 {session.lease}")
-    if how == "cancel":
-        plan.send("cancel-release")
-        assert plan.line() == "ok 0"
-    else:
-        plan.socket.close()
-    assert not session.ended(1.5)
-    session.socket.settimeout(10)
-    assert int(session.call("pid")) > 0
-    assert api.asked == []
-
-
 def test_scaling_up_patches_the_deployment_once(scaled: Bed, api: Api) -> None:
     assert scaled.ask("scale 7") == "ok 7"
     assert api.asked == ["7"]

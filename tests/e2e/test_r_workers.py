@@ -25,8 +25,21 @@ def elastic(stack: Stack, own_state: Path) -> Iterator[Stack]:
     other.standin("down")
 
 
+BUSY = """
+suppressMessages({library(future.kubernetes); library(future.apply)})
+busy <- function(n) {
+  for (i in 1:600) {
+    now <- subset(workers(), state == "busy")$pod
+    if (length(now) == n) return(now)
+    Sys.sleep(0.05)
+  }
+  stop("not ", n, " busy workers but ", length(now))
+}
+"""
+
+
 def r(cluster: Stack, code: str, timeout: float = 120) -> str:
-    return cluster.rscript(f"suppressMessages({{library(future.kubernetes); library(future.apply)}})\n{code}", timeout)
+    return cluster.rscript(BUSY + code, timeout)
 
 
 def pods(cluster: Stack) -> set[str]:
@@ -39,7 +52,7 @@ def test_the_plan_brings_the_workers_that_it_asks_for(elastic: Stack) -> None:
         """
         plan(kubernetes, workers = 4)
         used <- unique(future_sapply(1:8, function(i) { Sys.sleep(0.5); Sys.info()[["nodename"]] }))
-        stopifnot(setequal(used, subset(workers(), state == "busy")$pod), nbrOfWorkers() == 4L)
+        stopifnot(setequal(used, workers()$pod), nbrOfWorkers() == 4L)
         cat("USED", used)
         """,
     )
@@ -72,7 +85,7 @@ def test_the_future_of_a_deleted_pod_runs_again_and_others_are_not_disturbed(ela
           list(pod, rnorm(1), Sys.getpid())
         }, seed = as.integer(i)))
         fs <- draw(8)
-        writeLines(workers()$pod[workers()$tasks > 0][1], "/tmp/victim")
+        writeLines(busy(3)[1], "/tmp/victim")
         again <- value(fs)
         same <- value(draw(0))
         stopifnot(identical(lapply(again, `[[`, 2), lapply(same, `[[`, 2)))
@@ -113,14 +126,32 @@ def test_a_future_that_runs_out_of_memory_is_named_so(elastic: Stack) -> None:
     assert "workerMemoryGiB" in said
 
 
+def test_memory_and_cpu_of_a_worker_at_work_are_shown(elastic: Stack) -> None:
+    code = """
+        plan(kubernetes, workers = 1)
+        f <- future({ x <- rnorm(1e7); end <- Sys.time() + 60; while (Sys.time() < end) sum(x); 1 }, seed = TRUE)
+        shown <- function() subset(workers(), memory > 100 & cpu > 0.05)
+        for (i in 1:600) if (nrow(shown()) == 1L) break else Sys.sleep(0.1)
+        metrics <- readLines("http://127.0.0.1:8785/metrics")
+        cat("SHOWN", shown()$memory, shown()$cpu, grep(shown()$pod, metrics, value = TRUE))
+        cancel(f)
+    """
+    printed = r(elastic, code)
+    memory, cpu, said = printed.split("SHOWN ")[1].split(" ", 2)
+    assert 100 < int(memory) < 512
+    assert float(cpu) > 0.05
+    assert "future_kubernetes_worker_memory_bytes" in said
+    assert "future_kubernetes_worker_cpus" in said
+
+
 def test_fewer_workers_leave_those_in_use_alone(elastic: Stack) -> None:
     code = """
         scale_workers(4)
         plan(kubernetes, workers = 2)
         fs <- lapply(1:2, function(i) future({ Sys.sleep(45); Sys.info()[["nodename"]] }))
-        busy <- workers()$pod[workers()$state == "busy"]
+        now <- busy(2)
         scale_workers(2)
-        stopifnot(setequal(unlist(value(fs)), busy))
+        stopifnot(setequal(unlist(value(fs)), now))
         cat("KEPT")
     """
     assert "KEPT" in r(elastic, code, 150)
@@ -144,22 +175,33 @@ def test_an_elastic_plan_grows_while_futures_queue_and_gives_back_while_r_does_n
     assert "GOOD" in r(elastic, code, 280)
 
 
-def test_a_second_session_gets_what_is_free_and_is_told(elastic: Stack) -> None:
+def test_a_second_session_is_told_of_the_first_and_gets_its_share(elastic: Stack) -> None:
+    scheduler = elastic.scheduler()["metadata"]["name"]
+    elastic.kubectl("exec", scheduler, "--", "rm", "-f", "/tmp/go")
     held: list[str] = []
-    hold = threading.Thread(
-        target=lambda: held.append(r(elastic, "scale_workers(6); plan(kubernetes, workers = 4); Sys.sleep(25)"))
-    )
+    first = """
+        plan(kubernetes, workers = 6)
+        fs <- lapply(1:600, function(i) future({ Sys.sleep(0.5); i }))
+        while (!file.exists("/tmp/go")) Sys.sleep(0.1)
+        cat("RUNS", sum(!resolved(fs)))
+    """
+    hold = threading.Thread(target=lambda: held.append(r(elastic, first, 200)))
     hold.start()
-    in_use = 'sum(workers()$state == "busy")'
-    elastic.wait("the first session", 90, lambda: r(elastic, f"cat({in_use})").strip() == "4")
-    code = """
+    elastic.wait("six busy workers", 120, lambda: r(elastic, 'cat(sum(workers()$state == "busy"))').strip() == "6")
+    second = """
         told <- character()
         withCallingHandlers(plan(kubernetes, workers = 5), message = function(m) told <<- c(told, conditionMessage(m)))
+        fs <- lapply(1:60, function(i) future({ Sys.sleep(0.5); i }))
+        mine <- function() sum(workers()$session == Sys.getpid(), na.rm = TRUE)
+        for (i in 1:300) if (mine() == 3L) break else Sys.sleep(0.1)
+        stopifnot(mine() == 3L, identical(unlist(value(fs)), 1:60))
+        file.create("/tmp/go")
         cat("N", nbrOfWorkers(), told)
     """
-    printed = r(elastic, code)
+    printed = r(elastic, second)
     hold.join()
-    assert "N 2 4 workers are in use by another R session, and this release allows 6" in printed
+    assert "N 5 Other R sessions want 6 workers, and this release allows 6" in printed
+    assert int(held[0].split("RUNS ")[1]) > 0, "the first session was at work all the time"
 
 
 def test_an_image_that_cannot_be_pulled_is_told_soon_and_nothing_stays_asked_for(elastic: Stack) -> None:
@@ -179,7 +221,7 @@ def test_an_image_that_cannot_be_pulled_is_told_soon_and_nothing_stays_asked_for
         assert time.monotonic() - start < 110  # without the reason it would wait until the time-out of r()
         assert "Pull" in said
         assert "registry.invalid" in said
-        assert elastic.replicas() == 2, "nothing stays asked for"
+        elastic.wait("nothing to stay asked for", 60, lambda: elastic.replicas() == 2)
     finally:
         elastic.kubectl("set", "image", name, f"*={before}")
         elastic.kubectl("rollout", "status", name, "--timeout=120s")

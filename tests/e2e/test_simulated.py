@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -57,16 +59,22 @@ def test_all_that_r_asks_for_come_while_a_line_tells_how_far_it_is(simulated: Si
     assert all(node.startswith("simulated-") for node in places)
 
 
-def test_one_session_plans_on_more_workers_than_r_has_connections_by_default(simulated: Simulation) -> None:
+def test_one_session_uses_more_workers_than_r_has_connections_by_default(simulated: Simulation) -> None:
     simulated.scale(WORKERS)
     settled(simulated, WORKERS)
-    done = simulated.rscript(f"""
+    simulated.peers.send_signal(signal.SIGUSR1)
+    code = f"""
         suppressMessages(library(future.kubernetes))
         plan(kubernetes, workers = {WORKERS})
-        table <- workers()
-        cat(nbrOfWorkers(), sum(table$state == "busy"), length(unique(table$node)))
-    """)
-    assert done.stdout.split() == [str(WORKERS), str(WORKERS), str(NODES)]
+        cat(nbrOfWorkers(), sum(unlist(value(lapply(1:{WORKERS}, function(i) future(i))))))
+    """
+    printed: list[str] = []
+    program = threading.Thread(target=lambda: printed.append(simulated.rscript(code).stdout))
+    program.start()
+    simulated.wait("all workers to have a future", 120, lambda: simulated.connected("busy") == WORKERS)
+    simulated.peers.send_signal(signal.SIGUSR2)
+    program.join(120)
+    assert printed[0].split() == [str(WORKERS), str(42 * WORKERS)]
     settled(simulated, WORKERS)
 
 

@@ -21,7 +21,7 @@ STEPS = (
 FOOTPRINT = {
     "mounts": "cut -d' ' -f2,3 /proc/mounts | sort",
     "network devices": "ls /sys/class/net",
-    "firewall rules": "nft list ruleset",
+    "firewall rules": "nft --stateless list ruleset",
     "control groups": "find /sys/fs/cgroup -name '*future-kubernetes*'",
     "controllers of the top group": "tr ' ' '\\n' < /sys/fs/cgroup/cgroup.subtree_control | sort",
     "processes of the node": "pgrep -a 'kube|etcd|containerd|slirp4netns|coredns' || true",

@@ -1,21 +1,27 @@
 #' Run futures on the workers of this Kubernetes release
 #'
-#' Use it only in [future::plan()]. The plan requests the workers that it lacks, waits for them with a progress line,
-#' and connects to all of them at once. The next plan, or the end of the session, releases them.
+#' Use it only in [future::plan()]. The plan requests the workers that it lacks and waits for them with a progress line.
+#' From then on `future()` returns at once: the future waits in the scheduler's pod until a worker is free, and its
+#' result waits there until it is collected.
 #'
 #' @section A number, or two:
-#' `workers = 40` is a fixed number. `workers = c(2, 40)` starts with two. While futures wait for a worker the number is
-#' doubled, up to 40. Workers without a future for half a minute are released, down to two, also while R is at its
-#' prompt. A lost worker is replaced as soon as Kubernetes has started another.
+#' `workers = 40` is a fixed number. `workers = c(2, 40)` starts with two, and asks for as many as there are futures, up
+#' to 40. Workers that were not needed for half a minute are released, down to two, also while R is at its prompt. After
+#' `idleMinutes` of the stack without a future all workers go; the next future brings them back.
+#'
+#' @section Several sessions:
+#' Workers belong to the release. The futures of all sessions share them evenly, and each session has at most as many at
+#' once as its plan says. A worker starts a fresh R before it works for another session or another plan.
 #'
 #' @section Faults:
-#' When a worker is lost (its pod deleted, out of memory, its node gone), its future is run again on another worker,
-#' with the same random numbers when `seed = TRUE`. After `retries` times it ends with a `KubernetesWorkerLostError`,
-#' see [kubernetes_conditions]. A future that changes something outside of R may therefore do so more than once.
+#' When a worker is lost, its future is run again on another worker, with the same random numbers when `seed = TRUE`. If
+#' the future can have caused the loss (its R crashed or ran out of memory), this is done `retries` times, and then the
+#' future ends with a `KubernetesWorkerLostError`, see [kubernetes_conditions]. Pods that are deleted or drained, and
+#' nodes that go, do not count. A future that changes something outside of R may therefore do so more than once.
 #'
 #' @param workers number of workers, or the minimum and the maximum number. By default the number that the release is
 #'   set to have now; after it was scaled to 0, the number that it was deployed with.
-#' @param retries how often a future is run again after its worker was lost.
+#' @param retries how often a future is run again after a loss of its worker that it can have caused.
 #' @param wait maximum number of seconds to wait for workers. A problem that waiting does not cure (an image that cannot
 #'   be pulled, no node that fits) ends the wait within seconds.
 #' @param ... passed on to [future::MultiprocessFutureBackend()].
@@ -41,34 +47,36 @@ kubernetes <- function(..., workers = NULL, retries = 2L, wait = 600, gc = FALSE
 KubernetesFutureBackend <- function(workers = NULL, retries = 2L, wait = 600, gc = FALSE, earlySignal = FALSE,
                                     interrupts = TRUE, ...) {
   made <- FALSE
-  nodes <- list()
+  stream <- NULL
   on.exit(if (!made) {
-    for (node in nodes) close_node(node)
+    if (!is.null(stream)) close_stream(stream, "abandon")
     mark_failed_plan()
   })
   if (is.function(workers)) workers <- workers()
-  range <- check_workers(if (is.null(workers)) default_workers() else workers)
+  range <- range(check_workers(if (is.null(workers)) default_workers() else workers))
   if (!is.numeric(retries) || length(retries) != 1L || is.na(retries) || retries < 0) {
     stop(kubernetes_error("Workers", "retries is ", deparse(retries), "; it is a whole number of at least 0"))
   }
-  nodes <- acquire_workers(range[1L], wait)
-  target <- attr(nodes, "wanted")
-  attr(nodes, "wanted") <- NULL
-  name <- sprintf("kubernetes-%d-%s", Sys.getpid(), nodes[[1L]]$lease)
+  stream <- open_stream(range, as.integer(retries))
+  if (stream$most < range[2L]) {
+    message(sprintf(
+      "This release allows %d workers: the plan grows to that, not to %d. For more, raise 'maxWorkers' of the stack",
+      stream$most, range[2L]
+    ))
+    range[2L] <- stream$range[2L] <- stream$most
+  }
+  await_plan(range[1L], wait)
   backend <- future::MultiprocessFutureBackend(
-    workers = as_cluster(nodes, name), reg = paste0("workers-", name), gc = gc, earlySignal = earlySignal,
+    workers = range[2L], reg = paste0("kubernetes-", stream$key), gc = gc, earlySignal = earlySignal,
     interrupts = interrupts, ...
   )
-  backend[["range"]] <- range(range)
-  backend[["target"]] <- target
-  backend[["retries"]] <- as.integer(retries)
+  backend[["stream"]] <- stream
+  backend[["range"]] <- range
+  backend[["retries"]] <- stream$retries
   backend[["wait"]] <- wait
-  backend[["tasks"]] <- integer()
-  backend[["ticked"]] <- clock()
-  backend[["free_since"]] <- numeric()
-  backend[["futureClasses"]] <- c("KubernetesFuture", "ClusterFuture", backend[["futureClasses"]])
+  backend[["futureClasses"]] <- c("KubernetesFuture", backend[["futureClasses"]])
   made <- TRUE
-  structure(backend, class = c("KubernetesFutureBackend", "ClusterFutureBackend", class(backend)))
+  structure(backend, class = c("KubernetesFutureBackend", class(backend)))
 }
 
 # future keeps a failed plan, for futures to try it again. The same plan() a second time would be "the same as before"
@@ -83,76 +91,36 @@ mark_failed_plan <- function() {
 }
 
 default_workers <- function() {
-  wanted <- tryCatch(kubernetes_status()$wanted, KubernetesError = function(e) {
-    counts <- count_workers()
-    counts$free + counts$mine
-  })
+  wanted <- tryCatch(kubernetes_status()$wanted, KubernetesError = function(e) connected_workers()$connected)
   if (wanted > 0L) wanted else max(1L, setting("workers"), na.rm = TRUE)
 }
 
 #' @exportS3Method future::launchFuture
 launchFuture.KubernetesFutureBackend <- function(backend, future, ...) {
-  # future passes its own errors on, and replaces other errors by one that says "unexpected".
-  withCallingHandlers(launch(backend, future), KubernetesError = function(e) {
+  future[["backend"]] <- backend
+  # An error of launchFuture() loses its class: future replaces it by one of its own. As the future's result it reaches
+  # value() as it is.
+  tryCatch(launch(backend, future), KubernetesError = function(e) {
     own <- setdiff(class(e), c("error", "condition"))
     class(e) <- unique(c(own, "FutureLaunchError", "FutureError", "error", "condition"))
-    stop(e)
+    future[["state"]] <- "failed"
+    future[["result"]] <- e
   })
-}
-
-launch <- function(backend, future) {
-  future[["backend"]] <- backend
-  sending <- NULL
-  on.exit(if (!is.null(sending)) drop_node(backend, sending))
-  repeat {
-    index <- free_node(backend)
-    sending <- node <- backend[["workers"]][[index]]
-    future[["node"]] <- index
-    future[["nodeHasConnection"]] <- TRUE
-    data <- internal("getFutureData", "future")(future, mc.cores = 1L)
-    sent <- tryCatch(suppressWarnings(send_future(node, data)), error = identity)
-    if (!inherits(sent, "error")) break
-    if (node_open(node) && node_idle_alive(node)) stop(sent) # the data cannot be sent to any worker
-    sending <- NULL
-    drop_node(backend, node)
-    # The worker may be lost because of what it was sent, such as data larger than its memory: count it as a loss.
-    reason <- outcome_of(node)
-    if (nzchar(reason) && !may_run_again(backend, future, node, reason)) {
-      return(future)
-    }
-  }
-  internal("FutureRegistry", "future")(backend[["reg"]], action = "add", future = future, earlySignal = FALSE)
-  sending <- NULL
-  tasks <- backend[["tasks"]]
-  tasks[node$host] <- sum(tasks[node$host], 1L, na.rm = TRUE)
-  backend[["tasks"]] <- tasks
-  future[["state"]] <- "running"
   future
 }
 
-# One call clears the global environment and evaluates the future; stock cluster futures take three calls. A worker with
-# the session's version of future uses its own compiled functions. Only a worker with another version is sent the
-# session's functions (install.packages() may put a newer future into the user's library).
-send_future <- function(node, data) {
-  if (node$same_future) {
-    send_call(node, run_by_name, list(data))
-  } else {
-    send_call(node, run_as_sent, list(internal("grmall", "future"), internal("evalFuture", "future"), data))
+launch <- function(backend, future) {
+  stream <- backend[["stream"]]
+  if (is.null(stream$con) && stream$pid == Sys.getpid()) {
+    # A plan that was left and is taken up again: old <- plan(sequential); plan(old).
+    stream <- backend[["stream"]] <- open_stream(backend[["range"]], backend[["retries"]])
   }
+  submit(usable_stream(stream), future)
+  future[["state"]] <- "running"
+  counters <- backend[["counters"]]
+  counters["launched"] <- counters["launched"] + 1L
+  backend[["counters"]] <- counters
 }
-
-run_by_name <- function(data) {
-  future <- asNamespace("future")
-  future$grmall()
-  future$evalFuture(data)
-}
-environment(run_by_name) <- baseenv()
-
-run_as_sent <- function(erase, evaluate, data) {
-  erase()
-  evaluate(data)
-}
-environment(run_as_sent) <- baseenv()
 
 #' @exportS3Method future::validateFutureGlobals
 validateFutureGlobals.KubernetesFutureBackend <- function(backend, future, ...) {
@@ -164,48 +132,54 @@ validateFutureGlobals.KubernetesFutureBackend <- function(backend, future, ...) 
 
 #' @exportS3Method future::stopWorkers
 stopWorkers.KubernetesFutureBackend <- function(backend, interrupt = TRUE, ...) {
-  for (f in active_futures(backend)) {
-    f[["state"]] <- "canceled"
-    f[["result"]] <- future::FutureCanceledError("The plan was changed while this future was running", future = f)
+  stream <- backend[["stream"]]
+  if (!is.null(stream)) {
+    if (stream$pid == Sys.getpid()) {
+      for (f in active_futures(backend)) {
+        f[["state"]] <- "canceled"
+        f[["result"]] <- future::FutureCanceledError("The plan was changed while this future was running", future = f)
+      }
+    }
+    close_stream(stream)
   }
-  internal("FutureRegistry", "future")(backend[["reg"]], action = "reset")
-  cancel_release(backend)
-  for (node in unclass(backend[["workers"]])) close_node(node)
-  backend[["workers"]] <- as_cluster(list(), attr(backend[["workers"]], "name"))
   TRUE
 }
 
 #' @exportS3Method future::interruptFuture
 interruptFuture.KubernetesFutureBackend <- function(backend, future, ...) {
-  index <- future[["node"]]
-  internal("FutureRegistry", "future")(backend[["reg"]], action = "remove", future = future, earlySignal = FALSE)
-  future[["node"]] <- NA_integer_
-  drop_nodes(backend, index)
+  stream <- usable_stream(backend[["stream"]])
+  if (!is.null(stream$futures[[as.character(future[["task"]])]])) {
+    forget_future(stream, future)
+    try(suppressWarnings(say(stream, "cancel", future[["task"]])), silent = TRUE)
+  }
   future[["state"]] <- "interrupted"
   future[["result"]] <- future::FutureCanceledError(
-    "The future was canceled, and its worker's R ended",
+    "The future was canceled, and the R that ran it ended",
     future = future
   )
   future
 }
 
+active_futures <- function(backend) as.list(backend[["stream"]]$futures)
+
 #' @exportS3Method future::nbrOfWorkers
 nbrOfWorkers.KubernetesFutureBackend <- function(evaluator) {
   # An elastic plan returns its maximum, because map functions split their work into as many pieces.
-  if (diff(evaluator[["range"]]) > 0L) evaluator[["range"]][2L] else max(1L, evaluator[["target"]])
+  evaluator[["range"]][2L]
 }
 
 #' @exportS3Method future::nbrOfFreeWorkers
 nbrOfFreeWorkers.KubernetesFutureBackend <- function(evaluator, ...) {
-  max(0L, future::nbrOfWorkers(evaluator) - length(active_futures(evaluator)))
+  stream <- evaluator[["stream"]]
+  if (!is.null(stream$con)) hear(stream)
+  max(0L, evaluator[["range"]][2L] - stream$active)
 }
 
 #' @export
 print.KubernetesFutureBackend <- function(x, ...) {
-  range <- unique(x[["range"]])
   cat(sprintf(
-    "Kubernetes workers: %s asked for, %d connected, %d in use; lost futures are run again at most %d times\n",
-    paste(range, collapse = " to "), length(x[["workers"]]), length(active_futures(x)), x[["retries"]]
+    "Kubernetes workers: %s asked for; %d futures wait or run; lost futures are run again at most %d times\n",
+    paste(unique(x[["range"]]), collapse = " to "), x[["stream"]]$active, x[["retries"]]
   ))
   invisible(x)
 }

@@ -1,7 +1,7 @@
 # Client of this pod's broker: lines of words over a loopback connection, see image/broker/sessions.py.
 
 # The broker states the same number: image/common/protocol.py.
-protocol_version <- 1L
+protocol_version <- 2L
 
 run_folder <- function() Sys.getenv("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")
 
@@ -30,6 +30,13 @@ request <- function(words, timeout) {
     error = identity
   )
   if (inherits(con, "error")) {
+    open <- length(list.files("/proc/self/fd"))
+    if (open >= 1020L) {
+      stop(kubernetes_error("Broker", sprintf(paste(
+        "This R process has %d files and connections open, and R's sockets work with the first 1,024 alone.",
+        "Close those that are not needed, as by closeAllConnections(), and try again"
+      ), open)))
+    }
     stop(kubernetes_error(
       "Broker", "The broker of this pod does not answer. It restarts by itself within seconds: try again; ",
       "its messages are in 'kubectl logs' of this pod"
@@ -67,15 +74,6 @@ ask <- function(..., timeout = 30L) {
   }
   if (startsWith(answer, "error ")) stop(answer_error(sub("^error ", "", answer)))
   sub("^ok ?", "", answer)
-}
-
-# One request whose answer is not awaited: it takes seconds when the Kubernetes API does not answer.
-tell <- function(...) close(request(paste(...), 5L))
-
-# Number of workers that are free, in use by this process, and in use by others.
-count_workers <- function() {
-  n <- as.integer(strsplit(ask("count", Sys.getpid()), " ", fixed = TRUE)[[1]])
-  list(free = n[1], mine = n[2], others = n[3])
 }
 
 # The workers as the Kubernetes API reports them. A problem that lasts for `patience` seconds is not cured by waiting.

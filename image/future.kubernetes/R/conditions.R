@@ -14,6 +14,9 @@
 #' * `KubernetesPackageError`: a future needs a package that its worker does not have.
 #' * `KubernetesGlobalsError`: a future needs more data than `maxSizeOfObjects` of the plan allows, which is the option
 #'   `future.globals.maxSize` where it is set.
+#' * `KubernetesDataError`: a future's data or its result could not be serialized, read, held or kept; the message gives
+#'   R's own reason. It is not run again, and its worker goes on.
+#' * `KubernetesSessionError`: the plan belongs to another R process: this one is a forked child of it or a copy.
 #' * `KubernetesWorkerLostError`: a future failed because its worker was lost more often than `retries`. It is also a
 #'   [future::FutureInterruptError]. Its fields `pods` and `reasons` hold the lost pods and how each ended.
 #'

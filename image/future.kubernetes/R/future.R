@@ -1,149 +1,198 @@
-# A future on a Kubernetes worker: a cluster future that is run again when its worker is lost.
+# A future of this backend: launched as a task, resolved by what the broker sends.
 
 #' @exportS3Method future::resolved
 resolved.KubernetesFuture <- function(x, ...) {
   if (x[["state"]] == "created") {
-    backend <- future::plan("backend")
-    if (inherits(backend, "KubernetesFutureBackend")) {
-      tick(backend)
-      if (length(active_futures(backend)) >= length(backend[["workers"]])) {
-        return(FALSE)
-      }
-    }
-    x <- future::run(x)
+    future::run(x)
     return(FALSE)
   }
-  if (!is.null(x[["result"]])) {
-    internal("signalEarly", "future")(x)
-    return(TRUE)
-  }
-  internal("assertOwner", "future")(x)
-  collect_result(x)
-}
-
-# TRUE if the future is resolved by what its worker has sent so far. It does not wait: stock cluster futures wait here,
-# one after the other, which makes a map of many futures slow.
-collect_result <- function(future) {
-  while (is.null(future[["result"]]) && future[["state"]] == "running") {
-    con <- future[["backend"]][["workers"]][[future[["node"]]]]$con
-    if (!socketSelect(list(con), timeout = 0)) {
+  if (is.null(x[["result"]])) {
+    assert_owner(x)
+    stream <- stream_of(x)
+    if (is.null(stream)) {
       return(FALSE)
     }
-    receive(future)
+    hear(stream)
+    if (isTRUE(x[["ready"]]) && isTRUE(x[["earlySignal"]])) fetch(stream, x)
   }
-  done <- !is.null(future[["result"]])
-  if (done) internal("signalEarly", "future")(future)
+  done <- !is.null(x[["result"]]) || isTRUE(x[["ready"]])
+  if (done) signal_early(x)
   done
 }
 
 #' @exportS3Method future::result
 result.KubernetesFuture <- function(future, ...) {
+  if (is.null(future[["result"]])) {
+    if (future[["state"]] == "created") future <- future::run(future)
+    assert_owner(future)
+    await_result(future)
+  }
+  result <- future[["result"]]
+  if (inherits(result, "FutureError")) stop(result)
+  result
+}
+
+# Wait for the future's result, with a progress line once workers are waited for.
+await_result <- function(future) {
+  watch <- NULL
   repeat {
-    result <- future[["result"]]
-    if (inherits(result, "FutureError")) stop(result)
-    if (!is.null(result)) {
-      return(result)
+    stream <- stream_of(future)
+    if (is.null(stream) || is.null(stream$futures[[as.character(future[["task"]])]])) {
+      if (is.null(future[["result"]])) {
+        end_without_stream(future)
+      }
+      return(invisible())
     }
-    if (future[["state"]] == "created") {
-      future <- future::run(future)
-    } else {
-      backend <- future[["backend"]]
-      con <- backend[["workers"]][[future[["node"]]]]$con
-      if (socketSelect(list(con), timeout = 1)) receive(future) else tick(backend)
+    if (isTRUE(future[["ready"]])) {
+      fetch(stream, future)
+    } else if (!hear(stream, 1)) {
+      # Nothing has come for a second: say what is waited for, or that waiting is of no use.
+      if (is.null(watch)) {
+        watch <- worker_watch(future[["backend"]][["wait"]])
+        on.exit(watch$end())
+      }
+      watch$look()
+    }
+    if (!is.null(future[["result"]])) {
+      return(invisible())
     }
   }
 }
 
-# Receive one message of the future's worker; when the worker has ended, prepare the future to be run again.
-receive <- function(future) {
-  index <- future[["node"]]
-  backend <- future[["backend"]]
-  node <- backend[["workers"]][[index]]
-  message <- withCallingHandlers(
-    suppressWarnings(internal("receiveMessageFromWorker", "future")(future)),
-    interrupt = function(e) if (future[["state"]] == "running") abandon_message(backend, future, node)
+fetch <- function(stream, future) {
+  say(usable_stream(stream), "fetch", future[["task"]])
+  while (is.null(future[["result"]])) hear(stream, 1)
+}
+
+stream_of <- function(future) {
+  stream <- future[["backend"]][["stream"]]
+  if (!is.null(stream) && !is.null(stream$con)) stream
+}
+
+end_without_stream <- function(future) {
+  future[["state"]] <- "canceled"
+  future[["result"]] <- future::FutureCanceledError(
+    sprintf("Future %s has no result: it was canceled, or its plan has ended", label_of(future)), future = future
   )
-  if (inherits(message, "FutureInterruptError") && !inherits(message, "FutureCanceledError")) {
-    handle_loss(backend, future, node)
-  } else if (inherits(message, "FutureLaunchError")) {
-    registry <- internal("FutureRegistry", "future")
-    if (registry(backend[["reg"]], action = "contains", future = future)) {
-      registry(backend[["reg"]], action = "remove", future = future, earlySignal = FALSE)
-    }
-    if (grepl("there is no package called", conditionMessage(message), fixed = TRUE)) {
-      future[["result"]] <- package_error(future, message)
-    }
+}
+
+# What a worker evaluates.
+task_data <- function(future) {
+  data <- future_data(future)
+  # Only its names are of use on a worker: future also sends the environments in which the globals were found, with all
+  # that is in them (futureverse/future#475).
+  where <- attr(data[["core"]][["globals"]], "where")
+  if (length(where) > 0L) attr(data[["core"]][["globals"]], "where") <- lapply(where, without_content)
+  classes <- attr(future[["conditions"]], "immediateConditionClasses", exact = TRUE)
+  if (!is.null(future[["conditions"]]) && (is.null(classes) || length(classes) > 0L)) {
+    data[["capture"]][["immediateConditionHandlers"]] <- list(immediateCondition = signal_from_worker)
   }
-  schedule_release(backend)
-  invisible()
+  extra <- list(gc = isTRUE(future[["gc"]]), evaluate = evaluator_to_send())
+  if (extra$gc || !is.null(extra$evaluate)) data[["kubernetes"]] <- extra
+  data
 }
 
-# After Ctrl-C in the middle of a large value, the rest of it cannot be distinguished from the next message. The worker
-# is dropped, and the future runs again when its value is requested.
-abandon_message <- function(backend, future, node) {
-  internal("FutureRegistry", "future")(backend[["reg"]], action = "remove", future = future, earlySignal = FALSE)
-  drop_node(backend, node)
-  reset_future(future)
+without_content <- function(envir) {
+  if (!is.environment(envir) || identical(envir, globalenv()) || identical(envir, emptyenv())) envir else emptyenv()
 }
 
-# Back to the state "created": the next value() or resolved() runs the future.
-reset_future <- function(future) {
-  future[["node"]] <- NA_integer_
-  future[["result"]] <- NULL
-  future[[".signaledConditions"]] <- NULL
-  future[["state"]] <- "created"
-}
+# Runs on the worker, whose worker.R has set the option.
+signal_from_worker <- function(condition) getOption("future.kubernetes.condition")(condition)
+environment(signal_from_worker) <- baseenv()
 
-# The worker was lost while it ran the future: run the future on another worker, or end it with an error.
-handle_loss <- function(backend, future, node) {
-  reason <- outcome_of(node)
-  if (!nzchar(reason)) reason <- "its connection ended: its pod was deleted, or its node is gone"
-  drop_node(backend, node)
-  if (!may_run_again(backend, future, node, reason)) {
-    return()
+take_result <- function(stream, future, result) {
+  if (inherits(result, "FutureResult")) {
+    end_future(stream, future, result)
+    signal_immediate(future)
+    return(invisible())
   }
-  reset_future(future)
-  if (length(active_futures(backend)) < length(backend[["workers"]])) future::run(future)
+  if (inherits(result, "FutureLaunchError")) {
+    missing <- grepl("there is no package called", conditionMessage(result), fixed = TRUE)
+    end_future(stream, future, if (missing) package_error(future, result) else result)
+    return(invisible())
+  }
+  text <- if (inherits(result, "error")) conditionMessage(result) else paste("it is a", class(result)[1L])
+  end_future(stream, future, data_error(future, "read by this session", text))
 }
 
-# Records and reports the loss. FALSE when it was one too many: the future has ended with an error then.
-may_run_again <- function(backend, future, node, reason) {
-  pods <- future[["lost_pods"]] <- c(future[["lost_pods"]], node$host)
-  reasons <- future[["lost_reasons"]] <- c(future[["lost_reasons"]], reason)
-  future[["node"]] <- NA_integer_
-  label <- label_of(future)
-  if (length(pods) > backend[["retries"]]) {
-    future[["state"]] <- "interrupted"
-    future[["result"]] <- structure(
-      future::FutureInterruptError(lost_message(label, pods, reasons), future = future),
-      pods = pods, reasons = reasons
-    )
-    class(future[["result"]]) <- c("KubernetesWorkerLostError", "KubernetesError", class(future[["result"]]))
-    return(FALSE)
+# A condition that is to be seen at once, such as progress. A task that runs again sends those of its first attempt
+# again: they are signaled once.
+take_condition <- function(future, attempt, body) {
+  condition <- tryCatch(unserialize(body), error = identity)
+  seen <- future[["conditions_seen"]]
+  if (!identical(seen$attempt, attempt)) seen <- list(attempt = attempt, here = 0L, most = max(0L, seen$most))
+  seen$here <- seen$here + 1L
+  again <- seen$here <= seen$most
+  seen$most <- max(seen$most, seen$here)
+  future[["conditions_seen"]] <- seen
+  if (again || !inherits(condition, "condition")) {
+    return(invisible())
   }
-  base::message(sprintf("Worker %s was lost (%s); future %s is run again", node$host, reason, label))
-  TRUE
+  future[[".signaledConditions"]] <- c(
+    future[[".signaledConditions"]], list(list(condition = condition, signaled = 1L))
+  )
+  if (inherits(condition, "message")) {
+    message(condition)
+  } else if (inherits(condition, "warning")) {
+    warning(condition)
+  } else {
+    signalCondition(condition)
+  }
 }
 
 label_of <- function(future) if (is.null(future[["label"]])) "<unnamed>" else future[["label"]]
 
-# future itself mentions a missing package only among "possible other reasons" of a failed launch.
-package_error <- function(future, error) {
-  missing <- sub(".*(there is no package called [^ ]+).*", "\\1", conditionMessage(error))
-  label <- label_of(future)
-  error[["message"]] <- sprintf(paste(
-    "Future %s cannot run on its worker: %s. Workers have only the packages of the image, not what install.packages()",
-    "puts into this session's library: add it to 'rPackages' of the stack and run 'pulumi up'"
-  ), label, missing)
-  class(error) <- c("KubernetesPackageError", "KubernetesError", class(error))
+count_future <- function(future, result) {
+  backend <- future[["backend"]]
+  counters <- backend[["counters"]]
+  counters["finished"] <- counters["finished"] + 1L
+  backend[["counters"]] <- counters
+  # In seconds, without the arithmetic of times, which takes a tenth of a millisecond.
+  took <- unclass(result[["finished"]]) - unclass(result[["started"]])
+  if (length(took) == 1L) backend[["runtime"]] <- backend[["runtime"]] + as.numeric(took)
+}
+
+# Errors.
+
+reason_words <- c(
+  unsent = "sent by its worker", unkept = "kept", refused = "taken by the scheduler's pod"
+)
+
+# The future's data or its result could not be handled; nothing is wrong with its worker.
+data_error <- function(future, what, reason) {
+  text <- sprintf("The data of future %s could not be %s: %s", label_of(future), what, reason)
+  error <- future::FutureError(text, future = future)
+  class(error) <- unique(c("KubernetesDataError", "KubernetesError", class(error)))
   error
 }
 
-lost_message <- function(label, pods, reasons) {
-  memory <- any(grepl("(out of memory", reasons, fixed = TRUE))
-  paste0(
-    sprintf("The worker of future %s was lost %d ", label, length(pods)), ngettext(length(pods), "time", "times"),
-    ", and the future is given up: ", paste(sprintf("%s: %s", pods, reasons), collapse = "; "),
-    if (memory) ". Raise 'workerMemoryGiB' of the stack, or send less data to each future"
+unread_error <- function(future, reason) {
+  error <- data_error(future, "read by its worker", reason)
+  if (grepl("there is no package called", reason, fixed = TRUE)) package_error(future, error) else error
+}
+
+# future itself mentions a missing package only among "possible other reasons" of a failed launch.
+package_error <- function(future, error) {
+  missing <- sub(".*(there is no package called [^ ]+).*", "\\1", conditionMessage(error))
+  error[["message"]] <- sprintf(paste(
+    "Future %s cannot run on its worker: %s. Workers have only the packages of the image, not what install.packages()",
+    "puts into this session's library: add it to 'rPackages' of the stack and run 'pulumi up'"
+  ), label_of(future), missing)
+  class(error) <- unique(c("KubernetesPackageError", "KubernetesError", class(error)))
+  error
+}
+
+lost_error <- function(future, json) {
+  lost <- jsonlite::fromJSON(json)
+  memory <- any(grepl("(out of memory", lost$reasons, fixed = TRUE))
+  n <- length(lost$pods)
+  text <- paste0(
+    sprintf("The worker of future %s was lost %d ", label_of(future), n), ngettext(n, "time", "times"),
+    ", and the future is given up: ", paste(sprintf("%s: %s", lost$pods, lost$reasons), collapse = "; "),
+    if (memory) ". Raise 'workerMemoryGiB' of the stack, or send less data to each future",
+    if (nzchar(lost$tail)) paste0(". Its R printed last:\n", lost$tail)
   )
+  error <- structure(future::FutureInterruptError(text, future = future), pods = lost$pods, reasons = lost$reasons)
+  class(error) <- unique(c("KubernetesWorkerLostError", "KubernetesError", class(error)))
+  error
 }

@@ -2,8 +2,10 @@
 #'
 #' @return A data frame with a row for each worker that is connected to the broker of this release: `pod`, `node`,
 #'   `state` (idle, busy, or draining while its pod is being deleted and it finishes its future), `since` when it is in
-#'   that state, `tasks` (futures that the current plan of this session has sent to it), `restarts` (how often its R was
-#'   lost in use) and `session` (the process that uses it, `NA` when none does). It prints with a summary.
+#'   that state, `tasks` (futures that it has been given), `restarts` (how often its R was lost in use), `session` (the
+#'   process that it works for, `NA` when there is none), `label` of the future that it runs, and `memory` (MiB) and
+#'   `cpu` (CPUs) of its container as it said last, which it does every ten seconds while it runs something. It prints
+#'   with a summary.
 #' @examples
 #' if (file.exists("/run/future-kubernetes/broker.port")) workers()
 #' @export
@@ -11,19 +13,16 @@ workers <- function() {
   rows <- jsonlite::fromJSON(ask("workers"), simplifyDataFrame = TRUE)
   if (length(rows) == 0L) {
     rows <- data.frame(
-      pod = character(), node = character(), state = character(), since = numeric(), losses = integer(),
-      session = integer()
+      pod = character(), node = character(), state = character(), since = numeric(), uses = integer(),
+      losses = integer(), session = integer(), label = character(), memory = integer(), cpu = numeric()
     )
   }
-  backend <- current_backend()
-  tasks <- if (is.null(backend)) integer() else backend[["tasks"]]
-  tasks <- unname(tasks[rows$pod])
-  tasks[is.na(tasks)] <- 0L
   structure(
     data.frame(
       pod = rows$pod, node = rows$node, state = rows$state, since = as.POSIXct(rows$since, origin = "1970-01-01"),
-      tasks = as.integer(tasks), restarts = as.integer(rows$losses),
-      session = ifelse(rows$session == 0L, NA_integer_, as.integer(rows$session))
+      tasks = as.integer(rows$uses), restarts = as.integer(rows$losses),
+      session = ifelse(rows$session == 0L, NA_integer_, as.integer(rows$session)), label = as.character(rows$label),
+      memory = as.integer(rows$memory), cpu = as.numeric(rows$cpu)
     ),
     class = c("kubernetes_workers", "data.frame")
   )
@@ -48,13 +47,14 @@ print.kubernetes_workers <- function(x, ...) {
 
 #' Set the number of workers
 #'
-#' Sets how many workers the release has. New ones join the current `plan(kubernetes)` of this session when they start;
-#' with a smaller number, idle workers are removed and those that run a future stay until it is done.
+#' Sets how many workers the release has, and the current `plan(kubernetes)` of this session with it. With a smaller
+#' number idle workers are removed, and those that run a future stay until it is done.
 #'
 #' @param n number of workers; 0 removes all that are not in use.
 #' @param wait if `TRUE`, return only when they are connected, with a progress line.
 #' @param timeout maximum number of seconds to wait.
-#' @return The number of workers that the release is now set to have, invisibly: more than `n` when more are in use.
+#' @return The number of workers that the release is now set to have, invisibly: more than `n` when more are in use or
+#'   wanted by the plans of other sessions.
 #' @examples
 #' if (file.exists("/run/future-kubernetes/broker.port")) {
 #'   scale_workers(2)
@@ -67,32 +67,23 @@ scale_workers <- function(n, wait = TRUE, timeout = 600) {
     stop(kubernetes_error("Workers", "scale_workers() takes one number, as in scale_workers(4)"))
   }
   backend <- current_backend()
-  if (!is.null(backend)) cancel_release(backend)
-  before <- wanted_workers()
-  plan_before <- if (!is.null(backend)) mget(c("target", "range"), envir = backend)
+  before <- tryCatch(kubernetes_status()$wanted, KubernetesBrokerError = function(e) NULL)
+  range_before <- if (!is.null(backend)) backend[["range"]]
   on.exit({
-    scale_back(before)
-    for (name in names(plan_before)) backend[[name]] <- plan_before[[name]]
+    # After an error or Ctrl-C, without a long wait for Kubernetes.
+    if (!is.null(before)) try(ask("scale", before, Sys.getpid(), timeout = 2L), silent = TRUE)
+    if (!is.null(range_before)) try(set_range(backend, range_before), silent = TRUE)
   })
-  if (!is.null(backend)) {
-    free <- setdiff(seq_along(backend[["workers"]]), used_nodes(backend))
-    surplus <- length(backend[["workers"]]) - n
-    if (surplus > 0L) drop_nodes(backend, utils::head(free, surplus))
-    backend[["target"]] <- max(1L, n)
-    backend[["range"]] <- range(min(backend[["range"]][1L], backend[["target"]]), backend[["target"]])
-    if (diff(backend[["range"]]) > 0L) backend[["range"]] <- rep(backend[["target"]], 2L)
-  }
-  now <- as.integer(ask("scale", n))
-  counts <- count_workers()
-  if (wait && counts$free + counts$mine + counts$others < n) {
-    await_workers(n, timeout, counts$mine + counts$others)
-  }
-  before <- plan_before <- NULL
-  if (!is.null(backend)) {
-    backend[["ticked"]] <- -Inf
-    tick(backend)
-  }
+  now <- as.integer(ask("scale", n, Sys.getpid()))
+  if (!is.null(backend)) set_range(backend, rep(max(1L, n), 2L), tell = n > 0L)
+  if (wait) await_workers(function() list(connected = connected_workers()$connected, wanted = n), timeout)
+  before <- range_before <- NULL
   invisible(now)
+}
+
+set_range <- function(backend, range, tell = TRUE) {
+  backend[["range"]] <- backend[["stream"]]$range <- range
+  if (tell) say(usable_stream(backend[["stream"]]), "range", range)
 }
 
 # The backend of the current plan if it is one of this package, else NULL.

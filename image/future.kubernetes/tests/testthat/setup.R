@@ -1,26 +1,79 @@
-# A stand-in for the broker: it answers the requests of this package, and `attach` with a real R of this machine. So
-# these tests run wherever R CMD check runs; the real broker, real pods and real faults are tested on a cluster.
-stand_in_folder <- tempfile("run")
-dir.create(stand_in_folder)
-stand_in <- function(wanted = 3L) {
-  script <- testthat::test_path("stand_in.py")
-  python <- Sys.which("python3")
-  if (!nzchar(python)) {
-    testthat::skip("the stand-in for the broker is a Python program")
-  }
-  log <- file.path(stand_in_folder, "log")
-  system2(python, c(script, stand_in_folder, file.path(R.home("bin"), "Rscript"), wanted),
-    wait = FALSE, stdout = log, stderr = log
+# The real broker and real workers of this machine, without pods: these tests run where the image's Python programs are.
+# Real pods and their faults are tested on a cluster.
+bed_folder <- tempfile("run")
+dir.create(bed_folder)
+bed_home <- Sys.getenv("FUTURE_KUBERNETES_HOME", "/usr/local/lib/future-kubernetes")
+bed_pids <- new.env()
+
+in_background <- function(name, module, settings) {
+  package <- if (dir.exists(file.path(bed_home, "future_kubernetes"))) "future_kubernetes" else "image"
+  settings <- c(
+    PYTHONPATH = bed_home, FUTURE_KUBERNETES_TOKEN_FILE = file.path(bed_folder, "token"),
+    FUTURE_KUBERNETES_RUN = bed_folder, FUTURE_KUBERNETES_CONFIG = bed_folder, settings
   )
-  for (i in 1:100) {
-    if (file.exists(file.path(stand_in_folder, "broker.port"))) break
-    Sys.sleep(0.1)
-  }
-  Sys.setenv(FUTURE_KUBERNETES_RUN = stand_in_folder, FUTURE_KUBERNETES_CONFIG = stand_in_folder)
-  writeLines("5", file.path(stand_in_folder, "maxWorkers"))
+  old <- Sys.getenv(names(settings), NA, names = TRUE)
+  do.call(Sys.setenv, as.list(settings))
+  on.exit({
+    Sys.unsetenv(names(old)[is.na(old)])
+    old <- old[!is.na(old)]
+    if (length(old)) do.call(Sys.setenv, as.list(old))
+  })
+  log <- file.path(bed_folder, paste0(name, ".log"))
+  command <- sprintf("exec python3 -m %s.%s >%s 2>&1 & echo $!", package, module, shQuote(log))
+  bed_pids[[name]] <- as.integer(system(command, intern = TRUE))
 }
-stop_stand_in <- function() {
+
+start_broker <- function() {
+  port <- file.path(bed_folder, "broker.port")
+  unlink(port)
+  in_background("broker", "broker.main", c(
+    FUTURE_KUBERNETES_PORT = "28786", FUTURE_KUBERNETES_SESSION_PORT = "0", FUTURE_KUBERNETES_HTTP_PORT = "0",
+    FUTURE_KUBERNETES_RELEASE = "check", KUBERNETES_SERVICE_HOST = ""
+  ))
+  for (i in 1:200) if (file.exists(port)) break else Sys.sleep(0.1)
+}
+
+start_worker <- function(i) {
+  in_background(paste0("w", i), "worker.agent", c(
+    FUTURE_KUBERNETES_SCHEDULER = "127.0.0.1", FUTURE_KUBERNETES_PORT = "28786",
+    FUTURE_KUBERNETES_HTTP_PORT = as.character(28800L + i), POD_NAME = paste0("w", i), NODE_NAME = "here"
+  ))
+}
+
+start_bed <- function(n = 3L) {
+  if (!nzchar(Sys.which("python3")) || !dir.exists(bed_home)) {
+    testthat::skip("the broker and the workers are Python programs of the image")
+  }
+  writeLines(paste(rep("token", 8), collapse = ""), file.path(bed_folder, "token"))
+  writeLines("5", file.path(bed_folder, "maxWorkers"))
+  start_broker()
+  for (i in seq_len(n)) start_worker(i)
+  Sys.setenv(FUTURE_KUBERNETES_RUN = bed_folder, FUTURE_KUBERNETES_CONFIG = bed_folder)
+  await(nrow(workers()) == n)
+}
+
+stop_bed <- function() {
   future::plan(future::sequential)
-  try(future.kubernetes:::ask("stop"), silent = TRUE)
-  unlink(file.path(stand_in_folder, "broker.port"))
+  for (pid in as.list(bed_pids)) tools::pskill(pid)
+}
+
+# Waits for a condition, never for a time.
+await <- function(condition) {
+  code <- substitute(condition)
+  for (i in 1:600) {
+    if (isTRUE(try(eval(code, parent.frame()), silent = TRUE))) {
+      return(invisible(TRUE))
+    }
+    Sys.sleep(0.05)
+  }
+  stop("not within 30 s: ", deparse(code))
+}
+
+# What is said of futures in general is tested on this backend and on stock plan(cluster).
+both <- function(code) {
+  for (backend in list(kubernetes, future::cluster)) {
+    future::plan(backend, workers = if (identical(backend, kubernetes)) 2 else rep("localhost", 2L))
+    code()
+    future::plan(future::sequential)
+  }
 }

@@ -35,7 +35,10 @@ test_that("each answer of the broker has its class, and the maximum its fix", {
 })
 
 test_that("a future that is given up names its pods, their ends and what helps", {
-  text <- lost_message("x", c("a", "b"), c("its network fell silent", "killed for want of memory (out of memory)"))
-  expect_match(text, "lost 2 times.*a: its network fell silent; b: killed.*workerMemoryGiB")
-  expect_no_match(lost_message("x", "a", "gone"), "workerMemoryGiB")
+  f <- future(1, lazy = TRUE, label = "x")
+  json <- '{"pods": ["a", "b"], "reasons": ["its network fell silent", "out of memory (out of memory)"], "tail": "bye"}'
+  text <- conditionMessage(lost_error(f, json))
+  expect_match(text, "x was lost 2 times.*a: its network fell silent; b: out of.*workerMemoryGiB.*bye")
+  other <- lost_error(f, '{"pods": ["a"], "reasons": ["gone"], "tail": ""}')
+  expect_no_match(conditionMessage(other), "workerMemoryGiB")
 })

@@ -1,8 +1,8 @@
 skip_on_os("windows")
-stand_in(wanted = 3L)
-on_all_done <- withr::defer(stop_stand_in(), teardown_env())
+start_bed(3L)
+withr::defer(stop_bed(), teardown_env())
 
-test_that("the plan connects to its workers and futures run on each", {
+test_that("futures run on each worker, and no more at once than the plan says", {
   plan(kubernetes, workers = 3)
   expect_identical(nbrOfWorkers(), 3L)
   fs <- lapply(1:3, function(i) {
@@ -13,66 +13,161 @@ test_that("the plan connects to its workers and futures run on each", {
   })
   expect_length(unique(unlist(value(fs))), 3L)
   expect_identical(nbrOfFreeWorkers(), 3L)
+  plan(kubernetes, workers = 1)
+  expect_length(unique(unlist(value(lapply(1:4, function(i) future(Sys.getpid()))))), 1L)
 })
 
-test_that("workers() tells pod, node, state and tasks, and prints a summary", {
+test_that("future() returns at once although all workers are busy, and counts are true", {
+  plan(kubernetes, workers = 2)
+  go <- tempfile()
+  wait <- function(i) {
+    while (!file.exists(go)) Sys.sleep(0.02)
+    i
+  }
+  fs <- lapply(1:5, function(i) future(wait(i), label = paste0("waits-", i)))
+  await(sum(workers()$state == "busy") == 2L)
+  expect_identical(sort(subset(workers(), state == "busy")$label), c("waits-1", "waits-2"))
+  expect_identical(nbrOfFreeWorkers(), 0L)
+  expect_false(any(resolved(fs)))
+  file.create(go)
+  expect_identical(unlist(value(fs)), 1:5)
+  expect_identical(nbrOfFreeWorkers(), 2L)
+})
+
+test_that("workers() tells what each does, and prints a summary", {
   w <- workers()
-  expect_named(w, c("pod", "node", "state", "since", "tasks", "restarts", "session"))
-  expect_identical(sum(w$tasks), 3L)
-  expect_output(print(w), "3 workers: 3 busy")
+  expect_named(w, c("pod", "node", "state", "since", "tasks", "restarts", "session", "label", "memory", "cpu"))
+  expect_output(print(w), "3 workers: 3 idle")
 })
 
-test_that("values, errors, output, warnings and globals are as with other backends", {
-  a <- 20
-  expect_identical(value(future(a + 1)), 21)
-  expect_error(value(future(stop("boom"))), "boom")
-  expect_output(value(future(cat("hello"))), "hello")
-  expect_warning(value(future(warning("careful"))), "careful")
-  x %<-% (a * 2)
-  expect_identical(x, 40)
-})
-
-test_that("more futures than workers are all resolved", {
-  fs <- lapply(1:10, function(i) future(i^2))
-  expect_identical(unlist(value(fs)), (1:10)^2)
+test_that("values, errors, output, warnings and globals are as with stock futures", {
+  both(function() {
+    a <- 20
+    expect_identical(value(future(a + 1)), 21)
+    expect_error(value(future(stop("boom"))), "boom")
+    expect_output(value(future(cat("hello"))), "hello")
+    expect_warning(value(future(warning("careful"))), "careful")
+    x %<-% (a * 2)
+    expect_identical(x, 40)
+    expect_identical(value(future(4, lazy = TRUE)), 4)
+  })
 })
 
 test_that("what a future leaves in the global environment is gone for the next", {
-  expect_identical(value(future({
-    assign("left", 1, envir = globalenv())
-    1
-  })), 1)
-  expect_false(any(unlist(value(lapply(1:3, function(i) future(exists("left", envir = globalenv())))))))
-})
-
-test_that("a worker with the session's version of future is sent no functions, and another one is", {
-  sent <- list()
-  send <- send_call
-  local_mocked_bindings(send_call = function(node, fun, args = list()) {
-    sent[[length(sent) + 1L]] <<- args
-    send(node, fun, args)
+  both(function() {
+    expect_identical(value(future({
+      assign("left", 1, envir = globalenv())
+      1
+    })), 1)
+    expect_false(any(unlist(value(lapply(1:3, function(i) future(exists("left", envir = globalenv())))))))
   })
-  plan(kubernetes, workers = 1)
-  sent <- list()
-  expect_identical(value(future(1)), 1)
-  expect_length(sent, 1L)
-  expect_false(any(vapply(sent[[1L]], is.function, NA)))
-
-  version <- getNamespaceVersion("future")
-  local_mocked_bindings(getNamespaceVersion = function(ns) paste0(version, ".1"), .package = "base")
-  plan(sequential)
-  plan(kubernetes, workers = 1)
-  sent <- list()
-  expect_identical(value(future(2)), 2)
-  expect_identical(vapply(sent[[1L]], is.function, NA), c(TRUE, TRUE, FALSE))
-  plan(kubernetes, workers = 3)
 })
 
-test_that("random numbers are those of other backends", {
+test_that("random numbers are those of other backends, and a plan leaves the session's alone", {
   draw <- function() unlist(value(lapply(1:4, function(i) future(rnorm(1), seed = as.integer(i)))))
+  set.seed(3)
+  next_one <- runif(1)
+  set.seed(3)
+  plan(kubernetes, workers = 2)
+  expect_identical(runif(1), next_one)
   here <- draw()
   plan(sequential)
   expect_identical(here, draw())
+})
+
+test_that("the R of a plan is kept for its futures, and another plan has a fresh one", {
+  plan(kubernetes, workers = 1)
+  pid <- value(future(Sys.getpid()))
+  expect_identical(value(future(Sys.getpid())), pid)
+  plan(sequential)
+  plan(kubernetes, workers = 1)
+  expect_false(identical(value(future(Sys.getpid())), pid))
+})
+
+test_that("a plan that was left is taken up again as it was", {
+  plan(kubernetes, workers = 2)
+  old <- plan(sequential)
+  plan(old)
+  expect_identical(value(future(6 * 7)), 42)
+  expect_identical(nbrOfWorkers(), 2L)
+})
+
+test_that("a canceled future ends at once, one canceled without interrupt gives its value", {
+  both(function() {
+    f <- future({
+      Sys.sleep(0.5)
+      5
+    })
+    cancel(f, interrupt = FALSE)
+    expect_identical(value(f), 5)
+  })
+  plan(kubernetes, workers = 1)
+  f <- future(Sys.sleep(60))
+  await(sum(workers()$state == "busy") == 1L)
+  cancel(f)
+  expect_error(value(f), class = "FutureCanceledError")
+  expect_identical(value(future(7)), 7)
+})
+
+test_that("an error in a map ends it where interrupts are off", {
+  skip_if_not_installed("future.apply")
+  plan(kubernetes, workers = 2, interrupts = FALSE)
+  expect_error(suppressWarnings(future.apply::future_lapply(1:2, function(i) if (i == 1) stop("bad") else i)), "bad")
+  expect_identical(value(future(1)), 1)
+})
+
+test_that("a forked child can neither take a future nor make one", {
+  both(function() {
+    f <- future(3)
+    child <- parallel::mcparallel(tryCatch(value(f), error = class))
+    expect_true("FutureError" %in% parallel::mccollect(child)[[1L]])
+    expect_identical(value(f), 3)
+  })
+  plan(kubernetes, workers = 1)
+  child <- parallel::mcparallel(tryCatch(value(future(1)), error = class))
+  expect_true("KubernetesSessionError" %in% parallel::mccollect(child)[[1L]])
+  expect_identical(value(future(2)), 2)
+})
+
+test_that("futures come although the session closes all its connections", {
+  plan(kubernetes, workers = 1)
+  f <- future({
+    Sys.sleep(0.3)
+    7
+  })
+  closeAllConnections()
+  expect_identical(value(f), 7)
+  expect_identical(value(future(8)), 8)
+})
+
+test_that("a connection of the session is refused by the worker's R, in one run", {
+  plan(kubernetes, workers = 1)
+  log <- file(tempfile(), "w")
+  withr::defer(close(log))
+  expect_no_message(expect_error(value(future(writeLines("x", log))), "invalid connection"))
+  expect_identical(value(future(8)), 8)
+})
+
+test_that("the workers are free when the plan ends, although a child holds the session's connection", {
+  plan(kubernetes, workers = 1)
+  f <- future(Sys.sleep(60))
+  await(sum(workers()$state == "busy") == 1L)
+  system("sleep 20 &")
+  plan(sequential)
+  await(all(workers()$state == "idle"))
+})
+
+test_that("an interrupt in a wait leaves the future and the session as they were", {
+  plan(kubernetes, workers = 1)
+  go <- tempfile()
+  f <- future({
+    while (!file.exists(go)) Sys.sleep(0.02)
+    9
+  })
+  system(sprintf("(sleep 0.5; kill -INT %d) &", Sys.getpid()))
+  expect_identical(tryCatch(value(f), interrupt = function(e) "interrupted"), "interrupted")
+  file.create(go)
+  expect_identical(value(f), 9)
 })
 
 test_that("the future of a lost worker is run again with the same random numbers", {
@@ -97,114 +192,104 @@ test_that("the future of a lost worker is run again with the same random numbers
   expect_identical(value(other), "undisturbed")
 })
 
-test_that("a future whose worker is lost each time is given up and says where", {
+test_that("a future whose worker is lost each time is given up and says where, with what its R printed", {
   plan(kubernetes, workers = 2, retries = 1)
   f <- future(
     {
+      system("echo the last words")
       tools::pskill(Sys.getpid(), 9)
       Sys.sleep(5)
     },
-    label = "hopeless"
+    label = "hopeless", stdout = NA
   )
   error <- suppressMessages(expect_error(value(f), "hopeless was lost 2 times", class = "KubernetesWorkerLostError"))
   expect_s3_class(error, "FutureInterruptError")
+  expect_match(conditionMessage(error), "the last words")
   expect_identical(value(future(1)), 1)
 })
 
-test_that("a canceled future frees its worker", {
+test_that("progress is signaled at once, and once although its future runs twice", {
   plan(kubernetes, workers = 1)
-  f <- future(Sys.sleep(60))
-  cancel(f)
-  expect_error(value(f), class = "FutureCanceledError")
-  expect_identical(value(future(7)), 7)
-})
-
-test_that("an elastic plan grows while futures queue", {
-  scale_workers(1, wait = FALSE)
-  plan(kubernetes, workers = c(1, 4))
-  expect_identical(nbrOfWorkers(), 4L)
-  fs <- lapply(1:8, function(i) {
-    future({
-      Sys.sleep(1)
-      Sys.getpid()
-    })
+  flag <- tempfile()
+  steps <- 0L
+  f <- future({
+    now <- structure(class = c("immediateCondition", "condition"), list(message = "", call = NULL))
+    for (i in 1:2) signalCondition(now)
+    if (!file.exists(flag)) {
+      file.create(flag)
+      Sys.sleep(0.2)
+      tools::pskill(Sys.getpid(), 9)
+      Sys.sleep(5)
+    }
+    1
   })
-  expect_gte(length(unique(unlist(value(fs)))), 2L)
+  withCallingHandlers(suppressMessages(value(f)), immediateCondition = function(c) steps <<- steps + 1L)
+  expect_identical(steps, 2L)
 })
 
-test_that("an elastic plan without futures schedules a release of its surplus workers", {
-  said <- function() readLines(file.path(stand_in_folder, "said"))
-  scale_workers(3, wait = FALSE)
-  plan(kubernetes, workers = c(1, 3))
-  unlink(file.path(stand_in_folder, "said")) # lines of the plan before
-  backend <- plan("backend")
-  add_nodes(backend, 2L)
-  backend[["target"]] <- 3L
-  ids <- vapply(unclass(backend[["workers"]]), function(node) node$lease, "")
-  expect_identical(value(lapply(1:2, function(i) future(i))), as.list(1:2))
-  expect_identical(said(), sprintf("release 30 %s %s", ids[2L], ids[3L]))
-  expect_identical(value(future(3)), 3)
-  expect_identical(said()[2L], "cancel-release")
-  expect_length(backend[["workers"]], 3L)
-
-  # What the broker has reclaimed is no loss, and is not awaited.
-  for (node in unclass(backend[["workers"]])[2:3]) close_node(node)
-  writeLines("2", file.path(stand_in_folder, "reclaimed"))
-  expect_silent(expect_identical(value(future(4)), 4))
-  expect_length(backend[["workers"]], 1L)
-  expect_identical(backend[["target"]], 1L)
-  unlink(file.path(stand_in_folder, "reclaimed"))
-})
-
-test_that("scale_workers() lets workers join and leave the running plan", {
+test_that("errors of a launch have their class, in value() and in maps", {
   plan(kubernetes, workers = 1)
-  scale_workers(3)
-  expect_identical(nbrOfWorkers(), 3L)
-  expect_identical(nrow(workers()), 3L)
-  scale_workers(1)
-  expect_identical(nbrOfWorkers(), 1L)
-  expect_identical(value(future(5)), 5)
+  stream <- plan("backend")[["stream"]]
+  stream$limit <- 1000
+  big <- runif(1e4)
+  expect_error(value(future(sum(big))), "has room for", class = "KubernetesGlobalsError")
+  stream$limit <- 1e9
+  expect_identical(value(future(sum(big))), sum(big))
+  expect_error(value(future(1, packages = "notThere")), "rPackages", class = "KubernetesPackageError")
 })
 
-test_that("more than the maximum is refused before anything is scaled", {
+test_that("the environments in which globals were found do not travel", {
+  plan(kubernetes, workers = 1)
+  f <- local({
+    unrelated <- runif(1e6)
+    y <- 2
+    future(y)
+  })
+  expect_lt(f[["task_bytes"]], 1e5)
+  expect_identical(value(f), 2)
+})
+
+test_that("a restart of the broker loses nothing and computes nothing twice", {
+  plan(kubernetes, workers = 1)
+  go <- tempfile()
+  runs <- tempfile()
+  wait <- function(i) {
+    cat("x", file = runs, append = TRUE)
+    while (!file.exists(go)) Sys.sleep(0.02)
+    i
+  }
+  fs <- lapply(1:2, function(i) future(wait(i)))
+  await(file.exists(runs))
+  tools::pskill(bed_pids[["broker"]], 9)
+  start_broker()
+  system(sprintf("(sleep 2; touch %s) &", go))
+  expect_identical(unlist(value(fs)), 1:2)
+  expect_identical(nchar(readLines(runs, warn = FALSE)), 2L)
+})
+
+test_that("more than the maximum is refused, and a range is cut to it", {
   expect_error(plan(kubernetes, workers = 6), "allows 0 to 5", class = "KubernetesMaximumError")
+  expect_message(plan(kubernetes, workers = c(1, 9)), "allows 5 workers")
+  expect_identical(nbrOfWorkers(), 5L)
   plan(sequential)
-})
-
-test_that("what stands in the way is told within seconds, and nothing stays asked for", {
-  scale_workers(2, wait = FALSE)
-  writeLines("pod-1: ImagePullBackOff: no such image", file.path(stand_in_folder, "problem"))
-  file.create(file.path(stand_in_folder, "none"))
-  start <- Sys.time()
-  expect_error(
-    suppressMessages(plan(kubernetes, workers = 4)), "4 workers were asked for, 0 came. pod-1: ImagePullBackOff",
-    class = "KubernetesUnavailableError"
-  )
-  expect_lt(as.numeric(difftime(Sys.time(), start, units = "secs")), 10)
-  expect_identical(kubernetes_status()$wanted, 2L)
-  plan(sequential)
-  unlink(file.path(stand_in_folder, c("problem", "none")))
 })
 
 test_that("a broker of another version, or without one, is refused with the fix", {
-  on.exit(unlink(file.path(stand_in_folder, "version")))
-  for (banner in c("protocol 0", "protocol 2", "hello")) {
-    writeLines(banner, file.path(stand_in_folder, "version"))
+  folder <- tempfile()
+  dir.create(folder)
+  withr::local_envvar(FUTURE_KUBERNETES_RUN = folder)
+  for (banner in c("protocol 0", "protocol 99", "hello")) {
+    code <- sprintf(paste(
+      "import socket; s = socket.create_server(('127.0.0.1', 0)); open(%s, 'w').write('%%d\\n' %% s.getsockname()[1]);",
+      "c = s.accept()[0]; c.sendall(b'%s\\n'); c.recv(9999)"
+    ), deparse(file.path(folder, "broker.port")), banner)
+    system2("python3", c("-c", shQuote(code)), wait = FALSE)
+    await(file.exists(file.path(folder, "broker.port")))
     stated <- if (banner == "hello") "no protocol version" else sub("protocol", "protocol version", banner)
     expect_error(
-      workers(), paste0("states protocol version 1 and the broker of this pod ", stated, ".*Restart the R session"),
+      workers(), paste0("states protocol version ", protocol_version, " and the broker of this pod ", stated),
       class = "KubernetesVersionError"
     )
-    expect_error(plan(kubernetes, workers = 1), class = "KubernetesVersionError")
-    plan(sequential)
+    unlink(file.path(folder, "broker.port"))
   }
-})
-
-test_that("a worker that was expected back and has gone is asked for anew", {
-  scale_workers(2, wait = FALSE)
-  file.create(file.path(stand_in_folder, "expected"))
-  expect_silent(plan(kubernetes, workers = 3))
-  expect_identical(nrow(workers()), 3L)
-  expect_identical(kubernetes_status()$wanted, 3L)
-  plan(sequential)
 })

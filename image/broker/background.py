@@ -1,4 +1,4 @@
-"""Tasks that run beside the connections."""
+"""Coroutines that run beside the connections."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 
-class Tasks:
-    """Running tasks. asyncio itself keeps only a weak reference, so that one could vanish before its end."""
+class Background:
+    """Running coroutines. asyncio itself keeps only a weak reference, so that one could vanish before its end."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -1,0 +1,57 @@
+"""What sessions are told of their tasks, and the record of what happened to them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Protocol
+
+from ..common import wire
+from ..common.blob import Blob
+from .plans import Plan, Task
+
+_EVENTS = 10_000
+_EVENT_SECONDS = 3600.0
+
+
+class Stream(Protocol):
+    """The connection of a plan's R session."""
+
+    def tell(self, line: str, body: Blob | None = None) -> None:
+        """Send one line and its body."""
+
+
+class Reports:
+    """Tells the sessions that are connected, and keeps the events of the last hour within a bound."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, Stream] = {}
+        """Connections of the sessions, by their plan's key."""
+        self.events: deque[dict[str, object]] = deque(maxlen=_EVENTS)
+        self.counters = {"submitted": 0, "finished": 0, "failed": 0, "repeated": 0, "cancelled": 0}
+
+    def tell(self, plan: Plan, line: str, body: Blob | None = None) -> None:
+        """Send a line to the plan's session, if it is connected."""
+        stream = self.streams.get(plan.key)
+        if stream is not None:
+            stream.tell(line, body)
+
+    def end(self, task: Task, *, whole: bool = False) -> None:
+        """Tell how a task ended: a large result is only announced, unless ``whole``."""
+        body = task.result
+        if body is None:
+            return
+        if body.size > wire.INLINE_BYTES and not whole:
+            self.tell(task.plan, f"ready {task.number} {body.size}")
+        else:
+            self.tell(task.plan, f"{task.outcome} {body.size}", body)
+
+    def note(self, event: str, task: Task, **more: object) -> None:
+        """Record what happened to a task."""
+        now = time.time()
+        while self.events and now - float(str(self.events[0]["at"])) > _EVENT_SECONDS:
+            self.events.popleft()
+        self.events.append(
+            {"at": round(now, 3), "event": event, "session": task.plan.pid, "task": task.number,
+             "label": task.label, "attempt": task.attempt, **more}
+        )  # fmt: skip

@@ -1,0 +1,278 @@
+# The connection of a plan to the broker: futures go as tasks, and what becomes of them comes back. The broker's side,
+# with the protocol, is image/broker/stream.py.
+#
+# A `stream` is an environment: the connection `con`, the plan's `key`, the process `pid` that opened it, `futures` by
+# number, the `bytes` of tasks that have not ended, and the `limit` of them.
+
+session_timeout <- 30L * 24L * 3600L # parallelly's own default
+most_acknowledged <- 200L # results in a line that says they have arrived
+
+open_stream <- function(range, retries) {
+  stream <- new.env(parent = emptyenv())
+  # Without the user's random numbers.
+  stream$key <- paste0("p", Sys.getpid(), basename(tempfile("")), basename(tempfile("")))
+  stream$pid <- Sys.getpid()
+  stream$range <- range
+  stream$retries <- retries
+  stream$futures <- new.env(parent = emptyenv())
+  stream$number <- 0L
+  stream$bytes <- 0
+  stream$active <- 0L
+  stream$arrived <- integer()
+  forget_objects(stream)
+  connect_stream(stream)
+  # A session that ends says so, rather than leave the broker to find out.
+  reg.finalizer(stream, close_stream, onexit = TRUE)
+  stream
+}
+
+connect_stream <- function(stream) {
+  con <- request(sprintf(
+    "open %s %d %d %d %d", stream$key, stream$pid, stream$range[1L], stream$range[2L], stream$retries
+  ), session_timeout)
+  good <- FALSE
+  on.exit(if (!good) close(con))
+  answer <- readLines(con, 1L)
+  if (length(answer) == 0L) stop(kubernetes_error("Broker", closed_by_broker))
+  if (startsWith(answer, "error ")) stop(answer_error(sub("^error ", "", answer)))
+  fields <- as.numeric(strsplit(answer, " ", fixed = TRUE)[[1L]][-1L])
+  stream$most <- as.integer(fields[1L])
+  stream$limit <- fields[2L]
+  stream$con <- con
+  stream$broken <- FALSE
+  good <- TRUE
+}
+
+# After a lost connection, or one whose message was read in part: the broker sends again what has not arrived, and asks
+# for the tasks that it does not have.
+reconnect_stream <- function(stream, wait = 60) {
+  close_connection(stream)
+  start <- clock()
+  repeat {
+    failed <- tryCatch({
+      connect_stream(stream)
+      NULL
+    }, KubernetesBrokerError = identity)
+    if (is.null(failed)) break
+    if (clock() - start > wait) stop(failed)
+    Sys.sleep(0.2) # a broker that was lost is back within a second or two
+  }
+  forget_objects(stream)
+  numbers <- ls(stream$futures)
+  for (some in split(numbers, (seq_along(numbers) - 1L) %/% most_acknowledged)) say(stream, "hold", some)
+}
+
+# Only the process that opened a stream may use it: a forked child has a copy of its connection.
+usable_stream <- function(stream) {
+  if (stream$pid != Sys.getpid()) {
+    stop(kubernetes_error("Session", sprintf(paste(
+      "This plan belongs to the R process %d, not to this one (%d), which is a forked child or a copy of it.",
+      "Set a plan in this process"
+    ), stream$pid, Sys.getpid()), class = "FutureError"))
+  }
+  if (is.null(stream$con)) stop(kubernetes_error("Session", "This plan has ended", class = "FutureError"))
+  if (stream$broken || !connection_open(stream$con)) reconnect_stream(stream)
+  stream
+}
+
+connection_open <- function(con) {
+  isTRUE(suppressWarnings(tryCatch(parallelly::isConnectionValid(con), error = function(e) FALSE)))
+}
+
+close_connection <- function(stream) {
+  if (connection_open(stream$con)) try(close(stream$con), silent = TRUE)
+}
+
+close_stream <- function(stream, how = NULL) {
+  if (is.null(stream$con)) {
+    return(invisible())
+  }
+  if (stream$pid == Sys.getpid()) {
+    # By its word, not by the connection's end: a child process may hold the connection open.
+    try(suppressWarnings({
+      if (stream$broken || !connection_open(stream$con)) connect_stream(stream)
+      say(stream, "close", how)
+      # The broker closes once Kubernetes has been told; without an API that takes five seconds.
+      if (!is.null(how)) {
+        while (socketSelect(list(stream$con), timeout = 6) && length(readLines(stream$con, 1L)) > 0L) NULL
+      }
+    }), silent = TRUE)
+    close_connection(stream)
+  }
+  stream$con <- NULL
+  invisible()
+}
+
+# A write that is interrupted in its middle leaves the connection of no more use.
+say <- function(stream, ..., body = NULL) {
+  done <- FALSE
+  on.exit(if (!done) stream$broken <- TRUE)
+  writeBin(c(charToRaw(paste0(paste(c(...), collapse = " "), "\n")), body), stream$con)
+  done <- TRUE
+}
+
+# A future's data on their way to a worker. Number and size are remembered until it has ended.
+submit <- function(stream, future) {
+  referred <- with_references(stream, task_data(future))
+  task <- tryCatch(packed(referred$data), error = function(e) {
+    stop(data_error(future, "sent by this session", conditionMessage(e)))
+  })
+  on.exit(if (!is.null(task$file)) unlink(task$file)) # not there any more once the broker has it
+  await_room(stream, task$size)
+  number <- future[["task"]]
+  if (is.null(number)) {
+    number <- future[["task"]] <- stream$number <- stream$number + 1L
+  }
+  name <- as.character(number)
+  label <- future[["label"]]
+  label <- if (is.null(label)) "" else substr(gsub("[[:space:]]+", " ", label), 1L, 200L)
+  if (is.null(stream$futures[[name]])) {
+    stream$active <- stream$active + 1L
+    stream$bytes <- stream$bytes + task$size
+    future[["task_bytes"]] <- task$size
+  }
+  if (is.null(future[["task_needs"]])) count_needs(stream, referred$needs, 1L)
+  future[["task_needs"]] <- referred$needs
+  stream$futures[[name]] <- future
+  acknowledge(stream)
+  words <- if (is.null(task$file)) "submit" else c("file", utils::URLencode(task$file, reserved = TRUE))
+  needs <- if (length(referred$needs)) paste(referred$needs, collapse = ",") else "-"
+  # A broker that is lost in between gets the task when the stream is connected again and asks for it.
+  tryCatch(suppressWarnings(say(
+    stream, words[1L], number, sprintf("%.0f", task$size), words[-1L], needs, label, body = task$bytes
+  )), error = function(e) stream$broken <- TRUE)
+  if (!stream$broken) on.exit()
+}
+
+# Data, serialized: in memory, or above 16 MiB in a file that the broker takes over. So that a session does
+# not need twice the memory of what it sends.
+packed <- function(data) {
+  if (utils::object.size(data) < 16 * 2^20) {
+    bytes <- serialize(data, NULL, xdr = FALSE)
+    return(list(size = length(bytes), bytes = bytes))
+  }
+  file <- tempfile("future-task-")
+  whole <- FALSE
+  on.exit(if (!whole) unlink(file))
+  con <- file(file, "wb")
+  tryCatch(serialize(data, con, xdr = FALSE), finally = close(con))
+  whole <- TRUE
+  list(size = file.size(file), file = normalizePath(file))
+}
+
+acknowledge <- function(stream) {
+  if (length(stream$arrived) > 0L) {
+    numbers <- stream$arrived
+    stream$arrived <- integer()
+    try(suppressWarnings(say(stream, "got", numbers)), silent = TRUE)
+  }
+}
+
+# Wait until the broker may take so many more bytes of this plan.
+await_room <- function(stream, bytes) {
+  if (bytes > stream$limit) {
+    stop(kubernetes_error("Globals", sprintf(paste(
+      "The future's data are %.1f MB, and the scheduler's pod has room for %.1f MB:",
+      "send less, as by a file that the workers read"
+    ), bytes / 1e6, stream$limit / 1e6), class = "FutureError"))
+  }
+  told <- FALSE
+  while (stream$bytes + bytes > stream$limit && stream$active > 0L) {
+    if (!told) {
+      message(sprintf(
+        "%.1f MB of futures wait for workers; the next one is sent when some have ended", stream$bytes / 1e6
+      ))
+    }
+    told <- TRUE
+    hear(stream, 0.5)
+  }
+}
+
+# Take what the broker has sent, after waiting up to `wait` seconds for the first of it. TRUE if there was anything.
+hear <- function(stream, wait = 0) {
+  usable_stream(stream)
+  any <- FALSE
+  while (socketSelect(list(stream$con), timeout = if (any) 0 else wait)) {
+    any <- TRUE
+    hear_one(stream)
+    if (stream$broken) reconnect_stream(stream)
+  }
+  if (length(stream$arrived) >= most_acknowledged || (any && stream$active == 0L)) acknowledge(stream)
+  any
+}
+
+hear_one <- function(stream) {
+  whole <- FALSE
+  on.exit(if (!whole) stream$broken <- TRUE)
+  line <- suppressWarnings(tryCatch(readLines(stream$con, 1L), error = function(e) character()))
+  if (length(line) == 0L) {
+    return(invisible())
+  }
+  words <- strsplit(line, " ", fixed = TRUE)[[1L]]
+  number <- words[2L]
+  future <- stream$futures[[number]]
+  bodied <- !words[1L] %in% c("ready", "again", "unknown", "error")
+  if (bodied) {
+    size <- as.numeric(words[length(words)])
+    if (words[1L] == "done" && size > 2^24 && !is.null(future)) {
+      # Not by way of a raw vector, which would need twice the memory. What fails leaves the rest of it unread.
+      result <- tryCatch(unserialize(stream$con), error = identity)
+      whole <- !inherits(result, "error")
+      if (whole || connection_open(stream$con)) take_result(stream, future, result)
+      return(invisible())
+    }
+    body <- readBin(stream$con, "raw", size)
+    if (length(body) != size) {
+      return(invisible()) # the connection has ended
+    }
+  }
+  whole <- TRUE
+  if (is.null(future)) {
+    if (bodied && words[1L] != "condition") stream$arrived <- c(stream$arrived, as.integer(number))
+    return(invisible())
+  }
+  switch(words[1L],
+    done = take_result(stream, future, tryCatch(unserialize(body), error = identity)),
+    ready = future[["ready"]] <- TRUE,
+    condition = take_condition(future, words[3L], body),
+    again = {
+      text <- paste(words[-(1:3)], collapse = " ")
+      message(sprintf("Worker %s was lost (%s); future %s is run again", words[3L], text, label_of(future)))
+    },
+    lost = end_future(stream, future, lost_error(future, rawToChar(body))),
+    unknown = {
+      forget_objects(stream)
+      submit(stream, future)
+    },
+    unread = end_future(stream, future, unread_error(future, rawToChar(body))),
+    end_future(stream, future, data_error(future, reason_words[[words[1L]]], rawToChar(body)))
+  )
+  invisible()
+}
+
+# The future has ended: its result is here, or an error in its place.
+end_future <- function(stream, future, result) {
+  forget_future(stream, future)
+  stream$arrived <- c(stream$arrived, future[["task"]])
+  if (inherits(result, "FutureResult")) {
+    signaled <- future[[".signaledConditions"]]
+    if (length(signaled) > 0L) result[["conditions"]] <- c(signaled, result[["conditions"]])
+    future[[".signaledConditions"]] <- NULL
+    future[["state"]] <- "finished"
+    count_future(future, result)
+  } else {
+    future[["state"]] <- if (inherits(result, "FutureInterruptError")) "interrupted" else "failed"
+  }
+  future[["result"]] <- result
+}
+
+forget_future <- function(stream, future) {
+  name <- as.character(future[["task"]])
+  if (is.null(stream$futures[[name]])) {
+    return(invisible())
+  }
+  rm(list = name, envir = stream$futures)
+  stream$active <- stream$active - 1L
+  stream$bytes <- stream$bytes - future[["task_bytes"]]
+  count_needs(stream, future[["task_needs"]], -1L)
+}

@@ -1,0 +1,79 @@
+"""Large objects of a plan on a worker: files named by their content, which its R reads."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import cgroup
+from .channel import Channel
+
+_SHARE_OF_DISK = 0.25
+_MEMORY_BYTES = 1 << 30
+"""Where the container has no limit; else a quarter of that."""
+
+
+class Objects:
+    """The files, within a bound. They last as long as the plan that the worker works for."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="future-objects-"))
+        self._most = int(shutil.disk_usage(self.folder).free * _SHARE_OF_DISK)
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+
+    def environ(self) -> dict[str, str]:
+        """What worker.R has to know: where the files are, and how many bytes of them it may hold in memory."""
+        limit = cgroup.memory_limit_mib()
+        most = (limit << 20) // 4 if limit else _MEMORY_BYTES
+        return {"FUTURE_KUBERNETES_OBJECTS": str(self.folder), "FUTURE_KUBERNETES_OBJECT_BYTES": str(most)}
+
+    def receive(self, line: Channel, name: str, size: int) -> None:
+        """Take an object from the broker. Without room for it, it is missing when R looks for it.
+
+        Raises:
+            ChannelError: when the broker's connection has ended.
+            ValueError: when the name is none.
+        """
+        if not name.isalnum():
+            raise ValueError(f"an object has the name {name!r}")
+        path = self.folder / name
+        left, good = size, True
+        with path.open("wb") as file:
+            while left:
+                piece = line.take(left)
+                left -= len(piece)
+                if good:
+                    try:
+                        file.write(piece)
+                    except OSError:
+                        good = False
+        if good:
+            self._sizes[name] = size
+        else:
+            path.unlink()
+
+    def use(self, names: Iterable[str]) -> list[str]:
+        """Note that a task needs these; the names of others that were removed, least recently used first."""
+        names = set(names)
+        for name in names & self._sizes.keys():
+            self._sizes.move_to_end(name)
+        removed = []
+        while sum(self._sizes.values()) > self._most and (free := [n for n in self._sizes if n not in names]):
+            self.forget(free[0])
+            removed.append(free[0])
+        return removed
+
+    def forget(self, name: str) -> None:
+        """Remove one."""
+        self._sizes.pop(name, None)
+        with contextlib.suppress(OSError):
+            (self.folder / name).unlink()
+
+    def clear(self) -> None:
+        """Remove all."""
+        for name in list(self._sizes):
+            self.forget(name)

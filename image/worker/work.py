@@ -1,0 +1,72 @@
+"""The task at hand on a worker: how it gets to R, and what R says of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..common.blob import Blob
+from .channel import Channel
+
+_FILE_BYTES = 16 << 20
+"""A larger task goes to R in a file, so that R does not need twice its size in memory."""
+
+
+@dataclass
+class Work:
+    """The task at hand, until the broker has acknowledged its result."""
+
+    id: str
+    session: str
+    pid: int
+    status: str = ""
+    result: Blob | None = None
+    """What R has sent; None while R runs."""
+    sent: bool = False
+    cancelled: bool = False
+
+    def give(self, line: Channel, link: Channel, size: int, folder: str) -> None:
+        """Pass the task's bytes on from the broker to R as they come, or in a file; if that fails, read and drop them.
+
+        If R has ended meanwhile its end is reported as that of a task.
+
+        Raises:
+            ChannelError: when the broker's connection has ended.
+        """
+        path = Path(folder, "task") if size > _FILE_BYTES else None
+        failed, left = "", size
+        with path.open("wb") if path is not None else contextlib.nullcontext() as file:
+            if file is None:
+                failed = _try(link.send, b"task %d\n" % size)
+            while left:
+                piece = line.take(left)
+                left -= len(piece)
+                failed = failed or _try(link.send if file is None else file.write, piece)
+        if path is not None and failed:
+            path.unlink()
+            self.status = "unread"
+            self.result = Blob.of(f"the worker's pod has no room for the task: {failed}".encode())
+        elif path is not None:
+            _try(link.send, f"file {size} {path}\n".encode())
+
+
+def said(link: Channel, line: bytes) -> tuple[str, Blob | None]:
+    """What R says in a line: ``done``, ``condition``, ``unread`` or ``unsent``, and its body.
+
+    The body is None if there was no room for it.
+    """
+    word, size, *path = line.decode().split(" ", 2)
+    if word == "file":
+        return "done", Blob.at(Path(path[0]))
+    return word, link.body(int(size))
+
+
+def _try(action: Callable[[bytes], object], data: bytes) -> str:
+    """Do it; the reason why that failed, else empty."""
+    try:
+        action(data)
+    except OSError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,171 @@
+"""The number of workers follows what all plans want together, and goes down again when they do not want it any more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from image.broker.plans import Range
+
+from .conftest import Bed, restarted, wait_for
+from .kubernetes_api import Api
+
+
+@pytest.fixture
+def resting(bed: Bed, api: Api, tmp_path: Path) -> Bed:
+    """A broker with an API whose elastic plans give back after a second."""
+    api.replicas = 0
+    return restarted(bed, api, tmp_path, FUTURE_KUBERNETES_REST_SECONDS="1", FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
+
+
+def test_an_elastic_range_follows_the_load_up_at_once_and_down_in_time() -> None:
+    wanted = Range(1, 8)
+    levels = []
+    for now, load in [(0, 0), (1, 5), (2, 60), (3, 0), (32, 3), (33, 0), (62, 0), (63, 0), (100, 1)]:
+        wanted.update(load, now)
+        levels.append(wanted.level)
+    #                  0  1  2  3 32 33 62 63
+    assert levels == [1, 5, 8, 8, 8, 3, 3, 1, 1], "33: three were needed in the half minute before"
+
+
+def test_a_fixed_range_wants_nothing_after_a_rest_until_its_next_task() -> None:
+    wanted = Range(4, 4)
+    wanted.update(0, 1000)
+    assert wanted.level == 4
+    wanted.rest()
+    wanted.update(0, 2000)
+    assert wanted.level == 0
+    wanted.wake()
+    wanted.update(1, 2001)
+    assert wanted.level == 4
+
+
+def test_kubernetes_is_asked_for_the_sum_of_all_plans_within_the_maximum(resting: Bed, api: Api) -> None:
+    with resting.plan(4):
+        wait_for(lambda: api.asked == ["4"])
+        with resting.plan(3):
+            wait_for(lambda: api.asked == ["4", "7"])
+            with resting.plan(5):
+                wait_for(lambda: api.asked == ["4", "7", "10"])
+                assert resting.ask("connected") == "ok 0 10 12"
+
+
+def test_an_elastic_plan_wants_as_many_as_it_has_tasks(resting: Bed, api: Api) -> None:
+    with resting.plan(6, least=1) as plan:
+        wait_for(lambda: api.asked == ["1"])
+        for _ in range(4):
+            plan.submit("sleep 0")
+        wait_for(lambda: api.asked[-1] == "4")
+        for _ in range(40):
+            plan.submit("sleep 0")
+        wait_for(lambda: api.asked[-1] == "6")
+
+
+def test_an_elastic_plan_gives_back_although_nobody_collects_its_results(resting: Bed, api: Api) -> None:
+    with resting.plan(6, least=1) as plan:
+        for _ in range(3):
+            plan.submit("sleep 0")
+        wait_for(lambda: api.asked[-1:] == ["3"])
+        resting.worker("r-worker-a")
+        wait_for(lambda: api.asked[-1] == "1")
+
+
+@pytest.mark.parametrize("how", ["cancel", "die"])
+def test_an_elastic_plan_gives_back_after_tasks_that_did_not_end_well(resting: Bed, api: Api, how: str) -> None:
+    with resting.plan(6, least=1, retries=0) as plan:
+        for _ in range(3):
+            plan.submit("sleep 600" if how == "cancel" else "die")
+        wait_for(lambda: api.asked[-1:] == ["3"])
+        if how == "cancel":
+            for number in (1, 2, 3):
+                plan.send(f"cancel {number}")
+        else:
+            resting.worker("r-worker-a")
+        wait_for(lambda: api.asked[-1] == "1")
+
+
+def test_what_an_elastic_session_wanted_goes_with_its_process(resting: Bed, api: Api) -> None:
+    session = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    plan = resting.plan(6, least=1, pid=session.pid)
+    for _ in range(3):
+        plan.submit("sleep 600")
+    wait_for(lambda: api.asked[-1:] == ["3"])
+    session.kill()
+    session.wait()
+    plan.socket.close()
+    wait_for(lambda: api.asked[-1] == "1")
+
+
+def test_a_number_that_was_set_since_is_not_lowered_by_an_elastic_plan_that_has_ended(resting: Bed, api: Api) -> None:
+    with resting.plan(6, least=1) as plan:
+        for _ in range(3):
+            plan.submit("sleep 600")
+        wait_for(lambda: api.asked[-1:] == ["3"])
+        plan.send("close")
+    assert resting.ask("scale 2") == "ok 2"
+    wait_for(lambda: api.replicas == 2)
+    with pytest.raises(AssertionError):
+        wait_for(lambda: api.replicas != 2, 2)
+
+
+def test_a_plan_above_the_maximum_is_refused_and_a_range_is_cut(resting: Bed, api: Api) -> None:
+    with resting.plan(11) as plan:
+        assert plan.opened == "error above-maximum 11 workers were asked for; this release allows 0 to 10"
+    with resting.plan(100, least=1) as plan:
+        assert plan.opened.startswith("opened 10 ")
+    assert "11" not in api.asked
+
+
+def test_without_a_maximum_nothing_is_asked_for(resting: Bed, api: Api, tmp_path: Path) -> None:
+    (tmp_path / "config" / "maxWorkers").unlink()
+    with resting.plan(1) as plan:
+        assert plan.opened == "error above-maximum 1 workers were asked for; this release allows 0 to 0"
+    assert resting.ask("scale 1").startswith("error above-maximum")
+    assert api.asked == []
+
+
+def test_a_plan_that_never_began_leaves_the_number_as_it_was(resting: Bed, api: Api) -> None:
+    api.replicas = 2
+    plan = resting.plan(5)
+    wait_for(lambda: api.asked == ["5"])
+    plan.send("close abandon")
+    wait_for(lambda: api.asked == ["5", "2"])
+
+
+def test_a_request_that_kubernetes_refuses_is_told_and_made_again(resting: Bed, api: Api) -> None:
+    api.status = 403
+    with resting.plan(3):
+        assert resting.ask("demand").startswith("error permission ")
+        api.status = 200
+        wait_for(lambda: api.asked == ["3"])
+
+
+def test_scaling_by_a_session_changes_its_plan_and_not_those_of_others(resting: Bed, api: Api) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        with resting.plan(2), resting.plan(3, pid=other.pid):
+            wait_for(lambda: api.replicas == 5)
+            assert resting.ask(f"scale 8 {os.getpid()}") == "ok 8"
+            assert resting.ask("connected") == "ok 0 10 11"
+            assert resting.ask(f"scale 1 {os.getpid()}") == "ok 3", "the other plan wants them"
+            assert resting.ask("connected") == "ok 0 4 4"
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_workers_that_were_idle_too_long_go_and_the_next_task_brings_them_back(
+    resting: Bed, api: Api, tmp_path: Path
+) -> None:
+    with resting.plan(3) as plan:
+        wait_for(lambda: api.asked == ["3"])
+        (tmp_path / "config" / "idleMinutes").write_text("0.01")
+        wait_for(lambda: api.replicas == 0)
+        (tmp_path / "config" / "idleMinutes").write_text("0")
+        assert resting.ask("connected") == "ok 0 0 0"
+        plan.submit("sleep 0")
+        wait_for(lambda: api.replicas == 3)
