@@ -21,6 +21,13 @@ MACHINE_TYPES = {
     "m6g.xlarge": (4, 16384, 4, 15, "arm64", ZONES),
     "m7i.xlarge": (4, 16384, 4, 15, "x86_64", ["us-west-2b", "us-west-2c"]),
     "m5n.xlarge": (4, 16384, 4, 15, "x86_64", ["us-west-2d"]),
+    "m7i-flex.large": (2, 8192, 3, 10, "x86_64", ZONES),
+    "t3.small": (2, 2048, 3, 4, "x86_64", ZONES),
+    "t4g.small": (2, 2048, 3, 4, "arm64", ZONES),
+    "m6a.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
+    "m5.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
+    "m5a.xlarge": (4, 15360, 4, 15, "x86_64", ZONES),
+    "m7a.xlarge": (4, 16384, 3, 10, "x86_64", ZONES),
     "m6i.16xlarge": (64, 262144, 15, 50, "x86_64", ZONES),
     "g5.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
     "inf2.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
@@ -45,6 +52,7 @@ NO_ACCELERATOR: dict[str, Any] = {
     "mediaAccelerators": [],
     "inferenceAccelerators": [],
 }
+FREE_PLAN = ("t3.small", "m7i-flex.large", "t4g.small")
 PRICES = {"m6i.large": 0.1, "m6i.xlarge": 0.2, "AmazonEKS": 0.1, "NAT": 0.05}
 """Invented round figures, because the tests are about their use."""
 SPOT_PRICE = 0.08
@@ -56,8 +64,8 @@ EKS = {"cloud": "eks", "region": "us-west-2", "authorizedNetworks": "203.0.113.0
 
 def offerings(args: Mapping[str, Any]) -> dict[str, Any]:
     """Offers of machine types in zones or regions."""
-    pattern = args["filters"][0]["values"][0]
-    names = [name for name in MACHINE_TYPES if fnmatch.fnmatch(name, pattern)]
+    patterns = args["filters"][0]["values"]
+    names = [name for name in MACHINE_TYPES if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
     pairs = [(name, zone) for name in names for zone in MACHINE_TYPES[name][5]]
     if args["locationType"] == "region":
         pairs = [(name, "us-west-2") for name in names]
@@ -84,9 +92,39 @@ def instance_type(args: Mapping[str, Any]) -> dict[str, Any]:
         "maximumNetworkInterfaces": interfaces,
         "maximumIpv4AddressesPerInterface": addresses,
         "supportedArchitectures": [architecture],
+        "freeTierEligible": name in FREE_PLAN,
         **NO_ACCELERATOR,
         **ACCELERATORS.get(name, {}),
     }
+
+
+def instance_types(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Names of the machine types that the filters select."""
+    wanted = {entry["name"]: entry["values"] for entry in args["filters"]}
+    facts = {
+        name: {
+            "instance-type": name,
+            "processor-info.supported-architecture": architecture,
+            "supported-usage-class": "spot",
+            "free-tier-eligible": "true" if name in FREE_PLAN else "false",
+            "vcpu-info.default-vcpus": str(cpus),
+            "memory-info.size-in-mib": str(memory),
+            "network-info.maximum-network-interfaces": str(interfaces),
+            "network-info.ipv4-addresses-per-interface": str(addresses),
+        }
+        for name, (cpus, memory, interfaces, addresses, architecture, _) in MACHINE_TYPES.items()
+    }
+    names = [name for name, fact in facts.items() if all(fact[key] in values for key, values in wanted.items())]
+    return {"id": "us-west-2", "region": "us-west-2", "instanceTypes": names}
+
+
+def role(args: Mapping[str, Any]) -> dict[str, Any]:
+    """A role of the account. Those whose name begins with `missing` do not exist."""
+    name = args["name"]
+    if name.startswith("missing"):
+        raise PermissionError(f"reading IAM Role ({name}): couldn't find resource")
+    path = "staff/" if name == "engineer" else ""
+    return {"id": name, "name": name, "arn": f"arn:aws:iam::123456789012:role/{path}{name}"}
 
 
 def product(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,6 +153,7 @@ ANSWERS: dict[str, Answer] = {
     },
     "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings": offerings,
     "aws:ec2/getInstanceType:getInstanceType": instance_type,
+    "aws:ec2/getInstanceTypes:getInstanceTypes": instance_types,
     "aws:ec2/getSpotPrice:getSpotPrice": lambda args: {
         "id": "spot",
         "instanceType": args["instanceType"],
@@ -136,6 +175,15 @@ ANSWERS: dict[str, Answer] = {
         "kubernetesVersion": args["kubernetesVersion"],
         "version": f"v1.2.3-for-{args['kubernetesVersion']}",
     },
+    "aws:eks/getClusterVersions:getClusterVersions": lambda _args: {
+        "id": "versions",
+        "clusterVersions": [{"clusterVersion": version} for version in ("1.36", "1.35", "1.34", "1.33")],
+    },
+    "aws:ssm/getParameter:getParameter": lambda args: {
+        "id": args["name"],
+        "name": args["name"],
+        "insecureValue": f"{args['name'].split('/')[5]}.2-20260601",
+    },
     "aws:resourcegroupstaggingapi/getResources:getResources": lambda _args: {"id": "r", "resourceTagMappingLists": []},
     "aws:ecr/getAuthorizationToken:getAuthorizationToken": lambda _args: {
         "id": "token",
@@ -145,8 +193,24 @@ ANSWERS: dict[str, Answer] = {
         "expiresAt": "",
         "proxyEndpoint": "",
     },
+    "aws:ec2/getVpc:getVpc": lambda args: {
+        "id": args["id"],
+        "enableDnsSupport": True,
+        "enableDnsHostnames": True,
+    },
+    "aws:ec2/getRouteTable:getRouteTable": lambda _args: {
+        "id": "rtb-1",
+        "routeTableId": "rtb-1",
+        "routes": [
+            {"cidrBlock": "172.31.0.0/16", "gatewayId": "local"},
+            {"cidrBlock": "0.0.0.0/0", "natGatewayId": "nat-1", "gatewayId": ""},
+        ],
+    },
+    "aws:iam/getRole:getRole": role,
     "aws:ec2/getSubnet:getSubnet": lambda args: {
         "id": args["id"],
+        "cidrBlock": "172.31.0.0/20",
+        "mapPublicIpOnLaunch": False,
         "vpcId": "vpc-other" if args["id"] == "subnet-elsewhere" else "vpc-campus",
         "availabilityZone": {
             "subnet-1": "us-west-2a",
@@ -162,6 +226,8 @@ def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     state: dict[str, Any] = {"name": inputs.get("name", f"{name}-{DRAWN}")}
     kind = type_.split(":")[-1]
     state["arn"] = f"arn:aws:{type_.split(':')[1].split('/')[0]}:us-west-2:123456789012:{kind}/{state['name']}"
+    if type_ == "random:index/randomId:RandomId":
+        state["hex"] = DRAWN
     if type_ == "aws:eks/cluster:Cluster":
         state |= {
             "endpoint": "https://ABC.us-west-2.eks.amazonaws.com",

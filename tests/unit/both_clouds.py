@@ -86,7 +86,7 @@ EKS = Cloud(
 
 @pytest.fixture(params=[GKE, EKS], ids=lambda cloud: cloud.name)
 def cloud(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/nowhere/bin/{name}")
     found: Cloud = request.param
     return found
 

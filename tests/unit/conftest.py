@@ -29,4 +29,4 @@ def docker_that_builds(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def installed_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command is found on PATH, such as the clouds' command lines."""
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/nowhere/bin/{name}")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.unit.both_clouds import EKS, Cloud, cloud, own_release
 from tests.unit.cloud_mocks import (
+    DRAWN,
     ROOT,
     Recording,
     is_secret,
@@ -94,7 +95,7 @@ def test_every_resource_has_a_component_parent_and_the_stacks_provider(cloud: Cl
 def test_physical_names_differ_between_two_stacks_of_one_name(cloud: Cloud) -> None:
     for resource in cloud.everything.resources:
         if resource.type.startswith(("gcp:", "aws:")):
-            assert resource.inputs.get("name") is None, f"{resource.name}: names that Pulumi draws differ"
+            assert DRAWN in resource.inputs.get("name", DRAWN), f"{resource.name}: names with a drawn part differ"
 
 
 def test_kubernetes_provider_has_a_cluster_identifier(cloud: Cloud) -> None:
@@ -159,8 +160,10 @@ def test_more_workers_change_only_pool_and_worker_deployment(cloud: Cloud, most:
     }
     pool = after.one(cloud.pool, "workers")
     size = {"gke": "nodeCount" if most == 40 else "autoscaling", "eks": "scalingConfig"}[cloud.name]
-    changed[pool.name] -= set(pool.ignore_changes)
-    assert changed == {"future-team-workers": {size}, "future-team": {"values"}}
+    # On EKS the autoscaler alone adds nodes to a group with a fixed maximum.
+    pools = {} if cloud is EKS and most == 80 else {pool.name: {size}}
+    changed = {name: keys - set(pool.ignore_changes) if name == pool.name else keys for name, keys in changed.items()}
+    assert changed == {**pools, "future-team": {"values"}}
     values = [own_release(done).inputs["values"] for done in (before, after)]
     assert values[0]["scheduler"] == values[1]["scheduler"]
     assert values[0]["worker"]["resources"] == values[1]["worker"]["resources"]

@@ -112,7 +112,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     secrets = ["password", "rRepository", "kubeconfigText"]
     monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", json.dumps([f"future-kubernetes:{name}" for name in secrets]))
     monkeypatch.setenv("DOCKER_HOST", "tcp://docker.invalid:2376")
-    monkeypatch.setattr(shutil, "which", lambda name, **_more: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name, **_more: f"/nowhere/bin/{name}")
     for module in (existing, local):
         monkeypatch.setattr(module, "read_nodes", lambda _access: [Allocatable(64000, 262144)] * 4)
 

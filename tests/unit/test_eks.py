@@ -25,7 +25,41 @@ def test_control_plane_has_private_endpoint_and_standard_support() -> None:
     assert cluster["vpcConfig"]["endpointPublicAccess"] is True, "authorizedNetworks would reach nothing"
     assert len(cluster["vpcConfig"]["subnetIds"]) >= 2, "EKS wants two zones"
     assert cluster["upgradePolicy"] == {"supportType": "STANDARD"}
-    assert "enabledClusterLogTypes" not in cluster, "the log group would outlive the cluster"
+
+
+def test_audit_log_is_made_before_the_cluster_and_deleted_with_it() -> None:
+    """EKS would make a log group by itself, which outlives the cluster and is kept for ever."""
+    done = eks({"auditLogDays": 90})
+    cluster, group = done.one("eks/cluster:Cluster"), done.one("cloudwatch/logGroup:LogGroup")
+    assert cluster.inputs["enabledClusterLogTypes"] == ["audit", "authenticator"]
+    assert group.inputs["name"] == f"/aws/eks/{cluster.inputs['name']}/cluster"
+    assert group.inputs["retentionInDays"] == 90
+    assert not group.inputs.get("skipDestroy")
+    assert done.goes_before(cluster, group), "EKS would make it first"
+    denial = done.one("iam/rolePolicy:RolePolicy", "audit")
+    (statement,) = json.loads(denial.inputs["policy"])["Statement"]
+    assert (statement["Effect"], statement["Action"]) == ("Deny", "logs:CreateLogGroup")
+    assert statement["Resource"] == "arn:aws:logs:*:*:log-group:/aws/eks/*"
+    assert denial.inputs["role"] == f"future-team-control-plane-{DRAWN}"
+    assert done.goes_before(cluster, denial), "late messages would make the group anew"
+    assert eks().one("cloudwatch/logGroup:LogGroup").inputs["retentionInDays"] == 30
+
+
+def test_no_audit_log_makes_no_log_group() -> None:
+    done = eks({"auditLogDays": 0})
+    assert done.all("cloudwatch/logGroup:LogGroup") == []
+    assert done.all("iam/rolePolicy:RolePolicy") == []
+    assert "enabledClusterLogTypes" not in done.one("eks/cluster:Cluster").inputs
+    assert done.one("eks/cluster:Cluster").inputs["name"] == eks().one("eks/cluster:Cluster").inputs["name"]
+
+
+def test_another_network_replaces_the_cluster() -> None:
+    """EKS refuses to move a cluster to another network. With a name of its own the new one can stand beside it."""
+    done = eks()
+    assert done.one("RandomId").inputs["keepers"] == {"vpc": f"{done.one('ec2/vpc:Vpc').name}-id"}
+    assert done.one("eks/cluster:Cluster").inputs["name"] == f"future-team-{DRAWN}"
+    given = eks({"network": "vpc-campus", "subnets": "subnet-1,subnet-2"})
+    assert given.one("RandomId").inputs["keepers"] == {"vpc": "vpc-campus"}
 
 
 def test_addon_versions_follow_the_clusters_version() -> None:
@@ -38,6 +72,7 @@ def test_addon_versions_follow_the_clusters_version() -> None:
         "aws-ebs-csi-driver",
         "aws-efs-csi-driver",
         "metrics-server",
+        "eks-node-monitoring-agent",
     }
     assert all(addon["addonVersion"] == "v1.2.3-for-1.35" for addon in addons.values())
     for when in ("Create", "Update"):

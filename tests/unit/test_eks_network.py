@@ -78,6 +78,35 @@ def test_private_subnets_have_an_address_for_every_pod() -> None:
     assert sizes == {2**14}, "every pod takes an address of its node's subnet"
 
 
+@pytest.mark.parametrize(("cidr", "private", "public"), [("10.20.0.0/16", 18, 24), ("100.64.16.0/20", 22, 28)])
+def test_vpc_cidr_holds_all_subnets(cidr: str, private: int, public: int) -> None:
+    done = eks({"vpcCidr": cidr})
+    assert done.one("ec2/vpc:Vpc").inputs["cidrBlock"] == cidr
+    blocks = {
+        subnet.name: ipaddress.IPv4Network(subnet.inputs["cidrBlock"]) for subnet in done.all("ec2/subnet:Subnet")
+    }
+    assert len(blocks) == 6
+    assert all(block.subnet_of(ipaddress.IPv4Network(cidr)) for block in blocks.values())
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(blocks.values(), 2))
+    assert {block.prefixlen for name, block in blocks.items() if "private" in name} == {private}
+    assert {block.prefixlen for name, block in blocks.items() if "public" in name} == {public}, "AWS's least is 28"
+
+
+@pytest.mark.parametrize("per_zone", [False, True])
+def test_private_subnets_reach_s3_without_nat(per_zone: bool) -> None:
+    """Layers of images are in S3, and NAT bills each GB."""
+    done = eks({"natPerZone": per_zone})
+    endpoint = done.one("ec2/vpcEndpoint:VpcEndpoint")
+    assert endpoint.inputs["serviceName"] == "com.amazonaws.us-west-2.s3"
+    assert endpoint.inputs["vpcEndpointType"] == "Gateway", "an interface is billed"
+    assert endpoint.inputs["vpcId"] == f"{done.one('ec2/vpc:Vpc').name}-id"
+    private = {f"{table.name}-id" for table in done.all("routeTable:RouteTable", "private")}
+    assert set(endpoint.inputs["routeTableIds"]) == private
+    assert len(private) == (3 if per_zone else 1)
+    for group in done.all("nodeGroup:NodeGroup"):
+        assert done.goes_before(group, endpoint), "nodes would pull images while the route changes"
+
+
 def test_requested_fourth_zone_replaces_the_third() -> None:
     done = eks({"zone": "us-west-2d"})
     zones = [subnet.inputs["availabilityZone"] for subnet in done.all("ec2/subnet:Subnet", "private")]

@@ -10,6 +10,7 @@ import pytest
 from components.clouds.allocatable import Machine
 from components.clouds.aws.allocatable import eks_allocatable
 from tests.unit.aws_cloud import (
+    ANSWERS,
     eks,
     refuse,
     release_of,
@@ -42,16 +43,65 @@ def test_fixed_group_has_the_needed_nodes_and_no_autoscaler() -> None:
     assert done.all("iam/role:Role", "autoscaler") == []
 
 
-def test_autoscaled_group_ranges_from_workers_to_max_workers() -> None:
-    workers = eks({"workers": 10, "maxWorkers": 40}).one("nodeGroup:NodeGroup", "workers")
-    assert workers.inputs["scalingConfig"] == {"desiredSize": 3, "minSize": 3, "maxSize": 10}
+def test_autoscaled_group_starts_at_zero_and_ranges_to_max_workers() -> None:
+    """Otherwise EKS waits for the first nodes, and a zone without spot capacity fails the whole update."""
+    done = eks({"workers": 10, "maxWorkers": 40})
+    workers = done.one("nodeGroup:NodeGroup", "workers")
+    assert workers.inputs["scalingConfig"] == {"desiredSize": 0, "minSize": 0, "maxSize": 10}
+    assert "autoscaled 0 to 10" in done.outputs["nodes"][0]
     assert workers.ignore_changes == ["scalingConfig.desiredSize"]
 
 
 @pytest.mark.parametrize("key", ["idleMinutes", "ttlHours"])
 def test_nodes_scale_to_zero_with_their_workers(key: str) -> None:
     workers = eks({"workers": 8, key: 30}).one("nodeGroup:NodeGroup", "workers")
-    assert workers.inputs["scalingConfig"] == {"desiredSize": 2, "minSize": 0, "maxSize": 2}
+    assert workers.inputs["scalingConfig"] == {"desiredSize": 0, "minSize": 0, "maxSize": 2}
+
+
+def types_of(done: Recording) -> list[str]:
+    names: list[str] = done.one("nodeGroup:NodeGroup", "workers").inputs["instanceTypes"]
+    return names
+
+
+def test_spot_group_has_like_types_of_other_families() -> None:
+    assert types_of(eks({"spot": True})) == ["m6i.xlarge", "m6a.xlarge", "m5.xlarge"], (
+        "m5a has less memory, m7a fewer addresses for pods, m7i is not in the zone"
+    )
+    in_b = eks({"spot": True, "zone": "us-west-2b"})
+    assert types_of(in_b) == ["m6i.xlarge", "m6a.xlarge", "m5.xlarge", "m7i.xlarge"]
+    assert types_of(team()) == ["m6i.xlarge", "m6a.xlarge", "m5.xlarge"], "each of the three zones must offer it"
+    assert types_of(eks()) == ["m6i.xlarge"], "machines on demand do not run out so easily"
+    assert types_of(eks({"spot": True, "machineType": "m5n.xlarge", "zone": "us-west-2d"})) == ["m5n.xlarge"]
+    assert eks({"spot": True}).one("nodeGroup:NodeGroup", "system").inputs["instanceTypes"] == ["m6i.large"]
+
+
+def test_spot_group_without_permission_to_compare_types_has_its_own() -> None:
+    for lookup in ("getInstanceTypes", "getInstanceTypeOfferings"):
+        token = f"aws:ec2/{lookup}:{lookup}"
+        original = ANSWERS[token]
+
+        def answer(args: Mapping[str, Any], original: Any = original) -> Any:
+            if len(args["filters"][0]["values"]) > 1:
+                raise PermissionError("UnauthorizedOperation")
+            return original(args)
+
+        assert types_of(eks({"spot": True}, {token: answer})) == ["m6i.xlarge"]
+
+
+@pytest.mark.parametrize("spot", [True, False])
+def test_other_machine_types_are_used_in_their_order(spot: bool) -> None:
+    done = eks({"spot": spot, "otherMachineTypes": "m5.xlarge,m6i.xlarge,m6a.xlarge"})
+    assert types_of(done) == ["m6i.xlarge", "m5.xlarge", "m6a.xlarge"]
+
+
+def test_workers_fit_on_the_smallest_of_several_types() -> None:
+    """m7a.xlarge has 29 addresses for pods here, so that fewer small workers fit on it."""
+    small = {"workers": 92, "workerCpu": 0.01, "workerMemoryGiB": 0.0625}
+    nodes = [
+        eks({**small, **more}).one("nodeGroup:NodeGroup", "workers").inputs["scalingConfig"]["maxSize"]
+        for more in ({}, {"otherMachineTypes": "m7a.xlarge"})
+    ]
+    assert nodes == [2, 4], "58 and 29 pods, 6 of them daemons"
 
 
 def running(nodes: int, least: int, most: int, standing: tuple[str, ...] = ("1",)) -> dict[str, Any]:
@@ -78,24 +128,23 @@ def running(nodes: int, least: int, most: int, standing: tuple[str, ...] = ("1",
 @pytest.mark.parametrize(
     ("config", "nodes", "sent", "ignored"),
     [
-        ({"workers": 10, "maxWorkers": 40}, 8, 3, ["scalingConfig.desiredSize"]),  # nothing changes, nothing is sent
+        ({"workers": 10, "maxWorkers": 40}, 8, 0, ["scalingConfig.desiredSize"]),  # nothing changes, nothing is sent
         ({"workers": 10, "maxWorkers": 80}, 8, 8, []),  # those that the autoscaler added stay
-        ({"workers": 40, "maxWorkers": 40}, 8, 10, []),
-        ({"workers": 40, "maxWorkers": 80}, 3, 10, []),  # AWS refuses less than the least
-        ({"workers": 4, "maxWorkers": 20}, 8, 5, []),  # and more than the most
+        ({"workers": 40, "maxWorkers": 40}, 8, 10, []),  # fixed from now on
+        ({"workers": 4, "maxWorkers": 20}, 8, 5, []),  # AWS refuses more than the most
     ],
 )
 def test_changed_limit_is_sent_with_the_live_node_count(
     config: dict[str, Any], nodes: int, sent: int, ignored: list[str]
 ) -> None:
-    group = eks(config, running(nodes, 3, 10)).one("nodeGroup:NodeGroup", "workers")
+    group = eks(config, running(nodes, 0, 10)).one("nodeGroup:NodeGroup", "workers")
     assert (group.inputs["scalingConfig"]["desiredSize"], group.ignore_changes) == (sent, ignored)
 
 
 def test_ambiguous_node_groups_give_no_live_count() -> None:
-    answers = running(8, 3, 10, standing=("0", "1"))
+    answers = running(8, 0, 10, standing=("0", "1"))
     group = eks({"workers": 10, "maxWorkers": 80}, answers).one("nodeGroup:NodeGroup", "workers")
-    assert (group.inputs["scalingConfig"]["desiredSize"], group.ignore_changes) == (3, ["scalingConfig.desiredSize"])
+    assert (group.inputs["scalingConfig"]["desiredSize"], group.ignore_changes) == (0, ["scalingConfig.desiredSize"])
 
 
 def test_missing_permission_to_list_groups_stops_nothing() -> None:
@@ -185,6 +234,13 @@ def test_node_update_is_forced_past_disruption_budgets() -> None:
     assert [group.inputs["forceUpdateVersion"] for group in eks().all("nodeGroup:NodeGroup")] == [True, True]
 
 
+def test_broken_nodes_are_replaced() -> None:
+    done = eks()
+    assert [group.inputs["nodeRepairConfig"] for group in done.all("nodeGroup:NodeGroup")] == [{"enabled": True}] * 2
+    agent = done.one("eks/addon:Addon", "node-monitoring-agent")
+    assert agent.inputs["addonName"] == "eks-node-monitoring-agent", "without it only the kubelet's own signs count"
+
+
 def test_no_node_has_a_public_address() -> None:
     done = eks()
     private = {f"{subnet.name}-id" for subnet in done.all("ec2/subnet:Subnet", "private")}
@@ -213,5 +269,5 @@ def test_pods_per_node_follow_network_interfaces_and_eks_limits() -> None:
     assert few - many == 11 * (737 - 250), "the kubelet reserves memory for every address"
     small = eks({"workers": 49, "workerCpu": 0.01, "workerMemoryGiB": 0.0625, "machineType": "m6i.large"})
     assert small.one("nodeGroup:NodeGroup", "workers").inputs["scalingConfig"]["minSize"] == 3, (
-        "29 pods, 5 of them daemons"
+        "29 pods, 6 of them daemons"
     )

@@ -32,6 +32,13 @@ pytestmark = pytest.mark.usefixtures("installed_tools")
         ({"machineType": "m7i.xlarge", "zone": "us-west-2a"}, "pulumi config set zone us-west-2b"),
         ({"machineType": "m5n.xlarge"}, "pulumi config set zone us-west-2d"),
         ({"machineType": "m6g.xlarge"}, "x86-64"),
+        ({"otherMachineTypes": "m6i.2xlarge"}, "m6i.2xlarge, which has 8 vCPUs and 32 GiB"),
+        ({"otherMachineTypes": "m5a.xlarge"}, "types with 4 vCPUs and 16 GiB, like m6i.xlarge"),
+        ({"otherMachineTypes": "m6a.xlarge,m7i.xlarge"}, "m7i.xlarge, which us-west-2a does not offer"),
+        ({"otherMachineTypes": "m6a.xlarge,m7i.xlarge"}, "pulumi config set otherMachineTypes m6a.xlarge"),
+        ({"otherMachineTypes": "m6g.xlarge"}, "otherMachineTypes is m6g.xlarge, which is arm64"),
+        ({"otherMachineTypes": "g5.xlarge"}, "which has 1 x A10G"),
+        ({"otherMachineTypes": "m6i.5xlarge"}, "which region us-west-2 does not offer"),
         ({"systemMachineType": "z9.huge"}, "pulumi config set systemMachineType"),
         ({"workerCpu": 6}, "pulumi config set machineType m6i.2xlarge"),
         ({"workerMemoryGiB": 40}, "a type on which it fits: r6i.2xlarge"),
@@ -42,6 +49,16 @@ pytestmark = pytest.mark.usefixtures("installed_tools")
         (
             {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "publicSubnets": "subnet-elsewhere"},
             "publicSubnets has subnet-elsewhere, which is in vpc-other",
+        ),
+        ({"auditLogDays": 31}, "one of the periods of CloudWatch: 0, 1, 3"),
+        ({"auditLogDays": -1}, "one of the periods of CloudWatch"),
+        ({"vpcCidr": "10.0.0.0/24"}, "from /16 to /20"),
+        ({"vpcCidr": "8.8.0.0/16"}, "private addresses"),
+        ({"vpcCidr": "10.0.0.1/16"}, "such as 10.20.0.0/16"),
+        ({"vpcCidr": "fd00::/16"}, "an IPv4 network"),
+        (
+            {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "vpcCidr": "10.20.0.0/16"},
+            "pulumi config rm vpcCidr",
         ),
         ({"publicSubnets": "subnet-public"}, "publicSubnets is set\n    allowed: only together with network"),
         ({"teamRoles": "arn:aws:sts::123456789012:assumed-role/a/b"}, "the ARN of an IAM role"),
@@ -78,6 +95,121 @@ def test_machine_types_with_an_accelerator_are_refused(machine_type: str, key: s
     (devices,) = ACCELERATORS[machine_type].values()
     assert f"{key} is {machine_type}, which has 1 x {devices[0]['name']}" in message
     assert f"pulumi config set {key} m6i" in message
+
+
+GIVEN = {"network": "vpc-campus", "subnets": "subnet-1,subnet-2"}
+
+
+@pytest.mark.parametrize("attribute", ["enableDnsSupport", "enableDnsHostnames"])
+def test_given_network_without_dns_is_refused(attribute: str) -> None:
+    token = "aws:ec2/getVpc:getVpc"
+    message = refused(GIVEN, {token: lambda args: {**ANSWERS[token](args), attribute: False}})
+    option = {"enableDnsSupport": "enable-dns-support", "enableDnsHostnames": "enable-dns-hostnames"}[attribute]
+    assert f"vpc-campus, which has {option} switched off" in message
+    assert (
+        f"aws ec2 modify-vpc-attribute --region us-west-2 --vpc-id vpc-campus --{option} '{{\"Value\":true}}'"
+        in message
+    )
+
+
+def routes(*routes: dict[str, str], public: bool = False, main: bool = False) -> dict[str, Any]:
+    """AWS's answers about given subnets with these routes. main: those of the VPC's main table."""
+
+    def table(args: Mapping[str, Any]) -> dict[str, Any]:
+        if main and "subnetId" in args:
+            raise PermissionError("query returned no results. Please change your search criteria and try again")
+        if main:
+            assert args["filters"] == [{"name": "association.main", "values": ["true"]}]
+            assert args["vpcId"] == "vpc-campus"
+        listed = [{"gatewayId": "", **route} for route in ({"cidrBlock": "10.0.0.0/8", "gatewayId": "local"}, *routes)]
+        return {"id": "rtb-7", "routeTableId": "rtb-7", "routes": listed}
+
+    subnet = "aws:ec2/getSubnet:getSubnet"
+    return {
+        "aws:ec2/getRouteTable:getRouteTable": table,
+        subnet: lambda args: {**ANSWERS[subnet](args), "mapPublicIpOnLaunch": public},
+    }
+
+
+INTERNET = {"cidrBlock": "0.0.0.0/0", "gatewayId": "igw-1"}
+NAT = {"cidrBlock": "0.0.0.0/0", "natGatewayId": "nat-1"}
+
+
+@pytest.mark.parametrize("main", [False, True])
+def test_given_subnet_without_a_way_out_is_refused(main: bool) -> None:
+    message = refused(GIVEN, routes(main=main))
+    assert "subnets has subnet-1, which has no way to the internet" in message
+    assert "--route-table-ids rtb-7" in message
+    assert "only by public addresses, and nodes have none" in refused(GIVEN, routes(INTERNET, main=main))
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        routes(NAT),
+        routes(NAT, main=True),
+        routes({"cidrBlock": "0.0.0.0/0", "transitGatewayId": "tgw-1"}),
+        routes(INTERNET, public=True),
+        {"aws:ec2/getRouteTable:getRouteTable": refuse("UnauthorizedOperation")},
+    ],
+)
+def test_given_subnets_with_a_way_out_are_accepted(answers: dict[str, Any]) -> None:
+    assert eks(GIVEN, answers).all("nodeGroup:NodeGroup")
+
+
+MISSING = "arn:aws:iam::123456789012:role/missing"
+
+
+@pytest.mark.parametrize("key", ["teamRoles", "adminRoles"])
+def test_roles_that_do_not_exist_are_refused(key: str) -> None:
+    message = refused({key: f"{MISSING},{STATISTICS}"})
+    assert f"{key} has {MISSING}, which does not exist" in message
+    assert f"pulumi config set {key} {STATISTICS}" in message
+    assert f"pulumi config rm {key}" in refused({key: MISSING})
+    pathless = "arn:aws:iam::123456789012:role/engineer"
+    answers = {TAGGED: refuse("no")}  # so that the caller's own role is accepted
+    assert f"pulumi config set {key} {ENGINEER}" in refused({key: pathless}, answers)
+
+
+def test_roles_that_cannot_be_looked_up_are_accepted() -> None:
+    denied = {"aws:iam/getRole:getRole": refuse("AccessDenied: not authorized to perform: iam:GetRole")}
+    assert eks({"teamRoles": MISSING}, denied).all("AccessEntry")
+    assert eks({"teamRoles": MISSING.replace("123456789012", "999999999999")}).all("AccessEntry")
+
+
+def quotas(**values: float) -> dict[str, Any]:
+    """AWS's answer about quotas, by service."""
+    return {
+        "aws:servicequotas/getServiceQuota:getServiceQuota": lambda args: {
+            "id": "q",
+            "quotaCode": args["quotaCode"],
+            "quotaName": "Nodes per managed node group",
+            "value": values.get(args["serviceCode"], 1e6),
+        }
+    }
+
+
+def test_more_nodes_than_a_group_may_have_are_refused() -> None:
+    message = refused({"workers": 4, "maxWorkers": 2000}, quotas(eks=450))
+    assert "for which 500 nodes are needed" in message
+    assert "--service-code eks --quota-code L-BD136A63 --desired-value 500" in message
+    assert eks({"workers": 4, "maxWorkers": 1800}, quotas(eks=450)).all("nodeGroup:NodeGroup")
+
+
+def test_more_workers_than_the_subnets_have_addresses_for_are_refused() -> None:
+    """A node takes two of its four interfaces of 15 addresses: one for its pods, and one in reserve."""
+    available = 2**14 - 5 - 200
+    message = refused({"workers": 4, "maxWorkers": 5000}, quotas())
+    assert "1250 nodes take 37500 addresses" in message
+    assert f"{available} addresses, which the workers' subnets have: 10.0.0.0/18" in message
+    most = available // 30 * 4
+    assert f"pulumi config set maxWorkers {most}" in message
+    assert eks({"workers": 4, "maxWorkers": most}, quotas()).all("nodeGroup:NodeGroup")
+    assert "addresses" in refused({"workers": 4, "maxWorkers": most + 1}, quotas())
+    spread = {"spot": True, "workers": 4, "maxWorkers": most + 1}
+    assert eks(spread, quotas()).all("nodeGroup:NodeGroup"), "spot nodes use three zones"
+    assert "a larger vpcCidr" in refused({"maxWorkers": 200, "vpcCidr": "10.1.0.0/20"}, quotas())
+    assert "172.31.0.0/20" in refused({"maxWorkers": 600, **GIVEN}, quotas()), "a given subnet has its own size"
 
 
 ENGINEER = "arn:aws:iam::123456789012:role/staff/engineer"
@@ -154,7 +286,7 @@ def test_workers_beyond_the_cpu_quota_are_refused() -> None:
 
 
 def test_system_pods_leave_room_to_the_scheduler_only_with_an_autoscaler() -> None:
-    assert "at most 1.23 cores and 5.47 GiB" in refused({"schedulerMemoryGiB": 5.8})
+    assert "at most 1.21 cores and 5.42 GiB" in refused({"schedulerMemoryGiB": 5.8})
     assert eks({"schedulerMemoryGiB": 5.8, "maxWorkers": 40}).all("nodeGroup:NodeGroup")
 
 

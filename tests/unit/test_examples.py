@@ -133,7 +133,7 @@ def nodes_of(cloud: str) -> dict[str, dict[str, Any]]:
 def test_a_second_stacks_workers_go_to_the_pool_that_the_first_made_and_its_scheduler_beside_the_firsts(
     cloud: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/nowhere/bin/{name}")
     values = campus().one("helm.sh/v3:Release").inputs["values"]
     nodes = nodes_of(cloud)
     assert [role for role, each in nodes.items() if admits(each, values["worker"])] == ["worker"]
@@ -182,7 +182,7 @@ def test_a_pool_at_rest_is_no_reason_to_refuse_its_workers(kubectl: Callable[...
 
 @pytest.mark.parametrize("cloud", ["gke", "eks"])
 def test_a_first_stacks_outputs_are_all_that_a_second_needs(cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name, **_more: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name, **_more: f"/nowhere/bin/{name}")
     monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", '["future-kubernetes:kubeconfigText"]')
     first = google_cloud.gke() if cloud == "gke" else aws_cloud.eks()
     text, secret = first.outputs["kubeconfig"]

@@ -36,7 +36,7 @@ RELEASE = "kubernetes:helm.sh/v3:Release"
 
 @pytest.fixture(autouse=True)
 def _tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/nowhere/bin/{name}")
 
 
 def broken(done: Recording) -> list[tuple[str, str, str]]:

@@ -35,12 +35,16 @@ def create_addons_before_nodes(scope: Scope, cluster: aws.eks.Cluster, partition
 def create_addons_on_nodes(
     scope: Scope, cluster: aws.eks.Cluster, partition: str, system: pulumi.Resource, *, shared_files: bool
 ) -> list[pulumi.Resource]:
-    """Addons that run as pods on the `system` node: DNS, metrics, disk driver, and file driver if there are files."""
+    """Addons that run as pods: DNS, metrics, disk driver, the nodes' monitoring agent, and file driver if needed.
+
+    system: the node on which those run that are not on every node.
+    """
     # Limited to disks that carry this cluster's name. EKS passes the name to the driver and to its pod identity.
     disks = create_role(scope, "disks", PODS, partition, {"ebs": "AmazonEBSCSIDriverEKSClusterScopedPolicy"})
     addons: list[pulumi.Resource] = [
         create_addon(scope, cluster, "coredns", depends_on=[system]),
         create_addon(scope, cluster, "metrics-server", depends_on=[system]),
+        create_addon(scope, cluster, "eks-node-monitoring-agent", depends_on=[system]),
         create_addon(
             scope,
             cluster,

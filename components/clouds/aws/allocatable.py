@@ -5,9 +5,10 @@ from __future__ import annotations
 from components.clouds.allocatable import EVICTION_MIB, Allocatable, Machine, memory_overhead, reserved_cpu
 from components.clouds.base import PodSize
 
-DAEMONS = (PodSize(100, 100), PodSize(100, 100), PodSize(40, 150), PodSize(20, 100), PodSize(40, 150))
-"""One daemon set pod each: network, kube-proxy, disk driver, pod identity agent, file driver. Their charts request 50m,
-100m, 30m and 120 MiB, nothing, and 30m and 120 MiB. The rest is reserved for their next versions."""
+DAEMONS = (PodSize(100, 100), PodSize(100, 100), PodSize(40, 150), PodSize(20, 100), PodSize(40, 150), PodSize(20, 50))
+"""One daemon set pod each: network, kube-proxy, disk driver, pod identity agent, file driver, monitoring agent. Their
+charts request 50m, 100m, 30m and 120 MiB, nothing, 30m and 120 MiB, and 10m and 30 MiB. The rest is reserved for their
+next versions."""
 
 SYSTEM_PODS = (PodSize(400, 700),)
 """Requests of DNS, autoscaler, metrics server and drivers together, on the system node."""

@@ -115,6 +115,8 @@ def create_autoscaler(scope: Scope, cluster: aws.eks.Cluster, region: str) -> ku
             "awsRegion": region,
             "autoDiscovery": {"clusterName": cluster.name},
             "rbac": {"serviceAccount": {"create": True, "name": SERVICE_ACCOUNT}},
+            # The autoscaler simulates the scheduler of one minor version, of which each has a release of its own.
+            "image": {"tag": cluster.version.apply(lambda version: f"v{version}.0")},
             "nodeSelector": dict(SYSTEM_PLACEMENT.node_selector),
             "extraArgs": {"expander": "least-waste", "scale-down-unneeded-time": "5m"},
             "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},

@@ -64,7 +64,7 @@ class EksCluster(ManagedCluster):
             ready.append(self.publish(name, groups.system, balancer))
         self.ready = tuple(ready)
 
-        self.set_sizes(settings, pool)
+        self.set_sizes(settings, pool, min_nodes=0)
         self.kubeconfig_command = access.kubeconfig_command(cluster, settings.region)
         self.kubectl = access.kubectl(cluster)
         self.node_shell = access.node_shell(cluster, settings.region)

@@ -48,6 +48,15 @@ def create_role(scope: Scope, part: str, service: str, partition: str, policies:
 
 def allow(*statements: Mapping[str, Any]) -> str:
     """A policy document that allows `statements`."""
-    return json.dumps(
-        {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement} for statement in statements]}
-    )
+    return document("Allow", statements)
+
+
+def deny(*statements: Mapping[str, Any]) -> str:
+    """A policy document that denies `statements`, whatever else allows them."""
+    return document("Deny", statements)
+
+
+def document(effect: str, statements: Sequence[Mapping[str, Any]]) -> str:
+    """A policy document of statements with one effect."""
+    listed = [{"Effect": effect, **statement} for statement in statements]
+    return json.dumps({"Version": "2012-10-17", "Statement": listed})

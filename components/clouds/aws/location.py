@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import pulumi
 import pulumi_aws as aws
 
-from components.clouds.allocatable import Machine
+from components.clouds.aws.addresses import private_range
 from components.clouds.aws.api import ask
-from components.clouds.aws.machines import describe_machine, spot_market, zones_offering
+from components.clouds.aws.given_network import find_given_subnets
+from components.clouds.aws.machines import (
+    Ec2Machine,
+    describe_machine,
+    like_types,
+    same_size,
+    spot_market,
+    zones_offering,
+)
 from components.clouds.aws.settings import EksSettings
 from components.clouds.checks import CloudError, problem
 from components.clouds.preflight import check_zone, choose_zones
@@ -33,11 +40,19 @@ class Location:
     system_zone: str
     """Zone of the system node and of the disks."""
     worker_zones: tuple[str, ...]
-    worker_machine: Machine
-    system_machine: Machine
+    worker_machines: tuple[Ec2Machine, ...]
+    """Machine types of the workers' nodes, the preferred one first. All have the same vCPUs and memory."""
+    system_machine: Ec2Machine
+    private_ranges: Mapping[str, str]
+    """Zone to addresses of its private subnet."""
     given_subnets: Mapping[str, str] = field(default_factory=dict)
     """Zone to subnet in a given network."""
     spot_price: float | None = None
+
+    @property
+    def worker_machine(self) -> Ec2Machine:
+        """The preferred machine type of the workers' nodes."""
+        return self.worker_machines[0]
 
 
 @dataclass(frozen=True)
@@ -63,8 +78,10 @@ def find_location(settings: EksSettings, caller: Caller, lookup: pulumi.InvokeOp
     """The zones that offer the requested machine types. Raises CloudError where there are none."""
     zones = region_zones(settings, lookup)
     check_zone(settings, zones)
-    given = given_subnets(settings, lookup) if settings.network else {}
+    given = find_given_subnets(settings, lookup) if settings.network else {}
     network_zones = choose_network_zones(settings, zones, list(given))
+    ranges = {zone: private_range(settings.vpc_cidr, index) for index, zone in enumerate(network_zones[:MAX_ZONES])}
+    ranges |= {zone: subnet.cidr_block for zone, subnet in given.items()}
     system_zones = usable_zones("systemMachineType", settings.system_machine_type, settings, network_zones, lookup)
     worker_zones = usable_zones("machineType", settings.machine_type, settings, network_zones, lookup)
     spot_price = None
@@ -77,11 +94,28 @@ def find_location(settings: EksSettings, caller: Caller, lookup: pulumi.InvokeOp
         network_zones=tuple(network_zones),
         system_zone=system_zone,
         worker_zones=chosen,
-        worker_machine=describe_machine("machineType", settings.machine_type, lookup),
+        worker_machines=worker_machines(settings, chosen, lookup),
         system_machine=describe_machine("systemMachineType", settings.system_machine_type, lookup),
-        given_subnets=given,
+        private_ranges=ranges,
+        given_subnets={zone: subnet.id for zone, subnet in given.items()},
         spot_price=spot_price,
     )
+
+
+def worker_machines(
+    settings: EksSettings, zones: Sequence[str], lookup: pulumi.InvokeOptions
+) -> tuple[Ec2Machine, ...]:
+    """The machine types of the workers' nodes, each offered in all of `zones`.
+
+    Spot capacity of a single type runs out more easily than that of several
+    (https://docs.aws.amazon.com/eks/latest/userguide/managed-node-groups.html), so a spot group has several.
+    Raises CloudError for a type in `otherMachineTypes` that has another size or is not offered.
+    """
+    first = describe_machine("machineType", settings.machine_type, lookup)
+    if not settings.other_machine_types:
+        return (first, *like_types(first, zones, lookup)) if settings.spot else (first,)
+    others = [same_size(first, name, settings, zones, lookup) for name in settings.other_machine_types]
+    return (first, *(machine for machine in others if machine.name != first.name))
 
 
 def region_zones(settings: EksSettings, lookup: pulumi.InvokeOptions) -> list[str]:
@@ -130,37 +164,3 @@ def usable_zones(
             )
         )
     return usable
-
-
-def given_subnets(settings: EksSettings, lookup: pulumi.InvokeOptions) -> dict[str, str]:
-    """Zone to private subnet of the given network.
-
-    Raises CloudError where a private or public subnet is not of that network, or where all private subnets are in one
-    zone.
-    """
-    list_subnets = (
-        f"aws ec2 describe-subnets --region {settings.region} --filters Name=vpc-id,Values={settings.network}"
-    )
-    by_zone: dict[str, str] = {}
-    keyed = (("subnets", settings.subnets), ("publicSubnets", settings.public_subnets))
-    for key, subnet in ((key, subnet) for key, subnets in keyed for subnet in subnets):
-        found = ask(f"where subnet {subnet} is", partial(aws.ec2.get_subnet, id=subnet, opts=lookup))
-        if found.vpc_id != settings.network:
-            raise CloudError(
-                problem(
-                    f"{key} has {subnet}, which is in {found.vpc_id}",
-                    f"subnets of {settings.network} (network)",
-                    list_subnets,
-                )
-            )
-        if key == "subnets":
-            by_zone.setdefault(found.availability_zone, subnet)
-    if len(by_zone) < 2:
-        raise CloudError(
-            problem(
-                f"subnets are all in zone {', '.join(by_zone)}",
-                "subnets in two zones at least, which EKS requires for its control plane",
-                list_subnets,
-            )
-        )
-    return by_zone

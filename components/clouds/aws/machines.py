@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pulumi
 import pulumi_aws as aws
@@ -11,10 +12,22 @@ import pulumi_aws as aws
 from components.clouds.allocatable import Machine
 from components.clouds.aws.api import ask
 from components.clouds.aws.settings import EksSettings
-from components.clouds.checks import CloudError, problem
+from components.clouds.checks import CloudError, ask_or_none, problem
 
 
-def describe_machine(key: str, name: str, lookup: pulumi.InvokeOptions) -> Machine:
+@dataclass(frozen=True)
+class Ec2Machine(Machine):
+    """A machine type of EC2. interfaces: of the network; addresses: IPv4 addresses of each.
+
+    in_free_plan: whether accounts on AWS's free plan can launch it.
+    """
+
+    interfaces: int = 0
+    addresses: int = 0
+    in_free_plan: bool = False
+
+
+def describe_machine(key: str, name: str, lookup: pulumi.InvokeOptions) -> Ec2Machine:
     """A machine type as AWS describes it. Raises CloudError for one that the image cannot use.
 
     These are other architectures than the image's, and types with an accelerator. R does not use the accelerator, so
@@ -43,8 +56,17 @@ def describe_machine(key: str, name: str, lookup: pulumi.InvokeOptions) -> Machi
                 f"pulumi config set {key} m6i.xlarge",
             )
         )
-    pods = found.maximum_network_interfaces * (found.maximum_ipv4_addresses_per_interface - 1) + 2
-    return Machine(name, found.default_vcpus, found.memory_size, pods)
+    interfaces, addresses = found.maximum_network_interfaces, found.maximum_ipv4_addresses_per_interface
+    pods = interfaces * (addresses - 1) + 2
+    return Ec2Machine(
+        name,
+        found.default_vcpus,
+        found.memory_size,
+        pods,
+        interfaces=interfaces,
+        addresses=addresses,
+        in_free_plan=found.free_tier_eligible,
+    )
 
 
 def accelerators(found: aws.ec2.GetInstanceTypeResult) -> list[str]:
@@ -83,6 +105,72 @@ def zones_offering(key: str, name: str, settings: EksSettings, lookup: pulumi.In
                 f"{key} is {name!r}, which region {settings.region} does not offer",
                 f"such as {', '.join(near[:6])}",
                 f"pulumi config set {key} {near[0] if near else 'm6i.xlarge'}",
+            )
+        )
+    return found
+
+
+LIKE_FAMILIES = ("6i", "6a", "5", "5a", "7i", "7a")
+"""Families of x86-64 machines that differ in generation and maker, within each of the classes c, m and r."""
+
+
+def like_types(machine: Ec2Machine, zones: Sequence[str], lookup: pulumi.InvokeOptions) -> tuple[Ec2Machine, ...]:
+    """Machine types of other families with the vCPUs, memory and pods of `machine`, offered on spot in all of `zones`.
+
+    The families are listed here rather than asked of AWS: a new generation would replace the nodes of every stack.
+    Empty for a class without such families, and where the lookup is refused.
+    """
+    family, _, size = machine.name.partition(".")
+    names = [f"{family[0]}{each}.{size}" for each in LIKE_FAMILIES]
+    if family[0] not in "cmr" or machine.name not in names:
+        return ()
+    wanted = {
+        "instance-type": [name for name in names if name != machine.name],
+        "processor-info.supported-architecture": ["x86_64"],
+        "supported-usage-class": ["spot"],
+        "vcpu-info.default-vcpus": [str(machine.vcpus)],
+        "memory-info.size-in-mib": [str(machine.memory_mib)],
+        "network-info.maximum-network-interfaces": [str(machine.interfaces)],
+        "network-info.ipv4-addresses-per-interface": [str(machine.addresses)],
+    }
+    filters = [aws.ec2.GetInstanceTypesFilterArgs(name=name, values=values) for name, values in wanted.items()]
+    found = ask_or_none(lambda: aws.ec2.get_instance_types(filters=filters, opts=lookup))
+    alike = set(found.instance_types) if found else set()
+    offered = (
+        ask_or_none(
+            lambda: aws.ec2.get_instance_type_offerings(
+                filters=[aws.ec2.GetInstanceTypeOfferingsFilterArgs(name="instance-type", values=sorted(alike))],
+                location_type="availability-zone",
+                opts=lookup,
+            )
+        )
+        if alike
+        else None
+    )
+    pairs = set(zip(offered.instance_types, offered.locations, strict=True)) if offered else set()
+    usable = [name for name in names if name in alike and all((name, zone) in pairs for zone in zones)]
+    return tuple(replace(machine, name=name, in_free_plan=False) for name in usable)
+
+
+def same_size(
+    machine: Ec2Machine, name: str, settings: EksSettings, zones: Sequence[str], lookup: pulumi.InvokeOptions
+) -> Ec2Machine:
+    """A type of `otherMachineTypes`. Raises CloudError where it differs from `machine`, or a zone does not offer it."""
+    key = "otherMachineTypes"
+    rest = ",".join(each for each in settings.other_machine_types if each != name)
+    fix = f"pulumi config set {key} {rest}" if rest else f"pulumi config rm {key}"
+    offered = zones_offering(key, name, settings, lookup)
+    missing = [zone for zone in zones if zone not in offered]
+    if missing:
+        allowed = f"types that {', '.join(zones)} offer, where the workers' nodes are"
+        raise CloudError(problem(f"{key} has {name}, which {', '.join(missing)} does not offer", allowed, fix))
+    found = describe_machine(key, name, lookup)
+    if (found.vcpus, found.memory_mib) != (machine.vcpus, machine.memory_mib):
+        raise CloudError(
+            problem(
+                f"{key} has {name}, which has {found.vcpus} vCPUs and {found.memory_mib / 1024:g} GiB",
+                f"types with {machine.vcpus} vCPUs and {machine.memory_mib / 1024:g} GiB, like {machine.name}",
+                fix,
             )
         )
     return found

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from components.clouds.aws.addresses import public_range
 from components.clouds.aws.location import Location
 from components.clouds.aws.settings import EksSettings
 from components.clouds.scope import Scope
-
-VPC_RANGE = "10.0.0.0/16"
 
 
 @dataclass(frozen=True)
@@ -27,16 +26,6 @@ class Network:
     egress: Sequence[pulumi.Resource]
 
 
-def private_range(index: int) -> str:
-    """Addresses of the private subnet of one zone: a /18, because every pod takes an address of the subnet."""
-    return f"10.0.{64 * index}.0/18"
-
-
-def public_range(index: int) -> str:
-    """Addresses of the public subnet of one zone: a /24 after the three private ones."""
-    return f"10.0.{192 + index}.0/24"
-
-
 def create_network(scope: Scope, settings: EksSettings, location: Location) -> Network:
     """The given VPC, or a new one over the location's zones."""
     if settings.network:
@@ -44,24 +33,25 @@ def create_network(scope: Scope, settings: EksSettings, location: Location) -> N
     name, zones = scope.name, location.network_zones
     vpc = aws.ec2.Vpc(
         f"{name}-vpc",
-        cidr_block=VPC_RANGE,
+        cidr_block=settings.vpc_cidr,
         enable_dns_hostnames=True,
         enable_dns_support=True,
         tags={"Name": name},
         opts=scope.options(),
     )
     internet = aws.ec2.InternetGateway(f"{name}-internet", vpc_id=vpc.id, tags={"Name": name}, opts=scope.options())
-    public, public_routes = public_subnets(scope, vpc, internet, zones)
+    public, public_routes = public_subnets(scope, settings, vpc, internet, zones)
     gateways = {
         zone: nat_gateway(scope, zone, public[zone], internet)
         for zone in (zones if settings.nat_per_zone else zones[:1])
     }
-    private, private_routes = private_subnets(scope, vpc, zones, gateways, per_zone=settings.nat_per_zone)
-    return Network(vpc.id, private, [internet, *public_routes, *private_routes, *gateways.values()])
+    private, tables, private_routes = private_subnets(scope, vpc, location, gateways, per_zone=settings.nat_per_zone)
+    storage = storage_endpoint(scope, settings, vpc, tables)
+    return Network(vpc.id, private, [internet, *public_routes, *private_routes, *gateways.values(), storage])
 
 
 def public_subnets(
-    scope: Scope, vpc: aws.ec2.Vpc, internet: aws.ec2.InternetGateway, zones: Sequence[str]
+    scope: Scope, settings: EksSettings, vpc: aws.ec2.Vpc, internet: aws.ec2.InternetGateway, zones: Sequence[str]
 ) -> tuple[dict[str, aws.ec2.Subnet], list[pulumi.Resource]]:
     """A public subnet in each zone, and the routes by which it reaches the internet."""
     table = route_table(scope, "public", vpc, {"gateway_id": internet.id})
@@ -72,7 +62,7 @@ def public_subnets(
             f"{scope.name}-public-{zone}",
             vpc_id=vpc.id,
             availability_zone=zone,
-            cidr_block=public_range(index),
+            cidr_block=public_range(settings.vpc_cidr, index),
             # Kubernetes places load balancers that face the internet into subnets with this tag.
             tags={"Name": f"{scope.name}-public-{zone}", "kubernetes.io/role/elb": "1"},
             opts=scope.options(),
@@ -84,32 +74,51 @@ def public_subnets(
 def private_subnets(
     scope: Scope,
     vpc: aws.ec2.Vpc,
-    zones: Sequence[str],
+    location: Location,
     gateways: Mapping[str, aws.ec2.NatGateway],
     *,
     per_zone: bool,
-) -> tuple[dict[str, pulumi.Input[str]], list[pulumi.Resource]]:
-    """A private subnet in each zone, and the routes by which it reaches the internet.
+) -> tuple[dict[str, pulumi.Input[str]], list[aws.ec2.RouteTable], list[pulumi.Resource]]:
+    """A private subnet in each zone, the route tables, and the routes by which the subnets reach the internet.
 
     per_zone: route each zone through its own gateway. Otherwise all zones share the first zone's.
     """
     subnets: dict[str, pulumi.Input[str]] = {}
     routes: list[pulumi.Resource] = []
+    zones = location.network_zones
     shared = None if per_zone else route_table(scope, "private", vpc, {"nat_gateway_id": gateways[zones[0]].id})
-    for index, zone in enumerate(zones):
+    tables = [shared] if shared else []
+    for zone in zones:
         subnet = aws.ec2.Subnet(
             f"{scope.name}-private-{zone}",
             vpc_id=vpc.id,
             availability_zone=zone,
-            cidr_block=private_range(index),
+            cidr_block=location.private_ranges[zone],
             map_public_ip_on_launch=False,
             tags={"Name": f"{scope.name}-private-{zone}", "kubernetes.io/role/internal-elb": "1"},
             opts=scope.options(),
         )
         table = shared or route_table(scope, f"private-{zone}", vpc, {"nat_gateway_id": gateways[zone].id})
+        if table is not shared:
+            tables.append(table)
         routes.append(associate(scope, f"private-{zone}", subnet, table))
         subnets[zone] = subnet.id
-    return subnets, routes
+    return subnets, tables, routes
+
+
+def storage_endpoint(
+    scope: Scope, settings: EksSettings, vpc: aws.ec2.Vpc, tables: Sequence[aws.ec2.RouteTable]
+) -> aws.ec2.VpcEndpoint:
+    """The private way to S3, which is free. Without it NAT bills each GB of images, whose layers are in S3."""
+    return aws.ec2.VpcEndpoint(
+        f"{scope.name}-s3",
+        vpc_id=vpc.id,
+        service_name=f"com.amazonaws.{settings.region}.s3",
+        vpc_endpoint_type="Gateway",
+        route_table_ids=[table.id for table in tables],
+        tags={"Name": f"{scope.name}-s3"},
+        opts=scope.options(),
+    )
 
 
 def route_table(

@@ -35,6 +35,9 @@ MAX_SYSTEM_NODES = 3
 MAX_UNAVAILABLE_PERCENTAGE = 33
 """Share of the worker nodes that an update of the group may drain at the same time."""
 
+NEWEST_RELEASE = "/amazon-linux-2023/x86_64/standard/recommended/release_version"
+"""End of the name of AWS's public parameter with the newest release of the nodes' machine image."""
+
 NODE_POLICIES = {
     "join": "AmazonEKSWorkerNodePolicy",
     "pull": "AmazonEC2ContainerRegistryPullOnly",
@@ -75,11 +78,12 @@ def create_node_groups(
     """
     role = create_role(scope, "nodes", "ec2.amazonaws.com", location.partition, NODE_POLICIES)
     needs = [*depends_on, *role.policies, *network.egress]
-    common = common_inputs(cluster, role)
+    common = common_inputs(scope, settings, cluster, role)
     # One zone, because the disk of the scheduler's home cannot move to another.
     system = create_system_group(scope, settings, network.private[location.system_zone], common, needs)
     subnets = [network.private[zone] for zone in location.worker_zones]
-    return NodeGroups(system, create_worker_group(scope, settings, pool, subnets, common, needs))
+    machine_types = [machine.name for machine in location.worker_machines]
+    return NodeGroups(system, create_worker_group(scope, settings, pool, machine_types, subnets, common, needs))
 
 
 def create_system_group(
@@ -114,6 +118,7 @@ def create_worker_group(
     scope: Scope,
     settings: EksSettings,
     pool: WorkerPool,
+    machine_types: Sequence[str],
     subnets: Sequence[pulumi.Input[str]],
     common: Mapping[str, Any],
     depends_on: Sequence[pulumi.Resource],
@@ -125,7 +130,7 @@ def create_worker_group(
         **common,
         launch_template=launch_template(scope, "workers", BASE_DISK_GIB + WORKER_DISK_GIB * pool.workers_per_node),
         subnet_ids=list(subnets),
-        instance_types=[settings.machine_type],
+        instance_types=list(machine_types),
         capacity_type="SPOT" if settings.spot else "ON_DEMAND",
         scaling_config=aws.eks.NodeGroupScalingConfigArgs(
             desired_size=scaling.desired, min_size=scaling.min, max_size=scaling.max
@@ -141,16 +146,33 @@ def create_worker_group(
     )
 
 
-def common_inputs(cluster: aws.eks.Cluster, role: Role) -> dict[str, Any]:
+def common_inputs(scope: Scope, settings: EksSettings, cluster: aws.eks.Cluster, role: Role) -> dict[str, Any]:
     """Inputs that both node groups share."""
+    release = settings.node_release
     return {
         "cluster_name": cluster.name,
         "node_role_arn": role.role.arn,
         "ami_type": "AL2023_x86_64_STANDARD",
+        # Without these EKS keeps the nodes at the version and the release that they were created with. Unset, the
+        # release is the newest of a new version: a change of the number of workers must not replace the nodes.
+        "version": cluster.version,
+        "release_version": newest_release(scope, cluster) if release == "latest" else release,
+        # Replaces a node that is not ready for half an hour, or that the monitoring agent reports as broken.
+        "node_repair_config": aws.eks.NodeGroupNodeRepairConfigArgs(enabled=True),
         # EKS drains a changed node for 15 minutes. The scheduler's disruption budget forbids its eviction, so without
         # force this update and every later `pulumi up` would fail.
         "force_update_version": True,
     }
+
+
+def newest_release(scope: Scope, cluster: aws.eks.Cluster) -> pulumi.Output[str]:
+    """The newest release of the nodes' machine image for the cluster's version.
+
+    Source: https://docs.aws.amazon.com/eks/latest/userguide/retrieve-ami-id.html
+    """
+    name = pulumi.Output.concat("/aws/service/eks/optimized-ami/", cluster.version, NEWEST_RELEASE)
+    # Its `value` is a secret, as which the release would be hidden in every preview.
+    return aws.ssm.get_parameter_output(name=name, opts=scope.lookup_output).insecure_value
 
 
 def launch_template(scope: Scope, part: str, disk_gib: int) -> aws.eks.NodeGroupLaunchTemplateArgs:
@@ -185,12 +207,14 @@ def launch_template(scope: Scope, part: str, disk_gib: int) -> aws.eks.NodeGroup
 def worker_scaling(scope: Scope, settings: EksSettings, pool: WorkerPool) -> tuple[Scaling, Sequence[str]]:
     """The size of the worker node group, and the inputs of which Pulumi ignores changes.
 
+    A group that the autoscaler resizes starts with no node. Otherwise EKS would wait for the first nodes, and a zone
+    without spot capacity would fail the whole update. Nodes that hold workers stay, so no least number is needed.
     EKS updates min, max and desired size in one call. With `desiredSize` ignored Pulumi would send its last known value
     and remove nodes that the autoscaler added, so send the live value when min or max change.
     """
-    wanted = Scaling(pool.nodes, pool.min_nodes(scales_to_zero=settings.scales_to_zero), pool.max_nodes)
     if not settings.autoscaled:
-        return wanted, ()
+        return Scaling(pool.nodes, pool.nodes, pool.max_nodes), ()
+    wanted = Scaling(0, 0, pool.max_nodes)
     live = live_scaling(scope)
     if live and (live.min, live.max) != (wanted.min, wanted.max):
         return Scaling(min(max(live.desired, wanted.min), wanted.max), wanted.min, wanted.max), ()

@@ -6,18 +6,22 @@ Every refusal is a CloudError with what is allowed and the command that fixes it
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 
 import pulumi
 import pulumi_aws as aws
 
 from components.clouds import preflight
-from components.clouds.allocatable import Machine
+from components.clouds.allocatable import Allocatable, Machine
+from components.clouds.aws.addresses import addresses_in, addresses_per_node
 from components.clouds.aws.allocatable import DAEMONS, SYSTEM_PODS, eks_allocatable
 from components.clouds.aws.api import tagged_arns
+from components.clouds.aws.free_plan import check_free_plan
 from components.clouds.aws.location import Caller, Location, find_caller, find_location
 from components.clouds.aws.machines import describe_machine
 from components.clouds.aws.settings import EksSettings
+from components.clouds.aws.versions import check_version
 from components.clouds.checks import CloudError, ask_or_none, problem
 from components.clouds.labels import common_labels
 from components.clouds.sizing import Candidate, WorkerPool
@@ -27,10 +31,16 @@ def check(settings: EksSettings, lookup: pulumi.InvokeOptions) -> tuple[Location
     """Location and sizes of the stack. Raises CloudError or SizingError for settings that AWS would refuse later."""
     caller = find_caller(lookup)
     check_creator(settings, caller, lookup)
+    check_roles(settings, caller, lookup)
+    check_version(settings, lookup)
     location = find_location(settings, caller, lookup)
+    if cluster_is_absent(settings, lookup):  # else it was checked before, and asking takes a second
+        check_free_plan(location, lookup)
     pool = size_workers(settings, location, lookup)
     check_system(settings, location)
     check_quota(settings, pool, location, lookup)
+    check_group_size(settings, pool, lookup)
+    check_addresses(settings, pool, location)
     return location, pool
 
 
@@ -58,6 +68,39 @@ def check_creator(settings: EksSettings, caller: Caller, lookup: pulumi.InvokeOp
             )
 
 
+def check_roles(settings: EksSettings, caller: Caller, lookup: pulumi.InvokeOptions) -> None:
+    """Raises CloudError for a role that does not exist, which EKS refuses when the cluster stands.
+
+    Roles of other accounts are not checked, nor any where the lookup is refused.
+    """
+    for key, roles in (("teamRoles", settings.team_roles), ("adminRoles", settings.admin_roles)):
+        for role in roles:
+            account, path = role.split(":")[4], role.split(":role/")[1]
+            if account != caller.account:
+                continue
+            real = role_path(path.rsplit("/", 1)[-1], lookup)
+            if real == path or real is None:
+                continue
+            right = role.replace(path, real)
+            others = ",".join([each for each in roles if each != role] + ([right] if real else []))
+            raise CloudError(
+                problem(
+                    f"{key} has {role}, which does not exist",
+                    f"a role of account {account}" + (f", such as {right}" if real else ""),
+                    f"pulumi config set {key} {others}" if others else f"pulumi config rm {key}",
+                )
+            )
+
+
+def role_path(name: str, lookup: pulumi.InvokeOptions) -> str | None:
+    """Path and name of the role called `name`. Empty where there is none, None where the lookup is refused."""
+    try:
+        return aws.iam.get_role(name=name, opts=lookup).arn.split(":role/")[1]
+    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        missing = r"NoSuchEntity|couldn't find|cannot be found|not found|empty result"
+        return "" if re.search(missing, str(error), re.IGNORECASE) else None
+
+
 def cluster_is_absent(settings: EksSettings, lookup: pulumi.InvokeOptions) -> bool:
     """True where AWS says that no cluster has the stack's tag. False where the lookup is refused."""
     return tagged_arns("eks:cluster", common_labels(settings)["stack"], lookup) == []
@@ -75,7 +118,19 @@ def size_workers(settings: EksSettings, location: Location, lookup: pulumi.Invok
         known = [ask_or_none(partial(describe_machine, "machineType", name, lookup)) for name in names]
         return [candidate(machine) for machine in known if machine]
 
-    return preflight.size_workers(settings, candidate(location.worker_machine), DAEMONS, others)
+    smallest = pool_candidate(location.worker_machines)
+    return preflight.size_workers(settings, smallest, DAEMONS, others)
+
+
+def pool_candidate(machines: Sequence[Machine]) -> Candidate:
+    """The preferred of several machine types, with what is allocatable on each of them."""
+    each = [eks_allocatable(machine) for machine in machines]
+    return Candidate(
+        machines[0],
+        Allocatable(
+            min(one.cpu_millicores for one in each), min(one.memory_mib for one in each), min(one.pods for one in each)
+        ),
+    )
 
 
 def check_system(settings: EksSettings, location: Location) -> None:
@@ -108,6 +163,44 @@ def check_quota(settings: EksSettings, pool: WorkerPool, location: Location, loo
                 f"{quota.value:.0f} vCPUs, the account's quota {quota.quota_name} in {settings.region}",
                 f"aws service-quotas request-service-quota-increase --region {settings.region} --service-code ec2 "
                 f"--quota-code {code} --desired-value {need}, or set fewer workers",
+            )
+        )
+
+
+GROUP_QUOTA = "L-BD136A63"
+"""Code of EKS's quota of nodes in a managed node group: `aws service-quotas list-service-quotas --service-code eks`."""
+
+
+def check_group_size(settings: EksSettings, pool: WorkerPool, lookup: pulumi.InvokeOptions) -> None:
+    """Raises CloudError when `maxWorkers` need more nodes than EKS allows in one group."""
+    quota = ask_or_none(
+        lambda: aws.servicequotas.get_service_quota(service_code="eks", quota_code=GROUP_QUOTA, opts=lookup)
+    )
+    if quota and quota.value < pool.max_nodes:
+        raise CloudError(
+            problem(
+                f"maxWorkers is {settings.max_workers}, for which {pool.max_nodes} nodes are needed",
+                f"{quota.value:.0f} nodes, the account's quota {quota.quota_name} in {settings.region}",
+                f"aws service-quotas request-service-quota-increase --region {settings.region} --service-code eks "
+                f"--quota-code {GROUP_QUOTA} --desired-value {pool.max_nodes}, or set a larger machineType",
+            )
+        )
+
+
+def check_addresses(settings: EksSettings, pool: WorkerPool, location: Location) -> None:
+    """Raises CloudError when `maxWorkers` need more addresses than the workers' subnets have."""
+    subnets = [location.private_ranges[zone] for zone in location.worker_zones]
+    each = max(addresses_per_node(machine, pool.workers_per_node) for machine in location.worker_machines)
+    available = addresses_in(subnets)
+    if pool.max_nodes * each > available:
+        larger = "larger subnets" if settings.network or settings.vpc_cidr.endswith("/16") else "a larger vpcCidr"
+        fewer = available // each * pool.workers_per_node
+        raise CloudError(
+            problem(
+                f"maxWorkers is {settings.max_workers}, for which {pool.max_nodes} nodes take "
+                f"{pool.max_nodes * each} addresses",
+                f"{available} addresses, which the workers' subnets have: {', '.join(subnets)}",
+                f"pulumi config set maxWorkers {fewer}, or set a larger machineType or {larger}",
             )
         )
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
+from pydantic import AfterValidator, BeforeValidator
+
 from components.clouds.settings import ManagedSettings, system_machine, worker_machine
 from components.settings.errors import Problem
-from components.settings.fields import Allowed, Items, Line, MachineType, matching, setting
+from components.settings.fields import Allowed, Items, Line, MachineType, matching, setting, whole_number
 
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]+"
+DEFAULT_VPC_CIDR = "10.0.0.0/16"
 TWO_SUBNETS = "subnet-0123456789abcdef0,subnet-0fedcba9876543210"
 
 Region = Annotated[str, matching(REGION), Allowed("a region of eks, such as us-west-2")]
@@ -18,6 +22,51 @@ RoleArn = Annotated[
     str,
     matching(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]+", 2048),
     Allowed("the ARN of an IAM role (for an assumed role, of the role itself)"),
+]
+
+
+def private_network(value: str) -> str:
+    """An IPv4 network of private addresses, from /16, the largest that a VPC can have, to /20."""
+    found = ipaddress.IPv4Network(value.strip())
+    if not 16 <= found.prefixlen <= 20 or not any(found.subnet_of(each) for each in PRIVATE_NETWORKS):
+        raise ValueError
+    return str(found)
+
+
+PRIVATE_NETWORKS = [
+    ipaddress.IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+]
+VpcCidr = Annotated[
+    str,
+    AfterValidator(private_network),
+    Allowed("an IPv4 network of private addresses from /16 to /20, such as 10.20.0.0/16"),
+]
+YEARS = (365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
+RETENTION_DAYS = (0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, *YEARS)
+"""Periods for which CloudWatch keeps logs (https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/,
+PutRetentionPolicy), up to ten years. 0 stands for no log."""
+
+
+def retention_days(value: int) -> int:
+    """A number of days for which CloudWatch can keep logs, or 0."""
+    if value not in RETENTION_DAYS:
+        raise ValueError
+    return value
+
+
+RetentionDays = Annotated[
+    int,
+    BeforeValidator(whole_number),
+    AfterValidator(retention_days),
+    Allowed(f"one of the periods of CloudWatch: {', '.join(map(str, RETENTION_DAYS))}"),
+]
+KubernetesVersion = Annotated[
+    str, matching(r"1\.[0-9]{2}"), Allowed("a minor version of Kubernetes in quotes, such as '1.35'")
+]
+NodeRelease = Annotated[
+    str,
+    matching(r"latest|1\.[0-9]{2}\.[0-9]+-[0-9]{8}"),
+    Allowed("a release of EKS's machine image such as 1.35.2-20260601, or latest"),
 ]
 
 
@@ -32,6 +81,12 @@ class EksSettings(ManagedSettings):
         None, "Zone for all nodes, in the region", default_words="chosen by the cloud", example="us-west-2a"
     )
     machine_type: MachineType = worker_machine("m6i.xlarge")
+    other_machine_types: Items[MachineType] = setting(
+        (),
+        "Further machine types for the workers' nodes, with as many vCPUs and as much memory as `machineType`",
+        default_words="on spot like types of other families, else none",
+        example="m6a.xlarge,m5.xlarge",
+    )
     system_machine_type: MachineType = system_machine("m6i.large")
     network: Line | None = setting(
         None, "ID of an existing VPC to use", default_words="a new one", example="vpc-0123456789abcdef0"
@@ -43,7 +98,27 @@ class EksSettings(ManagedSettings):
         default_words="found by EKS",
         example="subnet-0123456789abcdef0",
     )
+    vpc_cidr: VpcCidr = setting(
+        DEFAULT_VPC_CIDR,
+        "Addresses of the VPC that the stack creates; a change replaces the cluster",
+        example="10.20.0.0/16",
+    )
     nat_per_zone: bool = setting(False, "Whether each zone has a NAT gateway of its own", example="true")
+    kubernetes_version: KubernetesVersion | None = setting(
+        None,
+        "Kubernetes version of control plane, nodes, addons and autoscaler",
+        default_words="EKS's default when the stack is created, then that of the cluster",
+        example="1.35",
+    )
+    node_release: NodeRelease | None = setting(
+        None,
+        "Release of the nodes' machine image; `latest` replaces the nodes at the first `pulumi up` after each release",
+        default_words="the newest when the nodes are created, then theirs",
+        example="latest",
+    )
+    audit_log_days: RetentionDays = setting(
+        30, "Days for which CloudWatch keeps the audit log of the Kubernetes API; 0 for no log", example="365"
+    )
     team_roles: Items[RoleArn] = setting(
         (),
         "ARNs of IAM roles that may use the stack's namespace",
@@ -65,6 +140,14 @@ class EksSettings(ManagedSettings):
         yield from super().contradictions()
         if self.public_subnets and not self.network:
             yield self.without_network("publicSubnets")
+        if self.network and self.vpc_cidr != DEFAULT_VPC_CIDR:
+            yield Problem(
+                "vpcCidr",
+                repr(self.vpc_cidr),
+                "unset where network is set, which has its own addresses",
+                "pulumi config rm vpcCidr",
+                others=("network",),
+            )
         if self.network and len(self.subnets) < 2:
             yield Problem(
                 "subnets",
@@ -72,6 +155,16 @@ class EksSettings(ManagedSettings):
                 "at least two private subnets of that VPC in different zones, with a route to the internet",
                 self.key("subnets").command(),
                 others=("network",),
+            )
+        if self.kubernetes_version and not (self.node_release or "latest").startswith(
+            ("latest", f"{self.kubernetes_version}.")
+        ):
+            yield Problem(
+                "nodeRelease",
+                repr(self.node_release),
+                f"a release for kubernetesVersion {self.kubernetes_version}, or latest",
+                self.key("nodeRelease").command("latest"),
+                others=("kubernetesVersion",),
             )
         twice = [arn for arn in self.team_roles if arn in self.admin_roles]
         if twice:
