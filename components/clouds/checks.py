@@ -61,7 +61,7 @@ def warn_if_open(authorized_networks: Sequence[str], resource: pulumi.Resource) 
     if not authorized_networks:
         pulumi.log.warn(
             "authorizedNetworks is not set: the Kubernetes API answers every address on the internet (credentials are "
-            'still needed). Close it with: pulumi config set authorizedNetworks "$(curl -s https://ifconfig.me)/32" '
+            'still needed). Close it with: pulumi config set authorizedNetworks "$(curl -4 -s https://ifconfig.me)/32" '
             "- or accept it with: pulumi config set authorizedNetworks 0.0.0.0/0",
             resource,
         )

@@ -28,6 +28,8 @@ class ManagedSettings(Settings):
         "Networks that may reach the Kubernetes API",
         default_words="every address",
         example="203.0.113.0/24",
+        # Without -4 the answer is IPv6 on many lines.
+        fix='pulumi config set authorizedNetworks "$(curl -4 -s https://ifconfig.me)/32"',
     )
     network: Line | None = setting(None, "Existing network to use", default_words="a new one", example="my-network")
     subnets: Items[Line] = setting((), "Subnets of `network` for the nodes", example="my-subnet")

@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 900
 """Limit of the whole wait. Detaching and deleting a disk takes tens of seconds, a load balancer some minutes."""
 
 UNREACHABLE_SECONDS = 120
-"""Time without any answer after which the cluster is believed to be deleted already."""
+"""Time without any answer after which the destroy stops. An answer may be missed while the control plane restarts."""
 
 PAUSE_SECONDS = 5
 KUBECTL_SECONDS = 60
@@ -38,7 +38,22 @@ class RemainingResourcesError(Exception):
 
 
 class UnreachableError(Exception):
-    """The cluster did not answer kubectl."""
+    """The cluster did not answer kubectl, or refused it."""
+
+
+FORGET = """pulumi state delete --target-dependents "$(pulumi stack --show-urns | grep -o 'urn:.*DestroyGuard::.*')\""""
+"""Removes the guard and all that depends on it, which is all that was in the cluster, from the stack's state."""
+
+
+def unanswered(error: UnreachableError) -> str:
+    """The message for a cluster of which nobody can say whether it still exists."""
+    return (
+        f"the cluster does not answer: {error}\n"
+        "    allowed: a cluster that answers kubectl, or one that its cloud no longer lists\n"
+        "    fix:     log in again, add your address to authorizedNetworks (pulumi up), and run pulumi destroy again. "
+        f"Only where the cloud no longer lists the cluster: {FORGET}, then pulumi destroy, and look for the disks and "
+        "load balancers in the cloud's console"
+    )
 
 
 def billed(listing: Mapping[str, Any]) -> list[str]:
@@ -97,8 +112,9 @@ def wait_until_nothing_is_billed(
 ) -> None:
     """Waits until no disks and load balancers remain. Times are in seconds.
 
-    Raises RemainingResourcesError, naming them, when some remain after `patience`. A cluster without an answer for
-    `unreachable` was deleted by other means. That ends the wait with a warning, because no wait could help.
+    Raises RemainingResourcesError, naming them, when some remain after `patience`, or when the cluster gives no answer
+    for `unreachable`. An expired login, a changed address and a missing plugin all look like a deleted cluster, so only
+    a person who asked the cloud may say that it is gone.
     """
     started = answered = time.monotonic()
     found: list[str] = []
@@ -107,11 +123,7 @@ def wait_until_nothing_is_billed(
             found = billed(list_volumes_and_services(kubeconfig, kubectl))
         except UnreachableError as error:
             if time.monotonic() - answered > unreachable:
-                pulumi.log.warn(
-                    f"the cluster does not answer ({error}) and is believed to be deleted. Look for its disks and load "
-                    "balancers in the cloud's console."
-                )
-                return
+                raise RemainingResourcesError(unanswered(error)) from error
         else:
             answered = time.monotonic()
             if not found:

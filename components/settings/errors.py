@@ -71,7 +71,7 @@ def wrong_values(error: ValidationError, model: type[BaseModel], given: Mapping[
             found.append(Problem(name, "not set", key.missing, key.missing_fix))
         else:
             shown = repr(given[name]) if key.shown else None
-            found.append(Problem(name, shown, allowed(key, entries), key.command()))
+            found.append(Problem(name, shown, allowed(key, entries), key.wrong_fix))
     return found
 
 

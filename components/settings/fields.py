@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Allowed:
-    """The words for what a type allows, such as `a network such as 203.0.113.0/24`."""
+    """The words for what a type allows, such as `an IPv4 network such as 203.0.113.0/24`."""
 
     words: str
 
@@ -47,7 +47,8 @@ def setting(
     example: a valid value for messages and documentation. counts: what a whole number counts. ge, le: the range.
     secret: only accepted encrypted, and never shown. shown: False keeps the given value out of messages.
     plain: refused encrypted, since the value ends up where everybody can read it.
-    default_words: the default where it is not one value. missing, fix: what to say where a required setting is absent.
+    default_words: the default where it is not one value. missing: what to say where a required setting is absent.
+    fix: the command for a required setting that is absent, or for an optional one that is wrong.
     """
     words = {"counts": counts, "secret": secret, "shown": shown, "plain": plain, "default": default_words}
     options: dict[str, Any] = {
@@ -94,8 +95,10 @@ def without_repeats(value: tuple[Item, ...]) -> tuple[Item, ...]:
 
 
 def network(value: str) -> str:
-    """An IPv4 or IPv6 network in its usual notation."""
-    return str(ipaddress.ip_network(value.strip()))
+    """An IPv4 network in its usual notation. GKE and EKS refuse IPv6 for the control plane, EKS after its network."""
+    if ":" in value:
+        raise ValueError("GKE and EKS take only IPv4 here")
+    return str(ipaddress.IPv4Network(value.strip()))
 
 
 # The narrowest of three rules, so that one label serves Kubernetes, Google Cloud (labels) and AWS (tags):
@@ -175,7 +178,7 @@ ImageReference = Annotated[
 RPackage = Annotated[str, matching(r"[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]", 100), Allowed("the name of an R package")]
 AptPackage = Annotated[str, matching(r"[a-z0-9][a-z0-9+.-]+", 100), Allowed("the name of a Debian package")]
 Line = Annotated[str, matching(r"[^\x00-\x1f]+", 1000), Allowed("one line of text")]
-Cidr = Annotated[str, AfterValidator(network), Allowed("a network such as 203.0.113.0/24")]
+Cidr = Annotated[str, AfterValidator(network), Allowed("an IPv4 network such as 203.0.113.0/24")]
 KubeconfigPath = Annotated[
     str,
     matching(r"[^\x00-\x1f]+", 1000),

@@ -153,6 +153,11 @@ class Key:
         """The command that gives a required setting."""
         return str(self._extra["fix"] or self.command())
 
+    @property
+    def wrong_fix(self) -> str:
+        """The command that mends a wrong value."""
+        return self.command() if self.info.is_required() else self.missing_fix
+
     def command(self, value: str | None = None) -> str:
         """The command that sets the key, to an example unless a value is given. A secret is read from the terminal."""
         if self.secret:

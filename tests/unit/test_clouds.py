@@ -117,6 +117,15 @@ def test_release_waits_for_storage_ingress_and_autoscaler(cloud: Cloud) -> None:
         assert done.goes_before(release, each), f"the release could go ahead without {each.name}, or outlive it"
 
 
+def test_state_without_the_guard_and_its_dependents_still_holds_every_cloud_resource(cloud: Cloud) -> None:
+    done = cloud.everything
+    guard = done.one("DestroyGuard")
+    forgotten = [entry for entry in done.resources if entry is not guard and done.goes_before(entry, guard)]
+    assert {entry.name for entry in forgotten} >= {entry.name for entry in done.all("v3:Release")}
+    for entry in forgotten:
+        assert not entry.type.startswith(("gcp:", "aws:")), f"{entry.name} would stay in the cloud, and be billed"
+
+
 def test_permissions_outlive_nodes_and_control_plane(cloud: Cloud) -> None:
     done = cloud.team()
     rights = [entry for entry in done.resources if "-nodes-" in entry.name and "iam" in entry.type.lower()]

@@ -114,6 +114,13 @@ def test_nodes_reach_the_internet_through_cloud_nat() -> None:
     assert nat["subnetworks"] == [{"name": "future-team-nodes-id", "sourceIpRangesToNats": ["ALL_IP_RANGES"]}]
 
 
+def test_node_may_open_thousands_of_connections_to_one_address() -> None:
+    nat = gke().one("routerNat:RouterNat").inputs
+    assert nat["enableDynamicPortAllocation"] is True
+    assert (nat["minPortsPerVm"], nat["maxPortsPerVm"]) == (64, 8192), "64 is all that a node has by default"
+    assert nat["enableEndpointIndependentMapping"] is False, "Cloud NAT refuses both together"
+
+
 def test_kubeconfig_gets_credentials_from_the_plugin() -> None:
     user = json.loads(gke().outputs["kubeconfig"][0])["users"][0]["user"]
     assert user["exec"]["provideClusterInfo"] is True, "the plugin refuses without"

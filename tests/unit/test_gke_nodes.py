@@ -131,3 +131,12 @@ def test_nodes_may_only_log_and_pull_the_stacks_image() -> None:
     for pool in done.all("nodePool:NodePool"):
         assert pool.inputs["nodeConfig"]["serviceAccount"].startswith(member)
     assert done.one("cluster:Cluster").inputs["nodeConfig"]["serviceAccount"].startswith(member)
+
+
+def test_temporary_default_pool_takes_no_ssd_quota_and_one_zone() -> None:
+    cluster = gke().one("cluster:Cluster").inputs
+    default = cluster["nodeConfig"]
+    assert (default["diskType"], default["diskSizeGb"]) == ("pd-standard", 20), "100 GB of SSD for each node by default"
+    assert cluster["nodeLocations"] == ["us-west1-a"], "else one node in each zone of the region"
+    zonal = gke({"zone": "us-west1-b"}).one("cluster:Cluster").inputs
+    assert "nodeLocations" not in zonal, "GKE refuses a zonal cluster's own zone"

@@ -206,6 +206,14 @@ def test_a_wrong_network_is_refused(value: str) -> None:
     assert "authorizedNetworks" in problems({**GKE, "authorizedNetworks": value})
 
 
+@pytest.mark.parametrize("base", [GKE, EKS])
+@pytest.mark.parametrize("value", ["2001:db8::/32", "2001:db8::7/128", "2001:db8::7/32", "203.0.113.0/24,::/0"])
+def test_an_ipv6_network_is_refused_with_the_command_for_ipv4(base: dict[str, str], value: str) -> None:
+    message = problems({**base, "authorizedNetworks": value})["authorizedNetworks"]
+    assert "only IPv4" in message
+    assert 'pulumi config set authorizedNetworks "$(curl -4 -s https://ifconfig.me)/32"' in message
+
+
 @pytest.mark.parametrize("value", ["https://r.example.org", "localhost", "r example.org", "r..org"])
 def test_a_host_must_be_a_dns_name(value: str) -> None:
     assert "host" in problems({**GKE, "host": value})

@@ -43,7 +43,7 @@ class GkeCluster(ManagedCluster):
         if not settings.image:
             self.registry, pull_role = create_registry(scope, settings, network.suffix, identity)
             rights.append(pull_role)
-        cluster = create_control_plane(scope, settings, network, identity)
+        cluster = create_control_plane(scope, settings, location, network, identity)
         system = create_system_pool(scope, settings, location, cluster, identity, rights)
         workers = create_worker_pool(scope, settings, location, pool, cluster, identity, rights)
 

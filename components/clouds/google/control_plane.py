@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import pulumi_gcp as gcp
 
+from components.clouds.google.location import Location
 from components.clouds.google.network import PODS, SERVICES, Network
 from components.clouds.google.nodes import OAUTH_SCOPES
 from components.clouds.google.settings import GkeSettings
 from components.clouds.scope import Scope
 from components.settings.names import short_name
 
+DEFAULT_POOL_MACHINE, DEFAULT_POOL_DISK_GIB = "e2-medium", 20
+"""Machine and disk of the default node pool, which GKE creates with the cluster and Pulumi deletes at once."""
+
 
 def create_control_plane(
-    scope: Scope, settings: GkeSettings, network: Network, identity: gcp.serviceaccount.Account
+    scope: Scope, settings: GkeSettings, location: Location, network: Network, identity: gcp.serviceaccount.Account
 ) -> gcp.container.Cluster:
     """A private, VPC-native cluster, whose default node pool is deleted at once."""
     return gcp.container.Cluster(
@@ -38,9 +42,14 @@ def create_control_plane(
         master_auth={"client_certificate_config": {"issue_client_certificate": False}},
         remove_default_node_pool=True,
         initial_node_count=1,
-        # The default pool exists for a minute. Without this it would run as the project's default account, which is an
-        # editor, or is disabled.
+        # A zonal cluster's own zone must not be repeated. A regional cluster would start a default node in every zone.
+        node_locations=None if settings.zone else [location.system_zone],
+        # The default pool exists for a minute. Without the account it would run as the project's default account, which
+        # is an editor, or is disabled. Without the disk each node would take 100 GB of SSD, and a new project has 250.
         node_config={
+            "machine_type": DEFAULT_POOL_MACHINE,
+            "disk_type": "pd-standard",
+            "disk_size_gb": DEFAULT_POOL_DISK_GIB,
             "service_account": identity.email,
             "oauth_scopes": OAUTH_SCOPES,
             "shielded_instance_config": {"enable_secure_boot": True, "enable_integrity_monitoring": True},

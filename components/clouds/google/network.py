@@ -22,6 +22,9 @@ IAP_RANGE = "35.235.240.0/20"
 """Source addresses of `gcloud compute ssh --tunnel-through-iap`
 (https://cloud.google.com/iap/docs/using-tcp-forwarding)."""
 
+MIN_NAT_PORTS, MAX_NAT_PORTS = 64, 8192
+"""Ports of Cloud NAT that a node has at rest, and at most (https://cloud.google.com/nat/docs/ports-and-addresses)."""
+
 
 @dataclass(frozen=True)
 class Network:
@@ -89,4 +92,10 @@ def create_nat(scope: Scope, region: str, network: compute.Network, subnet: comp
         natIpAllocateOption="AUTO_ONLY",
         sourceSubnetworkIpRangesToNat="LIST_OF_SUBNETWORKS",
         subnetworks=[{"name": subnet.id, "sourceIpRangesToNats": ["ALL_IP_RANGES"]}],
+        # All workers of a node share its ports. 64, the default, is the limit of connections to one address.
+        enableDynamicPortAllocation=True,
+        minPortsPerVm=MIN_NAT_PORTS,
+        maxPortsPerVm=MAX_NAT_PORTS,
+        # Cloud NAT refuses dynamic allocation together with it.
+        enableEndpointIndependentMapping=False,
     )
