@@ -19,18 +19,15 @@ from common.progress import step
 from local.go_binaries import exclusive
 from local.helm import HelmRelease
 from local.stack_config import read_config
-from local.standin.collect import Program
+from local.standin.collect import RELEASE, Program
 
 NOTICE = "This is the project's stand-in for the Pulumi engine, not Pulumi: it supports only stack dev on this machine."
-RELEASE = "Release.v3.helm.sh"
-"""The kind by which the stand-in knows a Helm release."""
 
 
 @dataclass
 class State:
     """The private file. drawn: generated secrets. applied: hash of each resource's inputs by its key, oldest first."""
 
-    path: Path
     drawn: dict[str, str] = field(default_factory=dict)
     applied: dict[str, str] = field(default_factory=dict)
     kubeconfig: str = ""
@@ -39,17 +36,16 @@ class State:
     @classmethod
     def load(cls) -> State:
         """The state, empty where there is none. Raises UserError where the file cannot be parsed."""
-        path = state_path()
         try:
-            return cls(**{**json.loads(path.read_text()), "path": path})
+            return cls(**json.loads(state_path().read_text()))
         except FileNotFoundError:
-            return cls(path)
+            return cls()
         except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path} cannot be read: {error}\n    fix: make down && make up") from None
+            raise UserError(f"{state_path()} cannot be read: {error}\n    fix: make down && make up") from None
 
     def save(self) -> None:
         """Writes the file."""
-        write_private(self.path, json.dumps({**asdict(self), "path": ""}, indent=1))
+        write_private(state_path(), json.dumps(asdict(self), indent=1))
 
 
 def state_path() -> Path:
@@ -82,8 +78,7 @@ def up(stack: str, overrides: Mapping[str, str]) -> dict[str, Any]:
 
 def _apply(program: Program, state: State, cluster: _Cluster) -> dict[str, int]:
     counts = {"created": 0, "updated": 0, "deleted": 0, "unchanged": 0}
-    registered = {resource_key(type_, inputs): inputs for type_, inputs in program.resources}
-    for key, inputs in registered.items():
+    for key, inputs in program.resources.items():
         fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         if state.applied.get(key) == fingerprint and cluster.has(key):
             counts["unchanged"] += 1
@@ -94,7 +89,7 @@ def _apply(program: Program, state: State, cluster: _Cluster) -> dict[str, int]:
         cluster.apply(key, inputs)
         state.applied[key] = fingerprint
         state.save()
-    for key in [key for key in reversed(state.applied) if key not in registered]:
+    for key in [key for key in reversed(state.applied) if key not in program.resources]:
         _delete(key, state, cluster)
         counts["deleted"] += 1
     return counts
@@ -107,7 +102,7 @@ def down() -> None:
             with _cluster(state) as cluster:
                 for key in reversed(list(state.applied)):
                     _delete(key, state, cluster)
-        state.path.unlink(missing_ok=True)
+        state_path().unlink(missing_ok=True)
 
 
 def _delete(key: str, state: State, cluster: _Cluster) -> None:
@@ -124,15 +119,6 @@ def outputs() -> dict[str, Any]:
     return found
 
 
-def resource_key(type_: str, inputs: Mapping[str, Any]) -> str:
-    """KIND/NAMESPACE/NAME, by which kubectl or Helm finds the resource again."""
-    if type_ == "kubernetes:helm.sh/v3:Release":
-        return f"{RELEASE}/{inputs['namespace']}/{inputs['name']}"
-    group, _, version = str(inputs["apiVersion"]).rpartition("/")
-    kind = f"{inputs['kind']}.{version}.{group}" if group else str(inputs["kind"])
-    return f"{kind}/{inputs['metadata'].get('namespace', '')}/{inputs['metadata']['name']}"
-
-
 @dataclass(frozen=True)
 class _Cluster:
     """kubectl and helm with the kubeconfig of the program's provider."""
@@ -143,40 +129,40 @@ class _Cluster:
 
     def has(self, key: str) -> bool:
         """True where the object exists and is not being deleted; for a release, where its last update succeeded."""
-        kind, kubectl, name = self._parts(key)
+        kind, _, name = key.split("/")
         if kind == RELEASE:
-            return HelmRelease(self.helm, kubectl, name).status() == "deployed"
+            return self._release(key).status() == "deployed"
         fields = "jsonpath={.metadata.name}{.metadata.deletionTimestamp}"
-        return _checked(kubectl, key, "get", kind, name, "--ignore-not-found", f"--output={fields}").strip() == name
+        return self._kubectl(key, "get", kind, name, "--ignore-not-found", f"--output={fields}").strip() == name
 
     def apply(self, key: str, inputs: Mapping[str, Any]) -> None:
         """Creates or updates a resource; waits for the pods of a release."""
-        kind, kubectl, name = self._parts(key)
+        kind, _, name = key.split("/")
         if kind == RELEASE:
             with step(f"Release {name}") as progress:
-                HelmRelease(self.helm, kubectl, name).upgrade(inputs, progress)
+                self._release(key).upgrade(inputs, progress)
         else:
             command = ["apply", "--server-side", "--force-conflicts", "--field-manager=future-kubernetes"]
-            _checked(kubectl, key, *command, "--filename=-", stdin=json.dumps(inputs))
+            self._kubectl(key, *command, "--filename=-", stdin=json.dumps(inputs))
 
     def delete(self, key: str) -> None:
         """Deletes a resource and waits until it is gone. Succeeds where it is gone already."""
-        kind, kubectl, name = self._parts(key)
+        kind, _, name = key.split("/")
         if kind == RELEASE:
-            HelmRelease(self.helm, kubectl, name).uninstall()
+            self._release(key).uninstall()
         else:
-            _checked(kubectl, key, "delete", kind, name, "--ignore-not-found", "--timeout=180s")
+            self._kubectl(key, "delete", kind, name, "--ignore-not-found", "--timeout=180s")
 
-    def _parts(self, key: str) -> tuple[str, Kubectl, str]:
-        kind, namespace, name = key.split("/")
-        return kind, Kubectl(self.kubectl, self.kubeconfig, namespace), name
+    def _release(self, key: str) -> HelmRelease:
+        _, namespace, name = key.split("/")
+        return HelmRelease(self.helm, Kubectl(self.kubectl, self.kubeconfig, namespace), name)
 
-
-def _checked(kubectl: Kubectl, key: str, *arguments: str, stdin: str = "") -> str:
-    done = kubectl.run(*arguments, stdin=stdin, timeout=200)
-    if done.returncode != 0:
-        raise UserError(f"kubectl {arguments[0]} failed for {key}: {last_line(done.stderr)}\n    fix: make up")
-    return done.stdout
+    def _kubectl(self, key: str, *arguments: str, stdin: str = "") -> str:
+        kubectl = Kubectl(self.kubectl, self.kubeconfig, key.split("/")[1])
+        done = kubectl.run(*arguments, stdin=stdin, timeout=200)
+        if done.returncode != 0:
+            raise UserError(f"kubectl {arguments[0]} failed for {key}: {last_line(done.stderr)}\n    fix: make up")
+        return done.stdout
 
 
 @contextlib.contextmanager

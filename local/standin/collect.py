@@ -7,7 +7,6 @@ import contextlib
 import logging
 import runpy
 import secrets
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from string import ascii_lowercase, ascii_uppercase, digits
@@ -22,21 +21,20 @@ from common.errors import UserError
 from common.paths import REPO
 from local.stack_config import PROJECT, SECRET_KEYS
 
-GENERATED_OUTPUTS = {
-    "random:index/randomPassword:RandomPassword": "result",
-}
-"""The output that holds the text, by the type of the resource that generates it."""
+RANDOM_PASSWORD = "random:index/randomPassword:RandomPassword"
+RELEASE = "Release.v3.helm.sh"
+"""The kind by which the stand-in knows a Helm release."""
 
 
 @dataclass
 class Program(mocks.Mocks):
     """One run of the program. drawn: generated secrets by resource name; the run adds new ones.
 
-    `resources` (type and inputs) are in an order in which each comes after all that it depends on.
+    `resources` (inputs by key) are in an order in which each comes after all that it depends on.
     """
 
     drawn: dict[str, str]
-    resources: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    resources: dict[str, dict[str, Any]] = field(default_factory=dict)
     kubeconfig: str = ""
     outputs: dict[str, Any] = field(default_factory=dict)
     error: UserError | None = None
@@ -44,15 +42,14 @@ class Program(mocks.Mocks):
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         """Collects a resource; returns its outputs."""
         inputs = plain(args.inputs)
-        output = GENERATED_OUTPUTS.get(args.typ)
-        if output:
+        if args.typ == RANDOM_PASSWORD:
             text = self.drawn.setdefault(args.name, draw(inputs))
             secret = {rpc._special_sig_key: rpc._special_secret_sig, "value": text}  # as the engine marks a secret
-            return args.name, {**inputs, output: secret}
+            return args.name, {**inputs, "result": secret}
         if args.typ == "pulumi:providers:kubernetes":
             self.kubeconfig = inputs["kubeconfig"]
         elif args.typ.startswith("kubernetes:"):
-            self.resources.append((args.typ, inputs))
+            self.resources[resource_key(args.typ, inputs)] = inputs
         elif args.custom:
             raise self._refused(f"create {args.typ}")
         return args.name, inputs
@@ -84,16 +81,19 @@ class Program(mocks.Mocks):
         set_all_config(values, [f"{PROJECT}:{key}" for key in SECRET_KEYS])
         # Else the SDK would keep the outputs of an earlier run in the same process.
         set_root_resource(None)  # type: ignore[arg-type]
-        logger = logging.getLogger("program")
-        logger.addHandler(logging.StreamHandler(sys.stderr))
-        pulumi.runtime.set_mocks(self, project=PROJECT, stack=stack, preview=False, logger=logger)
-        await run_pulumi_func(_run_main)
+        pulumi.runtime.set_mocks(self, project=PROJECT, stack=stack, preview=False)
+        await run_pulumi_func(lambda: runpy.run_path(str(REPO / "__main__.py"), run_name="__main__"))
         for name, value in getattr(get_root_resource(), "outputs", {}).items():
             self.outputs[name] = plain(await pulumi.Output.from_input(value).future())
 
 
-def _run_main() -> None:
-    runpy.run_path(str(REPO / "__main__.py"), run_name="__main__")
+def resource_key(type_: str, inputs: Mapping[str, Any]) -> str:
+    """KIND/NAMESPACE/NAME, by which kubectl or Helm finds the resource again."""
+    if type_ == "kubernetes:helm.sh/v3:Release":
+        return f"{RELEASE}/{inputs['namespace']}/{inputs['name']}"
+    group, _, version = str(inputs["apiVersion"]).rpartition("/")
+    kind = f"{inputs['kind']}.{version}.{group}" if group else str(inputs["kind"])
+    return f"{kind}/{inputs['metadata'].get('namespace', '')}/{inputs['metadata']['name']}"
 
 
 def draw(inputs: Mapping[str, Any]) -> str:
