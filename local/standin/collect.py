@@ -21,7 +21,7 @@ from common.errors import UserError
 from common.paths import REPO
 from local.stack_config import PROJECT, SECRET_KEYS
 
-RANDOM_PASSWORD = "random:index/randomPassword:RandomPassword"
+RANDOM_PASSWORD = "random:index/randomPassword:RandomPassword"  # noqa: S105
 RELEASE = "Release.v3.helm.sh"
 """The kind by which the stand-in knows a Helm release."""
 
@@ -82,7 +82,11 @@ class Program(mocks.Mocks):
         # Else the SDK would keep the outputs of an earlier run in the same process.
         set_root_resource(None)  # type: ignore[arg-type]
         pulumi.runtime.set_mocks(self, project=PROJECT, stack=stack, preview=False)
-        await run_pulumi_func(lambda: runpy.run_path(str(REPO / "__main__.py"), run_name="__main__"))
+
+        def program() -> None:
+            runpy.run_path(str(REPO / "__main__.py"), run_name="__main__")
+
+        await run_pulumi_func(program)
         for name, value in getattr(get_root_resource(), "outputs", {}).items():
             self.outputs[name] = plain(await pulumi.Output.from_input(value).future())
 
