@@ -202,8 +202,8 @@ ANSWERS: dict[str, Answer] = {
         "id": "rtb-1",
         "routeTableId": "rtb-1",
         "routes": [
-            {"cidrBlock": "172.31.0.0/16", "gatewayId": "local"},
-            {"cidrBlock": "0.0.0.0/0", "natGatewayId": "nat-1", "gatewayId": ""},
+            {"cidrBlock": "172.31.0.0/16", "gatewayId": "local", "destinationPrefixListId": ""},
+            {"cidrBlock": "0.0.0.0/0", "natGatewayId": "nat-1", "gatewayId": "", "destinationPrefixListId": ""},
         ],
     },
     "aws:iam/getRole:getRole": role,

@@ -121,7 +121,8 @@ def routes(*routes: dict[str, str], public: bool = False, main: bool = False) ->
         if main:
             assert args["filters"] == [{"name": "association.main", "values": ["true"]}]
             assert args["vpcId"] == "vpc-campus"
-        listed = [{"gatewayId": "", **route} for route in ({"cidrBlock": "10.0.0.0/8", "gatewayId": "local"}, *routes)]
+        empty = {"gatewayId": "", "destinationPrefixListId": "", "vpcEndpointId": ""}
+        listed = [{**empty, **route} for route in ({"cidrBlock": "10.0.0.0/8", "gatewayId": "local"}, *routes)]
         return {"id": "rtb-7", "routeTableId": "rtb-7", "routes": listed}
 
     subnet = "aws:ec2/getSubnet:getSubnet"
@@ -140,6 +141,8 @@ def test_given_subnet_without_a_way_out_is_refused(main: bool) -> None:
     message = refused(GIVEN, routes(main=main))
     assert "subnets has subnet-1, which has no way to the internet" in message
     assert "--route-table-ids rtb-7" in message
+    storage = {"destinationPrefixListId": "pl-1", "gatewayId": "vpce-1"}
+    assert "no way to the internet" in refused(GIVEN, routes(storage, main=main)), "the way to S3 leads nowhere else"
     assert "only by public addresses, and nodes have none" in refused(GIVEN, routes(INTERNET, main=main))
 
 
@@ -150,6 +153,7 @@ def test_given_subnet_without_a_way_out_is_refused(main: bool) -> None:
         routes(NAT, main=True),
         routes({"cidrBlock": "0.0.0.0/0", "transitGatewayId": "tgw-1"}),
         routes(INTERNET, public=True),
+        routes({"destinationPrefixListId": "pl-2", "transitGatewayId": "tgw-1"}),
         {"aws:ec2/getRouteTable:getRouteTable": refuse("UnauthorizedOperation")},
     ],
 )

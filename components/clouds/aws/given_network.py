@@ -74,7 +74,7 @@ def check_way_out(settings: EksSettings, subnet: Subnet, lookup: pulumi.InvokeOp
     """Raises CloudError for a subnet without a way to the internet, from which no node can join the cluster.
 
     Nodes have no public address, so an internet gateway is no way for them unless the subnet assigns one. Where AWS
-    does not show the route table, the check passes.
+    does not show the route table, and where a route leads to a list of networks, the check passes.
     """
     own = ask_or_none(lambda: aws.ec2.get_route_table(subnet_id=subnet.id, opts=lookup))
     main = aws.ec2.GetRouteTableFilterArgs(name="association.main", values=["true"])
@@ -84,9 +84,15 @@ def check_way_out(settings: EksSettings, subnet: Subnet, lookup: pulumi.InvokeOp
     allowed = "a subnet whose route 0.0.0.0/0 leads to a NAT gateway, a transit gateway or an appliance"
     fix = f"aws ec2 describe-route-tables --region {settings.region} --route-table-ids {table.route_table_id}"
     defaults = [route for route in table.routes if route.cidr_block == "0.0.0.0/0"]
-    if not defaults:
+    listed = [route for route in table.routes if route.destination_prefix_list_id and not to_endpoint(route)]
+    if not defaults and not listed:
         raise CloudError(problem(f"subnets has {subnet.id}, which has no way to the internet", allowed, fix))
     public = any(route.gateway_id.startswith("igw-") for route in defaults)
     if public and not subnet.map_public_ip_on_launch:
         given = f"subnets has {subnet.id}, which reaches the internet only by public addresses, and nodes have none"
         raise CloudError(problem(given, allowed, fix))
+
+
+def to_endpoint(route: aws.ec2.outputs.GetRouteTableRouteResult) -> bool:
+    """Whether a route leads to one service of AWS, such as S3."""
+    return "vpce-" in f"{route.gateway_id} {route.vpc_endpoint_id}"
