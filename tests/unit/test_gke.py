@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cloud_mocks import labelled, run, stack_config
-from tests.unit.google_cloud import ANSWERS, computed, gke, team
+from tests.unit.google_cloud import ANSWERS, computed, gke, refused, team
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
@@ -29,6 +29,23 @@ def test_cluster_is_vpc_native_with_workload_identity_and_dataplane_v2() -> None
     assert cluster["workloadIdentityConfig"] == {"workloadPool": "my-project.svc.id.goog"}
     assert cluster["datapathProvider"] == "ADVANCED_DATAPATH"
     assert cluster["deletionProtection"] is False
+
+
+def test_google_upgrades_the_cluster_only_in_the_chosen_window() -> None:
+    window = gke().one("cluster:Cluster").inputs["maintenancePolicy"]["recurringWindow"]
+    assert window["recurrence"] == "FREQ=WEEKLY;BYDAY=SA,SU", "at any hour, it would end R sessions"
+    assert (window["startTime"], window["endTime"]) == ("2026-01-01T02:00:00Z", "2026-01-01T10:00:00Z")
+    chosen = gke({"maintenanceWindow": "MO,TU,FR 22:30"}).one("cluster:Cluster").inputs["maintenancePolicy"]
+    assert chosen["recurringWindow"] == {
+        "recurrence": "FREQ=WEEKLY;BYDAY=MO,TU,FR",
+        "startTime": "2026-01-01T22:30:00Z",
+        "endTime": "2026-01-02T06:30:00Z",
+    }
+
+
+@pytest.mark.parametrize("value", ["SA 02:00", "SA,SU", "SA,SU 24:00", "sat,sun 02:00", "SA,SU  02:00"])
+def test_window_that_google_would_refuse_is_refused(value: str) -> None:
+    assert "pulumi config set maintenanceWindow 'SA,SU 22:00'" in refused({"maintenanceWindow": value})
 
 
 def test_filestore_exists_only_with_shared_gib() -> None:

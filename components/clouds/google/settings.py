@@ -18,6 +18,15 @@ Project = Annotated[str, matching(r"[a-z][a-z0-9-]{4,28}[a-z0-9]"), Allowed("a G
 Region = Annotated[str, matching(REGION), Allowed("a region of gke, such as us-west1")]
 Zone = Annotated[str, matching(rf"{REGION}-[a-z]"), Allowed("a zone of gke, such as us-west1-a")]
 
+DAYS = r"(MO|TU|WE|TH|FR|SA|SU)"
+
+MaintenanceWindow = Annotated[
+    str,
+    # GKE asks for 48 hours in every 32 days: one night a week is refused.
+    matching(rf"{DAYS}(,{DAYS})+ ([01][0-9]|2[0-3]):[0-5][0-9]"),
+    Allowed("at least two weekdays, a blank, and the hour in UTC at which eight hours begin, such as SA,SU 02:00"),
+]
+
 
 class GkeSettings(ManagedSettings):
     """Google Cloud: a cluster on Google Kubernetes Engine, which the stack creates."""
@@ -32,6 +41,9 @@ class GkeSettings(ManagedSettings):
     )
     machine_type: MachineType = worker_machine("e2-standard-4")
     system_machine_type: MachineType = system_machine("e2-standard-2")
+    maintenance_window: MaintenanceWindow = setting(
+        "SA,SU 02:00", "When Google may upgrade control plane and nodes, which ends R sessions", example="SA,SU 22:00"
+    )
 
     @classmethod
     def region_of(cls, zone: str) -> str:
