@@ -2,13 +2,14 @@
 # of a future they are replaced by references to their content.
 
 object_bytes <- 256 * 1024 # smaller ones go with each future
+most_references <- 100L # of one future: their hashes are in one line, and the broker limits its length
 reference_class <- "kubernetes_object" # image/worker/worker.R has the same word
 
 # The future's data with references in place of its large globals and large elements of `...`, and the objects' hashes.
 with_references <- function(stream, data) {
   found <- new.env()
   refer <- function(x) {
-    if (!is_large(x)) {
+    if (length(found) >= most_references || !is_large(x)) {
       return(x)
     }
     # Of the content, at each use: what was changed in place is another object.
