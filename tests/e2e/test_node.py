@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,10 @@ def node(own_state: Path) -> Iterator[cluster.Node]:
     cluster.stop(NAME)
 
 
+OTHER_TESTS = re.compile(r"\bfk\d+-|/run/netns|198\.(18|19)\.")
+"""Links that tests/broker makes and cuts, perhaps at the same time."""
+
+
 def footprint() -> dict[str, object]:
     """What the machine has of mounts, network devices, routes, firewall rules, settings and cgroups."""
 
@@ -34,9 +39,9 @@ def footprint() -> dict[str, object]:
         return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
 
     return {
-        "mounts": sorted(Path("/proc/mounts").read_text().splitlines()),
-        "links": sorted(json.dumps(link["ifname"]) for link in json.loads(output("ip", "-j", "link") or "[]")),
-        "routes": output("ip", "route"),
+        "mounts": others_aside(Path("/proc/mounts").read_text().splitlines()),
+        "links": others_aside(link["ifname"] for link in json.loads(output("ip", "-j", "link") or "[]")),
+        "routes": others_aside(output("ip", "route").splitlines()),
         "rules": [
             Path(f"/proc/net/{table}").read_text()
             for table in ("ip_tables_names",)
@@ -48,6 +53,10 @@ def footprint() -> dict[str, object]:
         ],
         "cgroups": sorted(map(str, cgroups.folders(NAME))),
     }
+
+
+def others_aside(lines: Iterable[str]) -> list[str]:
+    return sorted(line for line in lines if not OTHER_TESTS.search(line))
 
 
 def test_nothing_of_a_removed_cluster_is_left_on_the_machine(own_state: Path) -> None:
