@@ -267,12 +267,13 @@ def test_a_worker_that_is_told_to_go_finishes_its_task(bed: Bed, tmp_path: Path)
 
 
 def test_a_worker_that_went_before_its_task_had_ended_does_not_count(bed: Bed, tmp_path: Path) -> None:
-    go = tmp_path / "go"
+    go, begun = tmp_path / "go", tmp_path / "begun"
     with bed.plan(retries=0) as plan:
-        plan.submit(f"until {go}")
+        plan.submit(f"touch {begun}\nuntil {go}")
         for pod in ("w1", "w2", "w3"):
             process = bed.start_worker(pod)
-            wait_for(lambda pod=pod: pod in running(bed))  # type: ignore[misc]
+            wait_for(begun.exists)
+            begun.unlink()
             process.end(signal.SIGTERM)
             wait_for(lambda pod=pod: bed.state(pod) == "draining")  # type: ignore[misc]
             process.end(signal.SIGKILL)
@@ -280,7 +281,7 @@ def test_a_worker_that_went_before_its_task_had_ended_does_not_count(bed: Bed, t
             assert " ".join(words) == f"again 1 {pod} its pod was told to go, and its time to finish was over"
         go.touch()
         bed.start_worker("w4")
-        assert plan.result(1) == "there\n"
+        assert plan.result(1) == "touched\nthere\n"
 
 
 def test_a_killed_worker_is_lost_and_its_task_runs_on_another(bed: Bed, tmp_path: Path) -> None:
