@@ -64,7 +64,10 @@ def region_zones(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> list[st
 def machine_types(
     settings: GkeSettings, zone: str, names: Sequence[str], lookup: pulumi.InvokeOptions
 ) -> dict[str, Machine]:
-    """The machine types for x86-64, without accelerators, that a zone offers, by name. names: look up only these; empty for all."""
+    """The machine types for x86-64, without accelerators, that a zone offers, by name.
+
+    names: look up only these; empty for all.
+    """
     answer = ask(
         f"the machine types of zone {zone}",
         lambda: compute.machine_types(settings.project, zone, tuple(names), lookup),

@@ -8,15 +8,12 @@ import pulumi
 import pulumi_gcp as gcp
 
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT
-from components.clouds.google.allocatable import boot_disk_type
+from components.clouds.google.allocatable import BOOT_DISK_GIB, boot_disk_type
 from components.clouds.google.location import Location
 from components.clouds.google.settings import GkeSettings
 from components.clouds.scope import Scope
 from components.clouds.sizing import WorkerPool
 from components.settings.names import short_name
-
-BOOT_DISK_GIB = 50
-"""Boot disk of a node, which holds the image and the workers' temporary files."""
 
 OAUTH_SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 """The widest scope: the roles of the service account decide what a node may do, and a scope would limit it twice."""
