@@ -159,8 +159,7 @@ def test_workers_beyond_the_cpu_quota_are_refused() -> None:
     def quota(args: Mapping[str, Any]) -> dict[str, Any]:
         return {"id": "q", "dimensionsInfos": [{"applicableLocations": ["us-west1"], "details": [{"value": "12"}]}]}
 
-    quota = only_cpus(quota)
-    answers = {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": quota}
+    answers = {QUOTA: only_cpus(quota)}
     message = refused({"workers": 4, "maxWorkers": 40}, answers)
     assert "42 vCPUs" in message
     assert "12 vCPUs" in message
@@ -204,8 +203,7 @@ def test_workers_within_the_cpu_quota_or_without_one_are_accepted(limit: str) ->
     def quota(_args: Mapping[str, Any]) -> dict[str, Any]:
         return {"id": "q", "dimensionsInfos": [{"applicableLocations": ["us-west1"], "details": [{"value": limit}]}]}
 
-    quota = only_cpus(quota)
-    done = gke({"workers": 8}, {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": quota})
+    done = gke({"workers": 8}, {QUOTA: only_cpus(quota)})
     assert done.one("nodePool:NodePool", "workers").inputs["nodeCount"] == 2, "8 vCPUs, and 2 of the system node"
 
 

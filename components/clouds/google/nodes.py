@@ -100,8 +100,9 @@ def create_worker_pool(
         network_config={"enable_private_nodes": True},
         node_config=node_config(scope, identity, settings.machine_type, "worker", spot=settings.spot, tainted=True),
         autoscaling=autoscaling if autoscaled else None,
-        # Counted in each zone. The autoscaler adds what is missing to the minimum.
-        initial_node_count=pool.nodes // len(location.worker_zones) if autoscaled else None,
+        # Counted in each zone, so that one zone without spot machines would fail the whole update. The autoscaler adds
+        # the minimum, and what pods wait for, in the zones that have machines.
+        initial_node_count=0 if autoscaled else None,
         ignore_node_count_changes=True if autoscaled else None,
         node_count=None if autoscaled else pool.nodes,
         opts=scope.options(
