@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("installed_tools")
         ({"workerMemoryGiB": 14}, "a type on which it fits: e2-highmem-8\n"),
         ({"systemMachineType": "n4-standard-4"}, "takes no persistent disk"),
         ({"schedulerMemoryGiB": 9}, "pulumi config set systemMachineType"),
+        ({"maxWorkers": 4081}, "pulumi config set maxWorkers 4080"),
         ({"sharedGiB": 100}, "pulumi config set sharedGiB 1024"),
         ({"network": "campus"}, "pulumi config set subnets"),
         ({"workers": 10, "maxWorkers": 4}, "at least workers, which is 10"),
@@ -171,6 +172,11 @@ def test_workers_beyond_the_cpu_quota_are_refused() -> None:
         return {"id": "q", "dimensionsInfos": [{"applicableLocations": places, "details": [{"value": value}]}]}
 
     assert "in all regions" in refused({"workers": 40}, {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": in_all_regions})
+
+
+def test_largest_number_of_workers_still_fits_the_pods_range() -> None:
+    workers = gke({"maxWorkers": 4080}).one("nodePool:NodePool", "workers").inputs
+    assert workers["autoscaling"]["totalMaxNodeCount"] + 3 + 1 == 2 ** (24 - 14), "system nodes, and one in an upgrade"
 
 
 def test_shared_core_machines_get_smaller_worker_requests() -> None:

@@ -12,6 +12,8 @@ from components.clouds.allocatable import Machine
 from components.clouds.checks import CloudError, problem
 from components.clouds.google.allocatable import DAEMONS, boot_disk_type, gke_allocatable
 from components.clouds.google.location import Location, find_location, machine_types
+from components.clouds.google.network import MAX_NODES
+from components.clouds.google.nodes import MAX_SYSTEM_NODES
 from components.clouds.google.quota import check_quota
 from components.clouds.google.settings import GkeSettings
 from components.clouds.sizing import Candidate, WorkerPool
@@ -27,6 +29,7 @@ def check(
     location = find_location(settings, lookup)
     pool = size_workers(settings, location, lookup)
     check_system(settings, location)
+    check_pod_range(settings, pool)
     check_quota(settings, pool, location, quotas)
     return location, pool
 
@@ -61,3 +64,16 @@ def check_system(settings: GkeSettings, location: Location) -> None:
         )
     free = gke_allocatable(location.system_machine).less(DAEMONS)
     preflight.check_scheduler(settings, free, "the daemon sets", "e2-standard-4")
+
+
+def check_pod_range(settings: GkeSettings, pool: WorkerPool) -> None:
+    """Raises CloudError when `maxWorkers` need more nodes than the pods' range has room for."""
+    room = MAX_NODES - MAX_SYSTEM_NODES - 1  # one more during an upgrade
+    if pool.max_nodes > room:
+        raise CloudError(
+            problem(
+                f"maxWorkers is {settings.max_workers}, for which {pool.max_nodes} nodes are needed",
+                f"{room} nodes of workers, each with a /24 of the pods' /14",
+                f"pulumi config set maxWorkers {room * pool.workers_per_node}, or set a larger machineType",
+            )
+        )
