@@ -109,7 +109,8 @@ def traefik_values(args: PublicIngressArgs) -> dict[str, Any]:
             # Traefik's default of 60 s would cut off the upload of a large file.
             "websecure": {"transport": {"respondingTimeouts": {"readTimeout": "0s"}}},
         },
-        "service": {"annotations": dict(args.service_annotations), "spec": {"externalTrafficPolicy": "Cluster"}},
+        # Cluster would send connections through every node, and the end of a spot worker would cut them.
+        "service": {"annotations": dict(args.service_annotations), "spec": {"externalTrafficPolicy": "Local"}},
         "persistence": {"enabled": True, "size": "1Gi", "storageClass": args.storage_class},
         "podSecurityContext": {
             "runAsNonRoot": True,

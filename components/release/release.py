@@ -95,8 +95,8 @@ class Release(pulumi.ComponentResource):
         self.register_outputs({"namespace": self.namespace, "password": self.password})
 
     def _own_namespace(self, name: str, settings: Settings, opts: pulumi.ResourceOptions) -> KubernetesObject:
-        """The stack's own namespace, in which no pod may be privileged."""
-        labels = {**settings.labels, "pod-security.kubernetes.io/enforce": "baseline"}
+        """The stack's own namespace, whose pods run unprivileged (Pod Security Standards: restricted)."""
+        labels = {**settings.labels, "pod-security.kubernetes.io/enforce": "restricted"}
         metadata = {"name": settings.namespace, "labels": labels}
         return KubernetesObject("v1", "Namespace", name, {"metadata": metadata}, opts)
 

@@ -21,8 +21,12 @@ MACHINE_TYPES = {
     "c3-standard-4": (4, 16384, "X86_64", False, ["us-west1-b", "us-west1-c"]),
     "n4-standard-4": (4, 16384, "X86_64", False, ZONES),
     "m1-ultramem-40": (40, 984064, "X86_64", False, ZONES),
+    "g2-standard-4": (4, 16384, "X86_64", False, ZONES),
+    "ct5lp-hightpu-1t": (24, 49152, "X86_64", False, ZONES),
     "t2a-standard-4": (4, 16384, "ARM64", False, ZONES),
 }
+
+ACCELERATORS = {"g2-standard-4": "nvidia-l4", "ct5lp-hightpu-1t": "ct5lp"}
 
 GKE = {"cloud": "gke", "project": "my-project", "region": "us-west1", "authorizedNetworks": "203.0.113.0/24"}
 
@@ -47,7 +51,9 @@ def machine_types(args: Mapping[str, Any]) -> dict[str, Any]:
                 "memoryMb": memory,
                 "architecture": architecture,
                 "isSharedCpus": shared,
-                "accelerators": [],
+                "accelerators": [{"guestAcceleratorType": ACCELERATORS[name], "guestAcceleratorCount": 1}]
+                if name in ACCELERATORS
+                else [],
                 "bundledLocalSsds": [],
                 "deprecateds": [],
                 "description": "",

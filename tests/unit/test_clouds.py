@@ -69,6 +69,11 @@ def test_ingress_serves_only_https_and_keeps_its_certificate(cloud: Cloud) -> No
     assert values["nodeSelector"] == {"future-kubernetes/role": "system"}
 
 
+def test_load_balancer_reaches_the_ide_through_no_worker_node(cloud: Cloud) -> None:
+    values = cloud.everything.one("v3:Release", "traefik").inputs["values"]
+    assert values["service"]["spec"] == {"externalTrafficPolicy": "Local"}, "the end of a spot worker would cut it off"
+
+
 def test_ingress_has_no_read_timeout(cloud: Cloud) -> None:
     values = cloud.everything.one("v3:Release", "traefik").inputs["values"]
     timeouts = values["ports"]["websecure"]["transport"]["respondingTimeouts"]

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.unit.cloud_mocks import Answer
 from tests.unit.google_cloud import MACHINE_TYPES, gke, refused, team
+
+QUOTA = "gcp:cloudquota/getSQuotaInfo:getSQuotaInfo"
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
@@ -21,11 +24,15 @@ pytestmark = pytest.mark.usefixtures("installed_tools")
         ({"machineType": "e2-standard-5"}, "e2-standard-2, e2-standard-4"),
         ({"machineType": "c3-standard-4", "zone": "us-west1-a"}, "zone us-west1-a does not offer"),
         ({"machineType": "t2a-standard-4"}, "x86-64"),
+        ({"machineType": "g2-standard-4"}, "without an accelerator"),
+        ({"machineType": "ct5lp-hightpu-1t"}, "without an accelerator"),
+        ({"systemMachineType": "g2-standard-4"}, "without an accelerator"),
         ({"systemMachineType": "z9-huge"}, "pulumi config set systemMachineType e2-standard-2"),
         ({"workerCpu": 6}, "pulumi config set machineType e2-highmem-8"),
         ({"workerMemoryGiB": 14}, "a type on which it fits: e2-highmem-8\n"),
         ({"systemMachineType": "n4-standard-4"}, "takes no persistent disk"),
         ({"schedulerMemoryGiB": 9}, "pulumi config set systemMachineType"),
+        ({"maxWorkers": 4081}, "pulumi config set maxWorkers 4080"),
         ({"sharedGiB": 100}, "pulumi config set sharedGiB 1024"),
         ({"network": "campus"}, "pulumi config set subnets"),
         ({"workers": 10, "maxWorkers": 4}, "at least workers, which is 10"),
@@ -65,11 +72,95 @@ def test_missing_auth_plugin_is_refused_with_its_installation(monkeypatch: pytes
     assert "gcloud components install gke-gcloud-auth-plugin" in message
 
 
+def only_cpus(quota: Answer) -> Answer:
+    """The same answer for the general quotas of CPUs, and no limit of any other."""
+    return lambda args: quota(args) if args["quotaId"].startswith("CPUS-") else {"id": "q", "dimensionsInfos": []}
+
+
+def limits(**limit: str) -> dict[str, Answer]:
+    """A project with these quotas in us-west1, named without their ends and with _ for -, and no others.
+
+    A name that ends in a family in lower case is that family's part of the quota of all families.
+    """
+
+    def quota(args: Mapping[str, Any]) -> dict[str, Any]:
+        name = args["quotaId"].removesuffix("-per-project-region").replace("-", "_")
+        found = [
+            (key, value)
+            for key, value in limit.items()
+            if key.rstrip("abcdefghijklmnopqrstuvwxyz0123456789") == name or key == name
+        ]
+        if not found:
+            raise PermissionError(f"404 no quota {args['quotaId']}")
+        return {
+            "id": "q",
+            "dimensionsInfos": [
+                {
+                    "applicableLocations": ["us-west1"],
+                    "details": [{"value": value}],
+                    "dimensions": {"region": "us-west1", **family(key, name)},
+                }
+                for key, value in found
+            ],
+        }
+
+    def family(key: str, name: str) -> dict[str, str]:
+        return {"vm_family": key.removeprefix(name).upper()} if key != name else {}
+
+    return {QUOTA: quota}
+
+
+@pytest.mark.parametrize(
+    ("config", "quotas", "said"),
+    [
+        ({"machineType": "c3-standard-4"}, {"CPUS": "8", "C3_CPUS": "40"}, ""),
+        ({"machineType": "c3-standard-4"}, {"CPUS": "80", "C3_CPUS": "39"}, "quota C3-CPUS-per-project-region"),
+        (
+            {"machineType": "n4-standard-4"},
+            {"CPUS": "8", "CPUS_PER_VM_FAMILYn4": "40", "CPUS_PER_VM_FAMILYc4": "1"},
+            "",
+        ),
+        ({"machineType": "n4-standard-4"}, {"CPUS": "8", "CPUS_PER_VM_FAMILYn4": "39"}, "CPUS-PER-VM-FAMILY"),
+        ({"machineType": "n4-standard-4"}, {"CPUS": "1"}, "2 vCPUs are needed"),
+        ({}, {"CPUS": "41", "C3_CPUS": "99"}, "42 vCPUs are needed"),
+        ({"spot": True}, {"CPUS": "2", "PREEMPTIBLE_CPUS": "40"}, ""),
+        ({"spot": True}, {"CPUS": "99", "PREEMPTIBLE_CPUS": "39"}, "PREEMPTIBLE"),
+        ({"spot": True}, {"CPUS": "41", "PREEMPTIBLE_CPUS": "0"}, "42 vCPUs are needed"),
+        ({}, {"SSD_TOTAL_GB": "559"}, "560 GB of SSD are needed"),
+        ({}, {"SSD_TOTAL_GB": "560"}, ""),
+        ({"machineType": "n4-standard-4"}, {"SSD_TOTAL_GB": "60"}, ""),
+        ({"homeGiB": 500}, {"SSD_TOTAL_GB": "560"}, "1050 GB of SSD are needed"),
+    ],
+)
+def test_each_quota_counts_only_the_machines_and_disks_it_is_for(
+    config: dict[str, Any], quotas: dict[str, str], said: str
+) -> None:
+    wanted = {"workers": 40, **config}
+    if said:
+        assert said in refused(wanted, limits(**quotas))
+    else:
+        assert gke(wanted, limits(**quotas)).all("nodePool:NodePool")
+
+
+def test_quotas_are_asked_with_the_project_that_pays_for_a_users_login() -> None:
+    done = team()
+    asked = [provider for token, _args, provider in done.asked if token == QUOTA]
+    assert asked
+    assert all("google-quotas" in provider for provider in asked), "Google refuses a user's login otherwise"
+    provider = done.one("pulumi:providers:gcp", "google-quotas").inputs
+    assert (provider["billingProject"], str(provider["userProjectOverride"]).lower()) == ("my-project", "true")
+
+
+def test_quotas_that_nobody_may_see_are_said_to_be_unchecked() -> None:
+    said = [text for severity, text in team().said if severity == "INFO"]
+    assert any("quotas are not checked" in text and "roles/cloudquotas.viewer" in text for text in said)
+
+
 def test_workers_beyond_the_cpu_quota_are_refused() -> None:
     def quota(args: Mapping[str, Any]) -> dict[str, Any]:
         return {"id": "q", "dimensionsInfos": [{"applicableLocations": ["us-west1"], "details": [{"value": "12"}]}]}
 
-    answers = {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": quota}
+    answers = {QUOTA: only_cpus(quota)}
     message = refused({"workers": 4, "maxWorkers": 40}, answers)
     assert "42 vCPUs" in message
     assert "12 vCPUs" in message
@@ -81,6 +172,11 @@ def test_workers_beyond_the_cpu_quota_are_refused() -> None:
         return {"id": "q", "dimensionsInfos": [{"applicableLocations": places, "details": [{"value": value}]}]}
 
     assert "in all regions" in refused({"workers": 40}, {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": in_all_regions})
+
+
+def test_largest_number_of_workers_still_fits_the_pods_range() -> None:
+    workers = gke({"maxWorkers": 4080}).one("nodePool:NodePool", "workers").inputs
+    assert workers["autoscaling"]["totalMaxNodeCount"] + 3 + 1 == 2 ** (24 - 14), "system nodes, and one in an upgrade"
 
 
 def test_shared_core_machines_get_smaller_worker_requests() -> None:
@@ -113,7 +209,7 @@ def test_workers_within_the_cpu_quota_or_without_one_are_accepted(limit: str) ->
     def quota(_args: Mapping[str, Any]) -> dict[str, Any]:
         return {"id": "q", "dimensionsInfos": [{"applicableLocations": ["us-west1"], "details": [{"value": limit}]}]}
 
-    done = gke({"workers": 8}, {"gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": quota})
+    done = gke({"workers": 8}, {QUOTA: only_cpus(quota)})
     assert done.one("nodePool:NodePool", "workers").inputs["nodeCount"] == 2, "8 vCPUs, and 2 of the system node"
 
 

@@ -67,7 +67,7 @@ def test_a_worker_may_take_the_memory_that_it_asks_for_and_cores_that_nobody_use
 
 def test_a_namespace_of_the_stacks_own_carries_its_labels_and_no_pod_in_it_may_be_privileged() -> None:
     labels = program({**LOCAL, "labels": "team=statistics"}).one("Namespace").inputs["metadata"]["labels"]
-    assert labels == {"team": "statistics", "pod-security.kubernetes.io/enforce": "baseline"}
+    assert labels == {"team": "statistics", "pod-security.kubernetes.io/enforce": "restricted"}
 
 
 def test_a_failed_install_is_taken_away_and_nodes_that_must_first_be_bought_are_waited_for() -> None:

@@ -18,6 +18,9 @@ HYPERDISK_ONLY = ("c4", "c4d", "h4d", "m4", "n4", "n4d", "x4")
 """Families for x86-64 that accept no persistent disk, not even to boot from, but only Hyperdisk
 (https://cloud.google.com/compute/docs/disks/hyperdisks#machine-type-support). No data source reports it."""
 
+BOOT_DISK_GIB = 50
+"""Boot disk of a node, which holds the image and the workers' temporary files."""
+
 
 def boot_disk_type(machine_type: str) -> str:
     """The type of boot disk for nodes of this machine type."""

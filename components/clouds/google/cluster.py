@@ -34,7 +34,7 @@ class GkeCluster(ManagedCluster):
             access.AUTH_PLUGIN, "kubectl and Pulumi get their credentials for GKE from it", access.INSTALL_AUTH_PLUGIN
         )
         scope = self._scope(name, settings)
-        location, pool = preflight.check(settings, scope.lookup)
+        location, pool = preflight.check(settings, scope.lookup, self._quota_lookup(name, settings))
         warn_if_open(settings.authorized_networks, self)
 
         network = create_network(scope, settings)
@@ -73,6 +73,20 @@ class GkeCluster(ManagedCluster):
             opts=pulumi.ResourceOptions(parent=self),
         )
         return Scope(name, self, provider, labels)
+
+    def _quota_lookup(self, name: str, settings: GkeSettings) -> pulumi.InvokeOptions:
+        """Options of a data source of the Cloud Quotas API, which refuses a user's login unless the project pays.
+
+        Only there, because it takes a permission more (serviceusage.services.use).
+        """
+        provider = gcp.Provider(
+            f"{name}-google-quotas",
+            project=settings.project,
+            billing_project=settings.project,
+            user_project_override=True,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        return pulumi.InvokeOptions(provider=provider)
 
     def _storage(
         self, scope: Scope, settings: GkeSettings, location: Location, instance: gcp.filestore.Instance | None

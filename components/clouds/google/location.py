@@ -64,7 +64,10 @@ def region_zones(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> list[st
 def machine_types(
     settings: GkeSettings, zone: str, names: Sequence[str], lookup: pulumi.InvokeOptions
 ) -> dict[str, Machine]:
-    """The machine types for x86-64 that a zone offers, by name. names: look up only these; empty for all."""
+    """The machine types for x86-64, without accelerators, that a zone offers, by name.
+
+    names: look up only these; empty for all.
+    """
     answer = ask(
         f"the machine types of zone {zone}",
         lambda: compute.machine_types(settings.project, zone, tuple(names), lookup),
@@ -77,8 +80,9 @@ def machine_types(
             shared_core=bool(found.get("isSharedCpus")),
         )
         for found in answer
-        # Older types, all for x86-64, report no architecture. The image is built only for x86-64.
-        if (found.get("architecture") or "X86_64") == "X86_64"
+        # Older types, all for x86-64, report no architecture. The image is built only for x86-64. An accelerator that
+        # nothing in the image uses would idle at full price, after a first start that its quota may refuse.
+        if (found.get("architecture") or "X86_64") == "X86_64" and not found.get("accelerators")
     }
 
 
@@ -94,7 +98,7 @@ def not_offered(
     )
     return CloudError(
         problem(
-            f"{key} is {wanted!r}, which {place} for x86-64",
+            f"{key} is {wanted!r}, which {place} for x86-64 without an accelerator",
             f"such as {', '.join(near[:8])}",
             f"pulumi config set {key} {near[0] if near else 'e2-standard-4'}",
         )

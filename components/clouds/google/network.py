@@ -13,7 +13,10 @@ from components.clouds.google.settings import GkeSettings
 from components.clouds.scope import Scope
 
 NODE_RANGE, POD_RANGE, SERVICE_RANGE = "10.0.0.0/20", "10.4.0.0/14", "10.8.0.0/20"
-"""Ranges of a new network. Each node takes a /24 of the pods' range, which gives 1,024 nodes."""
+"""Ranges of a new network. In a given one GKE takes a range of the same size for the pods."""
+
+MAX_NODES = 1024
+"""Nodes for which the pods' range has room: each takes a /24."""
 
 PODS, SERVICES = "pods", "services"
 """Names of the secondary ranges in a new subnetwork."""

@@ -8,15 +8,12 @@ import pulumi
 import pulumi_gcp as gcp
 
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT
-from components.clouds.google.allocatable import boot_disk_type
+from components.clouds.google.allocatable import BOOT_DISK_GIB, boot_disk_type
 from components.clouds.google.location import Location
 from components.clouds.google.settings import GkeSettings
 from components.clouds.scope import Scope
 from components.clouds.sizing import WorkerPool
 from components.settings.names import short_name
-
-BOOT_DISK_GIB = 50
-"""Boot disk of a node, which holds the image and the workers' temporary files."""
 
 OAUTH_SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 """The widest scope: the roles of the service account decide what a node may do, and a scope would limit it twice."""
@@ -103,8 +100,9 @@ def create_worker_pool(
         network_config={"enable_private_nodes": True},
         node_config=node_config(scope, identity, settings.machine_type, "worker", spot=settings.spot, tainted=True),
         autoscaling=autoscaling if autoscaled else None,
-        # Counted in each zone. The autoscaler adds what is missing to the minimum.
-        initial_node_count=pool.nodes // len(location.worker_zones) if autoscaled else None,
+        # Counted in each zone, so that one zone without spot machines would fail the whole update. The autoscaler adds
+        # the minimum, and what pods wait for, in the zones that have machines.
+        initial_node_count=0 if autoscaled else None,
         ignore_node_count_changes=True if autoscaled else None,
         node_count=None if autoscaled else pool.nodes,
         opts=scope.options(

@@ -5,26 +5,32 @@ Every refusal is a CloudError with what is allowed and the command that fixes it
 
 from __future__ import annotations
 
-from functools import partial
-
 import pulumi
-import pulumi_gcp as gcp
 
 from components.clouds import preflight
 from components.clouds.allocatable import Machine
-from components.clouds.checks import CloudError, ask_or_none, problem
+from components.clouds.checks import CloudError, problem
 from components.clouds.google.allocatable import DAEMONS, boot_disk_type, gke_allocatable
 from components.clouds.google.location import Location, find_location, machine_types
+from components.clouds.google.network import MAX_NODES
+from components.clouds.google.nodes import MAX_SYSTEM_NODES
+from components.clouds.google.quota import check_quota
 from components.clouds.google.settings import GkeSettings
 from components.clouds.sizing import Candidate, WorkerPool
 
 
-def check(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> tuple[Location, WorkerPool]:
-    """Location and sizes of the stack. Raises CloudError or SizingError for settings that Google would refuse later."""
+def check(
+    settings: GkeSettings, lookup: pulumi.InvokeOptions, quotas: pulumi.InvokeOptions
+) -> tuple[Location, WorkerPool]:
+    """Location and sizes of the stack. Raises CloudError or SizingError for settings that Google would refuse later.
+
+    quotas: like `lookup`, for the quotas.
+    """
     location = find_location(settings, lookup)
     pool = size_workers(settings, location, lookup)
     check_system(settings, location)
-    check_quota(settings, pool, location, lookup)
+    check_pod_range(settings, pool)
+    check_quota(settings, pool, location, quotas)
     return location, pool
 
 
@@ -60,38 +66,14 @@ def check_system(settings: GkeSettings, location: Location) -> None:
     preflight.check_scheduler(settings, free, "the daemon sets", "e2-standard-4")
 
 
-def check_quota(settings: GkeSettings, pool: WorkerPool, location: Location, lookup: pulumi.InvokeOptions) -> None:
-    """Raises CloudError when `maxWorkers` need more CPUs than the project's whole quota.
-
-    Other machines of the project count too, but no data source reports them. A project whose quotas are hidden passes.
-    """
-    need = pool.max_nodes * location.worker_machine.vcpus + location.system_machine.vcpus
-    for quota, where in (("CPUS-ALL-REGIONS-per-project", "all regions"), ("CPUS-per-project-region", settings.region)):
-        limit = quota_limit(settings, quota, where, lookup)
-        if limit is not None and 0 <= limit < need:
-            raise CloudError(
-                problem(
-                    f"maxWorkers is {settings.max_workers}, for which {need} vCPUs are needed",
-                    f"{limit} vCPUs, the project's quota {quota} in {where}",
-                    "ask for more at https://console.cloud.google.com/iam-admin/quotas, or set fewer workers",
-                )
+def check_pod_range(settings: GkeSettings, pool: WorkerPool) -> None:
+    """Raises CloudError when `maxWorkers` need more nodes than the pods' range has room for."""
+    room = MAX_NODES - MAX_SYSTEM_NODES - 1  # one more during an upgrade
+    if pool.max_nodes > room:
+        raise CloudError(
+            problem(
+                f"maxWorkers is {settings.max_workers}, for which {pool.max_nodes} nodes are needed",
+                f"{room} nodes of workers, each with a /24 of the pods' /14",
+                f"pulumi config set maxWorkers {room * pool.workers_per_node}, or set a larger machineType",
             )
-
-
-def quota_limit(settings: GkeSettings, quota: str, where: str, lookup: pulumi.InvokeOptions) -> int | None:
-    """The limit of a quota in a region or in `all regions`. None where the lookup is refused. -1 is no limit."""
-    answer = ask_or_none(
-        partial(
-            gcp.cloudquota.get_s_quota_info,
-            parent=f"projects/{settings.project}",
-            service="compute.googleapis.com",
-            quota_id=quota,
-            opts=lookup,
         )
-    )
-    limits = [
-        int(info.details[0].value)
-        for info in (answer.dimensions_infos if answer else [])
-        if info.details and (where == "all regions" or where in info.applicable_locations)
-    ]
-    return min(limits, default=None)

@@ -1,0 +1,114 @@
+"""Checks of a project's quotas before anything is created: CPUs of each machine family, and SSD.
+
+Other machines of the project count too, but no data source reports them. A project whose quotas are hidden passes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import partial
+
+import pulumi
+import pulumi_gcp as gcp
+
+from components.clouds.checks import CloudError, ask_or_none, problem
+from components.clouds.google.allocatable import BOOT_DISK_GIB, boot_disk_type
+from components.clouds.google.location import Location
+from components.clouds.google.settings import GkeSettings
+from components.clouds.sizing import WorkerPool
+
+EVERYWHERE = "all regions"
+GENERAL_FAMILIES = ("e2", "f1", "g1", "n1")
+"""Families that share the quota CPUS. Every other one has a quota of its own, named after it
+(https://cloud.google.com/compute/resource-usage#cpu_quota)."""
+
+UNCHECKED = (
+    "quotas are not checked, so Google may refuse machines or disks later. To have them checked: gcloud "
+    "services enable cloudquotas.googleapis.com, and roles/cloudquotas.viewer and "
+    "roles/serviceusage.serviceUsageConsumer for you"
+)
+
+
+def check_quota(settings: GkeSettings, pool: WorkerPool, location: Location, lookup: pulumi.InvokeOptions) -> None:
+    """Raises CloudError when `maxWorkers` need more CPUs or SSD than the project's whole quota."""
+    quotas = Quotas(settings, lookup)
+    everywhere = quotas.limit("CPUS-ALL-REGIONS-per-project", EVERYWHERE)
+    workers, system = pool.max_nodes * location.worker_machine.vcpus, location.system_machine.vcpus
+    refuse_above(settings, "CPUS-ALL-REGIONS-per-project", EVERYWHERE, everywhere, workers + system, "vCPUs")
+    needs: dict[tuple[str, int | None], int] = defaultdict(int)
+    needs[quotas.of_family(settings.system_machine_type)] += system
+    needs[quotas.of_workers()] += workers
+    for (quota, limit), need in needs.items():
+        refuse_above(settings, quota, settings.region, limit, need, "vCPUs")
+    ssd = "SSD-TOTAL-GB-per-project-region"
+    refuse_above(settings, ssd, settings.region, quotas.limit(ssd), ssd_gib(settings, pool), "GB of SSD")
+    if not quotas.visible:
+        pulumi.log.info(UNCHECKED)
+
+
+def ssd_gib(settings: GkeSettings, pool: WorkerPool) -> int:
+    """Size of the persistent disks that count as SSD: boot disks and the home. Hyperdisk has a quota of its own."""
+    booting = pool.max_nodes if boot_disk_type(settings.machine_type) == "pd-balanced" else 0
+    return (booting + 1) * BOOT_DISK_GIB + settings.home_gib
+
+
+def refuse_above(settings: GkeSettings, quota: str, where: str, limit: int | None, need: int, unit: str) -> None:
+    """Raises CloudError for a need above a limit. None is unknown, and -1 is no limit."""
+    if limit is not None and 0 <= limit < need:
+        raise CloudError(
+            problem(
+                f"maxWorkers is {settings.max_workers}, for which {need} {unit} are needed",
+                f"{limit} {unit}, the project's quota {quota} in {where}",
+                "ask for more at https://console.cloud.google.com/iam-admin/quotas, or set fewer workers",
+            )
+        )
+
+
+class Quotas:
+    """The quotas of Compute Engine that a project has in the stack's region."""
+
+    def __init__(self, settings: GkeSettings, lookup: pulumi.InvokeOptions) -> None:
+        self.settings = settings
+        self.lookup = lookup
+        self.visible = False
+        """Whether Google has answered for one of them."""
+
+    def limit(self, quota: str, where: str = "", family: str = "") -> int | None:
+        """The smallest limit of a quota in the region, or in `all regions`. None where it is hidden or does not exist.
+
+        family: the machine family, for the quota that has one as a dimension.
+        """
+        answer = ask_or_none(
+            partial(
+                gcp.cloudquota.get_s_quota_info,
+                parent=f"projects/{self.settings.project}",
+                service="compute.googleapis.com",
+                quota_id=quota,
+                opts=self.lookup,
+            )
+        )
+        self.visible = self.visible or answer is not None
+        limits = [
+            int(info.details[0].value)
+            for info in (answer.dimensions_infos if answer else [])
+            if info.details
+            and (where == EVERYWHERE or self.settings.region in info.applicable_locations)
+            and (not family or (info.dimensions or {}).get("vm_family", "").lower() == family)
+        ]
+        return min(limits, default=None)
+
+    def of_family(self, machine_type: str) -> tuple[str, int | None]:
+        """The quota of CPUs that a machine type counts in, and its limit."""
+        family = machine_type.split("-")[0]
+        if family in GENERAL_FAMILIES:
+            quota = "CPUS-per-project-region"
+            return quota, self.limit(quota)
+        own, shared = f"{family.upper()}-CPUS-per-project-region", "CPUS-PER-VM-FAMILY-per-project-region"
+        limit = self.limit(own)
+        return (own, limit) if limit is not None else (shared, self.limit(shared, family=family))
+
+    def of_workers(self) -> tuple[str, int | None]:
+        """The workers' quota. Spot machines have their own where the project was given one."""
+        spot = "PREEMPTIBLE-CPUS-per-project-region"
+        limit = self.limit(spot) if self.settings.spot else None
+        return (spot, limit) if limit else self.of_family(self.settings.machine_type)
