@@ -3,6 +3,8 @@
 Data flows one way: each step uses the results of the steps before it. docs/settings.md describes every setting.
 """
 
+import gc
+
 import pulumi
 
 from components.clouds import CLOUDS, MODELS
@@ -10,6 +12,10 @@ from components.image import Image, pinned, require_docker
 from components.release.outputs import stack_outputs
 from components.release.release import Release
 from components.settings.loading import load
+
+# A provider's SDK is thousands of classes, imported below by use, and none of them is freed before the program ends.
+# Python by default looks for garbage among them every 700 objects, which is an eighth of the program's time on EKS.
+gc.set_threshold(100_000)
 
 settings = load(MODELS)
 given = pinned(settings.image) if settings.image else None  # before the cluster: a registry may refuse

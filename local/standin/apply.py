@@ -68,7 +68,7 @@ def up(stack: str, overrides: Mapping[str, str]) -> dict[str, Any]:
         state.kubeconfig = program.kubeconfig
         state.save()  # before any change: the next run must know the secrets that were drawn
         with _cluster(state) as cluster:
-            counts = _apply(program, state, cluster)
+            counts = _apply(program.resources, state, cluster)
         state.outputs = program.outputs
         state.save()
     told = ", ".join(f"{number} {change}" for change, number in counts.items())
@@ -76,9 +76,9 @@ def up(stack: str, overrides: Mapping[str, str]) -> dict[str, Any]:
     return state.outputs
 
 
-def _apply(program: Program, state: State, cluster: _Cluster) -> dict[str, int]:
+def _apply(resources: Mapping[str, Any], state: State, cluster: _Cluster) -> dict[str, int]:
     counts = {"created": 0, "updated": 0, "deleted": 0, "unchanged": 0}
-    for key, inputs in program.resources.items():
+    for key, inputs in resources.items():
         fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         if state.applied.get(key) == fingerprint and cluster.has(key):
             counts["unchanged"] += 1
@@ -89,8 +89,10 @@ def _apply(program: Program, state: State, cluster: _Cluster) -> dict[str, int]:
         cluster.apply(key, inputs)
         state.applied[key] = fingerprint
         state.save()
-    for key in [key for key in reversed(state.applied) if key not in program.resources]:
-        _delete(key, state, cluster)
+    for key in [key for key in reversed(state.applied) if key not in resources]:
+        cluster.delete(key)
+        del state.applied[key]
+        state.save()
         counts["deleted"] += 1
     return counts
 
@@ -100,15 +102,8 @@ def down() -> None:
     with _locked() as state:
         if state.applied:
             with _cluster(state) as cluster:
-                for key in reversed(list(state.applied)):
-                    _delete(key, state, cluster)
+                _apply({}, state, cluster)
         state_path().unlink(missing_ok=True)
-
-
-def _delete(key: str, state: State, cluster: _Cluster) -> None:
-    cluster.delete(key)
-    del state.applied[key]
-    state.save()
 
 
 def outputs() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import runpy
 import secrets
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from common.errors import UserError
 from common.paths import REPO
 from local.stack_config import PROJECT, SECRET_KEYS
 
-RANDOM_PASSWORD = "random:index/randomPassword:RandomPassword"  # noqa: S105
+GENERATED_TEXT = "random:index/randomPassword:RandomPassword"
 RELEASE = "Release.v3.helm.sh"
 """The kind by which the stand-in knows a Helm release."""
 
@@ -42,7 +43,7 @@ class Program(mocks.Mocks):
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         """Collects a resource; returns its outputs."""
         inputs = plain(args.inputs)
-        if args.typ == RANDOM_PASSWORD:
+        if args.typ == GENERATED_TEXT:
             text = self.drawn.setdefault(args.name, draw(inputs))
             secret = {rpc._special_sig_key: rpc._special_secret_sig, "value": text}  # as the engine marks a secret
             return args.name, {**inputs, "result": secret}
@@ -82,22 +83,20 @@ class Program(mocks.Mocks):
         # Else the SDK would keep the outputs of an earlier run in the same process.
         set_root_resource(None)  # type: ignore[arg-type]
         pulumi.runtime.set_mocks(self, project=PROJECT, stack=stack, preview=False)
-
-        def program() -> None:
-            runpy.run_path(str(REPO / "__main__.py"), run_name="__main__")
-
-        await run_pulumi_func(program)
+        await run_pulumi_func(_run_main)
         for name, value in getattr(get_root_resource(), "outputs", {}).items():
             self.outputs[name] = plain(await pulumi.Output.from_input(value).future())
 
 
+def _run_main() -> None:
+    runpy.run_path(str(REPO / "__main__.py"), run_name="__main__")
+
+
 def resource_key(type_: str, inputs: Mapping[str, Any]) -> str:
     """KIND/NAMESPACE/NAME, by which kubectl or Helm finds the resource again."""
-    if type_ == "kubernetes:helm.sh/v3:Release":
-        return f"{RELEASE}/{inputs['namespace']}/{inputs['name']}"
-    group, _, version = str(inputs["apiVersion"]).rpartition("/")
-    kind = f"{inputs['kind']}.{version}.{group}" if group else str(inputs["kind"])
-    return f"{kind}/{inputs['metadata'].get('namespace', '')}/{inputs['metadata']['name']}"
+    _, group, version, kind = re.split("[:/]", type_)
+    place = inputs.get("metadata", inputs)  # a Helm release has no metadata
+    return f"{kind if group == 'core' else f'{kind}.{version}.{group}'}/{place.get('namespace', '')}/{place['name']}"
 
 
 def draw(inputs: Mapping[str, Any]) -> str:

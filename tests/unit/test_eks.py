@@ -186,6 +186,8 @@ def test_every_taggable_resource_carries_the_stacks_and_users_tags() -> None:
 def test_hourly_cost_sums_nodes_control_plane_and_nat() -> None:
     expected = 3 * PRICES["m6i.xlarge"] + PRICES["m6i.large"] + PRICES["AmazonEKS"] + PRICES["NAT"]
     assert eks({"workers": 10}).outputs["hourlyCost"][0] == f"${expected:.2f}"
+    growing = eks({"workers": 10, "maxWorkers": 40})
+    assert growing.outputs["hourlyCost"][0] == f"${expected:.2f}", "counts nodes that do not run yet"
     spot = expected + 3 * (SPOT_PRICE - PRICES["m6i.xlarge"])
     assert eks({"workers": 10, "spot": True}).outputs["hourlyCost"][0] == f"${spot:.2f}"
     given = eks({"workers": 10, "network": "vpc-campus", "subnets": "subnet-1,subnet-2"})
@@ -195,15 +197,21 @@ def test_hourly_cost_sums_nodes_control_plane_and_nat() -> None:
     asked = [provider for token, _, provider in eks({"workers": 10}).asked if token.startswith("aws:pricing/")]
     assert asked
     assert all("-prices" in provider for provider in asked)
-    machines = [
+    products = [
         {entry["field"]: entry["value"] for entry in args["filters"]}
         for token, args, _ in eks({"workers": 10}).asked
-        if token.startswith("aws:pricing/") and any(entry["field"] == "instanceType" for entry in args["filters"])
+        if token.startswith("aws:pricing/")
     ]
+    assert [each["regionCode"] for each in products] == ["us-west-2"] * 4
+    machines = [each for each in products if "instanceType" in each]
     assert len(machines) == 2
     for each in machines:
-        assert each["regionCode"] == "us-west-2"
         assert (each["operatingSystem"], each["tenancy"], each["preInstalledSw"]) == ("Linux", "Shared", "NA")
+        assert each["capacitystatus"] == "Used", "else unused reservations match too"
+    control_plane = [each["operation"] for each in products if "operation" in each]
+    assert control_plane == ["CreateOperation"], "else other products of EKS match too"
+    gateway = [each["groupDescription"] for each in products if each.get("productFamily") == "NAT Gateway"]
+    assert gateway == ["Hourly charge for NAT Gateways"], "else the price of traffic matches too"
     prices = eks({"workers": 10}).one("pulumi:providers:aws", "-prices")
     assert prices.inputs["region"] == "us-east-1", "where the price list is served, wherever the cluster is"
 
@@ -228,6 +236,7 @@ def test_price_must_be_single_and_hourly() -> None:
     assert hourly_price(product(("Hrs", "0.5"), ("Hrs", "0.6"))) is None
     assert hourly_price(product(("GB", "0.5"))) is None
     assert hourly_price("{}") is None
+    assert hourly_price(product(("Hrs", "0.5")).replace("USD", "CNY")) is None, "not in dollars"
 
 
 def test_outputs_give_the_commands_to_connect() -> None:

@@ -12,6 +12,7 @@ from components.clouds.aws.preflight import has_standard_quota
 from tests.unit.aws_cloud import (
     ACCELERATORS,
     ANSWERS,
+    PRICES,
     STATISTICS,
     eks,
     refuse,
@@ -247,6 +248,13 @@ def test_callers_role_is_accepted_for_an_existing_cluster(answer: Any) -> None:
     assert asked[0]["tagFilters"] == [{"key": "stack", "values": ["team"]}]
 
 
+def test_creators_role_is_found_by_a_name_with_punctuation() -> None:
+    caller = dict(ANSWERS["aws:index/getCallerIdentity:getCallerIdentity"]({}))
+    caller["arn"] = "arn:aws:sts::123456789012:assumed-role/lab+r/me"
+    answers = {"aws:index/getCallerIdentity:getCallerIdentity": lambda _args: caller}
+    assert "the role that you create" in refused({"adminRoles": "arn:aws:iam::123456789012:role/lab+r"}, answers)
+
+
 def test_similar_role_names_are_not_the_creators() -> None:
     others = "arn:aws:iam::999999999999:role/engineer,arn:aws:iam::123456789012:role/lead-engineer"
     assert len(eks({"adminRoles": others}).all("AccessEntry")) == 2
@@ -269,6 +277,18 @@ def test_spot_skips_zones_without_a_market_or_is_refused() -> None:
     assert "pulumi config rm zone" in message
     workers = eks({"spot": True}, answers).one("nodeGroup:NodeGroup", "workers")
     assert workers.inputs["subnetIds"] == ["future-team-private-us-west-2c-id"]
+
+
+def test_spot_cost_is_linux_price_in_the_first_zone() -> None:
+    def priced(args: Mapping[str, Any]) -> dict[str, Any]:
+        assert args["filters"] == [{"name": "product-description", "values": ["Linux/UNIX"]}]
+        price = "0.01" if args["availabilityZone"] == "us-west-2a" else "9"
+        return {**ANSWERS["aws:ec2/getSpotPrice:getSpotPrice"](args), "spotPrice": price}
+
+    done = eks({"spot": True, "workers": 4}, {"aws:ec2/getSpotPrice:getSpotPrice": priced})
+    nodes = done.one("nodeGroup:NodeGroup", "workers").inputs["scalingConfig"]["desiredSize"]
+    others = PRICES["m6i.large"] + PRICES["AmazonEKS"] + PRICES["NAT"]
+    assert done.outputs["hourlyCost"][0] == f"${0.01 * nodes + others:.2f}"
 
 
 def test_workers_beyond_the_cpu_quota_are_refused() -> None:
