@@ -71,7 +71,7 @@ def _ignored(folder: Path) -> Callable[[str, bool], bool]:
         ) from None
 
     def ignored(path: str, is_folder: bool) -> bool:
-        return path in pod_agent.FOLDERS_LEFT_OUT or rules.match_file(f"{path}/" if is_folder else path)
+        return pod_agent.left_out(path) or rules.match_file(f"{path}/" if is_folder else path)
 
     return ignored
 

@@ -64,6 +64,11 @@ class NoSuchRunError(AgentError):
     """The requested run does not exist, or does not exist any more."""
 
 
+def left_out(path: str) -> bool:
+    """True for a path that is never copied; `.git` in any folder and any case, as git runs hooks that are in it."""
+    return path in FOLDERS_LEFT_OUT or ".git" in path.lower().split("/")
+
+
 def files_below(
     folder: Path, ignored: Callable[[str, bool], bool], *, into_linked_folders: bool
 ) -> tuple[list[str], list[str], list[str]]:
@@ -160,6 +165,8 @@ def unpack(source: Any, folder: Path, progress: Callable[[int], None] = lambda s
             parts = entry.name.split("/")
             if entry.name.startswith("/") or ".." in parts or not (entry.isreg() or entry.isdir()):
                 raise AgentError(f"{entry.name!r} is neither a regular file nor a folder inside the project")
+            if left_out(entry.name):
+                raise AgentError(f"{entry.name!r} is never copied: git would run what is in it")
             target = folder / entry.name
             if entry.isdir():
                 target.mkdir(parents=True, exist_ok=True)
@@ -330,7 +337,7 @@ def changed(request: dict[str, Any]) -> dict[str, Any]:
     folder = _folder(request["run"])
     before = json.loads((folder / "manifest.json").read_text())
     project = folder / "project"
-    files, _, others = files_below(project, lambda path, _: path in FOLDERS_LEFT_OUT, into_linked_folders=False)
+    files, _, others = files_below(project, lambda path, _: left_out(path), into_linked_folders=False)
     found = []
     for path in files:
         if before.get(path) == _marks(project / path):

@@ -267,9 +267,9 @@ def test_pods_per_node_follow_network_interfaces_and_eks_limits() -> None:
     assert eks_allocatable(Machine("m6i.large", 2, 8192, 29)).pods == 29
     few, many = (eks_allocatable(Machine("m", 64, 262144, pods)).memory_mib for pods in (250, 737))
     assert few - many == 11 * (737 - 250), "the kubelet reserves memory for every address"
-    full = eks({"workers": 48, "workerCpu": 0.01, "workerMemoryGiB": 0.0625, "machineType": "m6i.large"})
+    full = eks({"workers": 46, "workerCpu": 0.01, "workerMemoryGiB": 0.0625, "machineType": "m6i.large"})
     assert full.one("nodeGroup:NodeGroup", "workers").inputs["scalingConfig"]["minSize"] == 2
-    small = eks({"workers": 49, "workerCpu": 0.01, "workerMemoryGiB": 0.0625, "machineType": "m6i.large"})
+    small = eks({"workers": 47, "workerCpu": 0.01, "workerMemoryGiB": 0.0625, "machineType": "m6i.large"})
     assert small.one("nodeGroup:NodeGroup", "workers").inputs["scalingConfig"]["minSize"] == 3, (
         "29 pods, 6 of them daemons"
     )

@@ -383,6 +383,7 @@ def test_a_scheduler_that_does_not_answer_is_described(place: Place) -> None:
 def test_what_is_left_out_and_what_links_lead_to(place: Place, tmp_path: Path) -> None:
     for path in (
         ".git/config",
+        "library/.git/hooks/post-checkout",
         "renv/library/a/b",
         "renv/activate.R",
         ".Rproj.user/x",
@@ -435,6 +436,7 @@ def test_an_unreadable_file_is_named_before_anything_is_copied(place: Place, mon
         ("/tmp/out", tarfile.REGTYPE),
         ("a/../../out", tarfile.REGTYPE),
         ("out", tarfile.SYMTYPE),
+        ("sub/.GIT/hooks/post-checkout", tarfile.REGTYPE),
     ],
 )
 def test_nothing_is_unpacked_outside_of_its_folder(tmp_path: Path, name: str, kind: bytes) -> None:
