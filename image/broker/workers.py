@@ -18,7 +18,7 @@ from .outcomes import describe_end
 from .plans import Task
 
 _GREETING_SECONDS = 10.0
-_ATTACH_SECONDS = 30.0
+_ATTACH_SECONDS = 15.0
 _SILENT_ERRORS = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 """Errors with which the kernel ends a connection whose keepalive probes nobody answers."""
 
