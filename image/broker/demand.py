@@ -17,7 +17,7 @@ from .kubernetes import KubeError
 from .log import log
 from .plans import REST_SECONDS, Plan, Range
 from .pool import Pool
-from .scaling import Scaler
+from .scaling import Scaler, above_maximum
 
 _CHECK_SECONDS = 0.5
 _RETRY_SECONDS = 5.0
@@ -55,9 +55,15 @@ class Demand:
 
     def total(self) -> int:
         """Number of workers that all plans want together, within ``maxWorkers``."""
-        wanted = sum(plan.range.level for plan in self._dispatcher.plans.values())
+        return self._within(self._levels())
+
+    def _levels(self, but_of: int = 0) -> int:
+        """Number of workers that all plans want together, without those of one process."""
+        return sum(plan.range.level for plan in self._dispatcher.plans.values() if plan.pid != but_of)
+
+    def _within(self, workers: int) -> int:
         maximum = self._scaler.maximum()
-        return wanted if maximum is None else min(wanted, maximum)
+        return workers if maximum is None else min(workers, maximum)
 
     def allowed(self, least: int, most: int) -> int:
         """The largest number that a plan of this range can have.
@@ -69,13 +75,12 @@ class Demand:
         if maximum is None:
             return most
         if least > maximum:
-            raise KubeError("above-maximum", f"{least} workers were asked for; this release allows 0 to {maximum}")
+            raise above_maximum(least, maximum)
         return min(most, maximum)
 
     def numbers(self) -> str:
         """Connected workers, and wanted ones: the answer to ``connected``."""
-        levels = sum(plan.range.level for plan in self._dispatcher.plans.values())
-        return f"ok {self._pool.connected} {self.total()} {levels}\n"
+        return f"ok {self._pool.connected} {self.total()} {self._levels()}\n"
 
     def changed(self) -> None:
         """A plan wants another number. What Kubernetes was asked for before may have been changed by others."""
@@ -136,11 +141,9 @@ class Demand:
             KubeError: when the number is out of bounds or Kubernetes refuses it.
         """
         own = [plan for plan in self._dispatcher.plans.values() if plan.pid == pid]
-        others = sum(plan.range.level for plan in self._dispatcher.plans.values() if plan.pid != pid)
-        maximum = self._scaler.maximum()
+        floor = self._within(self._levels(but_of=pid))
         self._scaled += 1
         async with self._busy:
-            floor = others if maximum is None else min(others, maximum)
             answer = await self._scaler.scale(workers if workers < 0 else max(workers, floor))
             for plan in own:
                 if workers:

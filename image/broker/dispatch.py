@@ -76,8 +76,7 @@ class Dispatcher:
         return plan
 
     def _new(self, key: str, pid: int, range_: Range) -> Plan:
-        plan = self.plans[key] = Plan(key, pid, range_, 0)
-        plan.journal = Journal(self.folder, key, pid)
+        plan = self.plans[key] = Plan(key, pid, range_, 0, Journal(self.folder, key, pid))
         return plan
 
     def restore(self) -> None:
@@ -92,7 +91,6 @@ class Dispatcher:
             for number, (word, body) in waiting.items():
                 task = plan.tasks[number] = Task(plan, number, "", None, state="ended")
                 task.outcome, task.result = f"{word} {number}", body
-                assert plan.journal is not None
                 plan.journal.end(number, word, body)
             log(f"{len(waiting)} results of the R session {pid} wait for it")
 
@@ -108,8 +106,7 @@ class Dispatcher:
         self.reports.streams.pop(plan.key, None)
         for task in list(plan.tasks.values()):
             self.cancel(task)
-        if plan.journal is not None:
-            plan.journal.remove()
+        plan.journal.remove()
         self._pool.release(plan.key)
         self._activity.touch()
         self.when_closed(plan, abandoned)
@@ -122,7 +119,7 @@ class Dispatcher:
                 self.close(plan)
 
     async def run(self) -> None:
-        """Look after sessions that have gone, and serve plans that wait too long."""
+        """Look after sessions that have gone."""
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
             if len(self.reports.streams) < len(self.plans):
@@ -198,7 +195,7 @@ class Dispatcher:
 
     def _start(self, task: Task, worker: Worker) -> None:
         plan = task.plan
-        task.state, task.worker, task.started = "running", worker, self._loop.time()
+        task.state, task.worker = "running", worker
         plan.running += 1
         plan.served = self._loop.time()
         self._pool.pods[worker.pod].uses += 1
@@ -235,8 +232,7 @@ class Dispatcher:
                 del plan.tasks[number]
                 if task.result is not None:
                     task.result.remove()
-        if plan.journal is not None:
-            plan.journal.got(numbers)
+        plan.journal.got(numbers)
 
     def fetch(self, plan: Plan, number: int) -> None:
         """Send a result that was only announced because of its size."""
@@ -324,7 +320,7 @@ class Dispatcher:
             plan.running -= 1
         else:
             return False
-        task.attempt, task.state, task.worker, task.started = attempt, "running", worker, self._loop.time()
+        task.attempt, task.state, task.worker = attempt, "running", worker
         plan.running += 1
         self._pool.lease(worker, lease)
         worker.resume(task)
@@ -357,11 +353,9 @@ class Dispatcher:
 
     def _end(self, task: Task, outcome: str, body: Blob) -> None:
         task.state, task.outcome, task.result, task.payload = "ended", outcome, body, None
-        task.ended = self._loop.time()
         good = outcome.startswith("done")
         self.reports.counters["finished" if good else "failed"] += 1
-        if task.plan.journal is not None:
-            task.plan.journal.end(task.number, outcome.split()[0], body)
+        task.plan.journal.end(task.number, outcome.split()[0], body)
         self.reports.note("ended", task, outcome=outcome.split()[0], bytes=body.size)
         self.reports.end(task)
 

@@ -6,7 +6,6 @@ range of workers. What it *wants* of Kubernetes follows from its range and from 
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -89,9 +88,6 @@ class Task:
     outcome: str = ""
     """Line that tells the session how the task ended."""
     result: Blob | None = None
-    submitted: float = field(default_factory=time.time)
-    started: float = 0.0
-    ended: float = 0.0
 
     @property
     def lease(self) -> str:
@@ -112,7 +108,7 @@ def parts_of(lease: str) -> tuple[str, int, int]:
 class Plan:
     """One plan of an R session: its range of workers, and its tasks."""
 
-    def __init__(self, key: str, pid: int, range_: Range, retries: int) -> None:
+    def __init__(self, key: str, pid: int, range_: Range, retries: int, journal: Journal) -> None:
         self.key = key
         self.pid = pid
         self.range = range_
@@ -121,7 +117,7 @@ class Plan:
         self.queue: deque[Task] = deque()
         self.objects: dict[str, Blob | None] = {}
         """Large objects by the hash of their content; None for one that the disk had no room for."""
-        self.journal: Journal | None = None
+        self.journal = journal
         self.running = 0
         self.served = 0.0
         """Loop time at which a task of it was last given to a worker, or at which it began to wait."""

@@ -45,13 +45,14 @@ class Pool:
 
     def enrol(self, worker: Worker) -> None:
         """Take in a worker that offers itself."""
-        for other in [*self.idle, *self.retiring, *self.leased.values()]:
+        known = [*self.workers, *self.retiring]
+        for other in known:
             if other.pod == worker.pod:  # the pod's agent is here anew, so its old connection is dead, noticed or not
                 log(f"{worker.pod} is back; its old connection is dropped")
                 other.drop()
         if len(self.pods) > 2 * len(self.workers) + _FORGOTTEN:
-            here = {other.pod for other in [*self.workers, *self.retiring]}
-            self.pods = {name: known for name, known in self.pods.items() if name in here}
+            here = {other.pod for other in known}
+            self.pods = {name: pod for name, pod in self.pods.items() if name in here}
         pod = self.pods.setdefault(worker.pod, Pod(worker.node))
         pod.node, pod.draining, pod.expected_until = worker.node, False, 0.0
 
@@ -62,11 +63,14 @@ class Pool:
         if not worker.open or self.draining(worker):
             return
         worker.enter("idle")
-        self.idle[worker] = None
-        self._bound.setdefault(worker.bound, OrderedDict())[worker] = None
+        self._put(worker)
         for serve in self.when_idle:
             if worker in self.idle:
                 serve()
+
+    def _put(self, worker: Worker) -> None:
+        self.idle[worker] = None
+        self._bound.setdefault(worker.bound, OrderedDict())[worker] = None
 
     def _take(self, worker: Worker) -> None:
         del self.idle[worker]
@@ -98,8 +102,7 @@ class Pool:
                     self._take(worker)
                 worker.bound = ""
                 if idle:
-                    self.idle[worker] = None
-                    self._bound.setdefault("", OrderedDict())[worker] = None
+                    self._put(worker)
 
     def forget(self, worker: Worker) -> None:
         """Remove a worker whose connection has ended."""

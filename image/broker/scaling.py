@@ -21,6 +21,11 @@ _REFUSED_PATIENCE_SECONDS = 60.0
 """A rolling update replaces refused workers within this time."""
 
 
+def above_maximum(workers: int, maximum: int | None) -> KubeError:
+    """The error for a number of workers that the release does not allow."""
+    return KubeError("above-maximum", f"{workers} workers were asked for; this release allows 0 to {maximum}")
+
+
 class Scaler:
     """Sets how many workers the release's Deployment asks for, one request after the other."""
 
@@ -108,7 +113,7 @@ class Scaler:
     async def _check(self, workers: int) -> None:
         maximum = self.maximum()
         if workers < 0 or (maximum is not None and workers > maximum):
-            raise KubeError("above-maximum", f"{workers} workers were asked for; this release allows 0 to {maximum}")
+            raise above_maximum(workers, maximum)
         if workers and await self.expired():
             raise KubeError(
                 "refused",

@@ -122,9 +122,10 @@ class Agent:
         self._link = Channel(r.socket, lambda: r.wait(0) is not None)
         self._bound = ""
 
-    def _stop_r(self) -> int | None:
+    def _stop_r(self) -> None:
         r, self._r, self._link = self._r, None, None
-        return r.stop() if r is not None else None
+        if r is not None:
+            r.stop()
 
     # The broker's connection.
 
@@ -149,14 +150,12 @@ class Agent:
 
     def _serve(self) -> None:
         """Serve until R cannot be started."""
-        attempt, dial_at = 0, 0.0
+        dial_at = 0.0
         while True:
             if self._r is None:
                 self._start_r()
             if self._line.channel is None and time.monotonic() >= dial_at:
-                pause = self._connect()
-                attempt = 0 if not pause else attempt + 1
-                dial_at = time.monotonic() + pause
+                dial_at = time.monotonic() + self._connect()
             self._send_what_is_due()
             self._wait(dial_at)
             self._hear_r()
@@ -224,7 +223,7 @@ class Agent:
     def _r_said(self, link: Channel, line: bytes) -> None:
         word, body = said(link, line)
         work = self._work
-        if work is None or work.result is not None or work.cancelled:
+        if work is None or work.result is not None:
             return
         if word == "condition":
             if body is not None:
@@ -294,7 +293,6 @@ class Agent:
                 self._go_if_told()
         elif operation == "cancel":
             if work is not None and work.id == message["id"] and work.result is None:
-                work.cancelled = True
                 self._end_cancelled(work)
         elif operation == "reset":
             self._objects.clear()

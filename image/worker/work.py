@@ -25,7 +25,6 @@ class Work:
     result: Blob | None = None
     """What R has sent; None while R runs."""
     sent: bool = False
-    cancelled: bool = False
 
     def give(self, line: Channel, link: Channel, size: int, folder: str) -> None:
         """Pass the task's bytes on from the broker to R as they come, or in a file; if that fails, read and drop them.
