@@ -15,6 +15,7 @@ from .idle import Activity
 from .journal import Journal, left_behind
 from .log import log
 from .outcomes import Cause, Outcomes
+from .packages import Packages
 from .plans import REPEATS, Plan, Range, Task, parts_of
 from .pool import Pool
 from .reports import Reports, Stream
@@ -48,6 +49,8 @@ class Dispatcher:
         self._activity = activity
         self._background = background
         self._started = loop.time()
+        self._packages = Packages(background)
+        self.wanted = self._packages.wanted
         self.plans: dict[str, Plan] = {}
         self.reports = Reports()
         self.when_load_changes: Callable[[], None] = lambda: None
@@ -266,7 +269,7 @@ class Dispatcher:
             self._stop(task)
             if body is None:
                 status, body = "unkept", Blob.of(b"the scheduler's disk is full, so that the result could not be kept")
-            self._end(task, f"{status} {task.number}", body)
+            self._end(task, f"{status} {task.number}", body, worker)
         elif body is not None:
             body.remove()
         worker.say(wire.encode(op="ack", id=lease))  # once it is on disk
@@ -351,12 +354,13 @@ class Dispatcher:
             self._queue(task, first=True)
         self.when_load_changes()
 
-    def _end(self, task: Task, outcome: str, body: Blob) -> None:
+    def _end(self, task: Task, outcome: str, body: Blob, worker: Worker | None = None) -> None:
         task.state, task.outcome, task.result, task.payload = "ended", outcome, body, None
         good = outcome.startswith("done")
         self.reports.counters["finished" if good else "failed"] += 1
         task.plan.journal.end(task.number, outcome.split()[0], body)
-        self.reports.note("ended", task, outcome=outcome.split()[0], bytes=body.size)
+        more = {"worker": worker.pod, "peak_mib": worker.peak_mib} if worker is not None else {}
+        self.reports.note("ended", task, outcome=outcome.split()[0], bytes=body.size, **more)
         self.reports.end(task)
 
     # Numbers.

@@ -73,7 +73,8 @@ async def drop_silent_workers(pool: Pool) -> None:
     """Drop, again and again, the workers in use that no longer acknowledge what is sent to them."""
     while True:
         await asyncio.sleep(wire.CHECK_SECONDS)
-        for worker in list(pool.leased.values()):
+        # The socket of one that was dropped is closed before its lease ends.
+        for worker in [worker for worker in pool.leased.values() if worker.open]:
             worker.silent_checks = worker.silent_checks + 1 if wire.peer_is_silent(worker.socket) else 0
             if worker.silent_checks == 2:
                 log(f"{worker.pod} has fallen silent")

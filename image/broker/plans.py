@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..common.blob import Blob
+from .packages import Libraries
 
 if TYPE_CHECKING:
     from .journal import Journal
@@ -117,6 +118,7 @@ class Plan:
         self.queue: deque[Task] = deque()
         self.objects: dict[str, Blob | None] = {}
         """Large objects by the hash of their content; None for one that the disk had no room for."""
+        self.libraries = Libraries()
         self.journal = journal
         self.running = 0
         self.served = 0.0

@@ -9,6 +9,7 @@ plan can have, and how many bytes of tasks the broker takes) or with ``error KIN
     object HASH SIZE              + SIZE bytes   a large object, by the hash of its content
     object-file HASH SIZE PATH                   the same in a file
     forget HASH                                  the object is needed no more
+    libraries SIZE                + SIZE bytes   lines "image PATH" and "own PATH": where this session's R has packages
     cancel NUMBER                                forget a task, and end the R that runs it
     fetch NUMBER                                 send the result of a task that is "ready"
     got NUMBER ...                               these results have arrived
@@ -21,8 +22,9 @@ plan can have, and how many bytes of tasks the broker takes) or with ``error KIN
     condition NUMBER ATTEMPT SIZE + SIZE bytes   a condition that is to be seen at once
     again NUMBER POD TEXT                        the task's worker was lost, and the task runs again
     lost NUMBER SIZE              + JSON         given up: pods, reasons, and the last lines that R printed
-    unread, unsent, unkept, refused NUMBER SIZE + text   R could not read the task, not send its result; the broker
-                                                 could not keep the result, not take the task
+    unread, setup, unsent, unkept, refused NUMBER SIZE + text   R could not read the task, its plan's setup failed, R
+                                                 could not send the result; the broker could not keep the result, not
+                                                 take the task
     unknown NUMBER                               the broker does not have this task: send it again
 """
 
@@ -71,6 +73,7 @@ class Stream:
             "file": self._file,
             "object": self._object,
             "object-file": self._object_file,
+            "libraries": self._libraries,
             "forget": lambda words: self._dispatcher.forget(self._here, words[0]),
             "cancel": self._cancel,
             "fetch": lambda words: self._dispatcher.fetch(self._here, int(words[0])),
@@ -152,6 +155,15 @@ class Stream:
         except OSError as error:
             log(f"an object's file cannot be read: {error}")
             self._here.objects[name] = None
+
+    def _libraries(self, words: list[str]) -> None:
+        libraries = self._here.libraries
+
+        def arrived(body: Blob | None) -> None:
+            lines = [line.partition(" ") for line in b"".join(body.pieces() if body else ()).decode().splitlines()]
+            libraries.said(*([Path(path) for word, _, path in lines if word == which] for which in ("image", "own")))
+
+        self._connection.expect(int(words[0]), arrived)
 
     def _cancel(self, words: list[str]) -> None:
         task = self._here.tasks.get(int(words[0]))

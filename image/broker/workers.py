@@ -78,6 +78,9 @@ class Employer(Protocol):
     def connection_lost(self, worker: Worker) -> None:
         """The worker's connection has ended."""
 
+    def wanted(self, worker: Worker, lease: str, name: str) -> None:
+        """The task's R looks for a package, or for the list of them."""
+
 
 class Worker(Connection):
     """A worker's connection. The peer has proved in the TLS handshake that it holds the token."""
@@ -94,6 +97,8 @@ class Worker(Connection):
     """True if its connection ended because nothing came back from it."""
     memory_mib: int | None = None
     """Memory of its container, as it said last."""
+    peak_mib = 0
+    """Highest memory of R in its last task; 0 while unknown."""
     cpu: float | None = None
     """CPUs that its container used since it said so before."""
 
@@ -151,6 +156,7 @@ class Worker(Connection):
             if not status.isidentifier():
                 raise ValueError(f"a result has the status {status!r}")
             size, folder = int(message["size"]), self._employer.folder
+            self.peak_mib = int(message.get("peak", 0))
             self.expect(size, lambda body: self._employer.finished(self, lease, status, body), folder)
         elif operation == "condition":
             lease = str(message["id"])
@@ -162,6 +168,8 @@ class Worker(Connection):
             self._greeter.draining(self)
         elif operation == "evicted":
             self.objects -= set(message["ids"])
+        elif operation == "want":
+            self._employer.wanted(self, str(message["id"]), str(message["name"]))
         elif operation == "usage":
             self.memory_mib, self.cpu = int(message["memory"]), float(message["cpu"])
         else:
@@ -183,6 +191,8 @@ class Worker(Connection):
             self.say(wire.encode(op="object", id=need, session=plan.key, size=body.size), body)
             self.objects.add(need)
         more: dict[str, Any] = {"needs": task.needs} if task.needs else {}
+        if plan.libraries.generation:
+            more["libraries"] = plan.libraries.generation
         header = wire.encode(op="task", id=task.lease, session=plan.key, pid=plan.pid, size=task.payload.size, **more)
         self.say(header, task.payload)
 

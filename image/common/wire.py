@@ -3,15 +3,19 @@
 A worker's connection carries lines of JSON. A line with ``size`` is followed by so many bytes.
 
     worker  op=worker unused=S [running=ID session=KEY pid=N]   greeting; what it still runs or holds the result of
-            op=result id=ID status=done|unread|unsent size=N    what R has sent; kept until it is acknowledged
+            op=result id=ID status=done|unread|setup|unsent    what R has sent; kept until it is acknowledged; peak: R's
+               peak=MIB size=N                                  highest memory while it ran the task
             op=condition id=ID size=N                           a condition that the session is to see at once
             op=ended id=ID status=N oom=B limit=MIB tail=TEXT   its R has ended
             op=draining                                         its pod was told to go
             op=usage memory=MIB cpu=N                           of its container
             op=evicted ids=HASHES                               large objects that had to make room
-    broker  op=task id=ID session=KEY pid=N needs=HASHES size=N a task; a fresh R for another KEY than before
+            op=want id=ID name=NAME                             its R looks for a package; without a name, for the list
+    broker  op=task id=ID session=KEY pid=N needs=HASHES        a task; a fresh R for another KEY than before, and for
+               libraries=N size=N                               another N: a package that it may have loaded has changed
             op=object id=HASH session=KEY size=N                a large object that tasks of the plan need
             op=forget id=HASH                                   it is needed no more
+            op=have id=ID name=NAME reason=TEXT size=N          the package as a tar archive, or the list; or why not
             op=ack id=ID                                        the result is here
             op=cancel id=ID                                     end the R that runs it
             op=leave                                            nothing is under way: a pod that was told to go may go

@@ -22,12 +22,13 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from ..common import tls, wire
+from ..common import protocol, tls, wire
 from ..common.blob import Blob
 from . import cgroup
 from .attach import attach
 from .channel import Channel, ChannelError
 from .dialer import Dialer
+from .library import Library
 from .line import Line
 from .log import log
 from .objects import Objects
@@ -65,8 +66,10 @@ class Agent:
         self._bound = ""
         self._objects = Objects()
         self._objects_of = ""
+        self._library = Library()
         self._usage = cgroup.Usage()
         self._usage_due = 0.0
+        self._dial_at = 0.0
 
     def _probed(self) -> tuple[str, bool]:
         """The state, and True if it is one of a ready worker."""
@@ -118,7 +121,7 @@ class Agent:
             OSError: when R does not start.
         """
         self._stop_r()
-        self._r = r = RProcess(self._command, self._children, self._objects.environ())
+        self._r = r = RProcess(self._command, self._children, self._objects.environ() | self._library.environ())
         self._link = Channel(r.socket, lambda: r.wait(0) is not None)
         self._bound = ""
 
@@ -137,6 +140,8 @@ class Agent:
         if not pause:
             self._state = "draining" if self._stopping else "busy" if self._work is not None else "idle"
             self._said_so = False
+            if self._work is not None:
+                self._ask_for_package(self._work)  # the answer may have been lost with the last connection
         return pause
 
     def _disconnected(self) -> None:
@@ -150,18 +155,17 @@ class Agent:
 
     def _serve(self) -> None:
         """Serve until R cannot be started."""
-        dial_at = 0.0
         while True:
             if self._r is None:
                 self._start_r()
-            if self._line.channel is None and time.monotonic() >= dial_at:
-                dial_at = time.monotonic() + self._connect()
+            if self._line.channel is None and time.monotonic() >= self._dial_at:
+                self._dial_at = time.monotonic() + self._connect()
             self._send_what_is_due()
-            self._wait(dial_at)
+            self._wait()
             self._hear_r()
             self._hear_broker()
 
-    def _wait(self, dial_at: float) -> None:
+    def _wait(self) -> None:
         """Wait for the broker, R, the end of a process, or the next thing that is due."""
         assert self._link is not None
         poller = select.poll()
@@ -170,7 +174,7 @@ class Agent:
         seconds = 3600.0
         line = self._line.channel
         if line is None:
-            seconds = max(0.0, dial_at - time.monotonic())
+            seconds = max(0.0, self._dial_at - time.monotonic())
         else:
             poller.register(line.socket, select.POLLIN)
             if self._stopping:
@@ -192,7 +196,10 @@ class Agent:
         if work is None:
             return
         if work.result is not None and not work.sent:
-            message = {"op": "result", "id": work.id, "status": work.status, "size": work.result.size}
+            peak = self._r.peak_mib() if self._r is not None else 0
+            message = {
+                "op": "result", "id": work.id, "status": work.status, "peak": peak, "size": work.result.size,
+            }  # fmt: skip
             work.sent = self._line.say(message, work.result)
         now = time.monotonic()
         if work.result is None and now >= self._usage_due:
@@ -229,9 +236,17 @@ class Agent:
             if body is not None:
                 self._line.say({"op": "condition", "id": work.id, "size": body.size}, body)
             return
+        if word == "want":
+            work.looks_for = b"".join(body.pieces()).decode() if body is not None else ""
+            self._ask_for_package(work)
+            return
         if body is None:
             word, body = "unkept", Blob.of(b"the disk of the worker's pod is full: no room for the result")
         work.status, work.result = word, body
+
+    def _ask_for_package(self, work: Work) -> None:
+        if work.looks_for is not None:
+            self._line.say({"op": "want", "id": work.id, "name": work.looks_for})
 
     def _r_ended(self, r: RProcess) -> None:
         status, oom, tail = r.wait(2.0), cgroup.oom_kills() > r.oom_before, r.tail()
@@ -273,6 +288,7 @@ class Agent:
         except (ChannelError, ValueError, KeyError) as error:
             if not isinstance(error, ChannelError):
                 log(f"the broker broke the protocol: {error!r}")
+                self._dial_at = time.monotonic() + protocol.RETRY_SECONDS  # it may do so again at once
             self._line.close()
             self._disconnected()
 
@@ -287,6 +303,8 @@ class Agent:
             self._objects.receive(line, str(message["id"]), int(message["size"]))
         elif operation == "forget":
             self._objects.forget(str(message["id"]))
+        elif operation == "have":
+            self._take_package(line, message)
         elif operation == "ack":
             if work is not None and work.id == message["id"] and work.result is not None:
                 self._finish_work()
@@ -321,7 +339,8 @@ class Agent:
             self._leave_at = math.inf
             self._work = Work(str(message["id"]), str(message["session"]), int(message["pid"]))
             self._state = "draining" if self._stopping else "busy"
-        if self._bound not in ("", self._work.session) or self._r is None:
+        outdated = self._library.outdated(self._work.session, int(message.get("libraries", 0)))
+        if outdated or self._bound not in ("", self._work.session) or self._r is None:
             self._start_r()
         self._bound = self._work.session
         self._usage_due = time.monotonic() + _FIRST_USAGE_SECONDS
@@ -329,7 +348,17 @@ class Agent:
             self._line.say({"op": "evicted", "ids": removed})
         assert self._link is not None
         assert self._r is not None
+        self._r.begin_peak()
         self._work.give(line, self._link, int(message["size"]), self._r.folder)
+
+    def _take_package(self, line: Channel, message: dict[str, Any]) -> None:
+        """Keep a package that R waits for, and say so; or pass on the list of them."""
+        name = str(message["name"])
+        answer = self._library.receive(line, name, int(message["size"])) or str(message["reason"]).encode()
+        work, link = self._work, self._link
+        if work is not None and link is not None and work.id == message["id"] and work.looks_for == name:
+            work.looks_for = None
+            link.send(b"have %d\n%b" % (len(answer), answer))
 
     # Attach mode.
 

@@ -137,6 +137,18 @@ class RProcess:
         self.stop()
         raise OSError(f"R was not ready within {_START_SECONDS:.0f} s; its messages are above")
 
+    def begin_peak(self) -> None:
+        """Measure R's memory from here on."""
+        # proc(5): 5 resets the process's highest resident set.
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def peak_mib(self) -> int:
+        """R's highest resident set since ``begin_peak``, in MiB; 0 where the kernel does not say."""
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            return int(Path(f"/proc/{self.pid}/status").read_text().split("VmHWM:")[1].split()[0]) >> 10
+        return 0
+
     def wait(self, seconds: float) -> int | None:
         """R's exit status, negative for a signal; None when it still runs after ``seconds``."""
         return self._children.wait(self.pid, seconds)

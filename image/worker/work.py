@@ -25,6 +25,8 @@ class Work:
     result: Blob | None = None
     """What R has sent; None while R runs."""
     sent: bool = False
+    looks_for: str | None = None
+    """The package that its R waits for; "" for the list of them."""
 
     def give(self, line: Channel, link: Channel, size: int, folder: str) -> None:
         """Pass the task's bytes on from the broker to R as they come, or in a file; if that fails, read and drop them.
@@ -52,7 +54,7 @@ class Work:
 
 
 def said(link: Channel, line: bytes) -> tuple[str, Blob | None]:
-    """What R says in a line: ``done``, ``condition``, ``unread`` or ``unsent``, and its body.
+    """What R says in a line: ``done``, ``condition``, ``unread``, ``setup``, ``unsent`` or ``want``, and its body.
 
     The body is None if there was no room for it.
     """

@@ -3,10 +3,12 @@
 #   agent  task SIZE, SIZE bytes          a future as future.kubernetes serialized it
 #          file SIZE PATH                 the same in a file, if it is large; R removes it
 #          attach 0                       from here on R's own protocol, with an R session at the other end
+#          have SIZE, SIZE bytes          text: the answer to `want`, a list of packages or why there is none
 #   R      done SIZE, SIZE bytes          the result, serialized
 #          file SIZE PATH                 the same in a file, if it is large; the agent removes it
 #          condition SIZE, SIZE bytes     a condition that the session is to see at once
-#          unread SIZE, SIZE bytes        text: the task could not be read
+#          want SIZE, SIZE bytes          text: folder of a package of the session's, or "" for the list of them
+#          unread, setup SIZE, SIZE bytes text: the task could not be read, or the plan's setup failed
 #          unsent SIZE, SIZE bytes        text: the result could not be serialized
 
 local({
@@ -72,17 +74,28 @@ local({
     whole <- TRUE
     writeBin(charToRaw(sprintf("file %.0f %s\n", file.size(path), path)), con)
   }
+  # Two values, one after the other: the session's world, in which R must find the packages that the second refers to,
+  # and the future.
   read_task <- function(words) {
     if (words[1L] == "task") {
-      return(unserialize(readBin(con, "raw", as.numeric(words[2L]))))
+      task <- rawConnection(readBin(con, "raw", as.numeric(words[2L])))
+      on.exit(close(task))
+    } else {
+      path <- paste(words[-(1:2)], collapse = " ")
+      task <- file(path, "rb")
+      on.exit({
+        close(task)
+        unlink(path)
+      })
     }
-    path <- paste(words[-(1:2)], collapse = " ")
-    file <- file(path, "rb")
-    on.exit({
-      close(file)
-      unlink(path)
-    })
-    unserialize(file)
+    session <- unserialize(task)
+    enter(session)
+    failed <- tryCatch({
+      run_setup(session$setup)
+      NULL
+    }, error = identity)
+    if (!is.null(failed)) stop(structure(failed, class = c("setup", class(failed))))
+    unserialize(task)
   }
 
   # What a future signals to be seen at once goes through this option's function: see launch() in future.kubernetes.
@@ -92,14 +105,17 @@ local({
   objects <- new.env()
   most <- as.numeric(Sys.getenv("FUTURE_KUBERNETES_OBJECT_BYTES", "1e9"))
   held <- 0
+  read_object <- function(hash) {
+    file <- file(file.path(Sys.getenv("FUTURE_KUBERNETES_OBJECTS"), hash), "rb")
+    on.exit(close(file))
+    unserialize(file)
+  }
   object <- function(hash) {
     known <- objects[[hash]]
     if (!is.null(known)) {
       return(known$value)
     }
-    file <- file(file.path(Sys.getenv("FUTURE_KUBERNETES_OBJECTS"), hash), "rb")
-    on.exit(close(file))
-    value <- unserialize(file)
+    value <- read_object(hash)
     size <- as.numeric(utils::object.size(value))
     for (name in ls(objects)) if (held + size > most) {
       held <<- held - objects[[name]]$size
@@ -128,10 +144,22 @@ local({
     data
   }
 
-  # What holds in the session holds here: its variables, its locale, and its folder and libraries where this pod has
-  # them.
+  here <- dirname(sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE)[1L]))
+  source(file.path(here, "packages.R"), local = TRUE)
+  ask <- function(folder) {
+    send("want", charToRaw(folder))
+    words <- strsplit(readLines(con, 1L), " ", fixed = TRUE)[[1L]]
+    rawToChar(readBin(con, "raw", as.numeric(words[2L])))
+  }
+  library_paths <- session_packages(ask)
+  source(file.path(here, "files.R"), local = TRUE)
+  project <- project_files(read_object)
+  source(file.path(here, "setup.R"), local = TRUE)
+  run_setup <- session_setup()
+
+  # What holds in the session holds here: its variables, its locale, its libraries and its folder.
   own <- list(env = Sys.getenv(names = TRUE), locale = Sys.getlocale(), wd = getwd(), libraries = .libPaths())
-  world <- list(env = character(), locale = own$locale, libraries = own$libraries)
+  world <- list(env = character(), locale = own$locale, libraries = list(own$libraries))
   enter <- function(new) {
     if (!identical(new$env, world$env)) {
       for (name in setdiff(names(world$env), names(new$env))) {
@@ -148,10 +176,10 @@ local({
       }
     }
     if (!identical(new$libraries, world$libraries)) {
-      .libPaths(unique(c(new$libraries[dir.exists(new$libraries)], own$libraries)))
+      .libPaths(unique(c(library_paths(new$libraries$paths, new$libraries$own), own$libraries)))
     }
     world <<- new
-    here <- if (dir.exists(new$wd)) new$wd else own$wd
+    here <- if (length(new$files)) project$enter(new$files) else if (dir.exists(new$wd)) new$wd else own$wd
     if (!identical(getwd(), here)) try(setwd(here), silent = TRUE)
   }
 
@@ -160,10 +188,10 @@ local({
     rm(list = ls(globalenv(), all.names = TRUE), envir = globalenv())
     extra <- data[["kubernetes"]]
     data[["kubernetes"]] <- NULL
-    if (!is.null(extra[["world"]])) enter(extra[["world"]])
     evaluate <- if (is.null(extra[["evaluate"]])) future[["evalFuture"]] else extra[["evaluate"]]
     result <- evaluate(data)
     if (isTRUE(extra[["gc"]])) gc()
+    if (length(wrote <- project$written())) attr(result, "kubernetes_wrote") <- wrote
     result
   }
 
@@ -174,7 +202,7 @@ local({
     if (words[1L] == "attach") break
     data <- tryCatch(dereference(read_task(words)), error = identity)
     if (inherits(data, "error")) {
-      send("unread", charToRaw(conditionMessage(data)))
+      send(if (inherits(data, "setup")) "setup" else "unread", charToRaw(conditionMessage(data)))
       next
     }
     result <- run(data)

@@ -279,6 +279,11 @@ class PlanSession(Session):
         """Send a large object."""
         self.socket.sendall(f"object {name} {len(data)}\n".encode() + data)
 
+    def libraries(self, *own: Path, image: Path | None = None) -> None:
+        """Say where this session's R has packages."""
+        text = "\n".join([f"image {image}", *(f"own {path}" for path in own)]).encode()
+        self.socket.sendall(f"libraries {len(text)}\n".encode() + text)
+
     def hear(self) -> tuple[list[str], bytes]:
         """The next line that comes, in words, and its body."""
         words = self.line().split(" ")

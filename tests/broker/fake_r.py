@@ -45,6 +45,14 @@ def obey(word: str, rest: str) -> bytes:
     if word == "object":
         path = os.path.join(os.environ["FUTURE_KUBERNETES_OBJECTS"], rest)
         return f"{os.path.getsize(path)} from {os.stat(path).st_mtime_ns}\n".encode()
+    if word == "want":  # a package by its folder, or the list of them
+        sock.sendall(b"want %d\n%b" % (len(rest.encode()), rest.encode()))
+        return stream.read(int(stream.readline().split()[1])) + b"\n"
+    if word == "library":
+        return f"{sorted(os.listdir(os.environ['FUTURE_KUBERNETES_LIBRARY']))}\n".encode()
+    if word == "read":
+        with open(os.path.join(os.environ["FUTURE_KUBERNETES_LIBRARY"], rest), "rb") as file:
+            return file.read() + b"\n"
     if word == "fork":
         child = os.fork()
         if child == 0:
@@ -55,6 +63,8 @@ def obey(word: str, rest: str) -> bytes:
         return b""
     if word == "bytes":
         return b"x" * int(rest)
+    if word == "hold":  # so much memory, for a moment
+        return (b"x" * int(rest))[:0]
     if word == "tell":
         sock.sendall(b"condition %d\n%s" % (len(rest), rest.encode()))
         return b""

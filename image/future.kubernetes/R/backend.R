@@ -31,6 +31,9 @@
 #' @param retries how often a future is run again after a loss of its worker that it can have caused.
 #' @param wait maximum number of seconds to wait for workers. A problem that waiting does not cure (an image that cannot
 #'   be pulled, no node that fits) ends the wait within seconds.
+#' @param setup code that runs once in each R of a worker before its first future, also on workers that come later:
+#'   `quote({ ... })`, or a function without arguments. What the code assigns is visible to the futures. If it fails,
+#'   futures end with a `KubernetesSetupError` that has its message.
 #' @param ... passed on to [future::MultiprocessFutureBackend()].
 #' @param gc,earlySignal,interrupts as in [future::cluster()].
 #'
@@ -45,14 +48,14 @@
 #' }
 #' @export
 kubernetes <- function(..., workers = NULL, retries = 2L, wait = 600, gc = FALSE, earlySignal = FALSE,
-                       interrupts = TRUE) {
+                       interrupts = TRUE, setup = NULL) {
   stop("future.kubernetes::kubernetes() is not called directly: use plan(kubernetes)")
 }
 
 #' @rdname kubernetes
 #' @export
 KubernetesFutureBackend <- function(workers = NULL, retries = 2L, wait = 600, gc = FALSE, earlySignal = FALSE,
-                                    interrupts = TRUE, ...) {
+                                    interrupts = TRUE, setup = NULL, ...) {
   made <- FALSE
   stream <- NULL
   on.exit(if (!made) {
@@ -64,7 +67,8 @@ KubernetesFutureBackend <- function(workers = NULL, retries = 2L, wait = 600, gc
   if (!is.numeric(retries) || length(retries) != 1L || is.na(retries) || retries < 0) {
     stop(kubernetes_error("Workers", "retries is ", deparse(retries), "; it is a whole number of at least 0"))
   }
-  stream <- open_stream(range, as.integer(retries))
+  setup <- check_setup(setup)
+  stream <- open_stream(range, as.integer(retries), setup)
   if (stream$most < range[2L]) {
     message(sprintf(
       "This release allows %d workers: the plan grows to that, not to %d. For more, raise 'maxWorkers' of the stack",
@@ -81,6 +85,7 @@ KubernetesFutureBackend <- function(workers = NULL, retries = 2L, wait = 600, gc
   backend[["range"]] <- range
   backend[["retries"]] <- stream$retries
   backend[["wait"]] <- wait
+  backend[["setup"]] <- setup
   backend[["futureClasses"]] <- c("KubernetesFuture", backend[["futureClasses"]])
   made <- TRUE
   structure(backend, class = c("KubernetesFutureBackend", class(backend)))
@@ -120,7 +125,7 @@ launch <- function(backend, future) {
   stream <- backend[["stream"]]
   if (is.null(stream$con) && stream$pid == Sys.getpid()) {
     # A plan that was left and is taken up again: old <- plan(sequential); plan(old).
-    stream <- backend[["stream"]] <- open_stream(backend[["range"]], backend[["retries"]])
+    stream <- backend[["stream"]] <- open_stream(backend[["range"]], backend[["retries"]], backend[["setup"]])
   }
   submit(usable_stream(stream), future)
   future[["state"]] <- "running"

@@ -1,7 +1,7 @@
 # Client of this pod's broker: lines of words over a loopback connection, see image/broker/sessions.py.
 
 # The broker states the same number: image/common/protocol.py.
-protocol_version <- 2L
+protocol_version <- 3L
 
 run_folder <- function() Sys.getenv("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")
 

@@ -16,6 +16,7 @@
 #'   `future.globals.maxSize` where it is set.
 #' * `KubernetesDataError`: a future's data or its result could not be serialized, read, held or kept; the message gives
 #'   R's own reason. It is not run again, and its worker goes on.
+#' * `KubernetesSetupError`: the `setup` of the plan failed on a worker, or is no code that workers could run.
 #' * `KubernetesSessionError`: the plan belongs to another R process: this one is a forked child of it or a copy.
 #' * `KubernetesWorkerLostError`: a future failed because its worker was lost more often than `retries`. It is also a
 #'   [future::FutureInterruptError]. Its fields `pods` and `reasons` hold the lost pods and how each ended.

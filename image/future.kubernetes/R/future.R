@@ -87,9 +87,7 @@ task_data <- function(future) {
   if (!is.null(future[["conditions"]]) && (is.null(classes) || length(classes) > 0L)) {
     data[["capture"]][["immediateConditionHandlers"]] <- list(immediateCondition = signal_from_worker)
   }
-  data[["kubernetes"]] <- list(
-    gc = isTRUE(future[["gc"]]), evaluate = evaluator_to_send(), world = session_world()
-  )
+  data[["kubernetes"]] <- list(gc = isTRUE(future[["gc"]]), evaluate = evaluator_to_send())
   data
 }
 
@@ -103,6 +101,8 @@ environment(signal_from_worker) <- baseenv()
 
 take_result <- function(stream, future, result) {
   if (inherits(result, "FutureResult")) {
+    tell_of_files(stream, future, result)
+    attr(result, "kubernetes_wrote") <- NULL
     end_future(stream, future, result)
     signal_immediate(future)
     return(invisible())
@@ -169,16 +169,16 @@ data_error <- function(future, what, reason) {
 
 unread_error <- function(future, reason) {
   error <- data_error(future, "read by its worker", reason)
-  if (grepl("there is no package called", reason, fixed = TRUE)) package_error(future, error) else error
+  if (grepl("there is no package called|did not reach this worker", reason)) package_error(future, error) else error
 }
 
 # future itself mentions a missing package only among "possible other reasons" of a failed launch.
 package_error <- function(future, error) {
-  missing <- sub(".*(there is no package called [^ ]+).*", "\\1", conditionMessage(error))
+  missing <- sub(".*(there is no package called [^ ]+|The package .* did not reach this worker.*)", "\\1",
+    conditionMessage(error))
   error[["message"]] <- sprintf(paste(
-    "Future %s cannot run on its worker: %s. Workers have the packages of the image, not what install.packages() puts",
-    "into this session's home: add it to 'rPackages' of the stack and run 'pulumi up', or set 'sharedGiB' and install",
-    "it again, into /shared"
+    "Future %s cannot run on its worker: %s. Workers find the packages of the image and those in this session's",
+    ".libPaths(): install it with install.packages(), or for every session by 'rPackages' of the stack and 'pulumi up'"
   ), label_of(future), missing)
   class(error) <- unique(c("KubernetesPackageError", "KubernetesError", class(error)))
   error

@@ -100,4 +100,6 @@ count_needs <- function(stream, needs, by) {
 forget_objects <- function(stream) {
   stream$objects <- new.env(parent = emptyenv())
   stream$object_bytes <- 0
+  stream$libraries <- NULL
+  stream$files <- NULL
 }

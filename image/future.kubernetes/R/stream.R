@@ -7,13 +7,14 @@
 session_timeout <- 30L * 24L * 3600L # parallelly's own default
 most_acknowledged <- 200L # results in a line that says they have arrived
 
-open_stream <- function(range, retries) {
+open_stream <- function(range, retries, setup = NULL) {
   stream <- new.env(parent = emptyenv())
   # Without the user's random numbers.
   stream$key <- paste0("p", Sys.getpid(), basename(tempfile("")), basename(tempfile("")))
   stream$pid <- Sys.getpid()
   stream$range <- range
   stream$retries <- retries
+  stream$setup <- setup
   stream$futures <- new.env(parent = emptyenv())
   stream$number <- 0L
   stream$bytes <- 0
@@ -113,8 +114,10 @@ say <- function(stream, ..., body = NULL) {
 
 # A future's data on their way to a worker. Number and size are remembered until it has ended.
 submit <- function(stream, future) {
+  world <- world_bytes(stream)
   referred <- with_references(stream, task_data(future))
-  task <- tryCatch(packed(referred$data), error = function(e) {
+  referred$needs <- c(referred$needs, stream$files$bundles)
+  task <- tryCatch(packed(referred$data, head = world), error = function(e) {
     stop(data_error(future, "sent by this session", conditionMessage(e)))
   })
   on.exit(if (!is.null(task$file)) unlink(task$file)) # not there any more once the broker has it
@@ -138,24 +141,28 @@ submit <- function(stream, future) {
   words <- if (is.null(task$file)) "submit" else c("file", utils::URLencode(task$file, reserved = TRUE))
   needs <- if (length(referred$needs)) paste(referred$needs, collapse = ",") else "-"
   # A broker that is lost in between gets the task when the stream is connected again and asks for it.
-  tryCatch(suppressWarnings(say(
-    stream, words[1L], number, sprintf("%.0f", task$size), words[-1L], needs, label, body = task$bytes
-  )), error = function(e) stream$broken <- TRUE)
+  tryCatch(suppressWarnings({
+    tell_libraries(stream)
+    say(stream, words[1L], number, sprintf("%.0f", task$size), words[-1L], needs, label, body = task$bytes)
+  }), error = function(e) stream$broken <- TRUE)
   if (!stream$broken) on.exit()
 }
 
-# Data, serialized: in memory, or above 16 MiB in a file that the broker takes over. So that a session does
-# not need twice the memory of what it sends.
-packed <- function(data) {
+# Data, serialized, after bytes that are it already: in memory, or above 16 MiB in a file that the broker takes over. So
+# that a session does not need twice the memory of what it sends.
+packed <- function(data, head = raw()) {
   if (utils::object.size(data) < 16 * 2^20) {
-    bytes <- serialize(data, NULL, xdr = FALSE)
+    bytes <- c(head, serialize(data, NULL, xdr = FALSE))
     return(list(size = length(bytes), bytes = bytes))
   }
   file <- tempfile("future-task-")
   whole <- FALSE
   on.exit(if (!whole) unlink(file))
   con <- file(file, "wb")
-  tryCatch(serialize(data, con, xdr = FALSE), finally = close(con))
+  tryCatch({
+    writeBin(head, con)
+    serialize(data, con, xdr = FALSE)
+  }, finally = close(con))
   whole <- TRUE
   list(size = file.size(file), file = normalizePath(file))
 }
@@ -244,6 +251,7 @@ hear_one <- function(stream) {
       forget_objects(stream)
       submit(stream, future)
     },
+    setup = end_future(stream, future, setup_error(future, rawToChar(body))),
     unread = end_future(stream, future, unread_error(future, rawToChar(body))),
     end_future(stream, future, data_error(future, reason_words[[words[1L]]], rawToChar(body)))
   )

@@ -29,8 +29,7 @@ given_variables <- local({
   }
 })
 
-# Named character vector of the session's own variables, its locale, folder and libraries. Most calls find what the last
-# one found.
+# The session's own variables, its locale, folder and libraries. Most calls find what the last one found.
 session_world <- local({
   all <- NULL
   env <- NULL
@@ -44,6 +43,52 @@ session_world <- local({
       names(env) <<- names(now)[chosen]
       all <<- now
     }
-    list(env = env, locale = Sys.getlocale(), wd = getwd(), libraries = .libPaths())
+    list(env = env, locale = Sys.getlocale(), wd = getwd(), libraries = session_libraries())
   }
 })
+
+# The same with the files of a plan's session, serialized.
+world_bytes <- local({
+  last <- NULL
+  bytes <- NULL
+  function(stream) {
+    world <- c(session_world(), list(files = session_files(stream), setup = stream$setup))
+    if (!identical(world, last)) {
+      bytes <<- serialize(world, NULL, xdr = FALSE)
+      last <<- world
+    }
+    bytes
+  }
+})
+
+# Libraries: `paths`, all that R looks in; `own`, those of them that the image does not have; `image`, those that it has;
+# and `at`, when a package was last put into or removed from an own one. Empty ones are left out.
+session_libraries <- local({
+  last <- list(paths = NULL)
+  function() {
+    paths <- c(development_library(), .libPaths())
+    at <- if (identical(paths, last$all)) as.numeric(file.mtime(last$candidates))
+    if (!identical(paths, last$all) || !identical(at, last$at)) {
+      image <- normalizePath(c(.Library, .Library.site), mustWork = FALSE)
+      candidates <- setdiff(paths, image)
+      own <- candidates[lengths(lapply(candidates, list.files)) > 0L]
+      last <<- list(
+        all = paths, candidates = candidates, at = as.numeric(file.mtime(candidates)),
+        world = list(paths = setdiff(paths, setdiff(candidates, own)), own = own, image = image)
+      )
+      last$world$at <<- last$at[candidates %in% own]
+    }
+    last$world
+  }
+})
+
+# The broker reads the packages that workers look for; it is told of the libraries whenever they have changed.
+tell_libraries <- function(stream) {
+  libraries <- session_libraries()
+  if (!identical(libraries, stream$libraries) && (length(libraries$own) || length(stream$libraries$own))) {
+    lines <- c(paste("image", libraries$image), paste("own", libraries$own)[seq_along(libraries$own)])
+    bytes <- charToRaw(paste(enc2utf8(lines), collapse = "\n"))
+    say(stream, "libraries", length(bytes), body = bytes)
+  }
+  stream$libraries <- libraries
+}

@@ -9,5 +9,5 @@ attr(kubernetes, "init") <- TRUE
 attr(kubernetes, "factory") <- KubernetesFutureBackend
 attr(kubernetes, "tweakable") <- c(
   "workers", "retries", "wait", "gc", "earlySignal", "interrupts", "wait.timeout", "wait.interval", "wait.alpha",
-  "maxSizeOfObjects", "hooks"
+  "maxSizeOfObjects", "hooks", "setup"
 )

@@ -1,0 +1,142 @@
+"""Packages of a session's own libraries, for the workers that need them.
+
+Broker and session share the scheduler pod's disk. So a session only says which libraries it has beyond the image's, and
+a worker whose R looks for one of their packages gets that package from here, while its future runs. What nobody looks
+for does not travel, and a worker can read nothing but these packages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tarfile
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..common import wire
+from ..common.blob import Blob
+from .background import Background
+from .log import log
+
+if TYPE_CHECKING:
+    from .workers import Worker
+
+_PACKED_BYTES = 1 << 30
+"""Packed packages that are kept for the next worker; the least recently used ones go first."""
+
+_WAIT_SECONDS = 0.1
+
+Identity = tuple[int, int, int]
+"""Inode, time and size of what changes with each installation of a package."""
+
+
+class Libraries:
+    """The libraries of one plan's session."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        """Changes when a worker that has loaded packages may hold one that is another now."""
+        self.packages: dict[str, Identity] | None = None
+        """Folders of the packages, in the order in which R looks for them; None until the session has said."""
+
+    def said(self, image: list[Path], own: list[Path]) -> None:
+        """Take note of the session's own libraries, and of the image's."""
+        found = {str(folder): identity for library in own for folder, identity in _packages_of(library)}
+        if self.packages is not None:
+            changed = any(found.get(folder) != identity for folder, identity in self.packages.items())
+            new = found.keys() - self.packages.keys()
+            if changed or any((library / Path(folder).name).exists() for folder in new for library in image):
+                self.generation += 1
+        self.packages = found
+
+
+def _packages_of(library: Path) -> Iterator[tuple[Path, Identity]]:
+    with contextlib.suppress(OSError):
+        for folder in sorted(library.iterdir()):
+            with contextlib.suppress(OSError):
+                status = (folder / "Meta" / "package.rds").stat()
+                yield folder, (status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+class Packages:
+    """Answers workers whose R looks for a package."""
+
+    def __init__(self, background: Background) -> None:
+        self._background = background
+        self._packed: OrderedDict[tuple[str, Identity], asyncio.Future[Blob]] = OrderedDict()
+
+    def wanted(self, worker: Worker, lease: str, name: str) -> None:
+        """Send the names of the packages that there are, or the package of this name, to the worker of a task."""
+        self._background.start(self._answer(worker, lease, name))
+
+    async def _answer(self, worker: Worker, lease: str, name: str) -> None:
+        task = worker.task
+        if task is None or task.lease != lease:
+            return
+        libraries, body, reason = task.plan.libraries, None, ""
+        # After a restart of the broker they are known once the session has come back.
+        while libraries.packages is None and worker.task is task:
+            await asyncio.sleep(_WAIT_SECONDS)
+        packages = libraries.packages or {}
+        if not name:
+            body = Blob.of("\n".join(packages).encode())
+        elif name in packages:
+            try:
+                body = await self._pack(name, packages[name])
+            except (OSError, tarfile.TarError) as error:
+                reason = f"the scheduler's pod could not read it: {error}"
+                log(f"{name} could not be packed: {error}")
+        else:
+            reason = "it is in no library of the session any more"
+        if worker.task is task and task.lease == lease:
+            size = body.size if body is not None else 0
+            worker.say(wire.encode(op="have", id=lease, name=name, reason=reason, size=size), body)
+
+    async def _pack(self, folder: str, identity: Identity) -> Blob:
+        """The packed package; workers that ask at the same time share the work.
+
+        Raises:
+            OSError: when it cannot be read, or the disk is full.
+        """
+        key = folder, identity
+        if key not in self._packed:
+            self._packed[key] = asyncio.ensure_future(asyncio.to_thread(pack, Path(folder)))
+        self._packed.move_to_end(key)
+        try:
+            blob = await asyncio.shield(self._packed[key])
+        except Exception:
+            self._packed.pop(key, None)
+            raise
+        while self._size() > _PACKED_BYTES and len(self._packed) > 1:
+            self._packed.popitem(last=False)
+        return blob
+
+    def _size(self) -> int:
+        done = [future for future in self._packed.values() if future.done() and not future.exception()]
+        return sum(future.result().size for future in done)
+
+
+def pack(folder: Path) -> Blob:
+    """A package's folder, or what it links to as in renv's libraries, as a tar archive; without links that leave it.
+
+    Raises:
+        OSError: when it cannot be read, or the disk is full.
+    """
+    with tempfile.NamedTemporaryFile(prefix="future-kubernetes-", delete=False) as file:
+        path = Path(file.name)
+        try:
+            with tarfile.open(fileobj=file, mode="w") as archive:
+                archive.add(folder.resolve(), arcname=folder.name, filter=_stays_inside)
+        except BaseException:
+            path.unlink()
+            raise
+    return Blob.at(path)
+
+
+def _stays_inside(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    if member.issym():
+        return None if member.linkname.startswith("/") or ".." in member.linkname.split("/") else member
+    return member if member.isreg() or member.isdir() or member.islnk() else None

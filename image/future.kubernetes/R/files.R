@@ -1,0 +1,260 @@
+# The files of the session's working directory, for its futures to read. They go to the workers as large objects do:
+# bundles of pieces of files, in the order in which a worker applies them. The first bundles have all files; a later one
+# has those that have changed since, and the names of those that were removed.
+
+file_bundle_bytes <- 16 * 2^20
+most_files <- 10000L
+most_file_bundles <- 40L
+never_sent <- c("renv/library", "renv/staging", "packrat/lib*", "node_modules", "__pycache__", "*_cache/")
+
+# What a worker needs to know of the session's folder: its path, and the bundles that it consists of. NULL where the
+# workers have the folder itself, or where it is none of a project.
+session_files <- function(stream) {
+  folder <- getwd()
+  state <- stream$files
+  if (is.null(state) || !identical(state$folder, folder)) {
+    state <- list(folder = folder, sent = NULL, bundles = character(), bytes = 0, due = 0)
+  }
+  if (is.null(folder) || !is_project(folder)) {
+    stream$files <- state
+    return(NULL)
+  }
+  now <- clock()
+  # A file that was added or removed changes its folder's time. For the content of those that stay, the folder is
+  # looked through again after five times as long as that takes, and after a second at the latest.
+  if (now >= state$due || !identical(file.mtime(state$dirs), state$times)) {
+    found <- look_through(folder)
+    state$dirs <- found$dirs
+    state$times <- file.mtime(found$dirs)
+    state$left_out <- found$left_out
+    if (!same_files(found$files, state$sent) || !all(vapply(state$bundles, known_object, NA, stream = stream))) {
+      state <- send_files(stream, state, found$files)
+    }
+    state$due <- clock() + min(1, 5 * (clock() - now))
+    tell_left_out(stream, folder, found)
+  }
+  stream$files <- state
+  if (length(state$bundles)) list(folder = folder, bundles = state$bundles)
+}
+
+known_object <- function(hash, stream) !is.null(stream$objects[[hash]])
+
+# A folder of the user's own: what the image has, the workers have too, and what is in /shared as well.
+is_project <- function(folder) {
+  shared <- Sys.getenv("FUTURE_KUBERNETES_SHARED", "/shared")
+  folder != "/" && file.access(folder, 2L) == 0L && folder != dirname(tempdir()) && files_limit() > 0 &&
+    !startsWith(paste0(folder, "/"), paste0(shared, "/"))
+}
+
+files_limit <- function() {
+  limit <- getOption("future.kubernetes.filesMB", 256)
+  if (!is.numeric(limit) || length(limit) != 1L || is.na(limit)) {
+    stop(kubernetes_error("Globals", sprintf(paste(
+      "The option future.kubernetes.filesMB is %s; it is a number of megabytes, or 0 to send no files:",
+      "options(future.kubernetes.filesMB = 256)"
+    ), deparse(limit)[1L]), class = "FutureError"))
+  }
+  limit * 1e6
+}
+
+# The files below a folder by name, and what is left out: hidden ones, those that .futureignore names, and above the
+# limit the largest ones. Links to files are taken for the files.
+look_through <- function(folder) {
+  ignored <- ignored_names(folder)
+  libraries <- .libPaths()
+  level <- ""
+  dirs <- folder
+  all <- NULL
+  too_many <- FALSE
+  while (length(level) && !too_many) {
+    names <- as.character(unlist(lapply(level, function(dir) {
+      names <- list.files(file.path(folder, dir))
+      if (nzchar(dir)) file.path(dir, names) else names
+    })))
+    names <- names[!ignored(names)]
+    paths <- file.path(folder, names)
+    info <- file.info(paths, extra_cols = FALSE)
+    known <- !is.na(info$isdir)
+    deeper <- known & info$isdir & !paths %in% libraries
+    # A link to a folder could lead around in a circle.
+    deeper[deeper] <- !nzchar(Sys.readlink(paths[deeper]))
+    here <- known & !info$isdir & file.access(paths, 4L) == 0L
+    all <- rbind(all, data.frame(
+      name = names[here], size = info$size[here], mtime = as.numeric(info$mtime[here]),
+      mode = as.integer(info$mode[here])
+    ))
+    level <- names[deeper]
+    dirs <- c(dirs, paths[deeper])
+    too_many <- NROW(all) + length(dirs) > most_files
+  }
+  left_out <- character()
+  if (too_many) {
+    all <- all[0L, ]
+  } else {
+    large <- order(all$size)
+    over <- large[cumsum(all$size[large]) > files_limit()]
+    left_out <- all$name[rev(over)]
+    if (length(over)) all <- all[-over, ]
+  }
+  list(files = all, dirs = dirs, left_out = left_out, too_many = too_many)
+}
+
+# TRUE for names that stay: of the patterns of .futureignore, one with a slash is of a path, one without of any part.
+ignored_names <- function(folder) {
+  file <- file.path(folder, ".futureignore")
+  lines <- if (file.exists(file)) trimws(readLines(file, warn = FALSE)) else character()
+  patterns <- sub("/$", "", c(never_sent, lines[nzchar(lines) & !startsWith(lines, "#")]))
+  of_path <- grepl("/", patterns, fixed = TRUE)
+  expressions <- utils::glob2rx(sub("^/", "", patterns))
+  function(names) {
+    ignored <- rep(FALSE, length(names))
+    for (i in seq_along(expressions)) {
+      ignored <- ignored | grepl(expressions[i], if (of_path[i]) names else basename(names))
+    }
+    ignored
+  }
+}
+
+same_files <- function(new, old) {
+  identical(new$name, old$name) && identical(new$size, old$size) && identical(new$mtime, old$mtime)
+}
+
+# Send what has changed; all of it once that is no more than what has been sent for changes.
+send_files <- function(stream, state, files) {
+  old <- state$sent
+  known <- all(vapply(state$bundles, known_object, NA, stream = stream))
+  changed <- files
+  removed <- character()
+  if (known && length(state$bundles)) {
+    before <- match(files$name, old$name)
+    changed <- files[is.na(before) | files$size != old$size[before] | files$mtime != old$mtime[before], ]
+    removed <- setdiff(old$name, files$name)
+  }
+  pieces <- file_pieces(changed)
+  if (length(state$bundles) + max(pieces$bundle, 1L) > most_file_bundles || state$bytes > 2 * sum(files$size) + 1e6) {
+    known <- FALSE
+    changed <- files
+    removed <- character()
+    pieces <- file_pieces(files)
+  }
+  if (!known) state[c("bundles", "bytes")] <- list(character(), 0)
+  for (i in seq_len(max(pieces$bundle, 1L))) {
+    bundle <- read_pieces(state$folder, changed, pieces[pieces$bundle == i, ])
+    if (i == 1L) bundle$removed <- removed
+    bundle$serial <- length(state$bundles) # one that is the same as an earlier one is applied again all the same
+    hash <- digest::digest(bundle, algo = "spookyhash")
+    if (!keep_object(stream, hash, bundle)) {
+      stop(kubernetes_error("Globals", sprintf(paste(
+        "The files of %s are %.0f MB, and the scheduler's pod has no room for them: name those that futures do not need",
+        "in %s, or set options(future.kubernetes.filesMB = 0) to send none"
+      ), state$folder, sum(files$size) / 1e6, file.path(state$folder, ".futureignore")), class = "FutureError"))
+    }
+    state$bundles <- c(state$bundles, hash)
+  }
+  state$bytes <- state$bytes + sum(changed$size)
+  state$sent <- files
+  state
+}
+
+# Files by row, cut into pieces, and the bundle that each piece goes with.
+file_pieces <- function(files) {
+  count <- pmax(1, ceiling(files$size / file_bundle_bytes))
+  pieces <- data.frame(row = rep(seq_len(nrow(files)), count), at = (sequence(count) - 1) * file_bundle_bytes)
+  pieces$size <- pmin(file_bundle_bytes, files$size[pieces$row] - pieces$at)
+  pieces$bundle <- bundle_of(pieces$size)
+  pieces
+}
+
+bundle_of <- function(sizes) {
+  bundle <- 1L
+  sum <- 0
+  vapply(sizes, function(size) {
+    if (sum > 0 && sum + size > file_bundle_bytes) {
+      bundle <<- bundle + 1L
+      sum <<- 0
+    }
+    sum <<- sum + size
+    bundle
+  }, 0L)
+}
+
+read_pieces <- function(folder, files, pieces) {
+  list(
+    name = files$name[pieces$row], at = pieces$at, mtime = files$mtime[pieces$row], mode = files$mode[pieces$row],
+    bytes = Map(function(name, at, size) {
+      # Never opened: a device or a pipe, which would wait.
+      if (size == 0) {
+        return(raw())
+      }
+      file <- tryCatch(suppressWarnings(file(file.path(folder, name), "rb")), error = function(e) NULL)
+      if (is.null(file)) {
+        return(raw()) # removed since
+      }
+      on.exit(close(file))
+      if (at > 0) seek(file, at)
+      readBin(file, "raw", size)
+    }, files$name[pieces$row], pieces$at, pieces$size, USE.NAMES = FALSE)
+  )
+}
+
+# Say once for a folder what its futures will not find.
+tell_left_out <- function(stream, folder, found) {
+  if (!found$too_many && !length(found$left_out) || folder %in% stream$told_of_files) {
+    return(invisible())
+  }
+  stream$told_of_files <- c(stream$told_of_files, folder)
+  message(sprintf(
+    "Futures find %s of %s: %s. Name in %s what they do not need, work in a folder of the project, or put data into %s.",
+    if (found$too_many) "no files" else "not all files", folder,
+    if (found$too_many) {
+      sprintf("it has more than %d files and folders", most_files)
+    } else {
+      sprintf("%s %s above %.0f MB together", some_names(found$left_out), ngettext(length(found$left_out), "is", "are"),
+        files_limit() / 1e6)
+    },
+    file.path(folder, ".futureignore"), "/shared"
+  ))
+}
+
+some_names <- function(names) {
+  text <- paste(utils::head(names, 3L), collapse = ", ")
+  if (length(names) > 3L) sprintf("%s and %d more", text, length(names) - 3L) else text
+}
+
+# Said once for each plan: what a future has written stays on its worker, and where those files are looked for that it
+# did not find.
+tell_of_files <- function(stream, future, result) {
+  wrote <- attr(result, "kubernetes_wrote")
+  if (length(wrote) && !isTRUE(stream$told_of_writing)) {
+    stream$told_of_writing <- TRUE
+    message(sprintf(paste(
+      "Future %s has written %s into a worker's copy of %s. It stays on that worker: return what you need as the future's",
+      "value, or write it into /shared"
+    ), label_of(future), some_names(wrote), stream$files$folder))
+  }
+  if (isTRUE(stream$told_of_missing)) {
+    return(invisible())
+  }
+  for (known in result[["conditions"]]) {
+    condition <- known[["condition"]]
+    if (!inherits(condition, c("error", "warning"))) next
+    if (grepl("cannot open|No such file|does not exist|cannot find", conditionMessage(condition))) {
+      stream$told_of_missing <- TRUE
+      message(sprintf(paste(
+        "Where future %s looks for files: %s, and /shared where the release has it. Hidden files%s and those elsewhere",
+        "stay in the scheduler's pod"
+      ), label_of(future), copied_words(stream), left_words(stream)))
+      return(invisible())
+    }
+  }
+}
+
+copied_words <- function(stream) {
+  if (length(stream$files$bundles)) paste("a copy of", stream$files$folder) else "an empty folder of its worker"
+}
+
+left_words <- function(stream) {
+  left <- c(if (file.exists(".futureignore")) "what .futureignore names", some_names(stream$files$left_out))
+  left <- left[nzchar(left)]
+  if (length(left)) paste0(", ", paste(left, collapse = ", ")) else ""
+}

@@ -1,0 +1,70 @@
+# The files of the session's working directory, on a worker: bundles of pieces of files become a folder, see files.R of
+# the R package. What futures write there is theirs, until R starts anew.
+
+project_files <- function(read_object) {
+  # An R before this one may have left its folder.
+  note <- file.path(Sys.getenv("FUTURE_KUBERNETES_OBJECTS"), "project")
+  if (file.exists(note)) unlink(readLines(note), recursive = TRUE)
+  unlink(note)
+  place <- NULL
+  folder <- NULL
+  applied <- character()
+  dirs <- NULL
+  names <- character()
+  times <- NULL
+
+  # The session's path, if this pod has nothing there; so that full names of files hold as well.
+  find_place <- function(path) {
+    if (!file.exists(path) && dir.create(path, showWarnings = FALSE, recursive = TRUE)) {
+      writeLines(path, note)
+      return(path)
+    }
+    place <- file.path(tempfile("project-"), basename(path))
+    dir.create(place, recursive = TRUE)
+    place
+  }
+  apply_bundle <- function(bundle) {
+    paths <- file.path(place, bundle$name)
+    for (dir in unique(dirname(paths))) dir.create(dir, showWarnings = FALSE, recursive = TRUE)
+    for (i in seq_along(paths)) {
+      file <- file(paths[i], if (bundle$at[i] == 0) "wb" else "ab")
+      writeBin(bundle$bytes[[i]], file)
+      close(file)
+    }
+    Sys.chmod(paths, bundle$mode, use_umask = FALSE)
+    Sys.setFileTime(paths, .POSIXct(bundle$mtime))
+    unlink(file.path(place, bundle$removed))
+  }
+
+  list(
+    # The folder in which a future runs.
+    enter = function(files) {
+      if (!identical(files$folder, folder) || !identical(applied, head(files$bundles, length(applied)))) {
+        if (!is.null(place)) unlink(place, recursive = TRUE)
+        unlink(note)
+        place <<- find_place(files$folder)
+        folder <<- files$folder
+        applied <<- character()
+      }
+      if (length(applied) < length(files$bundles)) {
+        for (hash in setdiff(files$bundles, applied)) {
+          apply_bundle(read_object(hash))
+          applied <<- c(applied, hash)
+        }
+        dirs <<- list.dirs(place)
+        names <<- list.files(place, all.files = TRUE, recursive = TRUE)
+        times <<- file.mtime(dirs)
+      }
+      place
+    },
+    # Names of files that a future has added, the first time that it is seen.
+    written = function() {
+      now <- file.mtime(dirs)
+      if (is.null(dirs) || identical(now, times)) {
+        return(character())
+      }
+      times <<- now
+      setdiff(list.files(place, all.files = TRUE, recursive = TRUE), names)
+    }
+  )
+}

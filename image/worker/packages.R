@@ -1,0 +1,52 @@
+# Packages of the session's own libraries, on a worker: R looks for one, and it comes from the scheduler's pod.
+#
+# R finds packages by loadNamespace(), find.package() and utils::packageDescription(); all other functions call these.
+# In this process each of them first calls fetch(). A package that nobody looks for does not travel.
+
+session_packages <- function(ask) {
+  folder <- Sys.getenv("FUTURE_KUBERNETES_LIBRARY")
+  process <- Sys.getpid()
+  known <- character() # folders of the packages in the session's libraries; NULL until asked for
+  fetched <- character()
+
+  fetch <- function(package, ...) {
+    # A forked child has no connection of its own.
+    if ((is.null(known) || length(known)) && !is.null(package) && Sys.getpid() == process) {
+      for (name in as.character(package)) if (!isNamespaceLoaded(name) && !name %in% fetched) fetch_one(name)
+    }
+  }
+  fetch_one <- function(name) {
+    if (is.null(known)) known <<- strsplit(ask(""), "\n", fixed = TRUE)[[1L]]
+    here <- known[basename(known) == name & !dir.exists(dirname(known))]
+    if (length(here) == 0L) {
+      return(invisible())
+    }
+    fetched <<- c(fetched, name)
+    reason <- ask(here[1L])
+    if (nzchar(reason)) {
+      stop(structure(class = c("KubernetesPackageError", "error", "condition"), list(
+        message = sprintf("The package '%s' of the session did not reach this worker: %s", name, reason), call = NULL
+      )))
+    }
+  }
+
+  patch <- function(name, where, code) {
+    changed <- get(name, envir = where[[1L]], inherits = FALSE)
+    body(changed) <- call("{", as.call(list(fetch, code)), body(changed))
+    for (envir in where) {
+      unlockBinding(name, envir)
+      assign(name, changed, envir = envir)
+      lockBinding(name, envir)
+    }
+  }
+  patch("loadNamespace", list(baseenv()), quote(as.character(package)[[1L]])) # may be a name and a version
+  patch("find.package", list(baseenv()), quote(package))
+  patch("packageDescription", list(asNamespace("utils"), as.environment("package:utils")), quote(pkg))
+
+  # The libraries of a session, where this pod has them, and in place of the others the one that fetch() fills.
+  function(libraries, own) {
+    there <- dir.exists(libraries)
+    known <<- if (any(!dir.exists(own))) NULL else character()
+    unique(c(ifelse(there, libraries, folder)[there | libraries %in% own]))
+  }
+}
