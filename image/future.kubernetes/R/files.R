@@ -5,6 +5,7 @@
 file_bundle_bytes <- 16 * 2^20
 most_files <- 10000L
 most_file_bundles <- 40L
+most_watched <- 200L
 never_sent <- c("renv/library", "renv/staging", "packrat/lib*", "node_modules", "__pycache__", "*_cache/")
 
 # What a worker needs to know of the session's folder: its path, and the bundles that it consists of. NULL where the
@@ -20,22 +21,29 @@ session_files <- function(stream) {
     return(NULL)
   }
   now <- clock()
-  # A file that was added or removed changes its folder's time. For the content of those that stay, the folder is
-  # looked through again after five times as long as that takes, and after a second at the latest.
-  if (now >= state$due || !identical(file.mtime(state$dirs), state$times)) {
+  # A file that is added or removed changes its folder's time. Of many files not each one's own time is looked at for
+  # each future: the folder is looked through again after five times as long as that takes, a second at the latest.
+  if (now >= state$due || !identical(times_of(state$watched), state$times)) {
     found <- look_through(folder)
-    state$dirs <- found$dirs
-    state$times <- file.mtime(found$dirs)
+    few <- nrow(found$files) <= most_watched
+    state$watched <- found$dirs
+    state$times <- found$times
+    if (few && nrow(found$files)) {
+      state$watched <- c(state$watched, file.path(folder, found$files$name))
+      state$times <- c(state$times, found$files$mtime)
+    }
     state$left_out <- found$left_out
     if (!same_files(found$files, state$sent) || !all(vapply(state$bundles, known_object, NA, stream = stream))) {
       state <- send_files(stream, state, found$files)
     }
-    state$due <- clock() + min(1, 5 * (clock() - now))
+    state$due <- clock() + if (few) 1 else min(1, 5 * (clock() - now))
     tell_left_out(stream, folder, found)
   }
   stream$files <- state
   if (length(state$bundles)) list(folder = folder, bundles = state$bundles)
 }
+
+times_of <- function(paths) as.numeric(file.mtime(paths))
 
 known_object <- function(hash, stream) !is.null(stream$objects[[hash]])
 
@@ -64,6 +72,7 @@ look_through <- function(folder) {
   libraries <- .libPaths()
   level <- ""
   dirs <- folder
+  times <- times_of(folder)
   all <- NULL
   too_many <- FALSE
   while (length(level) && !too_many) {
@@ -85,6 +94,7 @@ look_through <- function(folder) {
     ))
     level <- names[deeper]
     dirs <- c(dirs, paths[deeper])
+    times <- c(times, as.numeric(info$mtime[deeper])) # of before they are listed, so that no change is missed
     too_many <- NROW(all) + length(dirs) > most_files
   }
   left_out <- character()
@@ -96,7 +106,7 @@ look_through <- function(folder) {
     left_out <- all$name[rev(over)]
     if (length(over)) all <- all[-over, ]
   }
-  list(files = all, dirs = dirs, left_out = left_out, too_many = too_many)
+  list(files = all, dirs = dirs, times = times, left_out = left_out, too_many = too_many)
 }
 
 # TRUE for names that stay: of the patterns of .futureignore, one with a slash is of a path, one without of any part.
