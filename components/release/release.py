@@ -78,6 +78,9 @@ class Release(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self, depends_on=before),
             secret=("data", "stringData"),
         )
+        needed: list[pulumi.Resource] = [*cluster.ready, secret]
+        if settings.environment:
+            needed.append(self._environment(name, settings, pulumi.ResourceOptions(parent=self, depends_on=before)))
         helm.Release(
             name,
             name=settings.name,
@@ -90,9 +93,17 @@ class Release(pulumi.ComponentResource):
             atomic=True,
             timeout=READY_SECONDS,
             max_history=MAX_HISTORY,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[*cluster.ready, secret]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=needed),
         )
         self.register_outputs({"namespace": self.namespace, "password": self.password})
+
+    def _environment(self, name: str, settings: Settings, opts: pulumi.ResourceOptions) -> KubernetesObject:
+        """The Secret that the pods mount as files. R reads them when it starts, so a change restarts no pod."""
+        metadata: dict[str, Any] = {"name": f"{settings.name}-environment", "namespace": settings.namespace}
+        if settings.labels:
+            metadata["labels"] = dict(settings.labels)
+        body = {"metadata": metadata, "stringData": pulumi.Output.secret(dict(settings.environment))}
+        return KubernetesObject("v1", "Secret", f"{name}-environment", body, opts, secret=("data", "stringData"))
 
     def _own_namespace(self, name: str, settings: Settings, opts: pulumi.ResourceOptions) -> KubernetesObject:
         """The stack's own namespace, whose pods run unprivileged (Pod Security Standards: restricted)."""

@@ -123,6 +123,27 @@ def label_map(value: Any) -> dict[str, str]:
     return entries
 
 
+VARIABLE = r"[A-Za-z_][A-Za-z0-9_]{0,200}"
+OWN_VARIABLES = r"PATH|HOME|USER|LOGNAME|SHELL|HOSTNAME|TMPDIR|R_HOME|(LD|POD|NODE|KUBERNETES|FUTURE_KUBERNETES)_.*"
+"""Variables that the pods themselves are made of."""
+
+
+def environment_map(value: Any) -> dict[str, str]:
+    """Environment variables from a YAML map. An error names the variable and never its value, which may be secret."""
+    if not isinstance(value, dict):
+        raise ValueError("it is no map")
+    for name, entry in value.items():
+        if not re.fullmatch(VARIABLE, str(name)):
+            raise ValueError(f"{name} is no name of a variable")
+        if re.fullmatch(OWN_VARIABLES, str(name)):
+            raise ValueError(f"{name} belongs to the pod itself")
+        if isinstance(entry, bool) or not isinstance(entry, str | int | float):
+            raise ValueError(f"the value of {name} is no text: write it in quotes")
+        if "\0" in str(entry):
+            raise ValueError(f"the value of {name} has a zero byte")
+    return {str(name): str(entry) for name, entry in value.items()}
+
+
 MIN_PASSWORD_LENGTH = 8
 
 
@@ -207,6 +228,11 @@ KubeconfigText = Annotated[
     Allowed("a kubeconfig's own text; for a path there is kubeconfig"),
 ]
 
+Environment = Annotated[
+    dict[str, str],
+    BeforeValidator(environment_map),
+    Allowed("a map of variables and their values, such as PGHOST: db.example.org"),
+]
 ChartValues = Annotated[dict[str, Any], Allowed("a map of values of the chart, as chart/README.md lists them")]
 
 Items = Annotated[tuple[Item, ...], BeforeValidator(items), AfterValidator(without_repeats)]

@@ -18,6 +18,7 @@ from components.settings.fields import (
     ChartValues,
     Cores,
     DnsLabel,
+    Environment,
     Gib,
     HostName,
     ImageReference,
@@ -152,6 +153,13 @@ class Settings(BaseModel):
         ge=0,
         le=MAX_TTL_HOURS,
         example=72,
+    )
+    environment: Environment = setting(
+        {},
+        "Environment variables of every R session and worker, such as addresses and keys; secret ones by "
+        "`pulumi config set --secret --path environment.NAME`. R sessions that start later see a change",
+        shown=False,
+        example='{"PGHOST": "db.example.org"}',
     )
     labels: Labels = setting({}, "Labels and tags on every resource, for cost reports", example="team=statistics")
     chart_values: ChartValues = setting(

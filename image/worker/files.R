@@ -4,14 +4,19 @@
 project_files <- function(read_object) {
   # An R before this one may have left its folder.
   note <- file.path(Sys.getenv("FUTURE_KUBERNETES_OBJECTS"), "project")
-  if (file.exists(note)) unlink(readLines(note), recursive = TRUE)
-  unlink(note)
-  place <- NULL
+  place <- if (file.exists(note)) readLines(note)
   folder <- NULL
   applied <- character()
   dirs <- NULL
   names <- character()
   times <- NULL
+
+  leave <- function() {
+    if (!is.null(place)) unlink(c(place, note), recursive = TRUE)
+    place <<- folder <<- dirs <<- NULL
+    applied <<- character()
+  }
+  leave()
 
   # The session's path, if this pod has nothing there; so that full names of files hold as well.
   find_place <- function(path) {
@@ -37,14 +42,13 @@ project_files <- function(read_object) {
   }
 
   list(
+    leave = leave,
     # The folder in which a future runs.
     enter = function(files) {
       if (!identical(files$folder, folder) || !identical(applied, head(files$bundles, length(applied)))) {
-        if (!is.null(place)) unlink(place, recursive = TRUE)
-        unlink(note)
+        leave()
         place <<- find_place(files$folder)
         folder <<- files$folder
-        applied <<- character()
       }
       if (length(applied) < length(files$bundles)) {
         for (hash in setdiff(files$bundles, applied)) {
@@ -59,8 +63,7 @@ project_files <- function(read_object) {
     },
     # Names of files that a future has added, the first time that it is seen.
     written = function() {
-      now <- file.mtime(dirs)
-      if (is.null(dirs) || identical(now, times)) {
+      if (is.null(dirs) || identical(now <- file.mtime(dirs), times)) {
         return(character())
       }
       times <<- now

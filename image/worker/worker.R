@@ -179,7 +179,12 @@ local({
       .libPaths(unique(c(library_paths(new$libraries$paths, new$libraries$own), own$libraries)))
     }
     world <<- new
-    here <- if (length(new$files)) project$enter(new$files) else if (dir.exists(new$wd)) new$wd else own$wd
+    if (length(new$files)) {
+      here <- project$enter(new$files)
+    } else {
+      project$leave()
+      here <- if (dir.exists(new$wd)) new$wd else own$wd
+    }
     if (!identical(getwd(), here)) try(setwd(here), silent = TRUE)
   }
 

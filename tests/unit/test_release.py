@@ -158,3 +158,18 @@ def test_a_quota_has_memory_for_every_worker_its_successor_and_two_schedulers() 
 
 def test_the_release_keeps_few_revisions_and_one_to_roll_back_to() -> None:
     assert 2 <= program(LOCAL).one("helm.sh/v3:Release").inputs["maxHistory"] <= 10
+
+
+def test_environment_variables_are_in_a_secret_of_their_own_and_in_no_value() -> None:
+    recording = program({**LOCAL, "environment": {"PGHOST": "db.example.org"}, "labels": "team=statistics"})
+    secret = next(found for found in recording.all("core/v1:Secret") if found.name.endswith("-environment"))
+    assert secret.inputs["metadata"] == {
+        "name": "future-dev-environment", "namespace": "future-dev", "labels": {"team": "statistics"},
+    }  # fmt: skip
+    assert secret.inputs["stringData"] == {"PGHOST": "db.example.org"}
+    assert "db.example.org" not in json.dumps(values(recording))
+    assert values(recording) == values(program({**LOCAL, "labels": "team=statistics"})), "no pod restarts for a change"
+
+
+def test_without_environment_variables_there_is_no_secret_for_them() -> None:
+    assert len(program(LOCAL).all("core/v1:Secret")) == 1

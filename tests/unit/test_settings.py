@@ -273,3 +273,31 @@ def test_every_stack_file_of_the_project_is_accepted(path: Path) -> None:
     }
     config.setdefault("image", "127.0.0.1:5000/r:1")
     assert parse(config, stack=path.name.split(".")[1]).cloud in CLOUDS
+
+
+def test_environment_variables_are_a_map_of_text_and_numbers() -> None:
+    given = '{"PGHOST": "db.example.org", "PGPORT": 5432, "EMPTY": "", "KEY": "a\\nb"}'
+    settings = parse({**LOCAL, "environment": given}, secrets=frozenset({"environment"}))
+    assert settings.environment == {"PGHOST": "db.example.org", "PGPORT": "5432", "EMPTY": "", "KEY": "a\nb"}
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"1A": "secret"}, "1A is no name of a variable"),
+        ({"A-B": "secret"}, "A-B is no name of a variable"),
+        ({"HOME": "secret"}, "HOME belongs to the pod itself"),
+        ({"LD_PRELOAD": "secret"}, "LD_PRELOAD belongs to the pod itself"),
+        ({"FUTURE_KUBERNETES_RUN": "secret"}, "FUTURE_KUBERNETES_RUN belongs to the pod itself"),
+        ({"ON": True}, "the value of ON is no text: write it in quotes"),
+        ({"A": ["secret"]}, "the value of A is no text: write it in quotes"),
+        ({"A": "secret\0"}, "the value of A has a zero byte"),
+        (["secret"], "it is no map"),
+        ("secret", "it is no map"),
+    ],
+)
+def test_wrong_environment_variables_are_named_without_their_values(given: Any, why: str) -> None:
+    message = problems({**LOCAL, "environment": given})["environment"]
+    assert why in message
+    assert "such as PGHOST: db.example.org" in message
+    assert "secret" not in message.split("fix:")[0]

@@ -14,11 +14,25 @@
 #' once as its plan says. A worker starts a fresh R before it works for another session or another plan.
 #'
 #' @section What a future sees of the session:
-#' As with multisession: its globals and packages, environment variables that the session has set or read from
-#' `~/.Renviron` (with them the time zone `TZ`), and the locale. It runs in the session's working directory, and finds
-#' packages in its libraries, where the worker has those folders, as it has `/shared`. A release with `sharedGiB` has
-#' the session's own library there, so that `install.packages()` is for the workers too. Not seen are files and packages
-#' of the session's home, and connections.
+#' As with multisession, and more, since its worker is another machine:
+#'
+#' \itemize{
+#' \item its globals and the packages that it attaches;
+#' \item packages of the session's own libraries ([.libPaths()]), as `install.packages()` and renv fill them. A worker gets a
+#' package when something looks for it, and the new version when it was installed again. A package that
+#' `devtools::load_all()` has loaded is installed for the workers after each `load_all()`, with what it exports;
+#' \item the files of the working directory, as they were when the future was made, at the same path. What a future writes
+#' there stays on its worker. Not sent are hidden files, renv's and packrat's libraries, `node_modules`, what
+#' `.futureignore` names (patterns, one a line, such as `*.log` or `data/raw`), and above
+#' `options(future.kubernetes.filesMB = 256)` the largest files; 0 sends none. Folders in `/shared` are the same ones
+#' on the workers;
+#' \item environment variables that the session has set or read from `~/.Renviron`, with them the time zone `TZ`, and the
+#' locale;
+#' \item what `setup` has done on its worker.
+#' }
+#'
+#' Not seen are connections, files elsewhere in the scheduler's pod, and what other futures have left in the global
+#' environment.
 #'
 #' @section Faults:
 #' When a worker is lost, its future is run again on another worker, with the same random numbers when `seed = TRUE`. If

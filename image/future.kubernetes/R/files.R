@@ -119,7 +119,7 @@ ignored_names <- function(folder) {
   function(names) {
     ignored <- rep(FALSE, length(names))
     for (i in seq_along(expressions)) {
-      ignored <- ignored | grepl(expressions[i], if (of_path[i]) names else basename(names))
+      ignored <- ignored | grepl(expressions[i], if (of_path[i]) names else basename(names), useBytes = TRUE)
     }
     ignored
   }

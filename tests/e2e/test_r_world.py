@@ -1,0 +1,307 @@
+"""What a future finds of its session on a real cluster: packages, files, variables, and a setup of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.paths import REPO
+from tests.e2e.conftest import Stack
+
+pytestmark = pytest.mark.timeout(300)
+
+# A folder of its own for each test below the home, and packages that are written and installed here.
+PRELUDE = """
+options(warn = 1)
+suppressMessages(library(future.kubernetes))
+folder <- file.path(path.expand("~"), basename(tempfile("world-")))
+dir.create(folder)
+setwd(folder)
+install <- function(name, version, code, imports = character(), exports = "exportPattern('.')") {
+  source <- file.path(tempfile(), name)
+  dir.create(file.path(source, "R"), recursive = TRUE)
+  writeLines(c(paste("Package:", name), paste("Version:", version), "Title: T", "Description: D.", "License: none",
+               "Author: a", "Maintainer: a <a@example.org>", sprintf("Imports: %s", imports)),
+             file.path(source, "DESCRIPTION"))
+  writeLines(c(exports, sprintf("import(%s)", imports)), file.path(source, "NAMESPACE"))
+  writeLines(code, file.path(source, "R", "code.R"))
+  install.packages(source, repos = NULL, type = "source", quiet = TRUE)
+}
+forget <- function(...) {
+  for (name in c(...)) if (isNamespaceLoaded(name)) unloadNamespace(name)
+  suppressMessages(remove.packages(c(...)))
+}
+messages <- character()
+listening <- function(code) withCallingHandlers(code, message = function(m) {
+  messages <<- c(messages, conditionMessage(m))
+  invokeRestart("muffleMessage")
+})
+"""
+CLEAN = 'plan(sequential); setwd("~"); unlink(folder, recursive = TRUE)\ncat("GOOD")'
+
+
+def r(stack: Stack, code: str, timeout: float = 200) -> str:
+    printed = stack.rscript(f"{PRELUDE}\n{code}\n{CLEAN}", timeout)
+    assert "GOOD" in printed
+    return printed
+
+
+def test_what_the_session_has_installed_is_on_each_worker_in_every_way_to_use_it(stack: Stack) -> None:
+    r(
+        stack,
+        """
+        install("firstpkg", "1.0", "below <- function() 'below'")
+        install("secondpkg", "1.0", c(
+          "above <- function() paste('above', below())",
+          "setClass('Shape', representation(side = 'numeric'))",
+          "setGeneric('area', function(x) standardGeneric('area'))",
+          "setMethod('area', 'Shape', function(x) x@side^2)"
+        ), "firstpkg", c("exportPattern('.')", "exportClasses(Shape)", "exportMethods(area)"))
+        plan(kubernetes, workers = 2)
+        stopifnot(identical(value(future(secondpkg::above())), "above below"))
+        stopifnot(identical(value(future({ library(secondpkg); above() })), "above below"))
+        stopifnot(identical(value(future(requireNamespace("firstpkg", quietly = TRUE))), TRUE))
+        stopifnot(identical(value(future(requireNamespace("nosuchpkg", quietly = TRUE))), FALSE))
+        stopifnot(identical(value(future(as.character(utils::packageVersion("firstpkg")))), "1.0"))
+        stopifnot(identical(value(future(basename(system.file("DESCRIPTION", package = "secondpkg")))), "DESCRIPTION"))
+        call <- secondpkg::above # its environment is the package's
+        stopifnot(identical(value(future(call())), "above below"))
+        library(secondpkg)
+        stopifnot(identical(value(future(above())), "above below"))
+        shape <- new("Shape", side = 3)
+        stopifnot(value(future(area(shape))) == 9, is(value(future(new("Shape", side = 4))), "Shape"))
+        both <- future.apply::future_sapply(1:4, function(i) {
+          Sys.sleep(0.3)
+          c(Sys.info()[["nodename"]], secondpkg::above())
+        }, future.scheduling = Inf)
+        stopifnot(length(unique(both[1, ])) == 2L, both[2, ] == "above below")
+        detach("package:secondpkg")
+        forget("secondpkg", "firstpkg")
+        """,
+    )
+
+
+def test_a_package_with_compiled_code_that_hides_one_of_the_image_is_the_one_that_runs(stack: Stack) -> None:
+    r(
+        stack,
+        """
+        plan(kubernetes, workers = 1)
+        path <- function() getLoadedDLLs()[["utf8"]][["path"]]
+        image <- value(future({ loadNamespace("utf8"); path() }))
+        file.copy(find.package("utf8"), .libPaths()[1], recursive = TRUE)
+        own <- value(future({ stopifnot(utf8::utf8_width("abc") == 3L); path() }))
+        unlink(file.path(.libPaths()[1], "utf8"), recursive = TRUE)
+        again <- value(future({ loadNamespace("utf8"); path() }))
+        stopifnot(startsWith(image, "/usr/"), !startsWith(own, "/usr/"), identical(again, image))
+        """,
+    )
+
+
+def test_a_package_that_was_installed_again_is_the_new_one_in_the_next_future(stack: Stack) -> None:
+    r(
+        stack,
+        """
+        plan(kubernetes, workers = 1)
+        install("changing", "1.0", "which <- function() 'one'")
+        first <- value(future(c(changing::which(), Sys.getpid())))
+        install("another", "1.0", "f <- function() 1")
+        same <- value(future(c(changing::which(), Sys.getpid())))
+        install("changing", "2.0", "which <- function() 'two'")
+        second <- value(future(c(changing::which(), Sys.getpid())))
+        stopifnot(first[1] == "one", identical(first, same), second[1] == "two", first[2] != second[2])
+        forget("changing", "another")
+        e <- tryCatch(value(future(changing::which())), error = identity)
+        stopifnot(inherits(e, "packageNotFoundError"))
+        stopifnot(value(future(1)) == 1)
+        """,
+    )
+
+
+def test_a_package_under_development_is_the_one_that_was_loaded_last(stack: Stack) -> None:
+    # What pkgload::load_all() leaves behind: a namespace of a folder, with its mark. pkgload is not in the image.
+    r(
+        stack,
+        """
+        load_all <- function(code) {
+          source <- file.path(folder, "inwork")
+          dir.create(file.path(source, "R"), recursive = TRUE, showWarnings = FALSE)
+          writeLines(c("Package: inwork", "Version: 0.1", "Title: T", "Description: D.", "License: none", "Author: a",
+                       "Maintainer: a <a@example.org>"), file.path(source, "DESCRIPTION"))
+          writeLines("export(f)", file.path(source, "NAMESPACE"))
+          writeLines(code, file.path(source, "R", "code.R"))
+          if (isNamespaceLoaded("inwork")) unloadNamespace("inwork")
+          ns <- new.env(parent = asNamespace("base"))
+          info <- new.env(parent = baseenv())
+          ns[[".__NAMESPACE__."]] <- info
+          info$spec <- c(name = "inwork", version = "0.1")
+          info$exports <- new.env()
+          info$exports$f <- "f"
+          info$imports <- list(base = TRUE)
+          info$path <- source
+          info$dynlibs <- NULL
+          info$S3methods <- matrix("", 0L, 4L)
+          ns[[".__DEVTOOLS__"]] <- new.env()
+          eval(parse(text = code), ns)
+          .Internal(registerNamespace("inwork", ns))
+        }
+        plan(kubernetes, workers = 1)
+        load_all("f <- function() 'one'")
+        stopifnot(identical(listening(value(future(inwork::f()))), "one"))
+        load_all("f <- function() 'two'")
+        stopifnot(identical(listening(value(future(inwork::f()))), "two"))
+        stopifnot(length(grep("Installing the package 'inwork'", messages)) == 2L)
+        """,
+    )
+
+
+def test_futures_find_the_files_of_the_working_directory_and_only_what_has_changed_travels(stack: Stack) -> None:
+    r(
+        stack,
+        """
+        dir.create("data")
+        writeLines("one", "data/a.txt")
+        writeBin(as.raw(rep(1:200, 2e5)), "large.bin") # more than two bundles
+        writeLines("hidden", ".hidden")
+        writeLines(c("# a comment", "*.log", "/out"), ".futureignore")
+        writeLines("x", "x.log")
+        dir.create("out")
+        writeLines("x", "out/y.txt")
+        writeLines("elsewhere", file.path(tempdir(), "elsewhere.txt"))
+        file.symlink(file.path(tempdir(), "elsewhere.txt"), "link.txt")
+        file.symlink("/", "root")
+        latin1 <- rawToChar(as.raw(c(0x66, 0xfc, 0x72)))
+        writeLines("latin", latin1)
+        system("mkfifo pipe")
+        Sys.chmod("data/a.txt", "0754")
+        plan(kubernetes, workers = 1)
+        there <- value(future(list(
+          getwd(), readLines("data/a.txt"), readLines(file.path(FOLDER, "data/a.txt")), readLines("link.txt"),
+          unname(tools::md5sum("large.bin")), list.files(all.files = TRUE, recursive = TRUE),
+          as.character(file.info("data/a.txt")$mode)
+        ), globals = list(FOLDER = folder)))
+        stopifnot(identical(there[1:4], list(folder, "one", "one", "elsewhere")))
+        stopifnot(identical(there[[5]], unname(tools::md5sum("large.bin"))), there[[7]] == "754")
+        stopifnot(setequal(there[[6]], c("data/a.txt", "large.bin", "link.txt", latin1, "pipe")))
+        sent <- function() future.kubernetes:::stream_of(list(backend = plan("backend")))$object_bytes
+        before <- sent()
+        for (i in 1:5) {
+          writeLines(strrep("x", i), "data/a.txt")
+          writeLines("new", sprintf("new-%d", i))
+          found <- value(future(c(readLines("data/a.txt"), readLines(sprintf("new-%d", i)))))
+          stopifnot(identical(found, c(strrep("x", i), "new")))
+          unlink(sprintf("new-%d", i))
+        }
+        stopifnot(value(future(file.exists("new-5"))) == FALSE)
+        stopifnot(sent() - before < 1e5)
+        """,
+    )
+
+
+def test_a_file_that_a_future_writes_or_misses_is_explained_once(stack: Stack) -> None:
+    r(
+        stack,
+        """
+        writeLines("x", "here.txt")
+        plan(kubernetes, workers = 1)
+        for (i in 1:2) listening(value(future(writeLines("x", sprintf("out-%d.txt", i)))))
+        for (i in 1:2) listening(try(value(future(read.csv("missing.csv"))), silent = TRUE))
+        writing <- grep("out-1.txt", messages, value = TRUE)
+        missing <- grep("looks for files", messages, value = TRUE)
+        stopifnot(length(messages) == 2L, length(writing) == 1L, length(missing) == 1L)
+        stopifnot(grepl("stays on that worker", writing), grepl(folder, missing, fixed = TRUE))
+        stopifnot(!file.exists("out-1.txt"))
+        """,
+    )
+
+
+def test_a_folder_with_too_much_in_it_is_said_and_what_fits_is_there(stack: Stack) -> None:
+    r(
+        stack,
+        """
+        options(future.kubernetes.filesMB = 1)
+        writeLines("x", "small.txt")
+        writeBin(raw(2e6), "large.bin")
+        plan(kubernetes, workers = 1)
+        found <- listening(value(future(list.files())))
+        stopifnot(identical(found, "small.txt"), length(messages) == 1L, grepl("large.bin", messages))
+        stopifnot(identical(listening(value(future(list.files()))), "small.txt"), length(messages) == 1L)
+        options(future.kubernetes.filesMB = "many")
+        e <- tryCatch(value(future(1)), error = identity)
+        stopifnot(inherits(e, "KubernetesGlobalsError"), grepl("filesMB is \\"many\\"", conditionMessage(e)))
+        options(future.kubernetes.filesMB = 0)
+        stopifnot(identical(value(future(list.files())), character()))
+        options(future.kubernetes.filesMB = NULL)
+        plan(sequential)
+        dir.create("many")
+        for (i in 1:10001) file.create(file.path("many", i))
+        plan(kubernetes, workers = 1)
+        stopifnot(identical(listening(value(future(list.files()))), character()))
+        stopifnot(grepl("more than 10000 files", messages[2]), length(messages) == 2L)
+        """,
+    )
+
+
+def test_a_setup_runs_once_in_each_r_of_a_worker_and_its_failure_is_one_error(stack: Stack) -> None:
+    r(
+        stack,
+        """
+        plan(kubernetes, workers = 2, setup = quote({ runs <- c(get0("runs"), Sys.getpid()); secret <- "from setup" }))
+        two <- future.apply::future_lapply(1:6, function(i) { Sys.sleep(0.2); list(runs, Sys.getpid(), secret) },
+          future.globals = FALSE, future.scheduling = Inf)
+        for (one in two) stopifnot(identical(one, list(one[[2]], one[[2]], "from setup")))
+        plan(kubernetes, workers = 1, setup = function() stop("no database"))
+        for (i in 1:2) {
+          e <- tryCatch(value(future(1)), error = identity)
+          stopifnot(inherits(e, "KubernetesSetupError"), grepl("failed on its worker: no database", conditionMessage(e)))
+        }
+        for (wrong in list(1, "library(x)", function(x) x)) {
+          e <- tryCatch(plan(kubernetes, workers = 1, setup = wrong), error = identity)
+          stopifnot(inherits(e, "KubernetesSetupError"))
+        }
+        e <- tryCatch(plan(kubernetes, workers = 1, setup = { NULL }), error = identity)
+        stopifnot(inherits(e, "KubernetesSetupError"), grepl("setup = quote", conditionMessage(e)))
+        plan(kubernetes, workers = 1)
+        stopifnot(value(future(1)) == 1, !value(future(exists("secret"))))
+        """,
+    )
+
+
+def test_variables_of_the_stack_are_in_every_r_and_a_change_restarts_no_pod(stack: Stack) -> None:
+    name = f"{stack.workload.split('/')[1].removesuffix('-worker')}-environment"
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"STACK_KEY": "first\n"}}
+    before = stack.scheduler()["metadata"]["uid"]
+    code = """
+        plan(kubernetes, workers = 1)
+        cat("SEEN", Sys.getenv("STACK_KEY"), value(future(Sys.getenv("STACK_KEY"))))
+    """
+    stack.kubectl("apply", "-f", "-", input=json.dumps(secret))
+    try:
+        stack.wait("the variable to arrive", 150, lambda: "SEEN first\n first" in r(stack, code))
+    finally:
+        stack.kubectl("delete", "secret", name)
+    assert stack.scheduler()["metadata"]["uid"] == before
+
+
+def test_the_project_of_a_run_is_there_for_its_futures(stack: Stack, tmp_path: Path) -> None:
+    project = tmp_path / "analysis"
+    (project / "data").mkdir(parents=True)
+    (project / "data" / "x.csv").write_text("a,b\n1,2\n")
+    (project / "helper.R").write_text("twice <- function(x) 2 * x\n")
+    (project / "main.R").write_text(
+        """
+        library(future.kubernetes)
+        plan(kubernetes, workers = 1)
+        found <- value(future({ source("helper.R"); twice(read.csv("data/x.csv")$b) }))
+        writeLines(format(found), "found.txt")
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "run", str(project), "main.R"],
+        cwd=REPO, env=stack.environment(), capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (project / "found.txt").read_text() == "4\n"
