@@ -23,6 +23,12 @@ _CHECK_SECONDS = 0.5
 _RETRY_SECONDS = 5.0
 
 
+def _moves(plan: Plan) -> bool:
+    """True if the plan's number may change by time alone."""
+    away = plan.remote and plan.away_since is not None and plan.range.level > 0
+    return away or (plan.range.elastic and bool(plan.load or plan.range.level > plan.range.least))
+
+
 class Demand:
     """Keeps the number of workers at what the plans want."""
 
@@ -183,10 +189,7 @@ class Demand:
     async def run(self) -> None:
         """Follow the load of the plans, and ask Kubernetes when what they want has changed."""
         while True:
-            moving = self._lower_to is not None or any(
-                plan.range.elastic and (plan.load or plan.range.level > plan.range.least)
-                for plan in self._dispatcher.plans.values()
-            )
+            moving = self._lower_to is not None or any(map(_moves, self._dispatcher.plans.values()))
             try:
                 async with asyncio.timeout(_CHECK_SECONDS if moving else None):
                     await self._woken.wait()
@@ -195,7 +198,12 @@ class Demand:
             self._woken.clear()
             for plan in list(self._dispatcher.plans.values()):
                 before = plan.range.level
-                plan.range.update(plan.load, self._loop.time(), self._rest_seconds)
+                if plan.remote and plan.away_since is not None and not plan.load:
+                    # A laptop asleep holds no workers; its next task brings them back.
+                    if self._loop.time() - plan.away_since > self._rest_seconds:
+                        plan.range.rest()
+                else:
+                    plan.range.update(plan.load, self._loop.time(), self._rest_seconds)
                 if plan.range.level < before:
                     self._lower_to = self.total()
             if self.total() > self._asked or self._lower_to is not None:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from ..common import wire
 from ..common.blob import Blob
-from ..common.process import alive
 from .background import Background
 from .idle import Activity
 from .journal import Journal, left_behind
 from .log import log
 from .outcomes import Cause, Outcomes
 from .packages import Packages
-from .plans import REPEATS, Plan, Range, Task, parts_of
+from .plans import REPEATS, Plan, Range, Task, may_live, parts_of
 from .pool import Pool
 from .reports import Reports, Stream
 from .workers import Worker
@@ -49,10 +48,9 @@ class Dispatcher:
         self._activity = activity
         self._background = background
         self._started = loop.time()
-        self._packages = Packages(background)
-        self.wanted = self._packages.wanted
         self.plans: dict[str, Plan] = {}
         self.reports = Reports()
+        self.wanted = Packages(loop, background, self.reports).wanted
         self.when_load_changes: Callable[[], None] = lambda: None
         self.when_closed: Callable[[Plan, bool], None] = lambda _plan, _abandoned: None
         """Called with each plan that has ended, and whether it never began."""
@@ -68,7 +66,7 @@ class Dispatcher:
                 if other.key not in self.reports.streams:
                     self.close(other)  # its session has gone on to another plan while this broker was away
             plan = self._new(key, pid, range_)
-        plan.pid, plan.retries, plan.restored = pid, retries, False
+        plan.pid, plan.retries, plan.restored, plan.away_since = pid, retries, False, None
         if range_.least != plan.range.least or range_.most != plan.range.most:
             plan.range = range_
         self.reports.streams[key] = stream
@@ -76,21 +74,28 @@ class Dispatcher:
         for task in plan.tasks.values():
             if task.state == "ended":
                 self.reports.end(task)
+        for folder, asked in plan.libraries.asked.items():
+            if not asked.done():
+                self.reports.want(plan, folder)
         return plan
 
     def _new(self, key: str, pid: int, range_: Range) -> Plan:
         plan = self.plans[key] = Plan(key, pid, range_, 0, Journal(self.folder, key, pid))
         return plan
 
+    def _restored(self, key: str, pid: int) -> Plan:
+        plan = self._new(key, pid, Range(0, 0))
+        plan.restored, plan.away_since = True, self._loop.time()
+        return plan
+
     def restore(self) -> None:
         """Take over the results that a broker before this one has left, of sessions that live."""
         for key, pid, waiting in list(left_behind(self.folder)):
-            if not alive(pid):
+            if not may_live(pid):
                 for _, body in waiting.values():
                     body.remove()
                 continue
-            plan = self._new(key, pid, Range(0, 0))
-            plan.restored = True
+            plan = self._restored(key, pid)
             for number, (word, body) in waiting.items():
                 task = plan.tasks[number] = Task(plan, number, "", None, state="ended")
                 task.outcome, task.result = f"{word} {number}", body
@@ -101,7 +106,9 @@ class Dispatcher:
         """The connection of the plan's session has ended; the session may come back."""
         if self.reports.streams.get(plan.key) is stream:
             del self.reports.streams[plan.key]
+            plan.away_since = self._loop.time()
             self.check_sessions()
+            self.when_load_changes()
 
     def close(self, plan: Plan, *, abandoned: bool = False) -> None:
         """End a plan: what it runs is ended, what it has not collected is dropped."""
@@ -117,7 +124,7 @@ class Dispatcher:
     def check_sessions(self) -> None:
         """Close the plans of sessions that are connected no more and whose process has ended."""
         for plan in list(self.plans.values()):
-            if plan.key not in self.reports.streams and not alive(plan.pid):
+            if plan.key not in self.reports.streams and plan.ended(self._loop.time()):
                 log(f"the R session {plan.pid} has ended: its tasks are dropped")
                 self.close(plan)
 
@@ -308,10 +315,9 @@ class Dispatcher:
         key, number, attempt = parts_of(lease)
         plan = self.plans.get(key)
         if plan is None:
-            if key != session or not alive(pid):
+            if key != session or not may_live(pid):
                 return False
-            plan = self._new(key, pid, Range(0, 0))
-            plan.restored = True
+            plan = self._restored(key, pid)
         task = plan.tasks.get(number)
         if task is None:
             if not plan.restored and self._loop.time() - self._started > SETTLE_SECONDS:

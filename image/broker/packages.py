@@ -2,7 +2,8 @@
 
 Broker and session share the scheduler pod's disk. So a session only says which libraries it has beyond the image's, and
 a worker whose R looks for one of their packages gets that package from here, while its future runs. What nobody looks
-for does not travel, and a worker can read nothing but these packages.
+for does not travel, and a worker can read nothing but these packages. A session on another machine lists its packages,
+and is asked for one when a worker looks for it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from .background import Background
 from .log import log
 
 if TYPE_CHECKING:
+    from .plans import Plan
+    from .reports import Reports
     from .workers import Worker
 
 _PACKED_BYTES = 1 << 30
@@ -41,16 +44,31 @@ class Libraries:
         """Changes when a worker that has loaded packages may hold one that is another now."""
         self.packages: dict[str, Identity] | None = None
         """Folders of the packages, in the order in which R looks for them; None until the session has said."""
+        self.asked: dict[str, asyncio.Future[tuple[Blob | None, str]]] = {}
+        """Packages that a session on another machine was asked for, by their folders."""
 
     def said(self, image: list[Path], own: list[Path]) -> None:
         """Take note of the session's own libraries, and of the image's."""
-        found = {str(folder): identity for library in own for folder, identity in _packages_of(library)}
+        self._have({str(folder): identity for library in own for folder, identity in _packages_of(library)}, image)
+
+    def listed(self, packages: dict[str, Identity]) -> None:
+        """Take note of the packages of a session on another machine."""
+        self._have(packages, [])
+
+    def _have(self, found: dict[str, Identity], image: list[Path]) -> None:
         if self.packages is not None:
             changed = any(found.get(folder) != identity for folder, identity in self.packages.items())
             new = found.keys() - self.packages.keys()
             if changed or any((library / Path(folder).name).exists() for folder in new for library in image):
                 self.generation += 1
+                self.asked = {folder: future for folder, future in self.asked.items() if not future.done()}
         self.packages = found
+
+    def arrived(self, folder: str, body: Blob | None, reason: str) -> None:
+        """A session on another machine has sent a package, or says why it does not."""
+        future = self.asked.get(folder)
+        if future is not None and not future.done():
+            future.set_result((body, reason))
 
 
 def _packages_of(library: Path) -> Iterator[tuple[Path, Identity]]:
@@ -64,8 +82,10 @@ def _packages_of(library: Path) -> Iterator[tuple[Path, Identity]]:
 class Packages:
     """Answers workers whose R looks for a package."""
 
-    def __init__(self, background: Background) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, background: Background, reports: Reports) -> None:
+        self._loop = loop
         self._background = background
+        self._reports = reports
         self._packed: OrderedDict[tuple[str, Identity], asyncio.Future[Blob]] = OrderedDict()
 
     def wanted(self, worker: Worker, lease: str, name: str) -> None:
@@ -83,6 +103,8 @@ class Packages:
         packages = libraries.packages or {}
         if not name:
             body = Blob.of("\n".join(packages).encode())
+        elif name in packages and task.plan.remote:
+            body, reason = await self._ask(task.plan, name)
         elif name in packages:
             try:
                 body = await self._pack(name, packages[name])
@@ -94,6 +116,17 @@ class Packages:
         if worker.task is task and task.lease == lease:
             size = body.size if body is not None else 0
             worker.say(wire.encode(op="have", id=lease, name=name, reason=reason, size=size), body)
+
+    async def _ask(self, plan: Plan, folder: str) -> tuple[Blob | None, str]:
+        """The package from a session on another machine, which answers when it next waits for futures."""
+        asked = plan.libraries.asked
+        if folder not in asked:
+            asked[folder] = self._loop.create_future()
+            self._reports.want(plan, folder)
+        body, reason = await asyncio.shield(asked[folder])
+        if body is None:
+            asked.pop(folder, None)  # it may be there the next time
+        return body, reason
 
     async def _pack(self, folder: str, identity: Identity) -> Blob:
         """The packed package; workers that ask at the same time share the work.

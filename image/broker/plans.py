@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..common.blob import Blob
+from ..common.process import alive
 from .packages import Libraries
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 REST_SECONDS = 30.0
 """An elastic plan gives workers back that it has not needed for this long."""
+
+AWAY_SECONDS = 24 * 3600.0
+"""So long the plan of a session on another machine is kept after its connection has ended: a laptop may sleep."""
 
 REPEATS = 20
 """How often a task may run again after losses that it cannot have caused."""
@@ -106,12 +110,20 @@ def parts_of(lease: str) -> tuple[str, int, int]:
     return key, int(number), int(attempt)
 
 
+def may_live(pid: int) -> bool:
+    """False for a session of this pod whose process has ended. One on another machine (below 0) may come back."""
+    return pid < 0 or alive(pid)
+
+
 class Plan:
     """One plan of an R session: its range of workers, and its tasks."""
 
     def __init__(self, key: str, pid: int, range_: Range, retries: int, journal: Journal) -> None:
         self.key = key
         self.pid = pid
+        """Process of its session in this pod; negative for a session on another machine, which has drawn it."""
+        self.away_since: float | None = None
+        """Loop time at which the connection of its session ended; None while there is one."""
         self.range = range_
         self.retries = retries
         self.tasks: dict[int, Task] = {}
@@ -132,6 +144,16 @@ class Plan:
     def load(self) -> int:
         """Number of tasks that wait or run."""
         return len(self.queue) + self.running
+
+    @property
+    def remote(self) -> bool:
+        """True for a session on another machine: this pod has neither its process nor its files."""
+        return self.pid < 0
+
+    def ended(self, now: float) -> bool:
+        """True if its session will not come back. ``now`` in loop time."""
+        long_away = self.away_since is not None and now - self.away_since > AWAY_SECONDS
+        return not may_live(self.pid) or (self.remote and long_away)
 
     @property
     def waiting(self) -> bool:

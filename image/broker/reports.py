@@ -46,6 +46,11 @@ class Reports:
         else:
             self.tell(task.plan, f"{task.outcome} {body.size}", body)
 
+    def want(self, plan: Plan, folder: str) -> None:
+        """Ask a session on another machine for a package of its libraries."""
+        name = Blob.of(folder.encode())
+        self.tell(plan, f"want - {name.size}", name)
+
     def note(self, event: str, task: Task, **more: object) -> None:
         """Record what happened to a task."""
         now = time.time()

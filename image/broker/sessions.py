@@ -11,6 +11,7 @@ One-off requests, each on a connection of its own:
                                 maximum, and without it
     demand                   -> ok N | error KIND TEXT   as connected, once Kubernetes has been asked for WANTED
     events                   -> one line of JSON         what happened to tasks in the last hour
+    about                    -> one line of JSON         R and packages of the image, for sessions on other machines
 
 Attach mode, one connection a worker:
 
@@ -27,6 +28,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..common import protocol
 from .background import Background
@@ -41,6 +43,9 @@ from .outcomes import Outcomes
 from .pool import Pool
 from .scaling import Scaler
 from .stream import Stream
+
+ABOUT = Path("/usr/local/lib/future-kubernetes/about.json")
+"""Version and platform of R and versions of the packages, written when the image is built."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Session(Borrower):
         self._introduced = False
         self._stream: Stream | None = None
         self._requests: dict[str, Callable[..., None]] = {
+            "about": self._about,
             "attach": self._attach,
             "count": self._count,
             "outcome": self._outcome,
@@ -130,6 +136,14 @@ class Session(Borrower):
 
     def _events(self) -> None:
         self.say(json.dumps(list(self._services.dispatcher.reports.events), separators=(",", ":")).encode() + b"\n")
+
+    def _about(self) -> None:
+        try:
+            text = ABOUT.read_text()
+        except OSError as error:
+            self.refuse(f"unreachable this image does not say what is in it: {error}")
+        else:
+            self.say(" ".join(text.split()).encode() + b"\n")
 
     def _open(self, key: str, pid: str, least: str, most: str, retries: str) -> None:
         self._stream = Stream(self, self._services.dispatcher, self._services.demand)

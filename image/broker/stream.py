@@ -1,7 +1,8 @@
 """A plan's connection from its R session: tasks come, and what became of them goes.
 
 After ``open KEY PID MIN MAX RETRIES`` is answered with ``opened MOST BYTES`` (the largest number of workers that the
-plan can have, and how many bytes of tasks the broker takes) or with ``error KIND TEXT``:
+plan can have, and how many bytes of tasks the broker takes) or with ``error KIND TEXT`` (a session on another machine
+draws its PID, below 0):
 
     submit NUMBER SIZE NEEDS LABEL + SIZE bytes  a task; the objects that it refers to, with commas, or "-"; LABEL may
                                                  be empty
@@ -9,7 +10,10 @@ plan can have, and how many bytes of tasks the broker takes) or with ``error KIN
     object HASH SIZE              + SIZE bytes   a large object, by the hash of its content
     object-file HASH SIZE PATH                   the same in a file
     forget HASH                                  the object is needed no more
-    libraries SIZE                + SIZE bytes   lines "image PATH" and "own PATH": where this session's R has packages
+    libraries SIZE                + SIZE bytes   lines "image PATH" and "own PATH": where this session's R has packages;
+                                                 of a session on another machine lines "package TIME SIZE PATH"
+    package SIZE PATH             + SIZE bytes   the package that was asked for by "want", as a tar archive
+    no-package SIZE PATH          + text         or why it cannot be had
     cancel NUMBER                                forget a task, and end the R that runs it
     fetch NUMBER                                 send the result of a task that is "ready"
     got NUMBER ...                               these results have arrived
@@ -17,6 +21,7 @@ plan can have, and how many bytes of tasks the broker takes) or with ``error KIN
     range MIN MAX                                another number of workers
     close [abandon]                              the plan has ended; abandon: it never began, undo what it asked for
 
+    want - SIZE                   + SIZE bytes   a worker looks for the package in this folder of the session's machine
     done NUMBER SIZE              + SIZE bytes   the result, as R serialized it
     ready NUMBER SIZE                            the result is here and larger than INLINE_BYTES
     condition NUMBER ATTEMPT SIZE + SIZE bytes   a condition that is to be seen at once
@@ -74,6 +79,8 @@ class Stream:
             "object": self._object,
             "object-file": self._object_file,
             "libraries": self._libraries,
+            "package": self._package,
+            "no-package": self._no_package,
             "forget": lambda words: self._dispatcher.forget(self._here, words[0]),
             "cancel": self._cancel,
             "fetch": lambda words: self._dispatcher.fetch(self._here, int(words[0])),
@@ -90,7 +97,7 @@ class Stream:
 
     def open(self, key: str, pid: int, least: int, most: int, retries: int) -> None:
         """Begin or take up a plan, within the release's maximum."""
-        if not key.isalnum() or not 0 < least <= most or pid <= 0 or retries < 0:
+        if not key.isalnum() or not 0 < least <= most or pid == 0 or retries < 0:
             raise ValueError("not a plan")
         try:
             most = self._demand.allowed(least, most)
@@ -160,8 +167,31 @@ class Stream:
         libraries = self._here.libraries
 
         def arrived(body: Blob | None) -> None:
-            lines = [line.partition(" ") for line in b"".join(body.pieces() if body else ()).decode().splitlines()]
-            libraries.said(*([Path(path) for word, _, path in lines if word == which] for which in ("image", "own")))
+            text = b"".join(body.pieces() if body else ()).decode(errors="surrogateescape")
+            lines = [line.partition(" ") for line in text.splitlines()]
+            if self._here.remote:
+                rows = [rest.split(" ", 2) for word, _, rest in lines if word == "package"]
+                libraries.listed({path: (0, int(time), int(size)) for time, size, path in rows})
+            else:
+                paths = {which: [Path(path) for word, _, path in lines if word == which] for which in ("image", "own")}
+                libraries.said(paths["image"], paths["own"])
+
+        self._connection.expect(int(words[0]), arrived)
+
+    def _package(self, words: list[str]) -> None:
+        libraries, folder = self._here.libraries, unquote(words[1])
+
+        def arrived(body: Blob | None) -> None:
+            libraries.arrived(folder, body, "" if body is not None else "the scheduler's disk is full")
+
+        self._connection.expect(int(words[0]), arrived)
+
+    def _no_package(self, words: list[str]) -> None:
+        libraries, folder = self._here.libraries, unquote(words[1])
+
+        def arrived(body: Blob | None) -> None:
+            text = b"".join(body.pieces() if body else ()).decode(errors="replace")
+            libraries.arrived(folder, None, text or "its session could not send it")
 
         self._connection.expect(int(words[0]), arrived)
 

@@ -8,6 +8,7 @@ session_packages <- function(ask) {
   process <- Sys.getpid()
   known <- character() # folders of the packages in the session's libraries; NULL until asked for
   fetched <- character()
+  remote <- FALSE # the session is on another machine, where the same path means another folder
 
   fetch <- function(package, ...) {
     # A forked child has no connection of its own.
@@ -17,7 +18,7 @@ session_packages <- function(ask) {
   }
   fetch_one <- function(name) {
     if (is.null(known)) known <<- strsplit(ask(""), "\n", fixed = TRUE)[[1L]]
-    here <- known[basename(known) == name & !dir.exists(dirname(known))]
+    here <- known[basename(known) == name & (remote | !dir.exists(dirname(known)))]
     if (length(here) == 0L) {
       return(invisible())
     }
@@ -44,9 +45,14 @@ session_packages <- function(ask) {
   patch("packageDescription", list(asNamespace("utils"), as.environment("package:utils")), quote(pkg))
 
   # The libraries of a session, where this pod has them, and in place of the others the one that fetch() fills.
-  function(libraries, own) {
-    there <- dir.exists(libraries)
-    known <<- if (any(!dir.exists(own))) NULL else character()
-    unique(c(ifelse(there, libraries, folder)[there | libraries %in% own]))
+  function(libraries) {
+    remote <<- isTRUE(libraries$remote)
+    if (remote) {
+      known <<- if (length(libraries$own)) NULL else character()
+      return(folder)
+    }
+    there <- dir.exists(libraries$paths)
+    known <<- if (all(dir.exists(libraries$own))) character() else NULL
+    unique(ifelse(there, libraries$paths, folder)[there | libraries$paths %in% libraries$own])
   }
 }

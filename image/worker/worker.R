@@ -176,7 +176,7 @@ local({
       }
     }
     if (!identical(new$libraries, world$libraries)) {
-      .libPaths(unique(c(library_paths(new$libraries$paths, new$libraries$own), own$libraries)))
+      .libPaths(unique(c(library_paths(new$libraries), own$libraries)))
     }
     world <<- new
     if (length(new$files)) {

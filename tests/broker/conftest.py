@@ -284,6 +284,11 @@ class PlanSession(Session):
         text = "\n".join([f"image {image}", *(f"own {path}" for path in own)]).encode()
         self.socket.sendall(f"libraries {len(text)}\n".encode() + text)
 
+    def listed(self, *packages: str, size: int = 1) -> None:
+        """Say which packages a session on another machine has."""
+        text = "\n".join(f"package 1 {size} {package}" for package in packages).encode()
+        self.socket.sendall(f"libraries {len(text)}\n".encode() + text)
+
     def hear(self) -> tuple[list[str], bytes]:
         """The next line that comes, in words, and its body."""
         words = self.line().split(" ")

@@ -169,3 +169,26 @@ def test_workers_that_were_idle_too_long_go_and_the_next_task_brings_them_back(
         assert resting.ask("connected") == "ok 0 0 0"
         plan.submit("sleep 0")
         wait_for(lambda: api.replicas == 3)
+
+
+def test_a_laptop_that_is_away_holds_no_workers_and_is_given_them_back_by_its_next_future(
+    resting: Bed, api: Api
+) -> None:
+    plan = resting.plan(3, pid=-4711)
+    wait_for(lambda: api.asked == ["3"])
+    plan.socket.close()
+    wait_for(lambda: api.asked == ["3", "0"])
+    with resting.plan(3, pid=-4711, key=plan.key) as again:
+        assert resting.ask("connected").split()[2] == "0"
+        again.submit("sleep 0")
+        wait_for(lambda: api.asked == ["3", "0", "3"])
+
+
+def test_a_laptop_that_is_away_keeps_its_workers_while_a_future_waits_or_runs(resting: Bed, api: Api) -> None:
+    plan = resting.plan(2, pid=-4711)
+    plan.submit("sleep 0")  # there is no worker to run it
+    wait_for(lambda: api.asked == ["2"])
+    plan.socket.close()
+    with resting.plan(3, pid=-4712):
+        assert resting.ask("connected").split()[2] == "5"
+    wait_for(lambda: resting.ask("connected").split()[2] == "2")  # the second rests, and the first did not before it

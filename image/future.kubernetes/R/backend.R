@@ -18,16 +18,16 @@
 #'
 #' \itemize{
 #' \item its globals and the packages that it attaches;
-#' \item packages of the session's own libraries ([.libPaths()]), as `install.packages()` and renv fill them. A worker gets a
-#' package when something looks for it, and the new version when it was installed again. A package that
+#' \item packages of the session's own libraries ([.libPaths()]), as `install.packages()` and renv fill them. A worker
+#' gets a package when something looks for it, and the new version when it was installed again. A package that
 #' `devtools::load_all()` has loaded is installed for the workers after each `load_all()`, with what it exports;
-#' \item the files of the working directory, as they were when the future was made, at the same path. What a future writes
-#' there stays on its worker. Not sent are hidden files, renv's and packrat's libraries, `node_modules`, what
+#' \item the files of the working directory, as they were when the future was made, at the same path. What a future
+#' writes there stays on its worker. Not sent are hidden files, renv's and packrat's libraries, `node_modules`, what
 #' `.futureignore` names (patterns, one a line, such as `*.log` or `data/raw`), and above
 #' `options(future.kubernetes.filesMB = 256)` the largest files; 0 sends none. Folders in `/shared` are the same ones
 #' on the workers;
-#' \item environment variables that the session has set or read from `~/.Renviron`, with them the time zone `TZ`, and the
-#' locale;
+#' \item environment variables that the session has set or read from `~/.Renviron`, with them the time zone `TZ`, and
+#' the locale;
 #' \item what `setup` has done on its worker.
 #' }
 #'
@@ -48,6 +48,8 @@
 #' @param setup code that runs once in each R of a worker before its first future, also on workers that come later:
 #'   `quote({ ... })`, or a function without arguments. What the code assigns is visible to the futures. If it fails,
 #'   futures end with a `KubernetesSetupError` that has its message.
+#' @param cluster on a machine outside of the cluster, the release whose workers are to be used: the name of a stack, or
+#'   a list with `release`, `namespace`, `context` and `kubeconfig`, see [kubernetes_cluster].
 #' @param ... passed on to [future::MultiprocessFutureBackend()].
 #' @param gc,earlySignal,interrupts as in [future::cluster()].
 #'
@@ -62,20 +64,21 @@
 #' }
 #' @export
 kubernetes <- function(..., workers = NULL, retries = 2L, wait = 600, gc = FALSE, earlySignal = FALSE,
-                       interrupts = TRUE, setup = NULL) {
+                       interrupts = TRUE, setup = NULL, cluster = NULL) {
   stop("future.kubernetes::kubernetes() is not called directly: use plan(kubernetes)")
 }
 
 #' @rdname kubernetes
 #' @export
 KubernetesFutureBackend <- function(workers = NULL, retries = 2L, wait = 600, gc = FALSE, earlySignal = FALSE,
-                                    interrupts = TRUE, setup = NULL, ...) {
+                                    interrupts = TRUE, setup = NULL, cluster = NULL, ...) {
   made <- FALSE
   stream <- NULL
   on.exit(if (!made) {
     if (!is.null(stream)) close_stream(stream, "abandon")
     mark_failed_plan()
   })
+  use_cluster(cluster)
   if (is.function(workers)) workers <- workers()
   range <- range(check_workers(if (is.null(workers)) default_workers() else workers))
   if (!is.numeric(retries) || length(retries) != 1L || is.na(retries) || retries < 0) {
@@ -100,6 +103,7 @@ KubernetesFutureBackend <- function(workers = NULL, retries = 2L, wait = 600, gc
   backend[["retries"]] <- stream$retries
   backend[["wait"]] <- wait
   backend[["setup"]] <- setup
+  backend[["cluster"]] <- cluster
   backend[["futureClasses"]] <- c("KubernetesFuture", backend[["futureClasses"]])
   made <- TRUE
   structure(backend, class = c("KubernetesFutureBackend", class(backend)))
@@ -139,6 +143,7 @@ launch <- function(backend, future) {
   stream <- backend[["stream"]]
   if (is.null(stream$con) && stream$pid == Sys.getpid()) {
     # A plan that was left and is taken up again: old <- plan(sequential); plan(old).
+    use_cluster(backend[["cluster"]])
     stream <- backend[["stream"]] <- open_stream(backend[["range"]], backend[["retries"]], backend[["setup"]])
   }
   submit(usable_stream(stream), future)

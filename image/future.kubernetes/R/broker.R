@@ -1,4 +1,5 @@
-# Client of this pod's broker: lines of words over a loopback connection, see image/broker/sessions.py.
+# Client of the broker: lines of words over a loopback connection, see image/broker/sessions.py. In a session on another
+# machine that connection leads through a port that is forwarded.
 
 # The broker states the same number: image/common/protocol.py.
 protocol_version <- 3L
@@ -16,13 +17,29 @@ setting <- function(name) {
 
 # A connection to the broker on which these lines have been sent; both sides have stated their protocol version.
 request <- function(words, timeout) {
+  if (!remote_session()) {
+    return(dial(local_port(), words, timeout))
+  }
+  tryCatch(dial(forwarded_port(), words, timeout), KubernetesBrokerError = function(e) {
+    end_forward() # one that leads to a pod that has gone does not notice
+    stop(e)
+  })
+}
+
+local_port <- function() {
   port <- tryCatch(suppressWarnings(readLines(file.path(run_folder(), "broker.port"), 1L)), error = function(e) NULL)
   if (is.null(port)) {
     stop(kubernetes_error(
       "Broker", "There is no broker here: ", run_folder(), "/broker.port does not exist. ",
-      "plan(kubernetes) works in R sessions of a release's scheduler pod; elsewhere use plan(multisession)"
+      "plan(kubernetes) works in R sessions of a release's scheduler pod. On another machine name the release, as in ",
+      "plan(kubernetes, cluster = \"gke-team\"), see ?kubernetes_cluster"
     ))
   }
+  port
+}
+
+dial <- function(port, words, timeout) {
+  force(port) # what it says of a failure is not for the handler below
   con <- tryCatch(
     suppressWarnings(socketConnection("127.0.0.1",
       port = as.integer(port), blocking = TRUE, open = "a+b", timeout = timeout, options = "no-delay"

@@ -6,21 +6,22 @@
 #' \itemize{
 #' \item `KubernetesWorkersError`: the number of workers is no valid number: 0, -1, `NA`, `"four"`.
 #' \item `KubernetesMaximumError`: more workers than the release allows (its setting `maxWorkers`).
-#' \item `KubernetesUnavailableError`: the requested workers cannot start, or did not start in time; the message gives the
-#' reason, from the conditions and events of their pods.
+#' \item `KubernetesUnavailableError`: the requested workers cannot start, or did not start in time; the message gives
+#' the reason, from the conditions and events of their pods.
 #' \item `KubernetesPermissionError`: the scheduler's service account may not scale workers.
 #' \item `KubernetesUnreachableError`: the Kubernetes API does not answer.
-#' \item `KubernetesBrokerError`: there is no broker: this R does not run in a scheduler pod, or the broker is restarting.
+#' \item `KubernetesBrokerError`: there is no broker: this R does not run in a scheduler pod, or the broker is
+#' restarting.
 #' \item `KubernetesVersionError`: this package and the broker are of different versions; the message gives the fix.
 #' \item `KubernetesPackageError`: a future needs a package that its worker does not have.
-#' \item `KubernetesGlobalsError`: a future needs more data than `maxSizeOfObjects` of the plan allows, which is the option
-#' `future.globals.maxSize` where it is set.
-#' \item `KubernetesDataError`: a future's data or its result could not be serialized, read, held or kept; the message gives
-#' R's own reason. It is not run again, and its worker goes on.
+#' \item `KubernetesGlobalsError`: a future needs more data than `maxSizeOfObjects` of the plan allows, which is the
+#' option `future.globals.maxSize` where it is set.
+#' \item `KubernetesDataError`: a future's data or its result could not be serialized, read, held or kept; the message
+#' gives R's own reason. It is not run again, and its worker goes on.
 #' \item `KubernetesSetupError`: the `setup` of the plan failed on a worker, or is no code that workers could run.
 #' \item `KubernetesSessionError`: the plan belongs to another R process: this one is a forked child of it or a copy.
-#' \item `KubernetesWorkerLostError`: a future failed because its worker was lost more often than `retries`. It is also a
-#' [future::FutureInterruptError]. Its fields `pods` and `reasons` hold the lost pods and how each ended.
+#' \item `KubernetesWorkerLostError`: a future failed because its worker was lost more often than `retries`. It is also
+#' a [future::FutureInterruptError]. Its fields `pods` and `reasons` hold the lost pods and how each ended.
 #' }
 #'
 #' @examples

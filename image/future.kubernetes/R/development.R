@@ -5,7 +5,8 @@ development_library <- local({
   installed <- list()
   function() {
     loaded <- loadedNamespaces()
-    found <- loaded[vapply(loaded, function(name) exists(".__DEVTOOLS__", envir = .getNamespace(name), inherits = FALSE), NA)]
+    marked <- function(name) exists(".__DEVTOOLS__", envir = .getNamespace(name), inherits = FALSE)
+    found <- loaded[vapply(loaded, marked, NA)]
     library <- file.path(tempdir(), "kubernetes-development")
     for (name in found) {
       namespace <- .getNamespace(name)
@@ -25,7 +26,8 @@ install_development <- function(name, folder, library) {
   message(sprintf("Installing the package '%s' of %s for the workers", name, folder))
   dir.create(library, showWarnings = FALSE)
   output <- suppressWarnings(system2(
-    file.path(R.home("bin"), "R"), c("CMD", "INSTALL", "--no-docs", "--no-test-load", "-l", shQuote(library), shQuote(folder)),
+    file.path(R.home("bin"), "R"),
+    c("CMD", "INSTALL", "--no-docs", "--no-test-load", "-l", shQuote(library), shQuote(folder)),
     stdout = TRUE, stderr = TRUE
   ))
   if (!is.null(attr(output, "status"))) {

@@ -155,8 +155,8 @@ send_files <- function(stream, state, files) {
     hash <- digest::digest(bundle, algo = "spookyhash")
     if (!keep_object(stream, hash, bundle)) {
       stop(kubernetes_error("Globals", sprintf(paste(
-        "The files of %s are %.0f MB, and the scheduler's pod has no room for them: name those that futures do not need",
-        "in %s, or set options(future.kubernetes.filesMB = 0) to send none"
+        "The files of %s are %.0f MB, and the scheduler's pod has no room for them: name those that futures do not",
+        "need in %s, or set options(future.kubernetes.filesMB = 0) to send none"
       ), state$folder, sum(files$size) / 1e6, file.path(state$folder, ".futureignore")), class = "FutureError"))
     }
     state$bundles <- c(state$bundles, hash)
@@ -214,7 +214,7 @@ tell_left_out <- function(stream, folder, found) {
   }
   stream$told_of_files <- c(stream$told_of_files, folder)
   message(sprintf(
-    "Futures find %s of %s: %s. Name in %s what they do not need, work in a folder of the project, or put data into %s.",
+    "Futures find %s of %s: %s. Name in %s what they do not need, work in a folder of the project, or put data into %s",
     if (found$too_many) "no files" else "not all files", folder,
     if (found$too_many) {
       sprintf("it has more than %d files and folders", most_files)
@@ -238,8 +238,8 @@ tell_of_files <- function(stream, future, result) {
   if (length(wrote) && !isTRUE(stream$told_of_writing)) {
     stream$told_of_writing <- TRUE
     message(sprintf(paste(
-      "Future %s has written %s into a worker's copy of %s. It stays on that worker: return what you need as the future's",
-      "value, or write it into /shared"
+      "Future %s has written %s into a worker's copy of %s. It stays on that worker: return what you need as the",
+      "future's value, or write it into /shared"
     ), label_of(future), some_names(wrote), stream$files$folder))
   }
   if (isTRUE(stream$told_of_missing)) {

@@ -18,6 +18,10 @@ assert_owner <- function(future) internal("assertOwner")(future)
 evaluator_to_send <- local({
   found <- NULL
   function() {
+    if (remote_session()) {
+      same <- identical(target$about$packages$future, as.character(utils::packageVersion("future")))
+      return(if (!same) internal("evalFuture"))
+    }
     if (is.null(found)) {
       library <- dirname(getNamespaceInfo("future", "path"))
       common <- normalizePath(c(.Library, .Library.site), mustWork = FALSE)

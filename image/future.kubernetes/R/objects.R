@@ -58,9 +58,8 @@ keep_object <- function(stream, hash, x) {
     if (!make_object_room(stream, task$size)) {
       return(FALSE)
     }
-    words <- if (is.null(task$file)) "object" else c("object-file", utils::URLencode(task$file, reserved = TRUE))
-    say(stream, words[1L], hash, sprintf("%.0f", task$size), words[-1L], body = task$bytes)
-    on.exit()
+    say_packed(stream, c("object", "object-file"), hash, task)
+    if (!stream$remote) on.exit()
     known <- list(size = task$size, tasks = 0L)
     stream$object_bytes <- stream$object_bytes + task$size
   }

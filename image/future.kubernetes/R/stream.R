@@ -9,6 +9,8 @@ most_acknowledged <- 200L # results in a line that says they have arrived
 
 open_stream <- function(range, retries, setup = NULL) {
   stream <- new.env(parent = emptyenv())
+  stream$session <- session_id()
+  stream$remote <- remote_session()
   # Without the user's random numbers.
   stream$key <- paste0("p", Sys.getpid(), basename(tempfile("")), basename(tempfile("")))
   stream$pid <- Sys.getpid()
@@ -29,7 +31,7 @@ open_stream <- function(range, retries, setup = NULL) {
 
 connect_stream <- function(stream) {
   con <- request(sprintf(
-    "open %s %d %d %d %d", stream$key, stream$pid, stream$range[1L], stream$range[2L], stream$retries
+    "open %s %d %d %d %d", stream$key, stream$session, stream$range[1L], stream$range[2L], stream$retries
   ), session_timeout)
   good <- FALSE
   on.exit(if (!good) close(con))
@@ -46,17 +48,22 @@ connect_stream <- function(stream) {
 
 # After a lost connection, or one whose message was read in part: the broker sends again what has not arrived, and asks
 # for the tasks that it does not have.
-reconnect_stream <- function(stream, wait = 60) {
+reconnect_stream <- function(stream, wait = if (stream$remote) 300 else 60) {
   close_connection(stream)
   start <- clock()
+  told <- FALSE
   repeat {
     failed <- tryCatch({
       connect_stream(stream)
       NULL
-    }, KubernetesBrokerError = identity)
+    }, KubernetesBrokerError = identity, KubernetesUnreachableError = identity, KubernetesUnavailableError = identity)
     if (is.null(failed)) break
     if (clock() - start > wait) stop(failed)
-    Sys.sleep(0.2) # a broker that was lost is back within a second or two
+    if (stream$remote && !told && clock() - start > 3) {
+      message("The connection to the release was lost; it is made again. ", conditionMessage(failed))
+      told <- TRUE
+    }
+    Sys.sleep(if (stream$remote) 1 else 0.2) # a broker that was lost is back within a second or two
   }
   forget_objects(stream)
   numbers <- ls(stream$futures)
@@ -107,11 +114,26 @@ close_stream <- function(stream, how = NULL) {
 }
 
 # A write that is interrupted in its middle leaves the connection of no more use.
-say <- function(stream, ..., body = NULL) {
+say <- function(stream, ..., body = NULL, file = NULL) {
   done <- FALSE
   on.exit(if (!done) stream$broken <- TRUE)
   writeBin(c(charToRaw(paste0(paste(c(...), collapse = " "), "\n")), body), stream$con)
+  if (!is.null(file)) {
+    source <- file(file, "rb")
+    on.exit(close(source), add = TRUE)
+    while (length(piece <- readBin(source, "raw", 2^20)) > 0L) writeBin(piece, stream$con)
+  }
   done <- TRUE
+}
+
+# The same with packed data. In the pod the broker takes a file over, and only its name is said.
+say_packed <- function(stream, words, id, packed, ...) {
+  size <- sprintf("%.0f", packed$size)
+  if (is.null(packed$file) || stream$remote) {
+    say(stream, words[1L], id, size, ..., body = packed$bytes, file = packed$file)
+  } else {
+    say(stream, words[2L], id, size, utils::URLencode(packed$file, reserved = TRUE), ...)
+  }
 }
 
 # A future's data on their way to a worker. Number and size are remembered until it has ended.
@@ -140,14 +162,13 @@ submit <- function(stream, future) {
   future[["task_needs"]] <- referred$needs
   stream$futures[[name]] <- future
   acknowledge(stream)
-  words <- if (is.null(task$file)) "submit" else c("file", utils::URLencode(task$file, reserved = TRUE))
   needs <- if (length(referred$needs)) paste(referred$needs, collapse = ",") else "-"
   # A broker that is lost in between gets the task when the stream is connected again and asks for it.
   tryCatch(suppressWarnings({
     tell_libraries(stream)
-    say(stream, words[1L], number, sprintf("%.0f", task$size), words[-1L], needs, label, body = task$bytes)
+    say_packed(stream, c("submit", "file"), number, task, needs, label)
   }), error = function(e) stream$broken <- TRUE)
-  if (!stream$broken) on.exit()
+  if (!stream$broken && !stream$remote) on.exit()
 }
 
 # Data, serialized, after bytes that are it already: in memory, or above 16 MiB in a file that the broker takes over. So
@@ -236,6 +257,9 @@ hear_one <- function(stream) {
     }
   }
   whole <- TRUE
+  if (words[1L] == "want") {
+    return(send_package(stream, rawToChar(body)))
+  }
   if (is.null(future)) {
     if (bodied && words[1L] != "condition") stream$arrived <- c(stream$arrived, as.integer(number))
     return(invisible())

@@ -71,10 +71,10 @@ scale_workers <- function(n, wait = TRUE, timeout = 600) {
   range_before <- if (!is.null(backend)) backend[["range"]]
   on.exit({
     # After an error or Ctrl-C, without a long wait for Kubernetes.
-    if (!is.null(before)) try(ask("scale", before, Sys.getpid(), timeout = 2L), silent = TRUE)
+    if (!is.null(before)) try(ask("scale", before, session_id(), timeout = 2L), silent = TRUE)
     if (!is.null(range_before)) try(set_range(backend, range_before), silent = TRUE)
   })
-  now <- as.integer(ask("scale", n, Sys.getpid()))
+  now <- as.integer(ask("scale", n, session_id()))
   if (!is.null(backend)) set_range(backend, rep(max(1L, n), 2L), tell = n > 0L)
   if (wait) await_workers(function() list(connected = connected_workers()$connected, wanted = n), timeout)
   before <- range_before <- NULL

@@ -14,6 +14,9 @@ own_variables <- paste0(
 given_variables <- local({
   given <- NULL
   function() {
+    if (remote_session()) {
+      return(given_elsewhere())
+    }
     if (is.null(given)) {
       bytes <- tryCatch(suppressWarnings(readBin("/proc/1/environ", "raw", 1e6)), error = function(e) raw())
       bytes[bytes == as.raw(0L)] <- charToRaw("\n")
@@ -28,6 +31,18 @@ given_variables <- local({
     given
   }
 })
+
+# On another machine: what was there when this package was loaded, except for what ~/.Renviron sets.
+given_elsewhere <- function() {
+  file <- Sys.getenv("R_ENVIRON_USER", "~/.Renviron")
+  lines <- if (file.exists(file)) readLines(file, warn = FALSE) else character()
+  assignment <- "^ *(export +)?([A-Za-z_][A-Za-z0-9_]*) *=.*"
+  own <- sub(assignment, "\\2", grep(assignment, lines, value = TRUE))
+  before <- at_load$environment[setdiff(names(at_load$environment), own)]
+  list(lines = paste(names(before), before, sep = "="), names = character())
+}
+
+at_load <- new.env(parent = emptyenv())
 
 # The session's own variables, its locale, folder and libraries. Most calls find what the last one found.
 session_world <- local({
@@ -61,19 +76,27 @@ world_bytes <- local({
   }
 })
 
-# Libraries: `paths`, all that R looks in; `own`, those of them that the image does not have; `image`, those that it has;
-# and `at`, when a package was last put into or removed from an own one. Empty ones are left out.
+# Libraries: `paths`, all that R looks in; `own`, those of them that the image does not have; `image`, those that it
+# has; and `at`, when a package was last put into or removed from an own one. Empty ones are left out. On another
+# machine `own` has the folders of the packages themselves.
 session_libraries <- local({
   last <- list(paths = NULL)
   function() {
     paths <- c(development_library(), .libPaths())
     at <- if (identical(paths, last$all)) as.numeric(file.mtime(last$candidates))
-    if (!identical(paths, last$all) || !identical(at, last$at)) {
+    if (!identical(paths, last$all) || !identical(at, last$at) || !identical(last$remote, remote_session())) {
+      if (remote_session()) {
+        last <<- list(
+          all = paths, candidates = paths, at = as.numeric(file.mtime(paths)), remote = TRUE,
+          world = list(remote = TRUE, own = remote_packages(), at = as.numeric(file.mtime(paths)))
+        )
+        return(last$world)
+      }
       image <- normalizePath(c(.Library, .Library.site), mustWork = FALSE)
       candidates <- setdiff(paths, image)
       own <- candidates[lengths(lapply(candidates, list.files)) > 0L]
       last <<- list(
-        all = paths, candidates = candidates, at = as.numeric(file.mtime(candidates)),
+        all = paths, candidates = candidates, at = as.numeric(file.mtime(candidates)), remote = FALSE,
         world = list(paths = setdiff(paths, setdiff(candidates, own)), own = own, image = image)
       )
       last$world$at <<- last$at[candidates %in% own]
@@ -86,7 +109,12 @@ session_libraries <- local({
 tell_libraries <- function(stream) {
   libraries <- session_libraries()
   if (!identical(libraries, stream$libraries) && (length(libraries$own) || length(stream$libraries$own))) {
-    lines <- c(paste("image", libraries$image), paste("own", libraries$own)[seq_along(libraries$own)])
+    lines <- if (stream$remote) {
+      file <- file.info(file.path(libraries$own, "Meta", "package.rds"), extra_cols = FALSE)
+      sprintf("package %.0f %.0f %s", as.numeric(file$mtime), file$size, libraries$own)
+    } else {
+      c(paste("image", libraries$image), paste("own", libraries$own)[seq_along(libraries$own)])
+    }
     bytes <- charToRaw(paste(enc2utf8(lines), collapse = "\n"))
     say(stream, "libraries", length(bytes), body = bytes)
   }

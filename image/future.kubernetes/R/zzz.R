@@ -9,5 +9,9 @@ attr(kubernetes, "init") <- TRUE
 attr(kubernetes, "factory") <- KubernetesFutureBackend
 attr(kubernetes, "tweakable") <- c(
   "workers", "retries", "wait", "gc", "earlySignal", "interrupts", "wait.timeout", "wait.interval", "wait.alpha",
-  "maxSizeOfObjects", "hooks", "setup"
+  "maxSizeOfObjects", "hooks", "setup", "cluster"
 )
+
+.onLoad <- function(libname, pkgname) {
+  at_load$environment <- Sys.getenv()
+}

@@ -1,0 +1,108 @@
+"""A session on another machine: its packages, and its plan while the connection is away."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from image.broker.journal import Journal
+from image.broker.plans import AWAY_SECONDS, Plan, Range
+
+from .conftest import Bed, PlanSession, wait_for
+
+LAPTOP = -4711
+
+
+def archive(name: str) -> bytes:
+    """A package as R packs it."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as made:
+        for path, content in ((f"{name}/R/{name}", b"code"), (f"{name}/DESCRIPTION", b"Package: p")):
+            member = tarfile.TarInfo(path)
+            member.size = len(content)
+            made.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def send(session: PlanSession, folder: str, data: bytes, word: str = "package") -> None:
+    session.socket.sendall(f"{word} {len(data)} {folder}\n".encode() + data)
+
+
+def test_a_package_is_asked_for_once_and_goes_to_each_worker_that_looks_for_it(bed: Bed) -> None:
+    bed.worker("w1")
+    bed.worker("w2")
+    with bed.plan(2, pid=LAPTOP) as plan:
+        plan.listed("/Users/me/lib/p", "/Users/me/lib/q")
+        for _ in range(2):
+            plan.submit("want /Users/me/lib/p\nlibrary\nwant ")
+        assert plan.hear() == (["want", "-", "15"], b"/Users/me/lib/p")
+        send(plan, "/Users/me/lib/p", archive("p"))
+        bodies = {plan.hear()[1] for _ in range(2)}
+        assert bodies == {b"\n['p']\n/Users/me/lib/p\n/Users/me/lib/q\n"}
+
+
+def test_why_a_package_cannot_be_had_reaches_r_and_the_next_time_it_is_asked_for_again(bed: Bed) -> None:
+    bed.worker("w1")
+    with bed.plan(pid=LAPTOP) as plan:
+        plan.listed("/lib/p")
+        for word, data, answer in (
+            ("no-package", b"built for another platform", "built for another platform\n[]"),
+            ("package", archive("p"), "\n['p']"),
+        ):
+            number = plan.submit("want /lib/p\nlibrary")
+            assert plan.hear()[0][0] == "want"
+            send(plan, "/lib/p", data, word)
+            assert plan.result(number).rstrip("\n") == answer
+
+
+def test_nothing_of_the_scheduler_is_given_to_a_session_on_another_machine(bed: Bed, tmp_path: Path) -> None:
+    bed.worker("w1")
+    (tmp_path / "p" / "Meta").mkdir(parents=True)
+    (tmp_path / "p" / "Meta" / "package.rds").touch()
+    with bed.plan(pid=LAPTOP) as plan:
+        plan.libraries(tmp_path)  # what a session in the pod says
+        assert plan.run("want ") == ""
+        assert "in no library" in plan.run(f"want {tmp_path / 'p'}")
+
+
+def test_results_and_questions_wait_while_the_laptop_is_away(bed: Bed, tmp_path: Path) -> None:
+    bed.worker("w1")
+    bed.worker("w2")
+    plan = bed.plan(2, pid=LAPTOP)
+    plan.listed("/lib/p")
+    done, asks = plan.submit(f"until {tmp_path / 'go'}"), plan.submit("want /lib/p\nlibrary")
+    assert plan.hear()[0][0] == "want"
+    plan.socket.close()
+    (tmp_path / "go").touch()
+    wait_for(lambda: bed.state("w1") == "idle" or bed.state("w2") == "idle")
+    with bed.plan(2, pid=LAPTOP, key=plan.key) as again:
+        assert again.result(done) == "there\n"
+        assert any(line.startswith("want -") for line in again.told) or again.hear()[0][0] == "want"
+        send(again, "/lib/p", archive("p"))
+        assert again.result(asks) == "\n['p']\n"
+
+
+def test_results_outlive_a_restart_of_the_broker_while_the_laptop_is_away(bed: Bed) -> None:
+    bed.worker("w1")
+    plan = bed.plan(pid=LAPTOP)
+    number = plan.submit("sleep 0.5")
+    wait_for(lambda: bed.state("w1") == "busy")
+    plan.socket.close()
+    wait_for(lambda: bed.state("w1") == "idle")
+    bed.restart_broker()
+    with bed.plan(pid=LAPTOP, key=plan.key) as again:
+        assert again.result(number) == "slept\n"
+
+
+def test_a_session_that_is_away_for_more_than_a_day_does_not_come_back(tmp_path: Path) -> None:
+    def plan(pid: int) -> Any:
+        return Plan("key", pid, Range(1, 1), 0, Journal(tmp_path, "key", pid))
+
+    laptop = plan(LAPTOP)
+    assert not laptop.ended(1e9), "it is connected"
+    laptop.away_since = 100.0
+    assert not laptop.ended(100.0 + AWAY_SECONDS)
+    assert laptop.ended(101.0 + AWAY_SECONDS)
+    assert plan(2**22 + 1).ended(0.0), "one of this pod ends with its process"

@@ -1,0 +1,159 @@
+"""R on another machine: the root of the image's base, outside of any pod, that reaches the release by kubectl alone."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from common.paths import REPO
+from local import debian_rootfs
+from local.image import BASE
+from tests.e2e.conftest import Stack
+
+pytestmark = pytest.mark.timeout(300)
+
+ENTER = """
+mount --make-rprivate / && mount --rbind /dev "$0/dev" && mount --rbind /proc "$0/proc" || exit 99
+root=$0
+exec chroot "$root" env -i HOME=/root PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Laptop:
+    """A root file system with R and kubectl, in which programs run on the host's network."""
+
+    root: Path
+    release: str
+    namespace: str
+
+    def run(self, *command: str, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # type: ignore[call-overload, no-any-return]
+            ["unshare", "-m", "sh", "-c", ENTER, self.root, *command],
+            capture_output=True, text=True, check=False, timeout=200, **options,
+        )  # fmt: skip
+
+    def cluster(self, kubeconfig: str = "/root/kubeconfig", release: str = "") -> str:
+        """The value of `cluster`."""
+        fields = {"release": release or self.release, "namespace": self.namespace, "kubeconfig": kubeconfig}
+        return "list({})".format(", ".join(f'{name} = "{value}"' for name, value in fields.items()))
+
+    def r(self, code: str) -> str:
+        """What an R program of the laptop prints; it must print GOOD at its end."""
+        prelude = f"""
+            options(warn = 1)
+            suppressMessages(library(future.kubernetes))
+            folder <- tempfile("project-")
+            dir.create(folder)
+            setwd(folder)
+            there <- {self.cluster()}
+            forward <- function() future.kubernetes:::target$pid
+        """
+        done = self.run("Rscript", "-", input=f'{prelude}\n{code}\nplan(sequential)\ncat("GOOD")')
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.endswith("GOOD")
+        return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def laptop(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
+    root = tmp_path_factory.mktemp("laptop")
+    with tarfile.open(debian_rootfs.ensure(BASE)) as archive:
+        archive.extractall(root, filter="tar")
+    shutil.copy(stack.node.programs / "kubectl", root / "usr/local/bin/kubectl")
+    shutil.copy(stack.node.kubeconfig, root / "root/kubeconfig")
+    shutil.copytree(REPO / "image" / "future.kubernetes", root / "root/package")
+    made = Laptop(root, stack.workload.split("/")[1].removesuffix("-worker"), stack.namespace)
+    installed = made.run("R", "CMD", "INSTALL", "/root/package")
+    assert installed.returncode == 0, installed.stderr
+    yield made
+    shutil.rmtree(root)
+
+
+def test_futures_of_a_laptop_find_its_files_variables_objects_and_packages(laptop: Laptop) -> None:
+    laptop.r(
+        """
+        writeLines("of the laptop", "data.txt")
+        source <- file.path(tempdir(), "mypkg")
+        dir.create(file.path(source, "R"), recursive = TRUE)
+        writeLines(c("Package: mypkg", "Version: 1.0", "Title: T", "Description: D.", "License: none", "Author: a",
+                     "Maintainer: a <a@example.org>"), file.path(source, "DESCRIPTION"))
+        writeLines("export(f)", file.path(source, "NAMESPACE"))
+        writeLines("f <- function() 'from a package'", file.path(source, "R", "f.R"))
+        install.packages(source, repos = NULL, type = "source", quiet = TRUE)
+        plan(kubernetes, workers = 2, cluster = there)
+        stopifnot(nrow(workers()) >= 2L)
+        pod <- value(future(Sys.info()[["nodename"]]))
+        stopifnot(pod %in% workers()$pod, pod != Sys.info()[["nodename"]])
+        Sys.setenv(API_KEY = "k")
+        stopifnot(identical(value(future(Sys.getenv("API_KEY"))), "k"))
+        stopifnot(identical(value(future(readLines("data.txt"))), "of the laptop"))
+        stopifnot(identical(value(future(mypkg::f())), "from a package"))
+        x <- as.numeric(1:3e6) # by a file in the pod, in pieces from here
+        stopifnot(identical(value(future(sum(x))), sum(x)), identical(value(future(x + 1)), x + 1))
+        """
+    )
+
+
+def test_a_forward_that_ends_is_made_again_and_the_future_in_flight_comes(laptop: Laptop, tmp_path: Path) -> None:
+    laptop.r(
+        """
+        plan(kubernetes, workers = 1, cluster = there)
+        first <- forward()
+        f <- future({ Sys.sleep(3); Sys.getpid() })
+        for (i in 1:600) if (any(workers()$state == "busy")) break else Sys.sleep(0.05)
+        tools::pskill(first, 9)
+        pid <- value(f)
+        stopifnot(forward() != first, identical(value(future(Sys.getpid())), pid)) # the same R, so it ran once
+        """
+    )
+
+
+def test_a_pod_that_is_replaced_gets_the_futures_again(laptop: Laptop, stack: Stack) -> None:
+    before = stack.scheduler()["metadata"]["uid"]
+    laptop.r(
+        """
+        plan(kubernetes, workers = 1, cluster = there)
+        f <- future({ Sys.sleep(1); 42 })
+        kubectl <- sub(" port-forward.*", "", future.kubernetes:::target$command)
+        pod <- system(paste(kubectl, "get pods -l component=scheduler -o name"), intern = TRUE)
+        system(paste(kubectl, "delete --wait=false", pod))
+        gone <- function() !length(system(paste(kubectl, "get --ignore-not-found -o name", pod), intern = TRUE))
+        for (i in 1:600) if (gone()) break else Sys.sleep(0.2)
+        stopifnot(value(f) == 42, value(future(1)) == 1)
+        """
+    )
+    assert stack.scheduler(other_than=before)
+
+
+@pytest.mark.parametrize("case", ["release", "right", "cluster"])
+def test_what_cannot_be_reached_is_named_with_its_fix_and_r_stays_usable(
+    laptop: Laptop, stack: Stack, case: str
+) -> None:
+    release, kubeconfig = "", "/root/kubeconfig"
+    if case == "release":
+        release, expected, words = "nobody", "KubernetesUnavailableError", "kubectl get deployments --all-namespaces"
+    elif case == "right":
+        token = stack.kubectl("create", "token", "default").strip()
+        config = yaml.safe_load(stack.node.kubeconfig.read_text())
+        config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
+        (laptop.root / "root/no-right").write_text(yaml.safe_dump(config))
+        kubeconfig, expected, words = "/root/no-right", "KubernetesPermissionError", "ask for the role"
+    else:
+        kubeconfig, expected, words = "/root/missing", "KubernetesUnreachableError", "kubectl get pods"
+    laptop.r(
+        f"""
+        wrong <- {laptop.cluster(kubeconfig, release)}
+        e <- tryCatch(plan(kubernetes, workers = 1, cluster = wrong), error = identity)
+        stopifnot(inherits(e, "{expected}"), grepl("{words}", conditionMessage(e)))
+        plan(kubernetes, workers = 1, cluster = there)
+        stopifnot(value(future(1)) == 1)
+        """
+    )
