@@ -179,6 +179,8 @@ class Peers:
                 retired = message["op"] == "retire"
                 say("retired" if retired else "reinstated", name)
                 self._probe(pod, not retired)
+            elif message["op"] == "object":  # the session's files, which no stand-in needs
+                await reader.readexactly(message["size"])
             elif message["op"] == "task":
                 await reader.readexactly(message["size"])
                 await self._may_answer.wait()

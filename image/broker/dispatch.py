@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +87,7 @@ class Dispatcher:
     def _restored(self, key: str, pid: int) -> Plan:
         plan = self._new(key, pid, Range(0, 0))
         plan.restored, plan.away_since = True, self._loop.time()
+        plan.libraries.generation = time.time_ns()  # what has changed meanwhile is not known
         return plan
 
     def restore(self) -> None:

@@ -191,7 +191,7 @@ class Worker(Connection):
             self.say(wire.encode(op="object", id=need, session=plan.key, size=body.size), body)
             self.objects.add(need)
         more: dict[str, Any] = {"needs": task.needs} if task.needs else {}
-        if plan.libraries.generation:
+        if plan.libraries.packages:
             more["libraries"] = plan.libraries.generation
         header = wire.encode(op="task", id=task.lease, session=plan.key, pid=plan.pid, size=task.payload.size, **more)
         self.say(header, task.payload)

@@ -51,10 +51,13 @@ project_files <- function(read_object) {
         folder <<- files$folder
       }
       if (length(applied) < length(files$bundles)) {
+        whole <- FALSE
+        on.exit(if (!whole) leave()) # as with a full disk: half of a bundle must not be taken for it
         for (hash in setdiff(files$bundles, applied)) {
           apply_bundle(read_object(hash))
           applied <<- c(applied, hash)
         }
+        whole <- TRUE
         dirs <<- list.dirs(place)
         names <<- list.files(place, all.files = TRUE, recursive = TRUE)
         times <<- file.mtime(dirs)

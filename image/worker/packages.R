@@ -23,9 +23,12 @@ session_packages <- function(ask) {
       return(invisible())
     }
     fetched <<- c(fetched, name)
+    if (dir.exists(file.path(folder, name))) {
+      return(invisible()) # for an R before this one
+    }
     reason <- ask(here[1L])
     if (nzchar(reason)) {
-      stop(structure(class = c("KubernetesPackageError", "error", "condition"), list(
+      stop(structure(class = c("KubernetesPackageError", "KubernetesError", "error", "condition"), list(
         message = sprintf("The package '%s' of the session did not reach this worker: %s", name, reason), call = NULL
       )))
     }

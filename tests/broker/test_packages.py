@@ -125,6 +125,7 @@ def test_a_package_that_cannot_be_read_is_an_answer_too(bed: Bed, library: Path)
     bed.worker("w1")
     with bed.plan() as plan:
         plan.libraries(library)
+        assert plan.run("want ") == str(a)
         shutil.rmtree(a)
         assert "the scheduler's pod could not read it" in plan.run(f"want {a}\nlibrary")
         install(library, "a")

@@ -1,0 +1,104 @@
+# A session on another machine, with a kubectl that forwards to the broker of this one.
+fake_kubectl <- '#!/usr/bin/env python3
+import os, socket, sys, threading
+said = " ".join(sys.argv)
+for word, text in {"no-right": "pods is forbidden: no right", "no-release": "deployments.apps not found"}.items():
+    if word in said:
+        sys.exit(f"Error from server: {text}")
+server = socket.create_server(("127.0.0.1", 0))
+print(f"Forwarding from 127.0.0.1:{server.getsockname()[1]} -> 8784", flush=True)
+def pump(a, b):
+    try:
+        while data := a.recv(65536):
+            b.sendall(data)
+    except OSError:
+        pass
+    for end in (a, b):
+        try:
+            end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+while True:
+    here, _ = server.accept()
+    there = socket.create_connection(("127.0.0.1", int(open("PORT").read())))
+    for end in (here, there):
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    threading.Thread(target=pump, args=(here, there), daemon=True).start()
+    threading.Thread(target=pump, args=(there, here), daemon=True).start()
+'
+
+on_a_laptop <- function(code) {
+  folder <- tempfile("bin-")
+  dir.create(folder)
+  kubectl <- file.path(folder, "kubectl")
+  writeLines(sub("PORT", file.path(bed_folder, "broker.port"), fake_kubectl, fixed = TRUE), kubectl)
+  Sys.chmod(kubectl, "755")
+  old <- Sys.getenv(c("PATH", "FUTURE_KUBERNETES_RUN"), NA, names = TRUE)
+  Sys.setenv(PATH = paste0(folder, ":", old[["PATH"]]))
+  Sys.unsetenv("FUTURE_KUBERNETES_RUN")
+  on.exit({
+    future::plan(future::sequential)
+    use_cluster(NULL)
+    do.call(Sys.setenv, as.list(old[!is.na(old)]))
+  })
+  code
+}
+
+test_that("a release is named by a stack or a list, and what is wrong is said with what is right", {
+  bad <- list(
+    5, NA_character_, "", list(), list("x"), list(namespace = "x"), list(release = 1), list(release = "x", pod = "y")
+  )
+  for (cluster in bad) {
+    expect_error(use_cluster(cluster), "cluster = list\\(release", class = "KubernetesClusterError")
+  }
+  expect_identical(
+    command_of_release(list(release = "r", context = "a b")),
+    "kubectl --context='a b' port-forward 'deployment/r-scheduler'"
+  )
+})
+
+test_that("on another platform packages with compiled code stay, and with another R all do", {
+  skip_if_not_installed("jsonlite")
+  on.exit(use_cluster(NULL))
+  target$command <- "none"
+  target$about <- list(packages = list())
+  names_of <- function(same_r, same_platform) {
+    target$same_r <- same_r
+    target$same_platform <- same_platform
+    vapply(remote_packages(), travels, NA, name = "")
+  }
+  expect_length(names_of(FALSE, FALSE), 0L)
+  there <- names_of(TRUE, FALSE)
+  expect_false(there[basename(names(there)) == "jsonlite"])
+  expect_true(all(names_of(TRUE, TRUE)))
+  expect_false(any(c("base", "stats", "future") %in% basename(names(there))))
+})
+
+test_that("a session on another machine runs its futures here, and a forward that ends is made again", {
+  skip_if_not(file.exists("/usr/local/lib/future-kubernetes/about.json"), "the image is not built")
+  start_bed(2L)
+  on.exit(stop_bed())
+  on_a_laptop({
+    for (case in list(c("no-right", "Permission"), c("no-release", "Unavailable"))) {
+      expect_error(
+        plan(kubernetes, workers = 1, cluster = list(release = case[1L])),
+        class = paste0("Kubernetes", case[2L], "Error")
+      )
+    }
+    plan(kubernetes, workers = 2, cluster = list(release = "check"))
+    expect_identical(value(future(42)), 42)
+    x <- as.numeric(1:3e6)
+    expect_identical(value(future(x + 1)), x + 1)
+    f <- future({
+      Sys.sleep(1)
+      Sys.getpid()
+    })
+    first <- target$pid
+    tools::pskill(first, 9)
+    expect_type(value(f), "integer")
+    expect_false(target$pid == first)
+    expect_lt(session_id(), 0)
+  })
+  expect_error(plan(kubernetes, workers = 1, cluster = NULL), NA)
+  expect_identical(session_id(), Sys.getpid())
+})
