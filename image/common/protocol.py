@@ -13,7 +13,7 @@ from typing import Any
 VERSION = 3
 """Raise it with every change that a peer of the version before would misunderstand.
 
-R states the same number: `protocol_version` in image/future.kubernetes/R/broker.R and in image/etc/Rprofile.site.
+R states the same number: `protocol_version` in image/future.kubernetes/R/broker.R and in image/etc/Rprofile.
 """
 
 RETRY_SECONDS = 10.0

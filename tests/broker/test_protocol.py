@@ -103,6 +103,6 @@ def test_the_port_of_r_sessions_is_in_the_file_that_r_reads(bed: Bed) -> None:
     assert (bed.folder / "broker.port").read_text() == f"{bed.ports['sessions']}\n"
 
 
-@pytest.mark.parametrize("source", ["image/future.kubernetes/R/broker.R", "image/etc/Rprofile.site"])
+@pytest.mark.parametrize("source", ["image/future.kubernetes/R/broker.R", "image/etc/Rprofile"])
 def test_r_states_the_version_of_the_broker(source: str) -> None:
     assert re.findall(r"protocol_version <- (\d+)L", (ROOT / source).read_text()) == [str(protocol.VERSION)]

@@ -39,6 +39,19 @@ def test_future_apply_uses_each_worker_and_draws_the_numbers_of_any_other_plan(s
     assert "GOOD" in r(stack, code)
 
 
+def test_the_recipes_line_works_where_r_reads_no_profile_of_the_site_as_callr_and_targets_start_it(stack: Stack) -> None:
+    code = """
+        library(future)
+        plan(cluster, manual = TRUE, quiet = TRUE)
+        cat("WORKERS", nbrOfWorkers(), value(future(Sys.info()[["nodename"]])))
+    """
+    scheduler = stack.scheduler()["metadata"]["name"]
+    printed = stack.kubectl("exec", "-i", scheduler, "--", "Rscript", "--vanilla", "-", input=code)
+    words = printed.split("WORKERS ")[1].split()
+    assert words[0] == str(WORKERS)
+    assert words[1] in {pod["metadata"]["name"] for pod in stack.pods("worker")}
+
+
 def test_furrr_maps_on_the_workers(stack: Stack) -> None:
     code = """
         suppressMessages(library(furrr))

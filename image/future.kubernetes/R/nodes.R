@@ -1,4 +1,4 @@
-# Workers of plan(cluster, manual = TRUE) and parallel: parallelly asks these methods about them. Rprofile.site of the
+# Workers of plan(cluster, manual = TRUE) and parallel: parallelly asks these methods about them. The profile of the
 # image makes such a node.
 
 node_open <- function(node) connection_open(node$con)
