@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import socket
@@ -108,3 +109,60 @@ def test_a_changed_password_holds_at_once_and_the_scheduler_stays(
     finally:
         monkeypatch.delenv("FUTURE_KUBERNETES_PASSWORD")
         stack.up()
+
+
+def test_a_package_that_a_notebook_installs_is_on_the_workers_in_its_next_cell(
+    stack: Stack, page: str, browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    cells = [
+        """
+        source <- file.path(tempdir(), "nbpkg")
+        dir.create(file.path(source, "R"), recursive = TRUE)
+        writeLines(c("Package: nbpkg", "Version: 1.0", "Title: T", "Description: D.", "License: none", "Author: a",
+                     "Maintainer: a <a@example.org>"), file.path(source, "DESCRIPTION"))
+        writeLines("export(f)", file.path(source, "NAMESPACE"))
+        writeLines("f <- function() readLines('data.txt')", file.path(source, "R", "f.R"))
+        install.packages(source, repos = NULL, type = "source", quiet = TRUE)
+        writeLines("of the notebook's folder", "data.txt")
+        """,
+        """
+        library(future.kubernetes)
+        plan(kubernetes, workers = 1)
+        cat("SEEN", value(future(nbpkg::f())), "ON", value(future(Sys.info()[["nodename"]])))
+        plan(sequential)
+        """,
+    ]
+    notebook = {
+        "cells": [
+            {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": cell, "id": f"c{i}"}
+            for i, cell in enumerate(cells)
+        ],
+        "metadata": {"kernelspec": {"display_name": "R", "language": "R", "name": "ir"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    scheduler = stack.scheduler()["metadata"]["name"]
+    place = "mkdir -p world && cat > world/world.ipynb"
+    stack.kubectl("exec", "-i", scheduler, "--", "sh", "-c", place, input=json.dumps(notebook))
+    log_in(browser, f"{page}/lab/tree/world/world.ipynb", stack.outputs()["password"])
+
+    def click(text: str) -> None:
+        label = (By.XPATH, f"//*[(contains(@class, 'lm-Menu')) and normalize-space(text())='{text}']")
+        WebDriverWait(browser, 30).until(lambda b: b.find_elements(*label))[0].click()
+
+    try:
+        idle = (By.CSS_SELECTOR, '.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+        WebDriverWait(browser, 90).until(lambda b: b.find_elements(*idle))
+        click("Run")
+        click("Run All Cells")
+        outputs = (By.CSS_SELECTOR, ".jp-OutputArea-output")
+
+        def seen(b: webdriver.Chrome) -> str:
+            return next((found.text for found in b.find_elements(*outputs) if "SEEN" in found.text), "")
+
+        printed = WebDriverWait(browser, 120).until(seen)
+    finally:
+        browser.save_screenshot(str(tmp_path / "page.png"))
+        stack.kubectl("exec", scheduler, "--", "rm", "-rf", "world")
+    assert "SEEN of the notebook's folder ON" in printed
+    assert printed.split("ON ")[1].split()[0] in {pod["metadata"]["name"] for pod in stack.pods("worker")}

@@ -39,7 +39,7 @@ def test_future_apply_uses_each_worker_and_draws_the_numbers_of_any_other_plan(s
     assert "GOOD" in r(stack, code)
 
 
-def test_the_recipes_line_works_where_r_reads_no_profile_of_the_site_as_callr_and_targets_start_it(stack: Stack) -> None:
+def test_the_recipes_line_works_under_vanilla_as_callr_and_targets_start_r(stack: Stack) -> None:
     code = """
         library(future)
         plan(cluster, manual = TRUE, quiet = TRUE)
