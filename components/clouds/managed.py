@@ -76,14 +76,13 @@ class ManagedCluster(Cluster):
         self.public_access, self.public_address = public.access, public.address
         return public.release
 
-    def set_sizes(self, settings: ManagedSettings, pool: WorkerPool, min_nodes: int | None = None) -> None:
-        """Sets the pods' requests, and `nodes` in words. min_nodes: of an autoscaled pool, unset for the pool's own."""
+    def set_sizes(self, settings: ManagedSettings, pool: WorkerPool) -> None:
+        """Sets the pods' requests, and `nodes` in words."""
         self.worker_size = pool.worker
         self.scheduler_size = scheduler_size(settings)
         words = [str(pool)]
         if settings.spot:
-            words.append("spot")
+            words.append("spot, else on demand" if settings.falls_back else "spot")
         if settings.autoscaled:
-            fewest = pool.min_nodes(scales_to_zero=settings.scales_to_zero) if min_nodes is None else min_nodes
-            words.append(f"autoscaled {fewest} to {pool.max_nodes}")
+            words.append(f"autoscaled 0 to {pool.max_nodes}")
         self.nodes = f"{', '.join(words)}; 1 x {settings.system_machine_type} for scheduler and system"

@@ -33,7 +33,10 @@ PASSWORD_LENGTH = 16
 TOKEN_LENGTH = 48
 
 READY_SECONDS = 900
-"""Starting a new node takes up to five minutes, and pulling the image to it several more."""
+"""Limit for the scheduler. The update does not wait for workers: a lack of machines would take the IDE away with it.
+
+Starting a new node takes up to five minutes, and pulling the image to it several more.
+"""
 
 MAX_HISTORY = 5
 """Revisions that Helm keeps, each with all values as a Secret in the namespace. Without a limit they pile up."""

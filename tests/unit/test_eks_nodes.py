@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -161,7 +163,7 @@ def test_autoscaler_reads_an_empty_groups_label_and_taint_from_tags() -> None:
     }
 
 
-def test_only_autoscaled_spot_groups_span_zones() -> None:
+def test_only_spot_groups_span_zones() -> None:
     spread = team().one("nodeGroup:NodeGroup", "workers").inputs
     assert spread["capacityType"] == "SPOT"
     assert len(spread["subnetIds"]) == 3
@@ -171,7 +173,63 @@ def test_only_autoscaled_spot_groups_span_zones() -> None:
     assert team().one("nodeGroup:NodeGroup", "system").inputs["capacityType"] == "ON_DEMAND", "the R session is there"
     assert workers["subnetIds"] == system["subnetIds"]
     assert len(system["subnetIds"]) == 1
-    assert len(eks({"spot": True}).one("nodeGroup:NodeGroup", "workers").inputs["subnetIds"]) == 1
+
+
+def test_spot_group_starts_at_zero_even_for_a_fixed_number_of_workers() -> None:
+    """A fixed group whose nodes do not come fails the whole update."""
+    done = eks({"workers": 10, "spot": True})
+    workers = done.one("nodeGroup:NodeGroup", "workers").inputs
+    assert workers["scalingConfig"] == {"desiredSize": 0, "minSize": 0, "maxSize": 3}
+    assert len(workers["subnetIds"]) == 3
+    assert done.one("v3:Release", "autoscaler").inputs["values"]["extraArgs"]["expander"] == "least-waste"
+    assert not done.all("nodeGroup:NodeGroup", "on-demand")
+
+
+def test_fallback_adds_a_group_on_demand_like_the_spot_group() -> None:
+    done = eks({"workers": 10, "spot": "fallback"})
+    spot, other = (done.one("nodeGroup:NodeGroup", part).inputs for part in ("workers", "on-demand"))
+    assert (spot["capacityType"], other["capacityType"]) == ("SPOT", "ON_DEMAND")
+    assert other == {**spot, "capacityType": "ON_DEMAND"}, "a worker must fit on either"
+    assert other["scalingConfig"] == {"desiredSize": 0, "minSize": 0, "maxSize": 3}
+    assert other["instanceTypes"] == ["m6i.xlarge", "m6a.xlarge", "m5.xlarge"]
+    assert "spot, else on demand, autoscaled 0 to 3" in done.outputs["nodes"][0]
+
+
+def test_autoscaler_takes_the_group_on_demand_last() -> None:
+    done = eks({"spot": "fallback"})
+    values = done.one("v3:Release", "autoscaler").inputs["values"]
+    assert values["extraArgs"]["expander"] == "priority,least-waste"
+    names: dict[str, set[str]] = defaultdict(set)
+    for tag in done.all("autoscaling/tag:Tag"):
+        names[tag.inputs["tag"]["key"]].add(tag.inputs["autoscalingGroupName"])
+    assert [len(groups) for groups in names.values()] == [2, 2], "each empty group has its own label and taint"
+    groups = set.union(*names.values())
+    by_priority = {int(key): patterns for key, patterns in values["expanderPriorities"].items()}
+    preferred = {
+        priority: {name for name in groups if any(re.search(pattern, name) for pattern in patterns)}
+        for priority, patterns in by_priority.items()
+    }
+    spot = next(name for name in groups if "workers" in name)
+    assert preferred[max(preferred)] == {spot}
+    assert preferred[min(preferred)] == groups, "a group of no priority would be taken at random"
+
+
+def test_each_group_keeps_its_own_live_number_when_the_limit_changes() -> None:
+    numbers = {"future-team-workers-1": 7, "future-team-on-demand-1": 2}
+    arn = "arn:aws:eks:us-west-2:123456789012:nodegroup/future-team-1/{}/id"
+    answers = {
+        "aws:resourcegroupstaggingapi/getResources:getResources": lambda _args: {
+            "id": "r",
+            "resourceTagMappingLists": [{"resourceArn": arn.format(name)} for name in numbers],
+        },
+        "aws:eks/getNodeGroup:getNodeGroup": lambda args: {
+            "id": "g",
+            "scalingConfigs": [{"desiredSize": numbers[args["nodeGroupName"]], "minSize": 0, "maxSize": 10}],
+        },
+    }
+    done = eks({"workers": 10, "maxWorkers": 80, "spot": "fallback"}, answers)
+    groups = [done.one("nodeGroup:NodeGroup", part).inputs for part in ("workers", "on-demand")]
+    assert [group["scalingConfig"]["desiredSize"] for group in groups] == [7, 2]
 
 
 def test_load_balancers_send_no_traffic_through_workers() -> None:
@@ -215,10 +273,11 @@ def test_autoscaler_runs_on_the_system_node_with_its_permissions() -> None:
     assert release.inputs["values"]["nodeSelector"] == {"future-kubernetes/role": "system"}
     assert release.inputs["values"]["awsRegion"] == "us-west-2"
     assert release.inputs["version"], "another chart on each update"
-    for tag in done.all("autoscaling/tag:Tag"):
-        assert tag.inputs["autoscalingGroupName"] == "eks-future-eks-team-workers"
+    for part in ("workers", "on-demand"):
+        for tag in done.all("autoscaling/tag:Tag", part):
+            assert tag.inputs["autoscalingGroupName"] == f"eks-future-eks-team-{part}"
     for type_ in ("RolePolicy", "PodIdentityAssociation", "autoscaling/tag:Tag"):
-        for right in done.all(type_, "future-eks-team-autoscaler") + done.all(type_, "workers-"):
+        for right in done.all(type_, "future-eks-team-autoscaler") + done.all(type_, "workers-") + done.all(type_, "demand-"):
             assert done.goes_before(release, right), f"it would start without {right.name}"
 
 

@@ -285,8 +285,8 @@ def test_spot_cost_is_linux_price_in_the_first_zone() -> None:
         price = "0.01" if args["availabilityZone"] == "us-west-2a" else "9"
         return {**ANSWERS["aws:ec2/getSpotPrice:getSpotPrice"](args), "spotPrice": price}
 
-    done = eks({"spot": True, "workers": 4}, {"aws:ec2/getSpotPrice:getSpotPrice": priced})
-    nodes = done.one("nodeGroup:NodeGroup", "workers").inputs["scalingConfig"]["desiredSize"]
+    done = eks({"spot": True, "workers": 8}, {"aws:ec2/getSpotPrice:getSpotPrice": priced})
+    nodes = 2
     others = PRICES["m6i.large"] + PRICES["AmazonEKS"] + PRICES["NAT"]
     assert done.outputs["hourlyCost"][0] == f"${0.01 * nodes + others:.2f}"
 
@@ -305,6 +305,9 @@ def test_workers_beyond_the_cpu_quota_are_refused() -> None:
     assert "40 vCPUs" in message
     assert "--quota-code L-1216C47A" in message
     assert "--quota-code L-34B43A08" in refused({"workers": 40, "spot": True}, small("L-34B43A08"))
+    both = {"spot": "fallback", "workers": 656}
+    assert eks(both, small("L-34B43A08")).all("nodeGroup:NodeGroup"), "640 vCPUs on demand beside 16 on spot"
+    assert "656 vCPUs, the account's quota" in refused({**both, "workers": 657}, small("L-34B43A08"))
     denied = {"aws:servicequotas/getServiceQuota:getServiceQuota": refuse("AccessDenied")}
     assert eks({"workers": 40}, denied).all("nodeGroup:NodeGroup")
 

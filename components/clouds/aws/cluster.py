@@ -47,24 +47,24 @@ class EksCluster(ManagedCluster):
         before_nodes = create_addons_before_nodes(scope, cluster, partition)
         groups = create_node_groups(scope, settings, location, pool, cluster, network, before_nodes)
         addons = create_addons_on_nodes(scope, cluster, partition, groups.system, shared_files=settings.shared_gib > 0)
-        removers = [cluster, *granted, groups.system, groups.workers, *addons]
+        removers = [cluster, *granted, groups.system, *groups.workers, *addons]
         files = create_shared_files(scope, cluster, network, location) if settings.shared_gib else None
         if files:
             removers += files.access
         if settings.autoscaled:
-            removers += grant_autoscaler(scope, cluster, groups.workers, partition)
+            removers += grant_autoscaler(scope, cluster, groups, partition)
 
         guard = self.connect(name, access.kubeconfig_of(cluster, settings.region), cluster.arn, removers)
         inside = scope.within(self.provider)
-        ready: list[pulumi.Resource] = [groups.system, groups.workers, *addons, guard, *self._storage(inside, files)]
+        ready: list[pulumi.Resource] = [groups.system, *groups.workers, *addons, guard, *self._storage(inside, files)]
         if settings.autoscaled:
-            ready.append(create_autoscaler(inside, cluster, settings.region))
+            ready.append(create_autoscaler(inside, cluster, groups, settings.region))
         if settings.host:
             balancer = access.load_balancer_annotations(scope.labels, settings.public_subnets)
             ready.append(self.publish(name, groups.system, balancer))
         self.ready = tuple(ready)
 
-        self.set_sizes(settings, pool, min_nodes=0)
+        self.set_sizes(settings, pool)
         self.kubeconfig_command = access.kubeconfig_command(cluster, settings.region)
         self.kubectl = access.kubectl(cluster)
         self.node_shell = access.node_shell(cluster, settings.region)

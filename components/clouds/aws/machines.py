@@ -204,9 +204,10 @@ def spot_market(
         priced.append(zone)
         first = float(found.spot_price) if first is None else first
     if not priced:
+        spot = str(settings.spot).lower()
         raise CloudError(
             problem(
-                f"spot is true, and {settings.machine_type} has no spot market in {', '.join(zones)}",
+                f"spot is {spot}, and {settings.machine_type} has no spot market in {', '.join(zones)}",
                 "another zone (leave zone unset to try all), another machineType, or no spot",
                 "pulumi config set spot false" if len(zones) > 1 else "pulumi config rm zone",
             )

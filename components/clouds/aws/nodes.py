@@ -30,6 +30,9 @@ NO_BALANCER_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 """Label that keeps a node out of the targets of load balancers. Otherwise the end of a spot worker cuts connections to
 the IDE that the load balancer sent through that node."""
 
+WORKERS, ON_DEMAND = "workers", "on-demand"
+"""Ends of the names of the workers' node groups: the preferred one, and the one that `spot: fallback` adds."""
+
 MAX_SYSTEM_NODES = 3
 
 MAX_UNAVAILABLE_PERCENTAGE = 33
@@ -51,7 +54,8 @@ class NodeGroups:
     """The node groups of a cluster."""
 
     system: aws.eks.NodeGroup
-    workers: aws.eks.NodeGroup
+    workers: tuple[aws.eks.NodeGroup, ...]
+    """The workers' groups, the preferred one first."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def create_node_groups(
     network: Network,
     depends_on: Sequence[pulumi.Resource],
 ) -> NodeGroups:
-    """The system node group and the worker node group.
+    """The system node group and the worker node groups, of which there are two with `spot: fallback`.
 
     Pulumi generates the groups' names, so that a replacement exists before the old group is deleted.
     """
@@ -81,9 +85,20 @@ def create_node_groups(
     common = common_inputs(scope, settings, cluster, role)
     # One zone, because the disk of the scheduler's home cannot move to another.
     system = create_system_group(scope, settings, network.private[location.system_zone], common, needs)
-    subnets = [network.private[zone] for zone in location.worker_zones]
-    machine_types = [machine.name for machine in location.worker_machines]
-    return NodeGroups(system, create_worker_group(scope, settings, pool, machine_types, subnets, common, needs))
+    workers = {
+        **common,
+        "launch_template": launch_template(scope, "workers", BASE_DISK_GIB + WORKER_DISK_GIB * pool.workers_per_node),
+        "subnet_ids": [network.private[zone] for zone in location.worker_zones],
+        "instance_types": [machine.name for machine in location.worker_machines],
+    }
+    capacities = {WORKERS: "SPOT" if settings.spot else "ON_DEMAND"}
+    if settings.falls_back:
+        capacities[ON_DEMAND] = "ON_DEMAND"
+    groups = [
+        create_worker_group(scope, part, capacity, worker_scaling(scope, part, settings, pool), workers, needs)
+        for part, capacity in capacities.items()
+    ]
+    return NodeGroups(system, tuple(groups))
 
 
 def create_system_group(
@@ -116,22 +131,18 @@ def create_system_group(
 
 def create_worker_group(
     scope: Scope,
-    settings: EksSettings,
-    pool: WorkerPool,
-    machine_types: Sequence[str],
-    subnets: Sequence[pulumi.Input[str]],
+    part: str,
+    capacity: str,
+    sizes: tuple[Scaling, Sequence[str]],
     common: Mapping[str, Any],
     depends_on: Sequence[pulumi.Resource],
 ) -> aws.eks.NodeGroup:
-    """The workers' tainted nodes."""
-    scaling, ignored = worker_scaling(scope, settings, pool)
+    """Tainted nodes for workers. capacity: `SPOT` or `ON_DEMAND`. sizes: as `worker_scaling` returns them."""
+    scaling, ignored = sizes
     return aws.eks.NodeGroup(
-        f"{scope.name}-workers",
+        f"{scope.name}-{part}",
         **common,
-        launch_template=launch_template(scope, "workers", BASE_DISK_GIB + WORKER_DISK_GIB * pool.workers_per_node),
-        subnet_ids=list(subnets),
-        instance_types=list(machine_types),
-        capacity_type="SPOT" if settings.spot else "ON_DEMAND",
+        capacity_type=capacity,
         scaling_config=aws.eks.NodeGroupScalingConfigArgs(
             desired_size=scaling.desired, min_size=scaling.min, max_size=scaling.max
         ),
@@ -204,8 +215,8 @@ def launch_template(scope: Scope, part: str, disk_gib: int) -> aws.eks.NodeGroup
     return aws.eks.NodeGroupLaunchTemplateArgs(id=template.id, version=template.latest_version.apply(str))
 
 
-def worker_scaling(scope: Scope, settings: EksSettings, pool: WorkerPool) -> tuple[Scaling, Sequence[str]]:
-    """The size of the worker node group, and the inputs of which Pulumi ignores changes.
+def worker_scaling(scope: Scope, part: str, settings: EksSettings, pool: WorkerPool) -> tuple[Scaling, Sequence[str]]:
+    """The size of a worker node group, and the inputs of which Pulumi ignores changes.
 
     A group that the autoscaler resizes starts with no node. Otherwise EKS would wait for the first nodes, and a zone
     without spot capacity would fail the whole update. Nodes that hold workers stay, so no least number is needed.
@@ -215,14 +226,14 @@ def worker_scaling(scope: Scope, settings: EksSettings, pool: WorkerPool) -> tup
     if not settings.autoscaled:
         return Scaling(pool.nodes, pool.nodes, pool.max_nodes), ()
     wanted = Scaling(0, 0, pool.max_nodes)
-    live = live_scaling(scope)
+    live = live_scaling(scope, part)
     if live and (live.min, live.max) != (wanted.min, wanted.max):
         return Scaling(min(max(live.desired, wanted.min), wanted.max), wanted.min, wanted.max), ()
     return wanted, ["scalingConfig.desiredSize"]
 
 
-def live_scaling(scope: Scope) -> Scaling | None:
-    """The present size of the stack's worker node group.
+def live_scaling(scope: Scope, part: str) -> Scaling | None:
+    """The present size of one of the stack's worker node groups.
 
     None where there is no group, where the lookup is refused, and where several match, as for two stacks of one name.
     """
@@ -231,7 +242,7 @@ def live_scaling(scope: Scope) -> Scaling | None:
     groups = [
         ask_or_none(partial(aws.eks.get_node_group, cluster_name=cluster, node_group_name=group, opts=scope.lookup))
         for cluster, group in (arn.split("/")[1:3] for arn in arns)
-        if group.startswith(f"{scope.name}-workers-")
+        if group.startswith(f"{scope.name}-{part}-")
     ]
     found = [group.scaling_configs[0] for group in groups if group]
     return Scaling(found[0].desired_size, found[0].min_size, found[0].max_size) if len(found) == 1 else None

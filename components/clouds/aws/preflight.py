@@ -146,7 +146,7 @@ QUOTAS = {False: "L-1216C47A", True: "L-34B43A08"}
 
 
 def check_quota(settings: EksSettings, pool: WorkerPool, location: Location, lookup: pulumi.InvokeOptions) -> None:
-    """Raises CloudError when `maxWorkers` need more vCPUs than the account's whole quota.
+    """Raises CloudError when `maxWorkers` need more vCPUs than the account's whole quota, or both with a fallback.
 
     Other machines of the account count too, but no data source reports them. Families with quotas of their own are not
     checked.
@@ -154,13 +154,20 @@ def check_quota(settings: EksSettings, pool: WorkerPool, location: Location, loo
     if not has_standard_quota(settings.machine_type):
         return
     need = pool.max_nodes * location.worker_machine.vcpus
-    code = QUOTAS[settings.spot]
-    quota = ask_or_none(lambda: aws.servicequotas.get_service_quota(service_code="ec2", quota_code=code, opts=lookup))
-    if quota and quota.value < need:
+    code = QUOTAS[bool(settings.spot)]
+    codes = dict.fromkeys([code, QUOTAS[False]] if settings.falls_back else [code])
+    found = [
+        ask_or_none(partial(aws.servicequotas.get_service_quota, service_code="ec2", quota_code=each, opts=lookup))
+        for each in codes
+    ]
+    quotas = [quota for quota in found if quota]
+    available = sum(quota.value for quota in quotas)
+    if len(quotas) == len(found) and available < need:
+        names = " and ".join(quota.quota_name for quota in quotas)
         raise CloudError(
             problem(
                 f"maxWorkers is {settings.max_workers}, for which {need} vCPUs are needed",
-                f"{quota.value:.0f} vCPUs, the account's quota {quota.quota_name} in {settings.region}",
+                f"{available:.0f} vCPUs, the account's quota {names} in {settings.region}",
                 f"aws service-quotas request-service-quota-increase --region {settings.region} --service-code ec2 "
                 f"--quota-code {code} --desired-value {need}, or set fewer workers",
             )

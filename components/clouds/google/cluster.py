@@ -14,7 +14,7 @@ from components.clouds.google import access, preflight
 from components.clouds.google.control_plane import create_control_plane
 from components.clouds.google.location import Location
 from components.clouds.google.network import create_network
-from components.clouds.google.nodes import create_node_identity, create_system_pool, create_worker_pool
+from components.clouds.google.nodes import create_node_identity, create_system_pool, create_worker_pools
 from components.clouds.google.registry import create_registry
 from components.clouds.google.settings import GkeSettings
 from components.clouds.google.storage import create_disk_class, create_filestore, create_shared_volume
@@ -45,13 +45,13 @@ class GkeCluster(ManagedCluster):
             rights.append(pull_role)
         cluster = create_control_plane(scope, settings, location, network, identity)
         system = create_system_pool(scope, settings, location, cluster, identity, rights)
-        workers = create_worker_pool(scope, settings, location, pool, cluster, identity, rights)
+        workers = create_worker_pools(scope, settings, location, pool, cluster, identity, rights)
 
-        removers = [cluster, system, workers, *network.egress]
+        removers = [cluster, system, *workers, *network.egress]
         guard = self.connect(name, access.kubeconfig_of(cluster), cluster.id, removers)
         instance = create_filestore(scope, settings, network, location) if settings.shared_gib else None
         storage = self._storage(scope.within(self.provider), settings, location, instance)
-        ready: list[pulumi.Resource] = [system, workers, guard, *storage]
+        ready: list[pulumi.Resource] = [system, *workers, guard, *storage]
         if settings.host:
             ready.append(self.publish(name, system))
         self.ready = tuple(ready)

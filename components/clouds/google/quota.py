@@ -108,7 +108,13 @@ class Quotas:
         return (own, limit) if limit is not None else (shared, self.limit(shared, family=family))
 
     def of_workers(self) -> tuple[str, int | None]:
-        """The workers' quota. Spot machines have their own where the project was given one."""
+        """The workers' quota. Spot machines have their own where the project was given one; both with a fallback."""
         spot = "PREEMPTIBLE-CPUS-per-project-region"
         limit = self.limit(spot) if self.settings.spot else None
-        return (spot, limit) if limit else self.of_family(self.settings.machine_type)
+        own = self.of_family(self.settings.machine_type)
+        if not limit:
+            return own
+        if not self.settings.falls_back:
+            return spot, limit
+        both = None if own[1] is None else -1 if -1 in (limit, own[1]) else limit + own[1]
+        return f"{spot} with {own[0]}", both
