@@ -139,7 +139,7 @@ class Cluster(pulumi.ComponentResource):
     public_access: PublicAccess = PublicAccess()
 
     public_address: pulumi.Input[str | None] = None
-    """The load balancer's address or name, to which the DNS record of `host` must point."""
+    """The load balancer's addresses with blanks between, to which the DNS records of `host` must point."""
 
     nodes: pulumi.Input[str]
     """Description of the nodes, such as `10 x e2-standard-4 (autoscaled 0 to 10)`."""

@@ -6,6 +6,7 @@ Nothing here imports a cloud's SDK.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -55,25 +56,32 @@ class ManagedCluster(Cluster):
     def publish(
         self,
         name: str,
+        settings: ManagedSettings,
         system: pulumi.Resource,
-        load_balancer: Mapping[str, str] | None = None,
+        addresses: Sequence[pulumi.Input[str]],
+        service: Mapping[str, Any],
     ) -> pulumi.Resource:
         """Sets `public_access` and `public_address`, and returns the ingress controller for `ready`.
 
-        system: the system node, on which it runs. load_balancer: annotations of the load balancer's Service.
+        system: the system node, on which it runs. addresses: reserved, for the load balancer. service: by which its
+        Service takes them.
         """
         public = PublicIngress(
             f"{name}-public",
             PublicIngressArgs(
                 node_selector=SYSTEM_PLACEMENT.node_selector,
                 storage_class=self.home_storage_class or "",
-                service_annotations=load_balancer or {},
+                host=settings.host or "",
+                addresses=addresses,
+                service=service,
+                email=settings.acme_email,
                 wait_for=[system],
             ),
             self.provider,
             pulumi.ResourceOptions(parent=self),
         )
-        self.public_access, self.public_address = public.access, public.address
+        self.public_access = public.access
+        self.public_address = pulumi.Output.all(*addresses).apply(" ".join)
         return public.release
 
     def set_sizes(self, settings: ManagedSettings, pool: WorkerPool) -> None:

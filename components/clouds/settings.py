@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, model_validator
 
 from components.settings.errors import Problem
-from components.settings.fields import Cidr, ImageReference, Items, Line, MachineType, RepositoryUrl, setting
+from components.settings.fields import (
+    Cidr,
+    EmailAddress,
+    ImageReference,
+    Items,
+    Line,
+    MachineType,
+    RepositoryUrl,
+    setting,
+)
 from components.settings.model import Settings
 
 
@@ -46,6 +55,12 @@ class ManagedSettings(Settings):
     )
     network: Line | None = setting(None, "Existing network to use", default_words="a new one", example="my-network")
     subnets: Items[Line] = setting((), "Subnets of `network` for the nodes", example="my-subnet")
+    acme_email: EmailAddress | None = setting(
+        None,
+        "E-mail address of the account at Let's Encrypt, which signs the certificate of `host`",
+        default_words="an account without one",
+        example="admin@example.org",
+    )
     base_image: ImageReference | None = setting(
         None,
         "Base of the image that is built",
@@ -106,6 +121,9 @@ class ManagedSettings(Settings):
             )
         if self.subnets and not self.network:
             yield self.without_network("subnets")
+        if self.acme_email and not self.host:
+            fix = self.key("host").command()
+            yield Problem("acmeEmail", repr(self.acme_email), "only together with host", fix, others=("host",))
 
     def without_network(self, name: str) -> Problem:
         """The problem of a setting that has a meaning only in a given network."""

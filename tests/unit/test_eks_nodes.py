@@ -277,7 +277,9 @@ def test_autoscaler_runs_on_the_system_node_with_its_permissions() -> None:
         for tag in done.all("autoscaling/tag:Tag", part):
             assert tag.inputs["autoscalingGroupName"] == f"eks-future-eks-team-{part}"
     for type_ in ("RolePolicy", "PodIdentityAssociation", "autoscaling/tag:Tag"):
-        for right in done.all(type_, "future-eks-team-autoscaler") + done.all(type_, "workers-") + done.all(type_, "demand-"):
+        for right in (
+            done.all(type_, "future-eks-team-autoscaler") + done.all(type_, "workers-") + done.all(type_, "demand-")
+        ):
             assert done.goes_before(release, right), f"it would start without {right.name}"
 
 

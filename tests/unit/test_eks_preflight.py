@@ -51,6 +51,20 @@ pytestmark = pytest.mark.usefixtures("installed_tools")
             {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "publicSubnets": "subnet-elsewhere"},
             "publicSubnets has subnet-elsewhere, which is in vpc-other",
         ),
+        (
+            {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "publicSubnets": "subnet-3,subnet-public"},
+            "publicSubnets has subnet-3 and subnet-public, both in zone us-west-2a",
+        ),
+        (
+            {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "publicSubnets": "subnet-other"},
+            "publicSubnets are in zone us-west-2b, and the scheduler's node in us-west-2a",
+        ),
+        (
+            {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "host": "r.example.org"},
+            "pulumi config set publicSubnets subnet-",
+        ),
+        ({"acmeEmail": "a@example.org"}, "pulumi config set host r.example.org"),
+        ({"host": "r.example.org", "acmeEmail": "example.org"}, "an e-mail address"),
         ({"auditLogDays": 31}, "one of the periods of CloudWatch: 0, 1, 3"),
         ({"auditLogDays": -1}, "one of the periods of CloudWatch"),
         ({"vpcCidr": "10.0.0.0/24"}, "from /16 to /20"),

@@ -75,6 +75,11 @@ def test_load_balancer_exists_only_with_host() -> None:
     assert release["ingress"]["className"] == "future-kubernetes"
     assert release["ingress"]["annotations"]["traefik.ingress.kubernetes.io/router.tls.certresolver"] == "letsencrypt"
     assert public.outputs["hostAddress"][0] == "198.51.100.9"
+    address = public.one("compute/address:Address")
+    assert (address.inputs["region"], address.inputs["addressType"]) == ("us-west1", "EXTERNAL")
+    service = public.one("v3:Release", "traefik").inputs["values"]["service"]
+    assert service["spec"]["loadBalancerIP"] == "198.51.100.9"
+    assert not gke().all("compute/address:Address"), "an address that nothing uses is billed"
 
 
 def test_given_image_and_network_create_neither() -> None:
@@ -117,7 +122,7 @@ def test_destroy_deletes_releases_then_guard_then_nodes_then_network() -> None:
     assert done.goes_before(cluster, subnet)
     assert done.goes_before(subnet, network)
     for other in done.all("", ""):
-        if other.type.startswith("gcp:compute/") and other is not network:
+        if other.type.startswith("gcp:compute/") and other is not network and "Address" not in other.type:
             assert done.goes_before(other, network), f"{other.name} would hold the network"
 
 
@@ -221,7 +226,7 @@ def test_outputs_give_the_commands_to_connect_and_an_unknown_cost() -> None:
     assert told["nodeShell"].startswith("gcloud compute ssh")
     assert "--tunnel-through-iap" in told["nodeShell"]
     assert told["nodes"].startswith("3 x e2-standard-4, 4 workers each")
-    assert "spot, autoscaled 0 to 10" in told["nodes"]
+    assert "spot, else on demand, autoscaled 0 to 10" in told["nodes"]
     assert told["hourlyCost"] == "unknown"
 
 

@@ -53,6 +53,8 @@ class EksCluster(ManagedCluster):
             removers += files.access
         if settings.autoscaled:
             removers += grant_autoscaler(scope, cluster, groups, partition)
+        addresses = access.reserve_addresses(scope, network) if settings.host else []
+        removers += addresses
 
         guard = self.connect(name, access.kubeconfig_of(cluster, settings.region), cluster.arn, removers)
         inside = scope.within(self.provider)
@@ -60,8 +62,8 @@ class EksCluster(ManagedCluster):
         if settings.autoscaled:
             ready.append(create_autoscaler(inside, cluster, groups, settings.region))
         if settings.host:
-            balancer = access.load_balancer_annotations(scope.labels, settings.public_subnets)
-            ready.append(self.publish(name, groups.system, balancer))
+            balancer = {"annotations": access.load_balancer_annotations(scope.labels, network, addresses)}
+            ready.append(self.publish(name, settings, groups.system, [each.public_ip for each in addresses], balancer))
         self.ready = tuple(ready)
 
         self.set_sizes(settings, pool)

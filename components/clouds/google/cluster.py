@@ -13,7 +13,7 @@ from components.clouds.checks import require_tool, warn_if_open
 from components.clouds.google import access, preflight
 from components.clouds.google.control_plane import create_control_plane
 from components.clouds.google.location import Location
-from components.clouds.google.network import create_network
+from components.clouds.google.network import create_network, reserve_address
 from components.clouds.google.nodes import create_node_identity, create_system_pool, create_worker_pools
 from components.clouds.google.registry import create_registry
 from components.clouds.google.settings import GkeSettings
@@ -48,12 +48,16 @@ class GkeCluster(ManagedCluster):
         workers = create_worker_pools(scope, settings, location, pool, cluster, identity, rights)
 
         removers = [cluster, system, *workers, *network.egress]
+        address = reserve_address(scope, settings.region) if settings.host else None
+        if address:
+            removers.append(address)
         guard = self.connect(name, access.kubeconfig_of(cluster), cluster.id, removers)
         instance = create_filestore(scope, settings, network, location) if settings.shared_gib else None
         storage = self._storage(scope.within(self.provider), settings, location, instance)
         ready: list[pulumi.Resource] = [system, *workers, guard, *storage]
-        if settings.host:
-            ready.append(self.publish(name, system))
+        if address:
+            balancer = {"spec": {"loadBalancerIP": address.address}}
+            ready.append(self.publish(name, settings, system, [address.address], balancer))
         self.ready = tuple(ready)
 
         self.set_sizes(settings, pool)

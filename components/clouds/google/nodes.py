@@ -143,7 +143,7 @@ def create_worker_pool(
 
 def pool_name(scope: Scope, part: str) -> str:
     """A pool's name before Pulumi adds its suffix. GKE allows 40 characters."""
-    return f"{scope.name[:24].rstrip('-')}-{part}"
+    return f"{scope.name[: 31 - len(part)].rstrip('-')}-{part}"
 
 
 def node_config(
