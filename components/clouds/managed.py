@@ -6,6 +6,7 @@ Nothing here imports a cloud's SDK.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pulumi
@@ -21,6 +22,11 @@ SYSTEM_PLACEMENT = Placement(node_selector={WORKER_NODE_LABEL: "system"})
 """Placement of the scheduler: on the system node, so that it survives while worker nodes come and go."""
 
 WORKER_PLACEMENT = Placement(node_selector={WORKER_NODE_LABEL: "worker"}, tolerations=(WORKER_TOLERATION,))
+
+
+WORKER_DISK_GIB, SCHEDULER_DISK_GIB = 3, 6
+"""Requests for files on the disk of a node. Without requests the files of one worker fill the disk, and Kubernetes ends
+any pod of the node. With them it ends first those that use more. Each cloud's disks have room for the requests."""
 
 
 class ManagedCluster(Cluster):
@@ -86,8 +92,8 @@ class ManagedCluster(Cluster):
 
     def set_sizes(self, settings: ManagedSettings, pool: WorkerPool) -> None:
         """Sets the pods' requests, and `nodes` in words."""
-        self.worker_size = pool.worker
-        self.scheduler_size = scheduler_size(settings)
+        self.worker_size = replace(pool.worker, disk_gib=WORKER_DISK_GIB)
+        self.scheduler_size = replace(scheduler_size(settings), disk_gib=SCHEDULER_DISK_GIB)
         words = [str(pool)]
         if settings.spot:
             words.append("spot, else on demand" if settings.falls_back else "spot")

@@ -14,8 +14,8 @@ VALUES = chart_values(source())
 
 # What defines the scheduler's pod beside everything under `scheduler`. Any other value must never end an R session.
 RESTART_THE_SCHEDULER = {
-    "image", "imagePullPolicy", "imagePullSecrets", "ide", "auth.existingSecret", "shared.GiB", "fullnameOverride",
-    "labels",
+    "image", "imagePullPolicy", "imagePullSecrets", "ide", "auth.existingSecret", "shared.GiB", "shared.existingClaim",
+    "fullnameOverride", "labels",
 }  # fmt: skip
 
 

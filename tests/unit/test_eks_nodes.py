@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from components.clouds.allocatable import Machine
-from components.clouds.aws.allocatable import eks_allocatable
+from components.clouds.aws.allocatable import disk_for_pods, eks_allocatable, worker_disk_gib
+from components.clouds.managed import SCHEDULER_DISK_GIB, WORKER_DISK_GIB
 from tests.unit.aws_cloud import (
     ANSWERS,
     eks,
@@ -160,6 +163,8 @@ def test_autoscaler_reads_an_empty_groups_label_and_taint_from_tags() -> None:
     assert {tag["key"]: tag["value"] for tag in tags} == {
         "k8s.io/cluster-autoscaler/node-template/label/future-kubernetes/role": "worker",
         "k8s.io/cluster-autoscaler/node-template/taint/future-kubernetes/worker": "true:NoSchedule",
+        # Without it no worker fits on a node of an empty group: an autoscaler knows no size of its disk.
+        "k8s.io/cluster-autoscaler/node-template/resources/ephemeral-storage": "42Gi",
     }
 
 
@@ -202,7 +207,7 @@ def test_autoscaler_takes_the_group_on_demand_last() -> None:
     names: dict[str, set[str]] = defaultdict(set)
     for tag in done.all("autoscaling/tag:Tag"):
         names[tag.inputs["tag"]["key"]].add(tag.inputs["autoscalingGroupName"])
-    assert [len(groups) for groups in names.values()] == [2, 2], "each empty group has its own label and taint"
+    assert [len(groups) for groups in names.values()] == [2, 2, 2], "each empty group has its own hints"
     groups = set.union(*names.values())
     by_priority = {int(key): patterns for key, patterns in values["expanderPriorities"].items()}
     preferred = {
@@ -259,6 +264,19 @@ def test_workers_disk_grows_with_the_workers_of_a_node() -> None:
     assert sizes({"machineType": "m6i.16xlarge"}) == [50, 30 + 64 * 5]
     assert sizes({"machineType": "m6i.16xlarge", "workerCpu": 31}) == [50, 30 + 2 * 5]
     assert sizes({"machineType": "m6i.large"}) == [50, 30 + 2 * 5]
+
+
+@given(st.integers(1, 250))
+def test_disk_has_room_for_the_requests_of_all_workers_of_a_node(workers: int) -> None:
+    assert disk_for_pods(worker_disk_gib(workers)) >= workers * WORKER_DISK_GIB
+    assert disk_for_pods(50) >= SCHEDULER_DISK_GIB
+
+
+def test_pods_request_their_share_of_the_disk() -> None:
+    release = release_of(eks())
+    assert release["worker"]["resources"]["requests"]["ephemeral-storage"] == "3Gi"
+    assert release["scheduler"]["resources"]["requests"]["ephemeral-storage"] == "6Gi"
+    assert "ephemeral-storage" not in release["worker"]["resources"]["limits"], "it would end a worker on an empty disk"
 
 
 def test_node_update_drains_a_third_of_the_workers() -> None:

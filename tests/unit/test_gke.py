@@ -67,6 +67,25 @@ def test_filestore_exists_only_with_shared_gib() -> None:
     )
 
 
+def test_claim_of_filestore_outlives_a_failed_release() -> None:
+    """Retain keeps a volume for the claim that it was bound to, and the next claim would wait for ever."""
+    done = gke({"sharedGiB": 1024})
+    claim, volume = done.one("PersistentVolumeClaim"), done.one("core/v1:PersistentVolume")
+    release = done.one("v3:Release", "future-team")
+    assert release.inputs["values"]["shared"]["existingClaim"] == claim.inputs["metadata"]["name"]
+    assert claim.inputs["spec"]["volumeName"] == volume.inputs["metadata"]["name"]
+    assert claim.inputs["spec"]["storageClassName"] == volume.inputs["spec"]["storageClassName"]
+    bound = {key: claim.inputs["metadata"][key] for key in ("namespace", "name")}
+    assert volume.inputs["spec"]["claimRef"] == bound, "no other claim may take it"
+    assert (volume.replace_on_changes, volume.delete_before_replace) == (["spec.claimRef"], True)
+    assert done.goes_before(release, claim)
+    assert done.goes_before(claim, done.one("core/v1:Namespace"))
+    assert done.goes_before(claim, volume)
+    larger = gke({"sharedGiB": 2048})
+    assert larger.one("PersistentVolumeClaim").inputs == claim.inputs, "Kubernetes refuses a change of it"
+    assert not gke().all("PersistentVolumeClaim")
+
+
 def test_load_balancer_exists_only_with_host() -> None:
     assert len(gke().all("v3:Release")) == 1
     public = gke({"host": "r.example.org"})
@@ -111,7 +130,7 @@ def test_destroy_deletes_releases_then_guard_then_nodes_then_network() -> None:
     cluster = done.one("container/cluster:Cluster")
     pools = done.all("nodePool:NodePool")
     wait = done.one("DestroyGuard")
-    claims = [*done.all("v3:Release"), *done.all("core/v1:Namespace"), *done.all("PersistentVolume")]
+    claims = [*done.all("v3:Release"), *done.all("core/v1:Namespace"), *done.all("PersistentVolumeClaim")]
     assert len(claims) >= 5
     for claim in claims:
         assert done.goes_before(claim, wait), f"{claim.name} could outlive the wait for its disks and load balancers"

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from components.clouds.google.allocatable import SYSTEM_DISK_GIB, disk_for_pods, worker_disk_gib
+from components.clouds.managed import SCHEDULER_DISK_GIB, WORKER_DISK_GIB
 from tests.unit.google_cloud import gke, team
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
@@ -98,9 +102,28 @@ def test_machines_without_persistent_disks_boot_from_hyperdisk() -> None:
     assert done.one("nodePool:NodePool", "system").inputs["nodeConfig"]["diskType"] == "pd-balanced"
 
 
-def test_boot_disks_have_50_gib() -> None:
-    sizes = [pool.inputs["nodeConfig"]["diskSizeGb"] for pool in gke().all("nodePool:NodePool")]
-    assert sizes == [50, 50]
+def test_boot_disk_grows_with_the_workers_of_a_node() -> None:
+    def sizes(config: dict[str, Any]) -> list[int]:
+        done = gke(config)
+        return [
+            done.one("nodePool:NodePool", part).inputs["nodeConfig"]["diskSizeGb"] for part in ("system", "workers")
+        ]
+
+    assert sizes({}) == [50, 50], "four workers"
+    many = {"workerCpu": 0.2, "workerMemoryGiB": 0.5}
+    assert "16 workers each" in gke(many).outputs["nodes"][0]
+    assert sizes(many) == [50, 18 + 16 * 8]
+
+
+@given(st.integers(1, 250))
+def test_disk_has_room_for_the_requests_of_all_workers_of_a_node(workers: int) -> None:
+    assert disk_for_pods(worker_disk_gib(workers)) >= workers * WORKER_DISK_GIB
+    assert disk_for_pods(SYSTEM_DISK_GIB) >= SCHEDULER_DISK_GIB
+
+
+def test_disk_for_pods_is_less_than_google_shows() -> None:
+    """On https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes, of a node with 100 GiB."""
+    assert 0.95 * 47060071478 / 2**30 < disk_for_pods(100) <= 47060071478 / 2**30
 
 
 def test_node_upgrade_adds_a_node_before_draining_one() -> None:

@@ -10,6 +10,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
+from components.clouds.aws.allocatable import disk_for_pods, worker_disk_gib
 from components.clouds.aws.iam import PODS, allow, create_role
 from components.clouds.aws.nodes import ON_DEMAND, WORKERS, NodeGroups
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT
@@ -25,7 +26,7 @@ NODE_TEMPLATE = "k8s.io/cluster-autoscaler/node-template"
 
 
 def grant_autoscaler(
-    scope: Scope, cluster: aws.eks.Cluster, groups: NodeGroups, partition: str
+    scope: Scope, cluster: aws.eks.Cluster, groups: NodeGroups, workers_per_node: int, partition: str
 ) -> list[pulumi.Resource]:
     """Permissions to read everything and to resize this cluster's own groups, and hints about an empty group."""
     role = create_role(scope, "autoscaler", PODS, partition, {})
@@ -44,7 +45,8 @@ def grant_autoscaler(
         opts=scope.options(),
     )
     parts = zip((WORKERS, ON_DEMAND), groups.workers, strict=False)
-    hints = itertools.chain.from_iterable(empty_group_hints(scope, part, group) for part, group in parts)
+    disk = disk_for_pods(worker_disk_gib(workers_per_node))
+    hints = itertools.chain.from_iterable(empty_group_hints(scope, part, group, disk) for part, group in parts)
     return [policy, identity, *hints]
 
 
@@ -80,8 +82,8 @@ def resize_policy(cluster: str) -> str:
     )
 
 
-def empty_group_hints(scope: Scope, part: str, workers: aws.eks.NodeGroup) -> list[aws.autoscaling.Tag]:
-    """Tags with the label and the taint of a worker node.
+def empty_group_hints(scope: Scope, part: str, workers: aws.eks.NodeGroup, disk_gib: int) -> list[aws.autoscaling.Tag]:
+    """Tags with the label and the taint of a worker node, and the disk that pods may request there.
 
     While a group has no node the autoscaler reads them from these tags. Without them it would never scale up from zero.
     """
@@ -94,6 +96,7 @@ def empty_group_hints(scope: Scope, part: str, workers: aws.eks.NodeGroup) -> li
         )
         for kind, key, value in (
             ("label", f"label/{WORKER_NODE_LABEL}", "worker"),
+            ("disk", "resources/ephemeral-storage", f"{disk_gib}Gi"),
             ("taint", f"taint/{WORKER_TAINT['key']}", f"{WORKER_TAINT['value']}:{WORKER_TAINT['effect']}"),
         )
     ]

@@ -52,7 +52,7 @@ class EksCluster(ManagedCluster):
         if files:
             removers += files.access
         if settings.autoscaled:
-            removers += grant_autoscaler(scope, cluster, groups, partition)
+            removers += grant_autoscaler(scope, cluster, groups, pool.workers_per_node, partition)
         addresses = access.reserve_addresses(scope, network) if settings.host else []
         removers += addresses
 

@@ -10,6 +10,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from components.clouds.aws.allocatable import worker_disk_gib
 from components.clouds.aws.api import tagged_arns
 from components.clouds.aws.iam import Role, create_role
 from components.clouds.aws.location import Location
@@ -22,9 +23,6 @@ from components.clouds.sizing import WorkerPool
 
 SYSTEM_DISK_GIB = 50
 """Root disk of a system node, which holds the images and the scheduler's temporary files."""
-
-BASE_DISK_GIB, WORKER_DISK_GIB = 30, 5
-"""Root disk of a worker's node: GiB for system and image, and for the temporary files and the log of each worker."""
 
 NO_BALANCER_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 """Label that keeps a node out of the targets of load balancers. Otherwise the end of a spot worker cuts connections to
@@ -87,7 +85,7 @@ def create_node_groups(
     system = create_system_group(scope, settings, network.private[location.system_zone], common, needs)
     workers = {
         **common,
-        "launch_template": launch_template(scope, "workers", BASE_DISK_GIB + WORKER_DISK_GIB * pool.workers_per_node),
+        "launch_template": launch_template(scope, "workers", worker_disk_gib(pool.workers_per_node)),
         "subnet_ids": [network.private[zone] for zone in location.worker_zones],
         "instance_types": [machine.name for machine in location.worker_machines],
     }

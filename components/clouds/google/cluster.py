@@ -105,4 +105,5 @@ class GkeCluster(ManagedCluster):
             return [disks]
         volume = create_shared_volume(scope, settings, location, instance)
         self.shared_storage_class = volume.spec["storage_class_name"]
+        self.shared_volume = volume.metadata["name"]
         return [disks, volume]

@@ -8,7 +8,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT
-from components.clouds.google.allocatable import BOOT_DISK_GIB, boot_disk_type
+from components.clouds.google.allocatable import SYSTEM_DISK_GIB, boot_disk_type, worker_disk_gib
 from components.clouds.google.location import Location
 from components.clouds.google.settings import GkeSettings
 from components.clouds.scope import Scope
@@ -63,7 +63,7 @@ def create_system_pool(
         management={"auto_repair": True, "auto_upgrade": True},
         upgrade_settings={"max_surge": 1, "max_unavailable": 0},
         network_config={"enable_private_nodes": True},
-        node_config=node_config(scope, identity, settings.system_machine_type, "system"),
+        node_config=node_config(scope, identity, settings.system_machine_type, "system", SYSTEM_DISK_GIB),
         opts=scope.options(
             depends_on=depends_on,
             ignore_changes=["initialNodeCount", "nodeCount"],
@@ -111,6 +111,7 @@ def create_worker_pool(
     Pulumi generates the pool's name, so that a replacement exists before the old pool is deleted.
     """
     autoscaled = settings.autoscaled
+    disk = worker_disk_gib(pool.workers_per_node)
     autoscaling = gcp.container.NodePoolAutoscalingArgs(
         total_min_node_count=0,  # nodes that hold workers stay
         total_max_node_count=pool.max_nodes,
@@ -124,7 +125,7 @@ def create_worker_pool(
         management={"auto_repair": True, "auto_upgrade": True},
         upgrade_settings={"max_surge": 1, "max_unavailable": 0},
         network_config={"enable_private_nodes": True},
-        node_config=node_config(scope, identity, settings.machine_type, "worker", spot=spot, tainted=True),
+        node_config=node_config(scope, identity, settings.machine_type, "worker", disk, spot=spot, tainted=True),
         autoscaling=autoscaling if autoscaled else None,
         # Counted in each zone, so that one zone without spot machines would fail the whole update. The autoscaler adds
         # the nodes that pods wait for, in the zones that have machines.
@@ -151,6 +152,7 @@ def node_config(
     identity: gcp.serviceaccount.Account,
     machine_type: str,
     role: str,
+    disk_gib: int,
     *,
     spot: bool = False,
     tainted: bool = False,
@@ -162,7 +164,7 @@ def node_config(
         spot=spot,
         image_type="COS_CONTAINERD",
         disk_type=boot_disk_type(machine_type),
-        disk_size_gb=BOOT_DISK_GIB,
+        disk_size_gb=disk_gib,
         service_account=identity.email,
         oauth_scopes=OAUTH_SCOPES,
         labels={WORKER_NODE_LABEL: role},

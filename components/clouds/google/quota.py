@@ -12,7 +12,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from components.clouds.checks import CloudError, ask_or_none, problem
-from components.clouds.google.allocatable import BOOT_DISK_GIB, boot_disk_type
+from components.clouds.google.allocatable import SYSTEM_DISK_GIB, boot_disk_type, worker_disk_gib
 from components.clouds.google.location import Location
 from components.clouds.google.settings import GkeSettings
 from components.clouds.sizing import WorkerPool
@@ -49,7 +49,7 @@ def check_quota(settings: GkeSettings, pool: WorkerPool, location: Location, loo
 def ssd_gib(settings: GkeSettings, pool: WorkerPool) -> int:
     """Size of the persistent disks that count as SSD: boot disks and the home. Hyperdisk has a quota of its own."""
     booting = pool.max_nodes if boot_disk_type(settings.machine_type) == "pd-balanced" else 0
-    return (booting + 1) * BOOT_DISK_GIB + settings.home_gib
+    return booting * worker_disk_gib(pool.workers_per_node) + SYSTEM_DISK_GIB + settings.home_gib
 
 
 def refuse_above(settings: GkeSettings, quota: str, where: str, limit: int | None, need: int, unit: str) -> None:
