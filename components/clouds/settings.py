@@ -22,9 +22,9 @@ from components.settings.fields import (
 from components.settings.model import Settings
 
 
-def spot_choice(value: Any) -> bool | str:
-    """The value of `spot` from config text or YAML."""
-    choices: dict[str, bool | str] = {"true": True, "fallback": "fallback", "false": False}
+def spot_choice(value: Any) -> Any:
+    """The value of `spot` from config text or YAML. Pydantic refuses other words."""
+    choices = {"true": True, "fallback": "fallback", "false": False}
     return choices.get(str(value).strip().lower(), value)
 
 

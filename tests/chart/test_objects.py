@@ -209,7 +209,7 @@ def test_existing_claim_is_mounted_in_place_of_a_new_one(helm: Helm) -> None:
     objects = helm.objects({"shared": {"existingClaim": "lab-files"}})
     for component in ("scheduler", "worker"):
         assert mounts(objects, component)["/shared"]["persistentVolumeClaim"] == {"claimName": "lab-files"}
-    claims = [entry["metadata"]["name"] for entry in objects if entry["kind"] == "PersistentVolumeClaim"]
+    claims = [name for kind, name in objects if kind == "PersistentVolumeClaim"]
     assert claims == ["lab-future-kubernetes-home"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -359,3 +360,21 @@ def test_only_the_chosen_clouds_sdk_is_imported(cloud: Cloud) -> None:
     )
     folder = {"eks": "aws", "gke": "google"}[cloud.name]
     assert done.stdout.strip() == str([f"components.clouds.{folder}.cluster", cloud.sdk])
+
+
+def test_silence_of_a_cloud_is_taken_for_an_answer_only_in_messages() -> None:
+    """Anywhere else the lookup says what is not checked, or stops the update."""
+    found = set()
+    for path in sorted((ROOT / "components").rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            calls = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
+            if any("ask_or_none" in (getattr(call, "id", ""), getattr(call, "attr", "")) for call in calls):
+                found.add(f"{path.parent.name}/{path.stem}.{function.name}")
+    assert found == {
+        "aws/free_plan.eligible_types",  # machine types to suggest
+        "aws/preflight.size_workers",  # likewise
+        "aws/preflight.others",
+        "aws/given_network.check_way_out",  # most subnets have no route table of their own; that of the VPC says it
+    }

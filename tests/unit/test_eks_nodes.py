@@ -18,6 +18,7 @@ from tests.unit.aws_cloud import (
     ANSWERS,
     eks,
     refuse,
+    refused,
     release_of,
     team,
 )
@@ -80,7 +81,8 @@ def test_spot_group_has_like_types_of_other_families() -> None:
     assert eks({"spot": True}).one("nodeGroup:NodeGroup", "system").inputs["instanceTypes"] == ["m6i.large"]
 
 
-def test_spot_group_without_permission_to_compare_types_has_its_own() -> None:
+def test_spot_group_whose_like_types_are_hidden_is_refused() -> None:
+    """With fewer types for a moment, a new group would replace that of the stack."""
     for lookup in ("getInstanceTypes", "getInstanceTypeOfferings"):
         token = f"aws:ec2/{lookup}:{lookup}"
         original = ANSWERS[token]
@@ -90,7 +92,8 @@ def test_spot_group_without_permission_to_compare_types_has_its_own() -> None:
                 raise PermissionError("UnauthorizedOperation")
             return original(args)
 
-        assert types_of(eks({"spot": True}, {token: answer})) == ["m6i.xlarge"]
+        assert "ask for the permissions that docs/eks.md lists" in refused({"spot": True}, {token: answer})
+        assert types_of(eks({"spot": True, "otherMachineTypes": "m6i.xlarge"}, {token: answer})) == ["m6i.xlarge"]
 
 
 @pytest.mark.parametrize("spot", [True, False])
@@ -152,10 +155,16 @@ def test_ambiguous_node_groups_give_no_live_count() -> None:
     assert (group.inputs["scalingConfig"]["desiredSize"], group.ignore_changes) == (0, ["scalingConfig.desiredSize"])
 
 
-def test_missing_permission_to_list_groups_stops_nothing() -> None:
-    denied = {"aws:resourcegroupstaggingapi/getResources:getResources": refuse("AccessDenied")}
-    group = eks({"workers": 10, "maxWorkers": 40}, denied).one("nodeGroup:NodeGroup", "workers")
-    assert group.ignore_changes == ["scalingConfig.desiredSize"]
+@pytest.mark.parametrize("reason", ["AccessDenied", "ExpiredToken: the security token is expired", "RequestTimeout"])
+def test_hidden_number_of_nodes_stops_an_autoscaled_stack(reason: str) -> None:
+    """Pulumi would send its last known number, and end the nodes that the autoscaler added."""
+    autoscaled = {"workers": 10, "maxWorkers": 40}
+    for token in ("aws:resourcegroupstaggingapi/getResources:getResources", "aws:eks/getNodeGroup:getNodeGroup"):
+        message = refused(autoscaled, {**running(8, 0, 10), token: refuse(reason)})
+        assert "how many nodes the workers have" in message
+        assert "fix:" in message
+    denied = {"aws:resourcegroupstaggingapi/getResources:getResources": refuse(reason)}
+    assert eks({"workers": 10}, denied).all("nodeGroup:NodeGroup"), "a fixed number needs no question"
 
 
 def test_autoscaler_reads_an_empty_groups_label_and_taint_from_tags() -> None:

@@ -10,7 +10,7 @@ import pulumi_aws as aws
 
 from components.clouds.aws.api import ask
 from components.clouds.aws.settings import EksSettings
-from components.clouds.checks import CloudError, ask_or_none, problem
+from components.clouds.checks import CloudError, ask_or_none, ask_or_say, problem
 
 Subnet = aws.ec2.GetSubnetResult
 
@@ -110,11 +110,14 @@ def check_way_out(settings: EksSettings, subnet: Subnet, lookup: pulumi.InvokeOp
     """Raises CloudError for a subnet without a way to the internet, from which no node can join the cluster.
 
     Nodes have no public address, so an internet gateway is no way for them unless the subnet assigns one. Where AWS
-    does not show the route table, and where a route leads to a list of networks, the check passes.
+    does not show the route table, the check says so. Where a route leads to a list of networks, it passes.
     """
-    own = ask_or_none(lambda: aws.ec2.get_route_table(subnet_id=subnet.id, opts=lookup))
+    own = ask_or_none(lambda: aws.ec2.get_route_table(subnet_id=subnet.id, opts=lookup))  # of most, the VPC's main one
     main = aws.ec2.GetRouteTableFilterArgs(name="association.main", values=["true"])
-    table = own or ask_or_none(lambda: aws.ec2.get_route_table(vpc_id=settings.network, filters=[main], opts=lookup))
+    table = own or ask_or_say(
+        f"whether {subnet.id} has a way to the internet",
+        lambda: aws.ec2.get_route_table(vpc_id=settings.network, filters=[main], opts=lookup),
+    )
     if not table:
         return
     allowed = "a subnet whose route 0.0.0.0/0 leads to a NAT gateway, a transit gateway or an appliance"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +12,12 @@ import pulumi
 import pulumi_aws as aws
 
 from components.clouds.aws.allocatable import worker_disk_gib
-from components.clouds.aws.api import tagged_arns
+from components.clouds.aws.api import ask, tagged_arns
 from components.clouds.aws.iam import Role, create_role
 from components.clouds.aws.location import Location
 from components.clouds.aws.network import Network
 from components.clouds.aws.settings import EksSettings
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT
-from components.clouds.checks import ask_or_none
 from components.clouds.scope import Scope
 from components.clouds.sizing import WorkerPool
 
@@ -65,6 +65,10 @@ class Scaling:
     max: int
 
 
+Sizes = tuple[Scaling, Sequence[str]]
+"""The size of a node group, and the inputs of which Pulumi ignores changes."""
+
+
 def create_node_groups(
     scope: Scope,
     settings: EksSettings,
@@ -72,11 +76,13 @@ def create_node_groups(
     pool: WorkerPool,
     cluster: aws.eks.Cluster,
     network: Network,
+    sizes: Mapping[str, Sizes],
     depends_on: Sequence[pulumi.Resource],
 ) -> NodeGroups:
     """The system node group and the worker node groups, of which there are two with `spot: fallback`.
 
-    Pulumi generates the groups' names, so that a replacement exists before the old group is deleted.
+    sizes: as `worker_scalings` returns them. Pulumi generates the groups' names, so that a replacement exists before
+    the old group is deleted.
     """
     role = create_role(scope, "nodes", "ec2.amazonaws.com", location.partition, NODE_POLICIES)
     needs = [*depends_on, *role.policies, *network.egress]
@@ -89,12 +95,10 @@ def create_node_groups(
         "subnet_ids": [network.private[zone] for zone in location.worker_zones],
         "instance_types": [machine.name for machine in location.worker_machines],
     }
-    capacities = {WORKERS: "SPOT" if settings.spot else "ON_DEMAND"}
-    if settings.falls_back:
-        capacities[ON_DEMAND] = "ON_DEMAND"
+    spot = {WORKERS} if settings.spot else set()
     groups = [
-        create_worker_group(scope, part, capacity, worker_scaling(scope, part, settings, pool), workers, needs)
-        for part, capacity in capacities.items()
+        create_worker_group(scope, part, "SPOT" if part in spot else "ON_DEMAND", size, workers, needs)
+        for part, size in sizes.items()
     ]
     return NodeGroups(system, tuple(groups))
 
@@ -131,7 +135,7 @@ def create_worker_group(
     scope: Scope,
     part: str,
     capacity: str,
-    sizes: tuple[Scaling, Sequence[str]],
+    sizes: Sizes,
     common: Mapping[str, Any],
     depends_on: Sequence[pulumi.Resource],
 ) -> aws.eks.NodeGroup:
@@ -213,8 +217,17 @@ def launch_template(scope: Scope, part: str, disk_gib: int) -> aws.eks.NodeGroup
     return aws.eks.NodeGroupLaunchTemplateArgs(id=template.id, version=template.latest_version.apply(str))
 
 
-def worker_scaling(scope: Scope, part: str, settings: EksSettings, pool: WorkerPool) -> tuple[Scaling, Sequence[str]]:
-    """The size of a worker node group, and the inputs of which Pulumi ignores changes.
+def worker_scalings(scope: Scope, settings: EksSettings, pool: WorkerPool) -> dict[str, Sizes]:
+    """The sizes of the worker node groups by `WORKERS` and `ON_DEMAND`, of which the second is for a fallback.
+
+    Raises CloudError where the live size is unknown, so call it before anything is created.
+    """
+    parts = (WORKERS, ON_DEMAND) if settings.falls_back else (WORKERS,)
+    return {part: worker_scaling(scope, part, settings, pool) for part in parts}
+
+
+def worker_scaling(scope: Scope, part: str, settings: EksSettings, pool: WorkerPool) -> Sizes:
+    """The size of one worker node group.
 
     A group that the autoscaler resizes starts with no node. Otherwise EKS would wait for the first nodes, and a zone
     without spot capacity would fail the whole update. Nodes that hold workers stay, so no least number is needed.
@@ -233,14 +246,26 @@ def worker_scaling(scope: Scope, part: str, settings: EksSettings, pool: WorkerP
 def live_scaling(scope: Scope, part: str) -> Scaling | None:
     """The present size of one of the stack's worker node groups.
 
-    None where there is no group, where the lookup is refused, and where several match, as for two stacks of one name.
+    None where there is no group, and where several match, as for two stacks of one name. Raises CloudError where AWS
+    refuses the lookup: Pulumi would send its last known number, and end the nodes that the autoscaler added.
     """
+    question = "how many nodes the workers have, which the update must keep"
     # arn:aws:eks:REGION:ACCOUNT:nodegroup/CLUSTER/GROUP/ID
-    arns = tagged_arns("eks:nodegroup", scope.labels["stack"], scope.lookup) or ()
+    arns = ask(question, lambda: tagged_arns("eks:nodegroup", scope.labels["stack"], scope.lookup))
     groups = [
-        ask_or_none(partial(aws.eks.get_node_group, cluster_name=cluster, node_group_name=group, opts=scope.lookup))
+        ask(question, partial(find_group, cluster, group, scope.lookup))
         for cluster, group in (arn.split("/")[1:3] for arn in arns)
         if group.startswith(f"{scope.name}-{part}-")
     ]
     found = [group.scaling_configs[0] for group in groups if group]
     return Scaling(found[0].desired_size, found[0].min_size, found[0].max_size) if len(found) == 1 else None
+
+
+def find_group(cluster: str, group: str, lookup: pulumi.InvokeOptions) -> aws.eks.GetNodeGroupResult | None:
+    """A node group. None where it is gone. Raises Exception where AWS refuses the lookup."""
+    try:
+        return aws.eks.get_node_group(cluster_name=cluster, node_group_name=group, opts=lookup)
+    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        if re.search(r"ResourceNotFound|couldn't find|not found|empty result", str(error), re.IGNORECASE):
+            return None
+        raise
