@@ -96,6 +96,10 @@ def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     if type_ == "gcp:container/cluster:Cluster":
         state |= {
             "endpoint": "198.51.100.7",
+            "controlPlaneEndpointsConfig": {
+                **inputs.get("controlPlaneEndpointsConfig", {}),
+                "dnsEndpointConfig": {"allowExternalTraffic": True, "endpoint": "gke-0a1b.us-west1.gke.goog"},
+            },
             "masterAuth": {"clusterCaCertificate": "Q0E=", **inputs.get("masterAuth", {})},
             "id": f"projects/my-project/locations/{inputs['location']}/clusters/{name}-{DRAWN}",
         }

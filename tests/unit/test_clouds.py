@@ -320,24 +320,28 @@ def test_kubeconfig_and_registry_password_are_secret_and_short_lived(cloud: Clou
             assert "short-lived-token" not in json.dumps(resource.sent), resource.name
 
 
-def test_open_control_plane_warns_unless_stated(cloud: Cloud) -> None:
-    def who_may_reach(done: Recording) -> list[str] | None:
-        inputs = done.one(cloud.cluster).inputs
-        if cloud is EKS:
-            cidrs: list[str] | None = inputs["vpcConfig"].get("publicAccessCidrs")
-            return cidrs
-        blocks = inputs.get("masterAuthorizedNetworksConfig")
-        return [block["cidrBlock"] for block in blocks["cidrBlocks"]] if blocks else None
+def who_may_reach(done: Recording, cloud: Cloud) -> list[str] | None:
+    inputs = done.one(cloud.cluster).inputs
+    if cloud is EKS:
+        cidrs: list[str] | None = inputs["vpcConfig"].get("publicAccessCidrs")
+        return cidrs
+    blocks = inputs.get("masterAuthorizedNetworksConfig")
+    return [block["cidrBlock"] for block in blocks["cidrBlocks"]] if blocks else None
 
-    silent = cloud.run({"authorizedNetworks": ""})
-    assert who_may_reach(silent) is None
-    assert len(silent.warnings) == 1
-    assert "pulumi config set authorizedNetworks" in silent.warnings[0]
-    assert len(cloud.run({"authorizedNetworks": ""}, preview=True).warnings) == 1
+
+def test_only_stated_networks_reach_the_control_plane_by_address(cloud: Cloud) -> None:
     stated = cloud.run({"authorizedNetworks": "0.0.0.0/0"})
     assert stated.warnings == []
-    assert who_may_reach(stated) == ["0.0.0.0/0"]
-    assert who_may_reach(cloud.run({"authorizedNetworks": "203.0.113.0/24"})) == ["203.0.113.0/24"]
+    assert who_may_reach(stated, cloud) == ["0.0.0.0/0"]
+    assert who_may_reach(cloud.run({"authorizedNetworks": "203.0.113.0/24"}), cloud) == ["203.0.113.0/24"]
+
+
+def test_open_control_plane_on_eks_warns_unless_stated() -> None:
+    silent = EKS.run({"authorizedNetworks": ""})
+    assert who_may_reach(silent, EKS) is None
+    assert len(silent.warnings) == 1
+    assert "pulumi config set authorizedNetworks" in silent.warnings[0]
+    assert len(EKS.run({"authorizedNetworks": ""}, preview=True).warnings) == 1
 
 
 def test_only_routes_name_the_whole_internet(cloud: Cloud) -> None:

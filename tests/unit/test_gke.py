@@ -67,6 +67,34 @@ def test_filestore_exists_only_with_shared_gib() -> None:
     )
 
 
+def test_kubernetes_api_is_reached_by_name_where_no_networks_are_given() -> None:
+    """A list of addresses goes stale with every new home address, and IAM does not."""
+    done = gke({"authorizedNetworks": ""})
+    cluster = done.one("container/cluster:Cluster").inputs
+    assert cluster["controlPlaneEndpointsConfig"] == {
+        "dnsEndpointConfig": {"allowExternalTraffic": True},
+        "ipEndpointsConfig": {"enabled": False},
+    }
+    assert "masterAuthorizedNetworksConfig" not in cluster, "it would switch the address on"
+    (entry,) = json.loads(done.outputs["kubeconfig"][0])["clusters"]
+    assert entry["cluster"] == {"server": "https://gke-0a1b.us-west1.gke.goog"}, "a public authority signs for it"
+    assert done.outputs["kubeconfigCommand"][0].endswith(" --dns-endpoint")
+    assert done.warnings == []
+
+
+def test_kubernetes_api_is_reached_by_address_from_the_given_networks() -> None:
+    done = gke({"authorizedNetworks": "203.0.113.0/24"})
+    cluster = done.one("container/cluster:Cluster").inputs
+    assert cluster["controlPlaneEndpointsConfig"] == {
+        "dnsEndpointConfig": {"allowExternalTraffic": False},
+        "ipEndpointsConfig": {"enabled": True},
+    }
+    assert cluster["masterAuthorizedNetworksConfig"]["gcpPublicCidrsAccessEnabled"] is False
+    (entry,) = json.loads(done.outputs["kubeconfig"][0])["clusters"]
+    assert entry["cluster"] == {"server": "https://198.51.100.7", "certificate-authority-data": "Q0E="}
+    assert "--dns-endpoint" not in done.outputs["kubeconfigCommand"][0]
+
+
 def test_claim_of_filestore_outlives_a_failed_release() -> None:
     """Retain keeps a volume for the claim that it was bound to, and the next claim would wait for ever."""
     done = gke({"sharedGiB": 1024})
@@ -240,6 +268,7 @@ def test_outputs_give_the_commands_to_connect_and_an_unknown_cost() -> None:
     told = {name: value for name, (value, _secret) in team().outputs.items()}
     assert told["kubeconfigCommand"] == (
         "gcloud container clusters get-credentials future-gke-team-0a1b2c3 --location us-west1 --project my-project"
+        " --dns-endpoint"
     )
     assert "--context gke_my-project_us-west1_future-gke-team-0a1b2c3" in told["portForward"]
     assert told["nodeShell"].startswith("gcloud compute ssh")

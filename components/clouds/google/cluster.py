@@ -9,7 +9,7 @@ from __future__ import annotations
 import pulumi
 import pulumi_gcp as gcp
 
-from components.clouds.checks import require_tool, warn_if_open
+from components.clouds.checks import require_tool
 from components.clouds.google import access, preflight
 from components.clouds.google.control_plane import create_control_plane
 from components.clouds.google.location import Location
@@ -35,7 +35,6 @@ class GkeCluster(ManagedCluster):
         )
         scope = self._scope(name, settings)
         location, pool = preflight.check(settings, scope.lookup, self._quota_lookup(name, settings))
-        warn_if_open(settings.authorized_networks, self)
 
         network = create_network(scope, settings)
         identity, log_role = create_node_identity(scope, settings, network.suffix)
@@ -51,7 +50,7 @@ class GkeCluster(ManagedCluster):
         address = reserve_address(scope, settings.region) if settings.host else None
         if address:
             removers.append(address)
-        guard = self.connect(name, access.kubeconfig_of(cluster), cluster.id, removers)
+        guard = self.connect(name, access.kubeconfig_of(cluster, settings), cluster.id, removers)
         instance = create_filestore(scope, settings, network, location) if settings.shared_gib else None
         storage = self._storage(scope.within(self.provider), settings, location, instance)
         ready: list[pulumi.Resource] = [system, *workers, guard, *storage]
