@@ -126,8 +126,8 @@ ANSWER = (
         (["198.51.100.9"], 2, ["180", "end", "900", "end", "900", "86400"]),
         # It works at once.
         (["198.51.100.9"], 0, ["180", "86400"]),
-        # A longer address that begins like ours, and one of which ours is the end.
-        (["198.51.100.99", "8.198.51.100.9", "198.51.100.9"], 1, ["180", "30", "30", "end", "900", "86400"]),
+        # Addresses of which ours is a part, and that are a part of ours.
+        (["198.51.100.99", "98.51.100.9", "198.51.100.9"], 1, ["180", "30", "30", "end", "900", "86400"]),
     ],
 )
 def test_certificate_is_requested_again_once_dns_points_to_the_address(

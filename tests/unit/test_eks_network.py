@@ -136,15 +136,19 @@ def test_load_balancer_uses_the_given_public_subnets() -> None:
     assert done.outputs["hostAddress"][0] == "198.51.100.20 198.51.100.21"
 
 
-def test_load_balancer_of_a_new_network_is_in_the_system_nodes_zone() -> None:
-    done = eks({"host": "r.example.org"})
+@pytest.mark.parametrize(("machine_type", "where"), [("m6i.large", "us-west-2a"), ("m7i.xlarge", "us-west-2b")])
+def test_load_balancer_of_a_new_network_is_in_the_system_nodes_zone(machine_type: str, where: str) -> None:
+    done = eks({"host": "r.example.org", "systemMachineType": machine_type})
     (zone,) = {
         subnet.inputs["availabilityZone"]
         for subnet in done.all("ec2/subnet:Subnet")
         if f"{subnet.name}-id" in done.one("nodeGroup:NodeGroup", "system").inputs["subnetIds"]
     }
     annotations = done.one("v3:Release", "traefik").inputs["values"]["service"]["annotations"]
+    assert zone == where
     assert annotations[f"{BALANCER}-subnets"] == f"future-team-public-{zone}-id", "it sends nothing to other zones"
+    gateway = done.one("internetGateway:InternetGateway")
+    assert done.goes_before(done.one("ec2/eip:Eip", "-public-"), gateway), "AWS keeps a gateway of public addresses"
     assert annotations[f"{BALANCER}-eip-allocations"] == done.one("ec2/eip:Eip", "-public-").name + "-id"
 
 
