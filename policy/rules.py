@@ -72,7 +72,10 @@ def closed_control_plane(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
     """The Kubernetes API is restricted to chosen networks."""
     fix = "pulumi config set authorizedNetworks 203.0.113.0/24"
     if type_ == "gcp:container/cluster:Cluster":
+        addresses = (props.get("controlPlaneEndpointsConfig") or {}).get("ipEndpointsConfig") or {}
         blocks = each((props.get("masterAuthorizedNetworksConfig") or {}).get("cidrBlocks"))
+        if addresses.get("enabled") is False:  # only by the DNS name, at which IAM decides
+            return
         if not blocks or any(block.get("cidrBlock") in WORLD for block in blocks):
             yield f"the Kubernetes API answers the whole internet; {fix}"
     if type_ == "aws:eks/cluster:Cluster":

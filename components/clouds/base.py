@@ -61,17 +61,24 @@ The placement is not derived from the nodes: a user may lack the permission to l
 class PodSize:
     """Requests of one pod: `cpu_millicores` in thousandths of a core, `memory_mib` in MiB.
 
-    memory_limit_mib: the memory limit; None means the request, so that a node is never overbooked.
+    memory_limit_mib: the memory limit; None means the request, so that a node is never overbooked. disk_gib: request
+    for temporary files, log and home on the node's disk; None for none.
     """
 
     cpu_millicores: int
     memory_mib: int
     memory_limit_mib: int | None = None
+    disk_gib: int | None = None
 
 
 def scheduler_size(settings: Settings) -> PodSize:
     """Requests of the scheduler, as the settings have them."""
     return PodSize(round(settings.scheduler_cpu * 1000), round(settings.scheduler_memory_gib * 1024))
+
+
+def shared_claim(settings: Settings) -> str:
+    """Name of the claim of /shared where it is not part of the Helm release."""
+    return f"{settings.name}-shared"
 
 
 @dataclass(frozen=True)
@@ -136,10 +143,13 @@ class Cluster(pulumi.ComponentResource):
     shared_storage_class: pulumi.Input[str] | None = None
     """ReadWriteMany storage class for /shared; None for the cluster's default."""
 
+    shared_volume: pulumi.Input[str] | None = None
+    """Name of the volume for /shared where the cluster component makes it; None where the storage class does."""
+
     public_access: PublicAccess = PublicAccess()
 
     public_address: pulumi.Input[str | None] = None
-    """The load balancer's address or name, to which the DNS record of `host` must point."""
+    """The load balancer's addresses with blanks between, to which the DNS records of `host` must point."""
 
     nodes: pulumi.Input[str]
     """Description of the nodes, such as `10 x e2-standard-4 (autoscaled 0 to 10)`."""

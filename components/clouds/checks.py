@@ -14,6 +14,9 @@ import pulumi
 
 Answer = TypeVar("Answer")
 
+MAX_REASON = 300
+"""Characters of a provider's reason that are shown for a check that is left out."""
+
 
 class CloudError(pulumi.RunError):
     """Something that the cloud refuses or does not offer, found before anything is created. Printed without a stack
@@ -42,12 +45,34 @@ def ask(question: str, call: Callable[[], Answer], fixes: Sequence[tuple[str, st
 
 
 def ask_or_none(call: Callable[[], Answer]) -> Answer | None:
-    """The answer of an optional lookup, such as a price or a quota. None where the provider refuses it."""
+    """The answer of a lookup on which only the words of a message hang. None where the provider refuses it.
+
+    A check uses `ask_or_say`. What a resource is made from uses `ask`: otherwise an expired login, or a provider that
+    is busy, would change the resource.
+    """
     try:
         return call()
     except Exception as error:  # the SDK raises bare Exception; which of them means "not allowed" differs by provider
         pulumi.log.debug(f"optional lookup failed, continuing without it: {error}")
         return None
+
+
+def ask_or_say(unchecked: str, call: Callable[[], Answer]) -> Answer | None:
+    """The answer of a lookup that is only for a check. Where the provider refuses it, says so and returns None.
+
+    unchecked: what the provider may therefore refuse only when it creates it.
+    """
+    try:
+        return call()
+    except Exception as error:  # the SDK raises bare Exception; which of them means "not allowed" differs by provider
+        say_unchecked(unchecked, error)
+        return None
+
+
+def say_unchecked(unchecked: str, error: Exception) -> None:
+    """Says what is not checked, and the beginning of the provider's reason."""
+    reason = " ".join(str(error).split())
+    pulumi.log.info(f"not checked: {unchecked}. Reason: {reason[:MAX_REASON]}")
 
 
 def require_tool(name: str, why: str, fix: str) -> None:

@@ -1,8 +1,8 @@
 """Public access to the IDE with TLS, the same on both clouds: Traefik behind a load balancer, with Let's Encrypt.
 
-Created only where `host` is set. The load balancer passes TCP through and Traefik holds the certificate. Traefik
-requests it once the name in `host` points to the load balancer (TLS-ALPN-01, for which only port 443 is open). The
-clouds' own ingress controllers each configure certificates differently, and close the long-lived connections of an IDE.
+Created only where `host` is set. The load balancer passes TCP through and Traefik holds the certificate, which it
+requests over port 443 (TLS-ALPN-01). Its address is reserved, so that DNS can point to it. The clouds' own ingress
+controllers each configure certificates differently, and close the long-lived connections of an IDE.
 """
 
 from __future__ import annotations
@@ -21,6 +21,36 @@ CHART_REPOSITORY = "https://traefik.github.io/charts"
 CHART_VERSION = "41.3.0"
 RESOLVER = "letsencrypt"
 INGRESS_CLASS = "future-kubernetes"
+IMAGE_TAG = "v3.7.11"
+"""Of Traefik, as the chart's version has it."""
+
+STORAGE = "/data/acme.json"
+"""File with the certificate, on the volume."""
+
+RETRY = """\
+pause 180
+until grep -qF "\\"$NAME\\"" "$STORAGE"; do
+  if nslookup "$NAME" | awk -v known=" $ADDRESSES " '
+    /^Address/ && index(known, " " $NF " ") { found = 1 }
+    END { exit !found }
+  '; then
+    echo "$NAME points here and has no certificate: starting Traefik again, which requests one"
+    pkill -x traefik
+    pause 900
+  else
+    echo "$NAME does not point to $ADDRESSES yet"
+    pause 30
+  fi
+done
+while pause 86400; do :; done
+"""
+"""Restarts Traefik while `host` points to it and has no certificate.
+
+Traefik requests a certificate when it starts, usually before DNS points to it or the load balancer lets connections
+through, and does not repeat a request that failed (https://github.com/traefik/traefik/issues/9405). The pauses keep to
+the five failures an hour that Let's Encrypt allows (https://letsencrypt.org/docs/rate-limits/). Once there is a
+certificate, Traefik renews it by itself, every day until that succeeds.
+"""
 
 READY_SECONDS = 900
 """Limit for Traefik to become ready, which includes the cloud's time to create the load balancer."""
@@ -30,24 +60,27 @@ READY_SECONDS = 900
 class PublicIngressArgs:
     """Arguments of `PublicIngress`.
 
-    node_selector: nodes on which Traefik runs. storage_class: class of the volume that keeps the certificate.
-    service_annotations: the cloud's annotations of the load balancer's Service. wait_for: resources created before.
+    node_selector: nodes on which Traefik runs. storage_class: class of the volume that keeps the certificate. host: the
+    DNS name. addresses: reserved, for the load balancer. service: values of its Service. email: of the account at
+    Let's Encrypt. wait_for: resources created before.
     """
 
     node_selector: Mapping[str, str]
     storage_class: pulumi.Input[str]
-    service_annotations: Mapping[str, str] = field(default_factory=dict)
+    host: str
+    addresses: Sequence[pulumi.Input[str]]
+    service: Mapping[str, Any] = field(default_factory=dict)
+    email: str | None = None
     wait_for: Sequence[pulumi.Resource] = ()
 
 
 class PublicIngress(pulumi.ComponentResource):
     """Traefik with one load balancer.
 
-    access: input of the release. address: the target of the DNS record of `host`. release: Traefik itself.
+    access: input of the release. release: Traefik itself.
     """
 
     access: PublicAccess
-    address: pulumi.Output[str | None]
 
     def __init__(
         self,
@@ -73,11 +106,6 @@ class PublicIngress(pulumi.ComponentResource):
             timeout=READY_SECONDS,
             opts=pulumi.ResourceOptions(parent=self, provider=provider),
         )
-        service = kubernetes.core.v1.Service.get(
-            f"{name}-load-balancer",
-            release.id.apply(lambda _: "future-ingress/traefik"),
-            opts=pulumi.ResourceOptions(parent=self, provider=provider, depends_on=[release]),
-        )
         self.release = release
         self.access = PublicAccess(
             ingress_class=INGRESS_CLASS,
@@ -87,14 +115,22 @@ class PublicIngress(pulumi.ComponentResource):
                 "traefik.ingress.kubernetes.io/router.tls.certresolver": RESOLVER,
             },
         )
-        self.address = service.status.apply(address_in)
-        self.register_outputs({"address": self.address})
+        self.register_outputs({})
 
 
 def traefik_values(args: PublicIngressArgs) -> dict[str, Any]:
     """Values of Traefik's chart: only HTTPS, the certificate on a volume, only Ingresses of its own class."""
+    acme = {"storage": STORAGE, "tlsChallenge": True, **({"email": args.email} if args.email else {})}
+    # Cluster would send connections through every node, and the end of a spot worker would cut them.
+    service = {**args.service, "spec": {**args.service.get("spec", {}), "externalTrafficPolicy": "Local"}}
     return {
-        "deployment": {"replicas": 1},
+        "image": {"tag": IMAGE_TAG},
+        "deployment": {
+            "replicas": 1,
+            # With it the container that retries may end Traefik, which runs as the same user.
+            "shareProcessNamespace": True,
+            "additionalContainers": [certificate_retry(args)],
+        },
         # Two pods would each request a certificate, and the volume can be mounted by only one.
         "updateStrategy": {"type": "Recreate", "rollingUpdate": None},
         "ingressClass": {"enabled": True, "isDefaultClass": False, "name": INGRESS_CLASS},
@@ -109,8 +145,7 @@ def traefik_values(args: PublicIngressArgs) -> dict[str, Any]:
             # Traefik's default of 60 s would cut off the upload of a large file.
             "websecure": {"transport": {"respondingTimeouts": {"readTimeout": "0s"}}},
         },
-        # Cluster would send connections through every node, and the end of a spot worker would cut them.
-        "service": {"annotations": dict(args.service_annotations), "spec": {"externalTrafficPolicy": "Local"}},
+        "service": service,
         "persistence": {"enabled": True, "size": "1Gi", "storageClass": args.storage_class},
         "podSecurityContext": {
             "runAsNonRoot": True,
@@ -121,19 +156,29 @@ def traefik_values(args: PublicIngressArgs) -> dict[str, Any]:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "certificatesResolvers": {RESOLVER: {"acme": {"storage": "/data/acme.json", "tlsChallenge": True}}},
+        "certificatesResolvers": {RESOLVER: {"acme": acme}},
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
         "nodeSelector": dict(args.node_selector),
     }
 
 
-def address_in(status: Any) -> str | None:
-    """The address (IP or DNS name) of a Service's load balancer. None while there is none."""
-    balancer = getattr(status, "load_balancer", None) or (status or {}).get("loadBalancer") or {}
-    entries = getattr(balancer, "ingress", None) or (balancer.get("ingress") if isinstance(balancer, dict) else None)
-    if not entries:
-        return None
-    first = entries[0]
-    if isinstance(first, dict):
-        return first.get("ip") or first.get("hostname")
-    return getattr(first, "ip", None) or getattr(first, "hostname", None)
+def certificate_retry(args: PublicIngressArgs) -> dict[str, Any]:
+    """The container beside Traefik that runs `RETRY`, from Traefik's own image, which has a shell."""
+    names = pulumi.Output.all(*args.addresses).apply(" ".join)
+    return {
+        "name": "certificate-retry",
+        "image": f"docker.io/traefik:{IMAGE_TAG}",
+        "command": ["sh", "-c", f'pause() {{ sleep "$1"; }}\n{RETRY}'],
+        "env": [
+            {"name": "NAME", "value": args.host},
+            {"name": "ADDRESSES", "value": names},
+            {"name": "STORAGE", "value": STORAGE},
+        ],
+        "volumeMounts": [{"name": "data", "mountPath": "/data", "readOnly": True}],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"memory": "32Mi"}},
+    }

@@ -6,6 +6,8 @@ Nothing here imports a cloud's SDK.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -20,6 +22,11 @@ SYSTEM_PLACEMENT = Placement(node_selector={WORKER_NODE_LABEL: "system"})
 """Placement of the scheduler: on the system node, so that it survives while worker nodes come and go."""
 
 WORKER_PLACEMENT = Placement(node_selector={WORKER_NODE_LABEL: "worker"}, tolerations=(WORKER_TOLERATION,))
+
+
+WORKER_DISK_GIB, SCHEDULER_DISK_GIB = 3, 6
+"""Requests for files on the disk of a node. Without requests the files of one worker fill the disk, and Kubernetes ends
+any pod of the node. With them it ends first those that use more. Each cloud's disks have room for the requests."""
 
 
 class ManagedCluster(Cluster):
@@ -55,35 +62,41 @@ class ManagedCluster(Cluster):
     def publish(
         self,
         name: str,
+        settings: ManagedSettings,
         system: pulumi.Resource,
-        load_balancer: Mapping[str, str] | None = None,
+        addresses: Sequence[pulumi.Input[str]],
+        service: Mapping[str, Any],
     ) -> pulumi.Resource:
         """Sets `public_access` and `public_address`, and returns the ingress controller for `ready`.
 
-        system: the system node, on which it runs. load_balancer: annotations of the load balancer's Service.
+        system: the system node, on which it runs. addresses: reserved, for the load balancer. service: by which its
+        Service takes them.
         """
         public = PublicIngress(
             f"{name}-public",
             PublicIngressArgs(
                 node_selector=SYSTEM_PLACEMENT.node_selector,
                 storage_class=self.home_storage_class or "",
-                service_annotations=load_balancer or {},
+                host=settings.host or "",
+                addresses=addresses,
+                service=service,
+                email=settings.acme_email,
                 wait_for=[system],
             ),
             self.provider,
             pulumi.ResourceOptions(parent=self),
         )
-        self.public_access, self.public_address = public.access, public.address
+        self.public_access = public.access
+        self.public_address = pulumi.Output.all(*addresses).apply(" ".join)
         return public.release
 
-    def set_sizes(self, settings: ManagedSettings, pool: WorkerPool, min_nodes: int | None = None) -> None:
-        """Sets the pods' requests, and `nodes` in words. min_nodes: of an autoscaled pool, unset for the pool's own."""
-        self.worker_size = pool.worker
-        self.scheduler_size = scheduler_size(settings)
+    def set_sizes(self, settings: ManagedSettings, pool: WorkerPool) -> None:
+        """Sets the pods' requests, and `nodes` in words."""
+        self.worker_size = replace(pool.worker, disk_gib=WORKER_DISK_GIB)
+        self.scheduler_size = replace(scheduler_size(settings), disk_gib=SCHEDULER_DISK_GIB)
         words = [str(pool)]
         if settings.spot:
-            words.append("spot")
+            words.append("spot, else on demand" if settings.falls_back else "spot")
         if settings.autoscaled:
-            fewest = pool.min_nodes(scales_to_zero=settings.scales_to_zero) if min_nodes is None else min_nodes
-            words.append(f"autoscaled {fewest} to {pool.max_nodes}")
+            words.append(f"autoscaled 0 to {pool.max_nodes}")
         self.nodes = f"{', '.join(words)}; 1 x {settings.system_machine_type} for scheduler and system"

@@ -37,7 +37,7 @@ def choose_zones(
     # No setting of the workers may move the scheduler to another zone: its disk could not follow.
     home = system[0]
     # Traffic between zones is billed, so spread only where spot capacity may run out and the autoscaler picks the zone.
-    if settings.spot and settings.autoscaled:
+    if settings.spot:
         return home, tuple(workers)
     return home, (home if home in workers else workers[0],)
 

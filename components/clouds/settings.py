@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from components.settings.errors import Problem
-from components.settings.fields import Cidr, ImageReference, Items, Line, MachineType, RepositoryUrl, setting
+from components.settings.fields import (
+    Cidr,
+    EmailAddress,
+    ImageReference,
+    Items,
+    Line,
+    MachineType,
+    RepositoryUrl,
+    setting,
+)
 from components.settings.model import Settings
+
+
+def spot_choice(value: Any) -> Any:
+    """The value of `spot` from config text or YAML. Pydantic refuses other words."""
+    choices = {"true": True, "fallback": "fallback", "false": False}
+    return choices.get(str(value).strip().lower(), value)
+
+
+# Only False is false, so that `if settings.spot` asks for spot machines of either kind.
+Spot = Annotated[Literal[True, "fallback", False], BeforeValidator(spot_choice)]
 
 
 class ManagedSettings(Settings):
@@ -20,8 +39,11 @@ class ManagedSettings(Settings):
     zone: str | None
     machine_type: MachineType
     system_machine_type: MachineType
-    spot: bool = setting(
-        False, "Whether workers run on spot machines, which cost less and may be taken away at any time", example="true"
+    spot: Spot = setting(
+        False,
+        "Whether workers run on spot machines, which cost less and may be taken away at any time; `fallback` starts "
+        "machines at the full price while there are none",
+        example="fallback",
     )
     authorized_networks: Items[Cidr] = setting(
         (),
@@ -33,6 +55,12 @@ class ManagedSettings(Settings):
     )
     network: Line | None = setting(None, "Existing network to use", default_words="a new one", example="my-network")
     subnets: Items[Line] = setting((), "Subnets of `network` for the nodes", example="my-subnet")
+    acme_email: EmailAddress | None = setting(
+        None,
+        "E-mail address of the account at Let's Encrypt, which signs the certificate of `host`",
+        default_words="an account without one",
+        example="admin@example.org",
+    )
     base_image: ImageReference | None = setting(
         None,
         "Base of the image that is built",
@@ -52,8 +80,16 @@ class ManagedSettings(Settings):
 
     @property
     def autoscaled(self) -> bool:
-        """Whether the cluster autoscaler owns the number of the workers' nodes."""
-        return self.max_workers > self.workers or self.scales_to_zero
+        """Whether the cluster autoscaler owns the number of the workers' nodes.
+
+        On spot always: a fixed number of nodes that do not come would fail the whole update.
+        """
+        return bool(self.spot) or self.max_workers > self.workers or self.scales_to_zero
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether on-demand nodes take the workers for which there is no spot node."""
+        return self.spot == "fallback"
 
     @classmethod
     @abstractmethod
@@ -85,6 +121,9 @@ class ManagedSettings(Settings):
             )
         if self.subnets and not self.network:
             yield self.without_network("subnets")
+        if self.acme_email and not self.host:
+            fix = self.key("host").command()
+            yield Problem("acmeEmail", repr(self.acme_email), "only together with host", fix, others=("host",))
 
     def without_network(self, name: str) -> Problem:
         """The problem of a setting that has a meaning only in a given network."""

@@ -44,10 +44,6 @@ class WorkerPool:
     """Allocatable CPU that no worker requests, over all `nodes`."""
     wasted_memory_mib: int
 
-    def min_nodes(self, *, scales_to_zero: bool) -> int:
-        """The number of nodes below which the autoscaler may not go."""
-        return 0 if scales_to_zero else self.nodes
-
     def __str__(self) -> str:
         each = f"{self.workers_per_node} worker{'s' if self.workers_per_node != 1 else ''} each"
         text = f"{self.nodes} x {self.machine.name}, {each}"

@@ -10,7 +10,7 @@ from components.settings.model import Settings
 SPARE_PODS = 3
 """Pods beyond workers and one scheduler: the chart's test pod, and a scheduler that is still terminating."""
 
-TERMINATING_SHARE = 0.25
+TERMINATING_SHARE = 1
 """Workers that may still be terminating when their successors start, as the chart's maxUnavailable. Each counts."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pulumi
 from pulumi_kubernetes.helm import v3 as helm
 from pulumi_random import RandomPassword
 
-from components.clouds.base import Cluster
+from components.clouds.base import Cluster, shared_claim
 from components.release.objects import KubernetesObject
 from components.release.values import chart_values
 from components.settings.model import Settings
@@ -33,7 +34,10 @@ PASSWORD_LENGTH = 16
 TOKEN_LENGTH = 48
 
 READY_SECONDS = 900
-"""Starting a new node takes up to five minutes, and pulling the image to it several more."""
+"""Limit for the scheduler. The update does not wait for workers: a lack of machines would take the IDE away with it.
+
+Starting a new node takes up to five minutes, and pulling the image to it several more.
+"""
 
 MAX_HISTORY = 5
 """Revisions that Helm keeps, each with all values as a Secret in the namespace. Without a limit they pile up."""
@@ -81,6 +85,8 @@ class Release(pulumi.ComponentResource):
         needed: list[pulumi.Resource] = [*cluster.ready, secret]
         if settings.environment:
             needed.append(self._environment(name, settings, pulumi.ResourceOptions(parent=self, depends_on=before)))
+        if cluster.shared_volume:
+            needed.append(self._claim(name, settings, cluster, before))
         helm.Release(
             name,
             name=settings.name,
@@ -104,6 +110,30 @@ class Release(pulumi.ComponentResource):
             metadata["labels"] = dict(settings.labels)
         body = {"metadata": metadata, "stringData": pulumi.Output.secret(dict(settings.environment))}
         return KubernetesObject("v1", "Secret", f"{name}-environment", body, opts, secret=("data", "stringData"))
+
+    def _claim(
+        self, name: str, settings: Settings, cluster: Cluster, depends_on: Sequence[pulumi.Resource]
+    ) -> KubernetesObject:
+        """The claim of a volume for /shared that the cluster component made.
+
+        In the Helm release, the first failed installation would delete it, and leave a volume that binds to no claim
+        again. The volume's size counts, so that a larger one does not change the claim.
+        """
+        return KubernetesObject(
+            "v1",
+            "PersistentVolumeClaim",
+            f"{name}-shared",
+            {
+                "metadata": {"name": shared_claim(settings), "namespace": settings.namespace},
+                "spec": {
+                    "accessModes": ["ReadWriteMany"],
+                    "storageClassName": cluster.shared_storage_class,
+                    "volumeName": cluster.shared_volume,
+                    "resources": {"requests": {"storage": "1Gi"}},
+                },
+            },
+            pulumi.ResourceOptions(parent=self, depends_on=list(depends_on)),
+        )
 
     def _own_namespace(self, name: str, settings: Settings, opts: pulumi.ResourceOptions) -> KubernetesObject:
         """The stack's own namespace, whose pods run unprivileged (Pod Security Standards: restricted)."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pulumi
 
-from components.clouds.base import Cluster, Placement, PodSize
+from components.clouds.base import Cluster, Placement, PodSize, shared_claim
 from components.release.quota import quota
 from components.settings.model import Settings
 
@@ -31,7 +31,11 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
             "resources": resources(cluster.worker_size),
             **placement(cluster.worker_placement),
         },
-        "shared": {"GiB": settings.shared_gib, "storageClass": cluster.shared_storage_class or ""},
+        "shared": {
+            "GiB": settings.shared_gib,
+            "storageClass": cluster.shared_storage_class or "",
+            **({"existingClaim": shared_claim(settings)} if cluster.shared_volume else {}),
+        },
         "host": settings.host or "",
         "ingress": {
             "className": cluster.public_access.ingress_class,
@@ -58,8 +62,9 @@ def merged(values: Any, overlay: Any) -> Any:
 
 def resources(size: PodSize) -> dict[str, dict[str, str]]:
     """Requests and limits of a pod. CPU has no limit: cores that nobody requests may be used."""
+    disk = {"ephemeral-storage": f"{size.disk_gib}Gi"} if size.disk_gib else {}
     return {
-        "requests": {"cpu": f"{size.cpu_millicores}m", "memory": f"{size.memory_mib}Mi"},
+        "requests": {"cpu": f"{size.cpu_millicores}m", "memory": f"{size.memory_mib}Mi", **disk},
         "limits": {"memory": f"{size.memory_limit_mib or size.memory_mib}Mi"},
     }
 

@@ -182,6 +182,11 @@ HostName = Annotated[
     matching(rf"{DNS_LABEL}(\.{DNS_LABEL})+"),
     Allowed("a full DNS name that you own, such as r.example.org, without https://"),
 ]
+EmailAddress = Annotated[
+    str,
+    matching(rf"[A-Za-z0-9.!#$%&'*+/=?^_{{|}}~-]{{1,64}}@{DNS_LABEL}(\.{DNS_LABEL})+"),
+    Allowed("an e-mail address"),
+]
 MachineType = Annotated[
     str,
     matching(r"[a-z][a-z0-9.-]*[a-z0-9]", 63),

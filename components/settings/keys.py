@@ -43,7 +43,9 @@ class Type:
     @property
     def choices(self) -> tuple[str, ...]:
         """The words to choose from; none where the type is not a choice."""
-        return tuple(map(str, get_args(self.bare))) if get_origin(self.bare) is Literal else ()
+        if get_origin(self.bare) is not Literal:
+            return ()
+        return tuple(str(word).lower() if isinstance(word, bool) else str(word) for word in get_args(self.bare))
 
     @property
     def item(self) -> Type | None:

@@ -205,6 +205,14 @@ def test_a_storage_class_is_used_if_given_or_the_clusters_default(helm: Helm) ->
     assert "storageClassName" not in one(helm.objects({}), "PersistentVolumeClaim", "-home")["spec"]
 
 
+def test_existing_claim_is_mounted_in_place_of_a_new_one(helm: Helm) -> None:
+    objects = helm.objects({"shared": {"existingClaim": "lab-files"}})
+    for component in ("scheduler", "worker"):
+        assert mounts(objects, component)["/shared"]["persistentVolumeClaim"] == {"claimName": "lab-files"}
+    claims = [name for kind, name in objects if kind == "PersistentVolumeClaim"]
+    assert claims == ["lab-future-kubernetes-home"]
+
+
 def test_shared_files_are_mounted_in_scheduler_and_workers(helm: Helm) -> None:
     objects = helm.objects(CASES["shared"])
     for component in ("scheduler", "worker"):

@@ -14,8 +14,8 @@ VALUES = chart_values(source())
 
 # What defines the scheduler's pod beside everything under `scheduler`. Any other value must never end an R session.
 RESTART_THE_SCHEDULER = {
-    "image", "imagePullPolicy", "imagePullSecrets", "ide", "auth.existingSecret", "shared.GiB", "fullnameOverride",
-    "labels",
+    "image", "imagePullPolicy", "imagePullSecrets", "ide", "auth.existingSecret", "shared.GiB", "shared.existingClaim",
+    "fullnameOverride", "labels",
 }  # fmt: skip
 
 
@@ -97,6 +97,20 @@ def test_an_update_never_starts_a_second_scheduler_or_a_surplus_worker(helm: Hel
     scheduler = one(objects, "Deployment", "-scheduler")["spec"]
     assert (scheduler["replicas"], scheduler["strategy"]) == (1, {"type": "Recreate"})
     assert one(objects, "Deployment", "-worker")["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
+
+
+@pytest.mark.parametrize("workers", [1, 3, 40, 5000])
+def test_helm_waits_for_the_scheduler_and_for_no_worker(helm: Helm, workers: int) -> None:
+    """Helm's rule for a Deployment: ready are its replicas without those that its strategy allows to be unavailable."""
+    objects = helm.objects({"worker": {"replicas": workers}})
+
+    def awaited(end: str) -> int:
+        spec = one(objects, "Deployment", end)["spec"]
+        share = spec["strategy"].get("rollingUpdate", {}).get("maxUnavailable", "0%")
+        return int(spec["replicas"]) - int(spec["replicas"]) * int(share.removesuffix("%")) // 100
+
+    assert awaited("-worker") == 0, "a lack of machines would take the IDE away"
+    assert awaited("-scheduler") == 1
 
 
 def test_autoscalers_and_drains_do_not_end_sessions(helm: Helm) -> None:

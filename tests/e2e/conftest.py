@@ -66,7 +66,16 @@ class Stack:
 
     def up(self, check: bool = True, **config: str) -> subprocess.CompletedProcess[str]:
         pairs = [f"--config={key}={value}" for key, value in {**self.config, **config}.items()]
-        return self.standin("up", *pairs, check=check)
+        done = self.standin("up", *pairs, check=check)
+        if done.returncode == 0:  # which is once the scheduler is ready
+            self.wait("the workers", 120, self._workers_are_ready)
+        return done
+
+    def _workers_are_ready(self) -> bool:
+        found = json.loads(self.kubectl("get", self.workload, "-o", "json"))
+        status = found["status"]
+        known = status.get("observedGeneration") == found["metadata"]["generation"]
+        return bool(known and status.get("readyReplicas", 0) == status.get("replicas", 0) == found["spec"]["replicas"])
 
     def environment(self) -> dict[str, str]:
         return {

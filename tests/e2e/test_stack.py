@@ -148,11 +148,12 @@ def test_a_missing_image_is_named_long_before_helm_gives_up_and_the_next_run_men
 
 
 def test_an_interrupted_up_is_finished_by_the_next(stack: Stack) -> None:
-    # Two more, because Helm does not wait for one: a quarter of them, rounded down, may be unavailable (the chart).
+    # Helm waits only for the scheduler, so a setting that restarts it is changed too.
     more = WORKERS + 2
-    pairs = [f"--config={key}={value}" for key, value in {**stack.config, "workers": str(more)}.items()]
+    changed = {**stack.config, "workers": str(more), "schedulerMemoryGiB": "3"}
+    pairs = [f"--config={key}={value}" for key, value in changed.items()]
     argv = [str(REPO / ".venv/bin/python"), "-m", "local", "standin", "up", *pairs]
-    # A quota holds the new workers back, so that the signal comes while Helm waits, however slow this test is.
+    # A quota holds the new scheduler back, so that the signal comes while Helm waits, however slow this test is.
     stack.kubectl("create", "quota", "hold", "--hard=pods=1")
     try:
         stack.wait("the quota", 30, lambda: stack.kubectl("get", "quota", "hold", "-o", "jsonpath={.status.used.pods}"))

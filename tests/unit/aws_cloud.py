@@ -216,6 +216,7 @@ ANSWERS: dict[str, Answer] = {
             "subnet-1": "us-west-2a",
             "subnet-2": "us-west-2b",
             "subnet-3": "us-west-2a",
+            "subnet-public": "us-west-2a",
         }.get(args["id"], "us-west-2b"),
     },
 }
@@ -246,8 +247,11 @@ def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
         }
     if type_ == "docker-build:index:Image":
         state |= {"ref": "123456789012.dkr.ecr.us-west-2.amazonaws.com/i@sha256:" + "a" * 64, "digest": "a"}
-    if type_ == "kubernetes:core/v1:Service":
-        state["status"] = {"loadBalancer": {"ingress": [{"hostname": "lb.us-west-2.elb.amazonaws.com"}]}}
+    if type_ == "aws:ec2/eip:Eip":
+        state |= {
+            "publicIp": f"198.51.100.{20 + int(name[-1]) if name[-1].isdigit() else 9}",
+            "allocationId": f"{name}-id",
+        }
     return state
 
 

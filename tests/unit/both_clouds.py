@@ -33,6 +33,7 @@ class Cloud:
     pool: str
     network: str
     repository: str
+    address: str
     drawn_name: str
     identifier: str
     plugin: list[str]
@@ -60,6 +61,7 @@ GKE = Cloud(
     pool="nodePool:NodePool",
     network="network:Network",
     repository="us-west1-docker.pkg.dev/my-project/future-team-0a1b2c3/future-kubernetes",
+    address="compute/address:Address",
     drawn_name="name",
     identifier="projects/my-project/locations/us-west1/clusters/",
     plugin=["gke-gcloud-auth-plugin"],
@@ -77,6 +79,7 @@ EKS = Cloud(
     pool="nodeGroup:NodeGroup",
     network="ec2/vpc:Vpc",
     repository=f"123456789012.dkr.ecr.us-west-2.amazonaws.com/future-team-images-{DRAWN}",
+    address="ec2/eip:Eip",
     drawn_name="nodeGroupName",
     identifier="arn:aws:eks:us-west-2:123456789012:",
     plugin=["aws", "eks", "get-token"],

@@ -123,6 +123,11 @@ class Recording:
         return [text for severity, text in self.said if severity in ("WARNING", "ERROR")]
 
 
+def unchecked(done: Recording) -> str:
+    """What a run says that it has not checked."""
+    return "\n".join(text for severity, text in done.said if severity == "INFO" and text.startswith("not checked: "))
+
+
 class Engine(mocks.MockEngine):
     """Records the program's log messages."""
 

@@ -96,6 +96,10 @@ def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     if type_ == "gcp:container/cluster:Cluster":
         state |= {
             "endpoint": "198.51.100.7",
+            "controlPlaneEndpointsConfig": {
+                **inputs.get("controlPlaneEndpointsConfig", {}),
+                "dnsEndpointConfig": {"allowExternalTraffic": True, "endpoint": "gke-0a1b.us-west1.gke.goog"},
+            },
             "masterAuth": {"clusterCaCertificate": "Q0E=", **inputs.get("masterAuth", {})},
             "id": f"projects/my-project/locations/{inputs['location']}/clusters/{name}-{DRAWN}",
         }
@@ -103,8 +107,8 @@ def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
         state["networks"] = [{**inputs["networks"][0], "ipAddresses": ["10.20.0.2"]}]
     if type_ == "docker-build:index:Image":
         state |= {"ref": "us-west1-docker.pkg.dev/my-project/r/future-kubernetes@sha256:" + "a" * 64, "digest": "a"}
-    if type_ == "kubernetes:core/v1:Service":
-        state["status"] = {"loadBalancer": {"ingress": [{"ip": "198.51.100.9"}]}}
+    if type_ == "gcp:compute/address:Address":
+        state["address"] = "198.51.100.9"
     return state
 
 

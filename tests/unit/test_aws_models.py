@@ -38,6 +38,7 @@ VARIATIONS: Mapping[str, dict[str, Any]] = {
     "least": {},
     "most": {"maxWorkers": 40, "sharedGiB": 10, "host": "r.example.org", "natPerZone": True, "nodeRelease": "latest"},
     "spot": {"spot": True, "maxWorkers": 40, "kubernetesVersion": "1.34", "vpcCidr": "10.20.0.0/20"},
+    "fallback": {"spot": "fallback"},
     "given": {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "auditLogDays": 0, "zone": "us-west-2a"},
 }
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from components.clouds.ingress import RETRY
 from tests.unit.both_clouds import EKS, Cloud, cloud, own_release
 from tests.unit.cloud_mocks import (
     DRAWN,
@@ -71,7 +74,96 @@ def test_ingress_serves_only_https_and_keeps_its_certificate(cloud: Cloud) -> No
 
 def test_load_balancer_reaches_the_ide_through_no_worker_node(cloud: Cloud) -> None:
     values = cloud.everything.one("v3:Release", "traefik").inputs["values"]
-    assert values["service"]["spec"] == {"externalTrafficPolicy": "Local"}, "the end of a spot worker would cut it off"
+    assert values["service"]["spec"]["externalTrafficPolicy"] == "Local", "the end of a spot worker would cut it off"
+
+
+def test_public_address_is_known_without_a_question_to_the_cluster(cloud: Cloud) -> None:
+    """A read would fail every preview from a new home address, and with it the change of `authorizedNetworks`."""
+    done = cloud.everything
+    assert not [resource for resource in done.resources if resource.type.endswith("core/v1:Service")]
+    address = done.one(cloud.address, "-public")
+    assert done.goes_before(done.one("v3:Release", "traefik"), address), "the load balancer would not find it"
+    assert done.goes_before(done.one("DestroyGuard"), address), "the cloud keeps an address that is in use"
+
+
+def test_certificate_is_requested_with_the_given_e_mail_address(cloud: Cloud) -> None:
+    given = {"host": "r.example.org", "acmeEmail": "admin@example.org"}
+    values = cloud.run(given).one("v3:Release", "traefik").inputs["values"]
+    assert values["certificatesResolvers"]["letsencrypt"]["acme"]["email"] == "admin@example.org"
+    without = cloud.everything.one("v3:Release", "traefik").inputs["values"]
+    assert "email" not in without["certificatesResolvers"]["letsencrypt"]["acme"]
+
+
+def retry_container(cloud: Cloud) -> tuple[dict[str, Any], dict[str, Any]]:
+    values = cloud.everything.one("v3:Release", "traefik").inputs["values"]
+    (container,) = values["deployment"]["additionalContainers"]
+    return values, container
+
+
+def test_certificate_retry_may_end_traefik_and_read_its_file(cloud: Cloud) -> None:
+    values, container = retry_container(cloud)
+    assert values["deployment"]["shareProcessNamespace"] is True
+    assert container["image"] == f"docker.io/traefik:{values['image']['tag']}", "another image would be pulled"
+    names = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert names["NAME"] == "r.example.org"
+    assert names["ADDRESSES"] == cloud.everything.outputs["hostAddress"][0]
+    assert names["STORAGE"] == values["certificatesResolvers"]["letsencrypt"]["acme"]["storage"]
+    assert "runAsUser" not in container["securityContext"], "another user's process could not be ended"
+
+
+ANSWER = (
+    "Server:\t\t10.0.0.10\nAddress:\t10.0.0.10:53\n\nNon-authoritative answer:\nName:\tr.example.org\nAddress: {}\n"
+)
+"""What BusyBox's nslookup prints."""
+
+
+@pytest.mark.parametrize(
+    ("answers", "certificate_after", "said"),
+    [
+        # DNS is late: nothing is ended, so that Let's Encrypt counts no failure.
+        (["no", "198.51.100.8", "198.51.100.9"], 1, ["180", "30", "30", "end", "900", "86400"]),
+        # The load balancer is late: the first request fails, and the next comes a quarter of an hour later.
+        (["198.51.100.9"], 2, ["180", "end", "900", "end", "900", "86400"]),
+        # It works at once.
+        (["198.51.100.9"], 0, ["180", "86400"]),
+        # Addresses of which ours is a part, and that are a part of ours.
+        (["198.51.100.99", "98.51.100.9", "198.51.100.9"], 1, ["180", "30", "30", "end", "900", "86400"]),
+    ],
+)
+def test_certificate_is_requested_again_once_dns_points_to_the_address(
+    tmp_path: Path, answers: list[str], certificate_after: int, said: list[str]
+) -> None:
+    """The script itself, with stand-ins for the commands that reach out."""
+    storage, log = tmp_path / "acme.json", tmp_path / "log"
+    found = json.dumps({"letsencrypt": {"Certificates": [{"domain": {"main": "r.example.org"}}]}}, indent=2)
+    for number, answer in enumerate(answers, 1):
+        (tmp_path / f"answer{number}").write_text("" if answer == "no" else ANSWER.format(answer))
+    (tmp_path / "certificate").write_text(found)
+    storage.write_text(found if certificate_after == 0 else json.dumps({"letsencrypt": {"Account": {"Email": ""}}}))
+    stand_ins = f"""
+pause() {{ echo "$1" >> {log}; [ "$1" = 86400 ] && exit 0; return 0; }}
+asked=0
+nslookup() {{ cat {tmp_path}/answer$(cat {tmp_path}/asked); }}
+pkill() {{
+  echo end >> {log}; [ "$(grep -c end {log})" -ge {certificate_after} ] && cp {tmp_path}/certificate {storage}; return 0
+}}
+"""
+    # The counter is a file, because the left side of a pipe is a process of its own.
+    stand_ins = stand_ins.replace(
+        "nslookup() {",
+        f"nslookup() {{ n=$(($(cat {tmp_path}/asked 2>/dev/null || echo 0) + 1));"
+        f" [ $n -le {len(answers)} ] || n={len(answers)}; echo $n > {tmp_path}/asked;",
+    )
+    environment = {
+        "PATH": os.environ["PATH"],
+        "NAME": "r.example.org",
+        "ADDRESSES": "203.0.113.1 198.51.100.9",
+        "STORAGE": str(storage),
+    }
+    done = subprocess.run(
+        ["sh", "-c", stand_ins + RETRY], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert log.read_text().split() == said, done.stdout + done.stderr
 
 
 def test_ingress_has_no_read_timeout(cloud: Cloud) -> None:
@@ -173,9 +265,9 @@ def test_more_workers_change_only_pool_and_worker_deployment(cloud: Cloud, most:
         if resource.inputs != old.inputs
     }
     pool = after.one(cloud.pool, "workers")
-    size = {"gke": "nodeCount" if most == 40 else "autoscaling", "eks": "scalingConfig"}[cloud.name]
-    # On EKS the autoscaler alone adds nodes to a group with a fixed maximum.
-    pools = {} if cloud is EKS and most == 80 else {pool.name: {size}}
+    size = {"gke": "nodeCount", "eks": "scalingConfig"}[cloud.name]
+    # The autoscaler alone adds nodes to a pool with a fixed maximum.
+    pools = {} if most == 80 else {pool.name: {size}}
     changed = {name: keys - set(pool.ignore_changes) if name == pool.name else keys for name, keys in changed.items()}
     assert changed == {**pools, "future-team": {"values"}}
     values = [own_release(done).inputs["values"] for done in (before, after)]
@@ -228,24 +320,28 @@ def test_kubeconfig_and_registry_password_are_secret_and_short_lived(cloud: Clou
             assert "short-lived-token" not in json.dumps(resource.sent), resource.name
 
 
-def test_open_control_plane_warns_unless_stated(cloud: Cloud) -> None:
-    def who_may_reach(done: Recording) -> list[str] | None:
-        inputs = done.one(cloud.cluster).inputs
-        if cloud is EKS:
-            cidrs: list[str] | None = inputs["vpcConfig"].get("publicAccessCidrs")
-            return cidrs
-        blocks = inputs.get("masterAuthorizedNetworksConfig")
-        return [block["cidrBlock"] for block in blocks["cidrBlocks"]] if blocks else None
+def who_may_reach(done: Recording, cloud: Cloud) -> list[str] | None:
+    inputs = done.one(cloud.cluster).inputs
+    if cloud is EKS:
+        cidrs: list[str] | None = inputs["vpcConfig"].get("publicAccessCidrs")
+        return cidrs
+    blocks = inputs.get("masterAuthorizedNetworksConfig")
+    return [block["cidrBlock"] for block in blocks["cidrBlocks"]] if blocks else None
 
-    silent = cloud.run({"authorizedNetworks": ""})
-    assert who_may_reach(silent) is None
-    assert len(silent.warnings) == 1
-    assert "pulumi config set authorizedNetworks" in silent.warnings[0]
-    assert len(cloud.run({"authorizedNetworks": ""}, preview=True).warnings) == 1
+
+def test_only_stated_networks_reach_the_control_plane_by_address(cloud: Cloud) -> None:
     stated = cloud.run({"authorizedNetworks": "0.0.0.0/0"})
     assert stated.warnings == []
-    assert who_may_reach(stated) == ["0.0.0.0/0"]
-    assert who_may_reach(cloud.run({"authorizedNetworks": "203.0.113.0/24"})) == ["203.0.113.0/24"]
+    assert who_may_reach(stated, cloud) == ["0.0.0.0/0"]
+    assert who_may_reach(cloud.run({"authorizedNetworks": "203.0.113.0/24"}), cloud) == ["203.0.113.0/24"]
+
+
+def test_open_control_plane_on_eks_warns_unless_stated() -> None:
+    silent = EKS.run({"authorizedNetworks": ""})
+    assert who_may_reach(silent, EKS) is None
+    assert len(silent.warnings) == 1
+    assert "pulumi config set authorizedNetworks" in silent.warnings[0]
+    assert len(EKS.run({"authorizedNetworks": ""}, preview=True).warnings) == 1
 
 
 def test_only_routes_name_the_whole_internet(cloud: Cloud) -> None:
@@ -268,3 +364,21 @@ def test_only_the_chosen_clouds_sdk_is_imported(cloud: Cloud) -> None:
     )
     folder = {"eks": "aws", "gke": "google"}[cloud.name]
     assert done.stdout.strip() == str([f"components.clouds.{folder}.cluster", cloud.sdk])
+
+
+def test_silence_of_a_cloud_is_taken_for_an_answer_only_in_messages() -> None:
+    """Anywhere else the lookup says what is not checked, or stops the update."""
+    found = set()
+    for path in sorted((ROOT / "components").rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            calls = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
+            if any("ask_or_none" in (getattr(call, "id", ""), getattr(call, "attr", "")) for call in calls):
+                found.add(f"{path.parent.name}/{path.stem}.{function.name}")
+    assert found == {
+        "aws/free_plan.eligible_types",  # machine types to suggest
+        "aws/preflight.size_workers",  # likewise
+        "aws/preflight.others",
+        "aws/given_network.check_way_out",  # most subnets have no route table of their own; that of the VPC says it
+    }

@@ -59,7 +59,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 """Values for settings whose example is the default, or of which the clouds' answers in the tests do not know."""
 CHANGES["gke"] |= {"project": "other-project", "authorizedNetworks": "198.51.100.0/24", "ide": "jupyterlab"}
-CHANGES["eks"] |= {"authorizedNetworks": "198.51.100.0/24", "region": "us-west-2", "publicSubnets": "subnet-3"}
+CHANGES["eks"] |= {"authorizedNetworks": "198.51.100.0/24", "region": "us-west-2"}
 COMMON = {"ide": "jupyterlab", "schedulerCpu": 1, "password": "long enough it is", "rRepository": "https://e.org/r"}
 CAMPUS_NETWORK = {"network": "vpc-campus", "subnets": "subnet-1,subnet-2"}
 TOGETHER: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
@@ -70,9 +70,13 @@ TOGETHER: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("eks", "network"): ({}, CAMPUS_NETWORK),
     ("eks", "subnets"): (CAMPUS_NETWORK, {**CAMPUS_NETWORK, "subnets": "subnet-3,subnet-2"}),
     ("eks", "publicSubnets"): (
-        {**CAMPUS_NETWORK, "host": "r.example.org"},
         {**CAMPUS_NETWORK, "host": "r.example.org", "publicSubnets": "subnet-3"},
+        {**CAMPUS_NETWORK, "host": "r.example.org", "publicSubnets": "subnet-3,subnet-other"},
     ),
+    **{
+        (cloud, "acmeEmail"): ({"host": "r.example.org"}, {"host": "r.example.org", "acmeEmail": "a@example.org"})
+        for cloud in ("gke", "eks")
+    },
     ("eks", "spot"): ({}, {"spot": "true"}),
     # Four cores of a node are shared out among four workers, so that one of 1 core is no change of the number of nodes.
     ("gke", "workerCpu"): ({}, {"workerCpu": 2}),

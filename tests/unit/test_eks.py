@@ -14,7 +14,7 @@ from tests.unit.aws_cloud import (
     release_of,
     team,
 )
-from tests.unit.cloud_mocks import DRAWN, labelled
+from tests.unit.cloud_mocks import DRAWN, labelled, unchecked
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
@@ -221,6 +221,7 @@ def test_hourly_cost_is_unknown_without_a_price() -> None:
     done = eks({}, denied)
     assert done.outputs["hourlyCost"][0] == "unknown"
     assert done.warnings == []
+    assert unchecked(done).count("not checked: the price of") == 1, "one reason is enough"
 
 
 def test_price_must_be_single_and_hourly() -> None:

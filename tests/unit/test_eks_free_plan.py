@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.unit.aws_cloud import eks, refuse, refused
-from tests.unit.cloud_mocks import ROOT, Recording
+from tests.unit.cloud_mocks import ROOT, Recording, unchecked
 
 TAGGED = "aws:resourcegroupstaggingapi/getResources:getResources"
 Plan = Callable[[str], Path]
@@ -84,7 +84,9 @@ def test_the_pages_smallest_stack_fits_the_free_plan(plan: Plan) -> None:
 )
 def test_other_plans_and_no_answer_stop_nothing(plan: Plan, script: str) -> None:
     asked = plan(script)
-    assert made({}).all("nodeGroup:NodeGroup")
+    done = made({})
+    assert done.all("nodeGroup:NodeGroup")
+    assert ("whether the account is on AWS's free plan" in unchecked(done)) == ("accountPlanType" not in script)
     assert asked.exists()
 
 
@@ -93,6 +95,8 @@ def test_plan_is_asked_only_for_a_new_cluster_with_other_types(plan: Plan) -> No
     arn = "arn:aws:eks:us-west-2:123456789012:cluster/future-team-1"
     existing = {TAGGED: lambda _args: {"id": "r", "resourceTagMappingLists": [{"resourceArn": arn}]}}
     assert eks({}, existing).all("nodeGroup:NodeGroup")
-    assert eks({}, {TAGGED: refuse("AccessDenied")}).all("nodeGroup:NodeGroup")
+    hidden = eks({}, {TAGGED: refuse("AccessDenied")})
+    assert hidden.all("nodeGroup:NodeGroup")
+    assert "whether the account's plan has the machine types" in unchecked(hidden)
     assert made({"machineType": "m7i-flex.large", "systemMachineType": "m7i-flex.large"}).all("nodeGroup:NodeGroup")
     assert not asked.exists(), "asking takes a second"

@@ -14,6 +14,8 @@ from tests.unit.aws_cloud import (
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
+BALANCER = "service.beta.kubernetes.io/aws-load-balancer"
+
 
 def test_workers_machine_type_moves_neither_network_nor_scheduler() -> None:
     for type_ in ("ec2/subnet:Subnet", "ec2/natGateway:NatGateway"):
@@ -124,25 +126,42 @@ def test_zones_without_eks_are_excluded() -> None:
 
 def test_load_balancer_uses_the_given_public_subnets() -> None:
     given = {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "host": "r.example.org"}
-    annotation = "service.beta.kubernetes.io/aws-load-balancer-subnets"
+    done = eks({**given, "publicSubnets": "subnet-public,subnet-other"})
+    annotations = done.one("v3:Release", "traefik").inputs["values"]["service"]["annotations"]
+    addresses = done.all("ec2/eip:Eip")
+    assert [address.inputs["domain"] for address in addresses] == ["vpc", "vpc"]
+    assert annotations[f"{BALANCER}-subnets"] == "subnet-public,subnet-other"
+    allocations = annotations[f"{BALANCER}-eip-allocations"].split(",")
+    assert allocations == [f"{address.name}-id" for address in addresses], "EKS wants as many as there are subnets"
+    assert done.outputs["hostAddress"][0] == "198.51.100.20 198.51.100.21"
 
-    def balancer(config: dict[str, str]) -> dict[str, str]:
-        service = eks(config).one("v3:Release", "traefik").inputs["values"]["service"]
-        return dict(service["annotations"])
 
-    assert balancer({**given, "publicSubnets": "subnet-public"})[annotation] == "subnet-public"
-    assert annotation not in balancer(given), "unset, EKS looks for public subnets by itself"
+@pytest.mark.parametrize(("machine_type", "where"), [("m6i.large", "us-west-2a"), ("m7i.xlarge", "us-west-2b")])
+def test_load_balancer_of_a_new_network_is_in_the_system_nodes_zone(machine_type: str, where: str) -> None:
+    done = eks({"host": "r.example.org", "systemMachineType": machine_type})
+    (zone,) = {
+        subnet.inputs["availabilityZone"]
+        for subnet in done.all("ec2/subnet:Subnet")
+        if f"{subnet.name}-id" in done.one("nodeGroup:NodeGroup", "system").inputs["subnetIds"]
+    }
+    annotations = done.one("v3:Release", "traefik").inputs["values"]["service"]["annotations"]
+    assert zone == where
+    assert annotations[f"{BALANCER}-subnets"] == f"future-team-public-{zone}-id", "it sends nothing to other zones"
+    gateway = done.one("internetGateway:InternetGateway")
+    assert done.goes_before(done.one("ec2/eip:Eip", "-public-"), gateway), "AWS keeps a gateway of public addresses"
+    assert annotations[f"{BALANCER}-eip-allocations"] == done.one("ec2/eip:Eip", "-public-").name + "-id"
 
 
 def test_load_balancer_exists_only_with_host() -> None:
     assert eks().all("v3:Release", "traefik") == []
     done = eks({"host": "r.example.org"})
     annotations = done.one("v3:Release", "traefik").inputs["values"]["service"]["annotations"]
-    assert annotations["service.beta.kubernetes.io/aws-load-balancer-type"] == "nlb"
+    assert annotations[f"{BALANCER}-type"] == "nlb"
     public = done.all("ec2/subnet:Subnet", "public")
     assert len(public) >= 2
     assert all(subnet.inputs["tags"]["kubernetes.io/role/elb"] == "1" for subnet in public)
-    assert done.outputs["hostAddress"][0] == "lb.us-west-2.elb.amazonaws.com"
+    assert not eks().all("ec2/eip:Eip", "-public-"), "an address that nothing uses is billed"
+    assert done.outputs["hostAddress"][0] == "198.51.100.20"
     assert release_of(done)["ingress"]["className"] == "future-kubernetes"
     # An empty map would vanish in Traefik's chart, and with it the only way to a certificate.
     resolver = done.one("v3:Release", "traefik").inputs["values"]["certificatesResolvers"]["letsencrypt"]

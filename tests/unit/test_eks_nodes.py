@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from components.clouds.allocatable import Machine
-from components.clouds.aws.allocatable import eks_allocatable
+from components.clouds.aws.allocatable import disk_for_pods, eks_allocatable, worker_disk_gib
+from components.clouds.managed import SCHEDULER_DISK_GIB, WORKER_DISK_GIB
 from tests.unit.aws_cloud import (
     ANSWERS,
     eks,
     refuse,
+    refused,
     release_of,
     team,
 )
@@ -75,7 +81,8 @@ def test_spot_group_has_like_types_of_other_families() -> None:
     assert eks({"spot": True}).one("nodeGroup:NodeGroup", "system").inputs["instanceTypes"] == ["m6i.large"]
 
 
-def test_spot_group_without_permission_to_compare_types_has_its_own() -> None:
+def test_spot_group_whose_like_types_are_hidden_is_refused() -> None:
+    """With fewer types for a moment, a new group would replace that of the stack."""
     for lookup in ("getInstanceTypes", "getInstanceTypeOfferings"):
         token = f"aws:ec2/{lookup}:{lookup}"
         original = ANSWERS[token]
@@ -85,7 +92,8 @@ def test_spot_group_without_permission_to_compare_types_has_its_own() -> None:
                 raise PermissionError("UnauthorizedOperation")
             return original(args)
 
-        assert types_of(eks({"spot": True}, {token: answer})) == ["m6i.xlarge"]
+        assert "ask for the permissions that docs/eks.md lists" in refused({"spot": True}, {token: answer})
+        assert types_of(eks({"spot": True, "otherMachineTypes": "m6i.xlarge"}, {token: answer})) == ["m6i.xlarge"]
 
 
 @pytest.mark.parametrize("spot", [True, False])
@@ -147,10 +155,16 @@ def test_ambiguous_node_groups_give_no_live_count() -> None:
     assert (group.inputs["scalingConfig"]["desiredSize"], group.ignore_changes) == (0, ["scalingConfig.desiredSize"])
 
 
-def test_missing_permission_to_list_groups_stops_nothing() -> None:
-    denied = {"aws:resourcegroupstaggingapi/getResources:getResources": refuse("AccessDenied")}
-    group = eks({"workers": 10, "maxWorkers": 40}, denied).one("nodeGroup:NodeGroup", "workers")
-    assert group.ignore_changes == ["scalingConfig.desiredSize"]
+@pytest.mark.parametrize("reason", ["AccessDenied", "ExpiredToken: the security token is expired", "RequestTimeout"])
+def test_hidden_number_of_nodes_stops_an_autoscaled_stack(reason: str) -> None:
+    """Pulumi would send its last known number, and end the nodes that the autoscaler added."""
+    autoscaled = {"workers": 10, "maxWorkers": 40}
+    for token in ("aws:resourcegroupstaggingapi/getResources:getResources", "aws:eks/getNodeGroup:getNodeGroup"):
+        message = refused(autoscaled, {**running(8, 0, 10), token: refuse(reason)})
+        assert "how many nodes the workers have" in message
+        assert "fix:" in message
+    denied = {"aws:resourcegroupstaggingapi/getResources:getResources": refuse(reason)}
+    assert eks({"workers": 10}, denied).all("nodeGroup:NodeGroup"), "a fixed number needs no question"
 
 
 def test_autoscaler_reads_an_empty_groups_label_and_taint_from_tags() -> None:
@@ -158,10 +172,12 @@ def test_autoscaler_reads_an_empty_groups_label_and_taint_from_tags() -> None:
     assert {tag["key"]: tag["value"] for tag in tags} == {
         "k8s.io/cluster-autoscaler/node-template/label/future-kubernetes/role": "worker",
         "k8s.io/cluster-autoscaler/node-template/taint/future-kubernetes/worker": "true:NoSchedule",
+        # Without it no worker fits on a node of an empty group: an autoscaler knows no size of its disk.
+        "k8s.io/cluster-autoscaler/node-template/resources/ephemeral-storage": "42Gi",
     }
 
 
-def test_only_autoscaled_spot_groups_span_zones() -> None:
+def test_only_spot_groups_span_zones() -> None:
     spread = team().one("nodeGroup:NodeGroup", "workers").inputs
     assert spread["capacityType"] == "SPOT"
     assert len(spread["subnetIds"]) == 3
@@ -171,7 +187,63 @@ def test_only_autoscaled_spot_groups_span_zones() -> None:
     assert team().one("nodeGroup:NodeGroup", "system").inputs["capacityType"] == "ON_DEMAND", "the R session is there"
     assert workers["subnetIds"] == system["subnetIds"]
     assert len(system["subnetIds"]) == 1
-    assert len(eks({"spot": True}).one("nodeGroup:NodeGroup", "workers").inputs["subnetIds"]) == 1
+
+
+def test_spot_group_starts_at_zero_even_for_a_fixed_number_of_workers() -> None:
+    """A fixed group whose nodes do not come fails the whole update."""
+    done = eks({"workers": 10, "spot": True})
+    workers = done.one("nodeGroup:NodeGroup", "workers").inputs
+    assert workers["scalingConfig"] == {"desiredSize": 0, "minSize": 0, "maxSize": 3}
+    assert len(workers["subnetIds"]) == 3
+    assert done.one("v3:Release", "autoscaler").inputs["values"]["extraArgs"]["expander"] == "least-waste"
+    assert not done.all("nodeGroup:NodeGroup", "on-demand")
+
+
+def test_fallback_adds_a_group_on_demand_like_the_spot_group() -> None:
+    done = eks({"workers": 10, "spot": "fallback"})
+    spot, other = (done.one("nodeGroup:NodeGroup", part).inputs for part in ("workers", "on-demand"))
+    assert (spot["capacityType"], other["capacityType"]) == ("SPOT", "ON_DEMAND")
+    assert other == {**spot, "capacityType": "ON_DEMAND"}, "a worker must fit on either"
+    assert other["scalingConfig"] == {"desiredSize": 0, "minSize": 0, "maxSize": 3}
+    assert other["instanceTypes"] == ["m6i.xlarge", "m6a.xlarge", "m5.xlarge"]
+    assert "spot, else on demand, autoscaled 0 to 3" in done.outputs["nodes"][0]
+
+
+def test_autoscaler_takes_the_group_on_demand_last() -> None:
+    done = eks({"spot": "fallback"})
+    values = done.one("v3:Release", "autoscaler").inputs["values"]
+    assert values["extraArgs"]["expander"] == "priority,least-waste"
+    names: dict[str, set[str]] = defaultdict(set)
+    for tag in done.all("autoscaling/tag:Tag"):
+        names[tag.inputs["tag"]["key"]].add(tag.inputs["autoscalingGroupName"])
+    assert [len(groups) for groups in names.values()] == [2, 2, 2], "each empty group has its own hints"
+    groups = set.union(*names.values())
+    by_priority = {int(key): patterns for key, patterns in values["expanderPriorities"].items()}
+    preferred = {
+        priority: {name for name in groups if any(re.search(pattern, name) for pattern in patterns)}
+        for priority, patterns in by_priority.items()
+    }
+    spot = next(name for name in groups if "workers" in name)
+    assert preferred[max(preferred)] == {spot}
+    assert preferred[min(preferred)] == groups, "a group of no priority would be taken at random"
+
+
+def test_each_group_keeps_its_own_live_number_when_the_limit_changes() -> None:
+    numbers = {"future-team-workers-1": 7, "future-team-on-demand-1": 2}
+    arn = "arn:aws:eks:us-west-2:123456789012:nodegroup/future-team-1/{}/id"
+    answers = {
+        "aws:resourcegroupstaggingapi/getResources:getResources": lambda _args: {
+            "id": "r",
+            "resourceTagMappingLists": [{"resourceArn": arn.format(name)} for name in numbers],
+        },
+        "aws:eks/getNodeGroup:getNodeGroup": lambda args: {
+            "id": "g",
+            "scalingConfigs": [{"desiredSize": numbers[args["nodeGroupName"]], "minSize": 0, "maxSize": 10}],
+        },
+    }
+    done = eks({"workers": 10, "maxWorkers": 80, "spot": "fallback"}, answers)
+    groups = [done.one("nodeGroup:NodeGroup", part).inputs for part in ("workers", "on-demand")]
+    assert [group["scalingConfig"]["desiredSize"] for group in groups] == [7, 2]
 
 
 def test_load_balancers_send_no_traffic_through_workers() -> None:
@@ -203,6 +275,19 @@ def test_workers_disk_grows_with_the_workers_of_a_node() -> None:
     assert sizes({"machineType": "m6i.large"}) == [50, 30 + 2 * 5]
 
 
+@given(st.integers(1, 250))
+def test_disk_has_room_for_the_requests_of_all_workers_of_a_node(workers: int) -> None:
+    assert disk_for_pods(worker_disk_gib(workers)) >= workers * WORKER_DISK_GIB
+    assert disk_for_pods(50) >= SCHEDULER_DISK_GIB
+
+
+def test_pods_request_their_share_of_the_disk() -> None:
+    release = release_of(eks())
+    assert release["worker"]["resources"]["requests"]["ephemeral-storage"] == "3Gi"
+    assert release["scheduler"]["resources"]["requests"]["ephemeral-storage"] == "6Gi"
+    assert "ephemeral-storage" not in release["worker"]["resources"]["limits"], "it would end a worker on an empty disk"
+
+
 def test_node_update_drains_a_third_of_the_workers() -> None:
     done = eks()
     assert done.one("nodeGroup:NodeGroup", "workers").inputs["updateConfig"] == {"maxUnavailablePercentage": 33}
@@ -215,10 +300,13 @@ def test_autoscaler_runs_on_the_system_node_with_its_permissions() -> None:
     assert release.inputs["values"]["nodeSelector"] == {"future-kubernetes/role": "system"}
     assert release.inputs["values"]["awsRegion"] == "us-west-2"
     assert release.inputs["version"], "another chart on each update"
-    for tag in done.all("autoscaling/tag:Tag"):
-        assert tag.inputs["autoscalingGroupName"] == "eks-future-eks-team-workers"
+    for part in ("workers", "on-demand"):
+        for tag in done.all("autoscaling/tag:Tag", part):
+            assert tag.inputs["autoscalingGroupName"] == f"eks-future-eks-team-{part}"
     for type_ in ("RolePolicy", "PodIdentityAssociation", "autoscaling/tag:Tag"):
-        for right in done.all(type_, "future-eks-team-autoscaler") + done.all(type_, "workers-"):
+        for right in (
+            done.all(type_, "future-eks-team-autoscaler") + done.all(type_, "workers-") + done.all(type_, "demand-")
+        ):
             assert done.goes_before(release, right), f"it would start without {right.name}"
 
 

@@ -18,6 +18,7 @@ from tests.unit.aws_cloud import (
     refuse,
     refused,
 )
+from tests.unit.cloud_mocks import unchecked
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
@@ -51,6 +52,20 @@ pytestmark = pytest.mark.usefixtures("installed_tools")
             {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "publicSubnets": "subnet-elsewhere"},
             "publicSubnets has subnet-elsewhere, which is in vpc-other",
         ),
+        (
+            {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "publicSubnets": "subnet-3,subnet-public"},
+            "publicSubnets has subnet-3 and subnet-public, both in zone us-west-2a",
+        ),
+        (
+            {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "publicSubnets": "subnet-other"},
+            "publicSubnets are in zone us-west-2b, and the scheduler's node in us-west-2a",
+        ),
+        (
+            {"network": "vpc-campus", "subnets": "subnet-1,subnet-2", "host": "r.example.org"},
+            "pulumi config set publicSubnets subnet-",
+        ),
+        ({"acmeEmail": "a@example.org"}, "pulumi config set host r.example.org"),
+        ({"host": "r.example.org", "acmeEmail": "example.org"}, "an e-mail address"),
         ({"auditLogDays": 31}, "one of the periods of CloudWatch: 0, 1, 3"),
         ({"auditLogDays": -1}, "one of the periods of CloudWatch"),
         ({"vpcCidr": "10.0.0.0/24"}, "from /16 to /20"),
@@ -158,8 +173,19 @@ def test_given_subnet_without_a_way_out_is_refused(main: bool) -> None:
         {"aws:ec2/getRouteTable:getRouteTable": refuse("UnauthorizedOperation")},
     ],
 )
-def test_given_subnets_with_a_way_out_are_accepted(answers: dict[str, Any]) -> None:
-    assert eks(GIVEN, answers).all("nodeGroup:NodeGroup")
+def test_given_subnets_with_a_way_out_or_a_hidden_one_are_accepted(answers: dict[str, Any]) -> None:
+    done = eks(GIVEN, answers)
+    assert done.all("nodeGroup:NodeGroup")
+    hidden = len(answers) == 1 and "getSubnet" not in str(answers)
+    assert ("whether subnet-1 has a way to the internet" in unchecked(done)) == (hidden and denies(answers))
+
+
+def denies(answers: dict[str, Any]) -> bool:
+    try:
+        answers["aws:ec2/getRouteTable:getRouteTable"]({"vpcId": "vpc-campus", "filters": []})
+    except PermissionError:
+        return True
+    return False
 
 
 MISSING = "arn:aws:iam::123456789012:role/missing"
@@ -178,7 +204,9 @@ def test_roles_that_do_not_exist_are_refused(key: str) -> None:
 
 def test_roles_that_cannot_be_looked_up_are_accepted() -> None:
     denied = {"aws:iam/getRole:getRole": refuse("AccessDenied: not authorized to perform: iam:GetRole")}
-    assert eks({"teamRoles": MISSING}, denied).all("AccessEntry")
+    done = eks({"teamRoles": MISSING}, denied)
+    assert done.all("AccessEntry")
+    assert "not checked: whether there is a role missing" in unchecked(done)
     assert eks({"teamRoles": MISSING.replace("123456789012", "999999999999")}).all("AccessEntry")
 
 
@@ -285,8 +313,8 @@ def test_spot_cost_is_linux_price_in_the_first_zone() -> None:
         price = "0.01" if args["availabilityZone"] == "us-west-2a" else "9"
         return {**ANSWERS["aws:ec2/getSpotPrice:getSpotPrice"](args), "spotPrice": price}
 
-    done = eks({"spot": True, "workers": 4}, {"aws:ec2/getSpotPrice:getSpotPrice": priced})
-    nodes = done.one("nodeGroup:NodeGroup", "workers").inputs["scalingConfig"]["desiredSize"]
+    done = eks({"spot": True, "workers": 8}, {"aws:ec2/getSpotPrice:getSpotPrice": priced})
+    nodes = 2
     others = PRICES["m6i.large"] + PRICES["AmazonEKS"] + PRICES["NAT"]
     assert done.outputs["hourlyCost"][0] == f"${0.01 * nodes + others:.2f}"
 
@@ -305,8 +333,14 @@ def test_workers_beyond_the_cpu_quota_are_refused() -> None:
     assert "40 vCPUs" in message
     assert "--quota-code L-1216C47A" in message
     assert "--quota-code L-34B43A08" in refused({"workers": 40, "spot": True}, small("L-34B43A08"))
+    both = {"spot": "fallback", "workers": 656}
+    assert eks(both, small("L-34B43A08")).all("nodeGroup:NodeGroup"), "640 vCPUs on demand beside 16 on spot"
+    assert "656 vCPUs, the account's quota" in refused({**both, "workers": 657}, small("L-34B43A08"))
     denied = {"aws:servicequotas/getServiceQuota:getServiceQuota": refuse("AccessDenied")}
-    assert eks({"workers": 40}, denied).all("nodeGroup:NodeGroup")
+    done = eks({"workers": 40}, denied)
+    assert done.all("nodeGroup:NodeGroup")
+    assert "the quota L-1216C47A of vCPUs" in unchecked(done)
+    assert "the quota L-BD136A63 of nodes in a group" in unchecked(done)
 
 
 def test_system_pods_leave_room_to_the_scheduler_only_with_an_autoscaler() -> None:
@@ -329,7 +363,9 @@ def test_accelerated_machine_types_have_quotas_of_their_own(machine_type: str) -
     assert not has_standard_quota(machine_type)
 
 
-def test_missing_permission_to_see_spot_prices_leaves_the_cost_unknown() -> None:
-    done = eks({"spot": True}, {"aws:ec2/getSpotPrice:getSpotPrice": refuse("AccessDenied")})
-    assert done.one("nodeGroup:NodeGroup", "workers").inputs["capacityType"] == "SPOT"
-    assert done.outputs["hourlyCost"][0] == "unknown"
+@pytest.mark.parametrize("reason", ["AccessDenied", "RequestLimitExceeded"])
+def test_hidden_spot_market_is_refused(reason: str) -> None:
+    """With other zones for a moment, a new node group would replace that of the stack."""
+    message = refused({"spot": True}, {"aws:ec2/getSpotPrice:getSpotPrice": refuse(reason)})
+    assert "the spot price of m6i.xlarge in us-west-2a" in message
+    assert reason in message

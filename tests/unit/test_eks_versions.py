@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.aws_cloud import eks, refuse, refused
+from tests.unit.cloud_mocks import unchecked
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
@@ -110,7 +111,16 @@ def test_an_upgrade_says_what_restarts() -> None:
 
 def test_missing_permission_to_list_versions_stops_nothing() -> None:
     denied = {"aws:eks/getClusterVersions:getClusterVersions": refuse("AccessDenied")}
-    assert eks({"kubernetesVersion": "1.35"}, denied).all("nodeGroup:NodeGroup")
+    done = eks({"kubernetesVersion": "1.35"}, denied)
+    assert done.all("nodeGroup:NodeGroup")
+    assert "whether EKS offers kubernetesVersion" in unchecked(done)
+
+
+@pytest.mark.parametrize("lookup", ["resourcegroupstaggingapi/getResources:getResources", "eks/getCluster:getCluster"])
+def test_a_hidden_live_version_is_said(lookup: str) -> None:
+    done = eks({"kubernetesVersion": "1.35"}, {**running("1.33"), f"aws:{lookup}": refuse("AccessDenied")})
+    assert "can be upgraded to kubernetesVersion" in unchecked(done)
+    assert not unchecked(eks({"kubernetesVersion": "1.35"}, running("1.34")))
 
 
 def test_upgrade_moves_the_control_plane_before_nodes_and_autoscaler() -> None:

@@ -67,6 +67,53 @@ def test_filestore_exists_only_with_shared_gib() -> None:
     )
 
 
+def test_kubernetes_api_is_reached_by_name_where_no_networks_are_given() -> None:
+    """A list of addresses goes stale with every new home address, and IAM does not."""
+    done = gke({"authorizedNetworks": ""})
+    cluster = done.one("container/cluster:Cluster").inputs
+    assert cluster["controlPlaneEndpointsConfig"] == {
+        "dnsEndpointConfig": {"allowExternalTraffic": True},
+        "ipEndpointsConfig": {"enabled": False},
+    }
+    assert "masterAuthorizedNetworksConfig" not in cluster, "it would switch the address on"
+    (entry,) = json.loads(done.outputs["kubeconfig"][0])["clusters"]
+    assert entry["cluster"] == {"server": "https://gke-0a1b.us-west1.gke.goog"}, "a public authority signs for it"
+    assert done.outputs["kubeconfigCommand"][0].endswith(" --dns-endpoint")
+    assert done.warnings == []
+
+
+def test_kubernetes_api_is_reached_by_address_from_the_given_networks() -> None:
+    done = gke({"authorizedNetworks": "203.0.113.0/24"})
+    cluster = done.one("container/cluster:Cluster").inputs
+    assert cluster["controlPlaneEndpointsConfig"] == {
+        "dnsEndpointConfig": {"allowExternalTraffic": False},
+        "ipEndpointsConfig": {"enabled": True},
+    }
+    assert cluster["masterAuthorizedNetworksConfig"]["gcpPublicCidrsAccessEnabled"] is False
+    (entry,) = json.loads(done.outputs["kubeconfig"][0])["clusters"]
+    assert entry["cluster"] == {"server": "https://198.51.100.7", "certificate-authority-data": "Q0E="}
+    assert "--dns-endpoint" not in done.outputs["kubeconfigCommand"][0]
+
+
+def test_claim_of_filestore_outlives_a_failed_release() -> None:
+    """Retain keeps a volume for the claim that it was bound to, and the next claim would wait for ever."""
+    done = gke({"sharedGiB": 1024})
+    claim, volume = done.one("PersistentVolumeClaim"), done.one("core/v1:PersistentVolume")
+    release = done.one("v3:Release", "future-team")
+    assert release.inputs["values"]["shared"]["existingClaim"] == claim.inputs["metadata"]["name"]
+    assert claim.inputs["spec"]["volumeName"] == volume.inputs["metadata"]["name"]
+    assert claim.inputs["spec"]["storageClassName"] == volume.inputs["spec"]["storageClassName"]
+    bound = {key: claim.inputs["metadata"][key] for key in ("namespace", "name")}
+    assert volume.inputs["spec"]["claimRef"] == bound, "no other claim may take it"
+    assert (volume.replace_on_changes, volume.delete_before_replace) == (["spec.claimRef"], True)
+    assert done.goes_before(release, claim)
+    assert done.goes_before(claim, done.one("core/v1:Namespace"))
+    assert done.goes_before(claim, volume)
+    larger = gke({"sharedGiB": 2048})
+    assert larger.one("PersistentVolumeClaim").inputs == claim.inputs, "Kubernetes refuses a change of it"
+    assert not gke().all("PersistentVolumeClaim")
+
+
 def test_load_balancer_exists_only_with_host() -> None:
     assert len(gke().all("v3:Release")) == 1
     public = gke({"host": "r.example.org"})
@@ -75,6 +122,11 @@ def test_load_balancer_exists_only_with_host() -> None:
     assert release["ingress"]["className"] == "future-kubernetes"
     assert release["ingress"]["annotations"]["traefik.ingress.kubernetes.io/router.tls.certresolver"] == "letsencrypt"
     assert public.outputs["hostAddress"][0] == "198.51.100.9"
+    address = public.one("compute/address:Address")
+    assert (address.inputs["region"], address.inputs["addressType"]) == ("us-west1", "EXTERNAL")
+    service = public.one("v3:Release", "traefik").inputs["values"]["service"]
+    assert service["spec"]["loadBalancerIP"] == "198.51.100.9"
+    assert not gke().all("compute/address:Address"), "an address that nothing uses is billed"
 
 
 def test_given_image_and_network_create_neither() -> None:
@@ -106,7 +158,7 @@ def test_destroy_deletes_releases_then_guard_then_nodes_then_network() -> None:
     cluster = done.one("container/cluster:Cluster")
     pools = done.all("nodePool:NodePool")
     wait = done.one("DestroyGuard")
-    claims = [*done.all("v3:Release"), *done.all("core/v1:Namespace"), *done.all("PersistentVolume")]
+    claims = [*done.all("v3:Release"), *done.all("core/v1:Namespace"), *done.all("PersistentVolumeClaim")]
     assert len(claims) >= 5
     for claim in claims:
         assert done.goes_before(claim, wait), f"{claim.name} could outlive the wait for its disks and load balancers"
@@ -117,7 +169,7 @@ def test_destroy_deletes_releases_then_guard_then_nodes_then_network() -> None:
     assert done.goes_before(cluster, subnet)
     assert done.goes_before(subnet, network)
     for other in done.all("", ""):
-        if other.type.startswith("gcp:compute/") and other is not network:
+        if other.type.startswith("gcp:compute/") and other is not network and "Address" not in other.type:
             assert done.goes_before(other, network), f"{other.name} would hold the network"
 
 
@@ -216,12 +268,13 @@ def test_outputs_give_the_commands_to_connect_and_an_unknown_cost() -> None:
     told = {name: value for name, (value, _secret) in team().outputs.items()}
     assert told["kubeconfigCommand"] == (
         "gcloud container clusters get-credentials future-gke-team-0a1b2c3 --location us-west1 --project my-project"
+        " --dns-endpoint"
     )
     assert "--context gke_my-project_us-west1_future-gke-team-0a1b2c3" in told["portForward"]
     assert told["nodeShell"].startswith("gcloud compute ssh")
     assert "--tunnel-through-iap" in told["nodeShell"]
     assert told["nodes"].startswith("3 x e2-standard-4, 4 workers each")
-    assert "spot, autoscaled 0 to 10" in told["nodes"]
+    assert "spot, else on demand, autoscaled 0 to 10" in told["nodes"]
     assert told["hourlyCost"] == "unknown"
 
 

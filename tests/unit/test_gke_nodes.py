@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.clouds.google.allocatable import SYSTEM_DISK_GIB, disk_for_pods, worker_disk_gib
+from components.clouds.managed import SCHEDULER_DISK_GIB, WORKER_DISK_GIB
 from tests.unit.google_cloud import gke, team
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
@@ -38,20 +44,24 @@ def test_fixed_pool_has_the_needed_nodes() -> None:
     assert workers.ignore_changes == []
 
 
-def test_autoscaled_pool_ranges_from_workers_to_max_workers() -> None:
+def test_autoscaled_pool_ranges_from_zero_to_max_workers() -> None:
     workers = gke({"workers": 10, "maxWorkers": 40}).one("nodePool:NodePool", "workers")
-    assert workers.inputs["autoscaling"]["totalMinNodeCount"] == 3
+    assert workers.inputs["autoscaling"]["totalMinNodeCount"] == 0
     assert workers.inputs["autoscaling"]["totalMaxNodeCount"] == 10
     assert "nodeCount" not in workers.inputs
     assert {"nodeCount", "initialNodeCount"} <= set(workers.ignore_changes)
     assert workers.inputs["ignoreNodeCountChanges"] is True
 
 
-@pytest.mark.parametrize("spot", [True, False])
-def test_autoscaled_pool_starts_at_zero_in_each_zone(spot: bool) -> None:
-    workers = gke({"workers": 10, "maxWorkers": 40, "spot": spot}).one("nodePool:NodePool", "workers").inputs
-    assert workers["initialNodeCount"] == 0, "a zone without machines would fail the whole update"
-    assert workers["autoscaling"]["totalMinNodeCount"] == 3
+@pytest.mark.parametrize("config", [{"spot": True}, {"spot": "fallback"}, {"maxWorkers": 40}])
+def test_autoscaled_pools_start_at_zero_in_each_zone(config: dict[str, Any]) -> None:
+    pools = [pool.inputs for pool in gke({"workers": 10, **config}).all("nodePool:NodePool")]
+    workers = [pool for pool in pools if pool["nodeConfig"].get("taints")]
+    assert len(workers) == (2 if config.get("spot") == "fallback" else 1)
+    for pool in workers:
+        assert pool["initialNodeCount"] == 0, "a zone without machines would fail the whole update"
+        assert pool["autoscaling"]["totalMinNodeCount"] == 0
+        assert "nodeCount" not in pool
 
 
 @pytest.mark.parametrize("key", ["idleMinutes", "ttlHours"])
@@ -61,7 +71,7 @@ def test_nodes_scale_to_zero_with_their_workers(key: str) -> None:
     assert workers.inputs["autoscaling"]["totalMaxNodeCount"] == 2
 
 
-def test_only_autoscaled_spot_pools_span_zones() -> None:
+def test_only_spot_pools_span_zones() -> None:
     spread = gke({"spot": True, "maxWorkers": 40, "machineType": "c3-standard-4"})
     workers = spread.one("nodePool:NodePool", "workers")
     assert workers.inputs["nodeConfig"]["spot"] is True
@@ -69,8 +79,21 @@ def test_only_autoscaled_spot_pools_span_zones() -> None:
     assert workers.inputs["nodeLocations"] == ["us-west1-b", "us-west1-c"]
     assert workers.inputs["autoscaling"]["locationPolicy"] == "ANY"
     assert gke({"maxWorkers": 40}).one("nodePool:NodePool", "workers").inputs["nodeLocations"] == ["us-west1-a"]
-    fixed = gke({"spot": True, "workers": 10}).one("nodePool:NodePool", "workers").inputs
+    fixed = gke({"workers": 10}).one("nodePool:NodePool", "workers").inputs
     assert (fixed["nodeLocations"], fixed["nodeCount"]) == (["us-west1-a"], 3), "the count is each zone's"
+
+
+def test_fallback_adds_a_pool_on_demand_like_the_spot_pool() -> None:
+    done = gke({"spot": "fallback", "workers": 10, "machineType": "c3-standard-4"})
+    spot, other = (done.one("nodePool:NodePool", part) for part in ("workers", "on-demand"))
+    assert (spot.inputs["nodeConfig"]["spot"], other.inputs["nodeConfig"]["spot"]) == (True, False)
+    same = {**spot.inputs, "nodeConfig": {**spot.inputs["nodeConfig"], "spot": False}}
+    assert other.inputs == same, "a worker must fit on either, and the autoscaler compare only prices"
+    assert other.inputs["nodeLocations"] == ["us-west1-b", "us-west1-c"]
+    assert other.inputs["autoscaling"] == {"totalMinNodeCount": 0, "totalMaxNodeCount": 3, "locationPolicy": "ANY"}
+    assert done.outputs["nodes"][0].startswith("3 x c3-standard-4, 4 workers each")
+    assert "spot, else on demand, autoscaled 0 to 3" in done.outputs["nodes"][0]
+    assert not gke({"spot": True}).all("nodePool:NodePool", "on-demand")
 
 
 def test_machines_without_persistent_disks_boot_from_hyperdisk() -> None:
@@ -79,9 +102,28 @@ def test_machines_without_persistent_disks_boot_from_hyperdisk() -> None:
     assert done.one("nodePool:NodePool", "system").inputs["nodeConfig"]["diskType"] == "pd-balanced"
 
 
-def test_boot_disks_have_50_gib() -> None:
-    sizes = [pool.inputs["nodeConfig"]["diskSizeGb"] for pool in gke().all("nodePool:NodePool")]
-    assert sizes == [50, 50]
+def test_boot_disk_grows_with_the_workers_of_a_node() -> None:
+    def sizes(config: dict[str, Any]) -> list[int]:
+        done = gke(config)
+        return [
+            done.one("nodePool:NodePool", part).inputs["nodeConfig"]["diskSizeGb"] for part in ("system", "workers")
+        ]
+
+    assert sizes({}) == [50, 50], "four workers"
+    many = {"workerCpu": 0.2, "workerMemoryGiB": 0.5}
+    assert "16 workers each" in gke(many).outputs["nodes"][0]
+    assert sizes(many) == [50, 18 + 16 * 8]
+
+
+@given(st.integers(1, 250))
+def test_disk_has_room_for_the_requests_of_all_workers_of_a_node(workers: int) -> None:
+    assert disk_for_pods(worker_disk_gib(workers)) >= workers * WORKER_DISK_GIB
+    assert disk_for_pods(SYSTEM_DISK_GIB) >= SCHEDULER_DISK_GIB
+
+
+def test_disk_for_pods_is_less_than_google_shows() -> None:
+    """On https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes, of a node with 100 GiB."""
+    assert 0.95 * 47060071478 / 2**30 < disk_for_pods(100) <= 47060071478 / 2**30
 
 
 def test_node_upgrade_adds_a_node_before_draining_one() -> None:
@@ -107,7 +149,7 @@ def test_nodes_are_private_and_shielded() -> None:
     done = gke()
     cluster = done.one("cluster:Cluster").inputs
     assert cluster["privateClusterConfig"]["enablePrivateNodes"] is True
-    assert cluster["privateClusterConfig"]["enablePrivateEndpoint"] is False, "authorizedNetworks would reach nothing"
+    assert "enablePrivateEndpoint" not in cluster["privateClusterConfig"], "authorizedNetworks would reach nothing"
     shielded = cluster["nodeConfig"]["shieldedInstanceConfig"]
     assert shielded == {"enableSecureBoot": True, "enableIntegrityMonitoring": True}, "the default pool's, for a minute"
     for pool in done.all("nodePool:NodePool"):

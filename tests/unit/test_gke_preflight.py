@@ -126,6 +126,9 @@ def limits(**limit: str) -> dict[str, Answer]:
         ({"spot": True}, {"CPUS": "2", "PREEMPTIBLE_CPUS": "40"}, ""),
         ({"spot": True}, {"CPUS": "99", "PREEMPTIBLE_CPUS": "39"}, "PREEMPTIBLE"),
         ({"spot": True}, {"CPUS": "41", "PREEMPTIBLE_CPUS": "0"}, "42 vCPUs are needed"),
+        ({"spot": "fallback"}, {"CPUS": "8", "PREEMPTIBLE_CPUS": "32"}, ""),
+        ({"spot": "fallback"}, {"CPUS": "8", "PREEMPTIBLE_CPUS": "31"}, "39 vCPUs, the project's quota PREEMPTIBLE"),
+        ({"spot": "fallback"}, {"CPUS": "41", "PREEMPTIBLE_CPUS": "0"}, "42 vCPUs are needed"),
         ({}, {"SSD_TOTAL_GB": "559"}, "560 GB of SSD are needed"),
         ({}, {"SSD_TOTAL_GB": "560"}, ""),
         ({"machineType": "n4-standard-4"}, {"SSD_TOTAL_GB": "60"}, ""),
@@ -153,7 +156,9 @@ def test_quotas_are_asked_with_the_project_that_pays_for_a_users_login() -> None
 
 def test_quotas_that_nobody_may_see_are_said_to_be_unchecked() -> None:
     said = [text for severity, text in team().said if severity == "INFO"]
-    assert any("quotas are not checked" in text and "roles/cloudquotas.viewer" in text for text in said)
+    (told,) = (text for text in said if text.startswith("not checked: "))
+    assert "CPUS-ALL-REGIONS-per-project, CPUS-per-project-region, PREEMPTIBLE-CPUS-per-project-region, SSD" in told
+    assert "roles/cloudquotas.viewer" in told
 
 
 def test_workers_beyond_the_cpu_quota_are_refused() -> None:

@@ -60,6 +60,10 @@ def test_stacks_with_every_option_violate_no_rule() -> None:
     assert broken(aws_cloud.eks({**more, "sharedGiB": 10, "natPerZone": True})) == []
 
 
+def test_control_plane_reached_only_by_name_is_closed() -> None:
+    assert broken(google_cloud.gke({"authorizedNetworks": ""})) == []
+
+
 def test_open_control_plane_is_advised_against() -> None:
     for done in (google_cloud.gke({"authorizedNetworks": "0.0.0.0/0"}), aws_cloud.eks({"authorizedNetworks": ""})):
         assert {rule for _, rule, _ in broken(done)} == {"closed-control-plane"}

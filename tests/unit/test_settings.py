@@ -58,6 +58,29 @@ def test_every_wrong_setting_is_reported_at_once() -> None:
     assert "did you mean 'rstudio'?" in found["ide"]
 
 
+@pytest.mark.parametrize(
+    ("given", "spot", "autoscaled", "falls_back"),
+    [
+        ("true", True, True, False),
+        (" Fallback ", "fallback", True, True),
+        ("false", False, False, False),
+        (True, True, True, False),
+        ("", False, False, False),
+    ],
+)
+def test_spot_is_true_fallback_or_false(given: Any, spot: Any, autoscaled: bool, falls_back: bool) -> None:
+    settings = parse({**GKE, "workers": "4", "spot": given})
+    assert (settings.spot, settings.autoscaled, settings.falls_back) == (spot, autoscaled, falls_back)
+
+
+@pytest.mark.parametrize("wrong", ["maybe", "1", "fall-back", "yes"])
+def test_another_word_for_spot_is_refused_with_the_three(wrong: str) -> None:
+    message = problems({**GKE, "spot": wrong})["spot"]
+    assert f"spot is '{wrong}'" in message
+    assert "one of true, fallback, false" in message
+    assert ("did you mean 'fallback'?" in message) == (wrong == "fall-back")
+
+
 def test_the_message_names_key_value_allowed_and_command() -> None:
     with pytest.raises(SettingsError) as caught:
         parse({**LOCAL, "homeGiB": "ten"}, stack="dev")

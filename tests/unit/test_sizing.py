@@ -239,11 +239,6 @@ def test_waste_below_a_tenth_of_a_core_a_node_is_not_reported(millicores: int, m
     assert str(WorkerPool(FOUR, PodSize(1000, 1024), 1, 2, 2, millicores, mib)) == text
 
 
-def test_pool_scales_to_zero_or_to_the_nodes_of_its_workers() -> None:
-    pool = pool_of(FOUR, 8, [])
-    assert (pool.min_nodes(scales_to_zero=True), pool.min_nodes(scales_to_zero=False)) == (0, 2)
-
-
 @given(
     st.integers(1, 250),
     st.integers(500, 64000),

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_aws as aws
 
+from components.clouds.aws.network import Network
 from components.clouds.kubeconfig import exec_plugin, kubeconfig
+from components.clouds.scope import Scope
 
 
 def kubeconfig_of(cluster: aws.eks.Cluster, region: str) -> pulumi.Output[str]:
@@ -44,16 +46,34 @@ def node_shell(cluster: aws.eks.Cluster, region: str) -> pulumi.Output[str]:
     )
 
 
-def load_balancer_annotations(tags: Mapping[str, str], subnets: Sequence[str]) -> dict[str, str]:
+def reserve_addresses(scope: Scope, network: Network) -> list[aws.ec2.Eip]:
+    """Public addresses for the load balancer of `host`, one in each of its subnets.
+
+    Known before the load balancer exists, and the same for as long as the stack has `host`: what DNS points to.
+    """
+    return [
+        aws.ec2.Eip(
+            f"{scope.name}-public-{index}",
+            domain="vpc",
+            tags={"Name": f"{scope.name}-public-{index}"},
+            opts=scope.options(depends_on=network.egress),
+        )
+        for index, _ in enumerate(network.public)
+    ]
+
+
+def load_balancer_annotations(
+    tags: Mapping[str, str], network: Network, addresses: Sequence[aws.ec2.Eip]
+) -> dict[str, pulumi.Input[str]]:
     """Annotations by which EKS creates a network load balancer that faces the internet and carries the tags.
 
-    subnets: its subnets. Without any, EKS looks for public subnets of the cluster's network
-    (https://cloud-provider-aws.sigs.k8s.io/service_controller/).
+    addresses: reserved, one for each public subnet (https://cloud-provider-aws.sigs.k8s.io/service_controller/).
     """
     prefix = "service.beta.kubernetes.io/aws-load-balancer"
     return {
+        f"{prefix}-subnets": pulumi.Output.all(*network.public).apply(",".join),
+        f"{prefix}-eip-allocations": pulumi.Output.all(*(each.allocation_id for each in addresses)).apply(",".join),
         f"{prefix}-type": "nlb",
         f"{prefix}-cross-zone-load-balancing-enabled": "true",
         f"{prefix}-additional-resource-tags": ",".join(f"{key}={value}" for key, value in tags.items()),
-        **({f"{prefix}-subnets": ",".join(subnets)} if subnets else {}),
     }

@@ -25,3 +25,17 @@ def eks_allocatable(machine: Machine) -> Allocatable:
     memory = machine.memory_mib - (255 + 11 * machine.pods) - EVICTION_MIB - memory_overhead(machine)
     pods = min(machine.pods, 110 if machine.vcpus <= 30 else 250)
     return Allocatable(machine.vcpus * 1000 - reserved_cpu(machine.vcpus), memory, pods)
+
+
+def worker_disk_gib(workers: int) -> int:
+    """Root disk of a node for `workers`: 30 GiB for system and images, and 5 for the files and the log of each."""
+    return 30 + 5 * workers
+
+
+def disk_for_pods(disk_gib: int) -> int:
+    """GiB of a root disk that pods may request, rounded down.
+
+    The kubelet keeps 1 GiB (https://github.com/awslabs/amazon-eks-ami, `nodeadm`), and 10 % for eviction. The file
+    system takes at most 3 %.
+    """
+    return int(0.97 * disk_gib * 0.9 - 1)

@@ -33,16 +33,14 @@ def ask(question: str, call: Callable[[], Answer]) -> Answer:
     return checks.ask(question, call, FIXES)
 
 
-def tagged_arns(kind: str, stack: str, lookup: pulumi.InvokeOptions) -> list[str] | None:
-    """ARNs of the resources of one kind (`eks:cluster`) with a stack's tag. None where the lookup is refused.
+def tagged_arns(kind: str, stack: str, lookup: pulumi.InvokeOptions) -> list[str]:
+    """ARNs of the resources of one kind (`eks:cluster`) with a stack's tag. Raises Exception where AWS refuses.
 
     AWS lists a deleted resource for a while.
     """
-    found = checks.ask_or_none(
-        lambda: aws.resourcegroupstaggingapi.get_resources(
-            resource_type_filters=[kind],
-            tag_filters=[aws.resourcegroupstaggingapi.GetResourcesTagFilterArgs(key="stack", values=[stack])],
-            opts=lookup,
-        )
+    found = aws.resourcegroupstaggingapi.get_resources(
+        resource_type_filters=[kind],
+        tag_filters=[aws.resourcegroupstaggingapi.GetResourcesTagFilterArgs(key="stack", values=[stack])],
+        opts=lookup,
     )
-    return [entry.resource_arn for entry in found.resource_tag_mapping_lists] if found else None
+    return [entry.resource_arn for entry in found.resource_tag_mapping_lists]

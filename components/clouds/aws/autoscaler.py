@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
+from components.clouds.aws.allocatable import disk_for_pods, worker_disk_gib
 from components.clouds.aws.iam import PODS, allow, create_role
+from components.clouds.aws.nodes import ON_DEMAND, WORKERS, NodeGroups
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT
 from components.clouds.managed import SYSTEM_PLACEMENT
 from components.clouds.scope import Scope
@@ -22,7 +26,7 @@ NODE_TEMPLATE = "k8s.io/cluster-autoscaler/node-template"
 
 
 def grant_autoscaler(
-    scope: Scope, cluster: aws.eks.Cluster, workers: aws.eks.NodeGroup, partition: str
+    scope: Scope, cluster: aws.eks.Cluster, groups: NodeGroups, workers_per_node: int, partition: str
 ) -> list[pulumi.Resource]:
     """Permissions to read everything and to resize this cluster's own groups, and hints about an empty group."""
     role = create_role(scope, "autoscaler", PODS, partition, {})
@@ -40,7 +44,10 @@ def grant_autoscaler(
         role_arn=role.role.arn,
         opts=scope.options(),
     )
-    return [policy, identity, *empty_group_hints(scope, workers)]
+    parts = zip((WORKERS, ON_DEMAND), groups.workers, strict=False)
+    disk = disk_for_pods(worker_disk_gib(workers_per_node))
+    hints = itertools.chain.from_iterable(empty_group_hints(scope, part, group, disk) for part, group in parts)
+    return [policy, identity, *hints]
 
 
 def resize_policy(cluster: str) -> str:
@@ -75,24 +82,29 @@ def resize_policy(cluster: str) -> str:
     )
 
 
-def empty_group_hints(scope: Scope, workers: aws.eks.NodeGroup) -> list[aws.autoscaling.Tag]:
-    """Tags with the label and the taint of a worker node.
+def empty_group_hints(scope: Scope, part: str, workers: aws.eks.NodeGroup, disk_gib: int) -> list[aws.autoscaling.Tag]:
+    """Tags with the label and the taint of a worker node, and the disk that pods may request there.
 
     While a group has no node the autoscaler reads them from these tags. Without them it would never scale up from zero.
     """
-    group = workers.resources.apply(lambda resources: autoscaling_group(resources))
     return [
         aws.autoscaling.Tag(
-            f"{scope.name}-workers-{part}",
-            autoscaling_group_name=group,
+            f"{scope.name}-{part}-{kind}",
+            autoscaling_group_name=autoscaling_group_of(workers),
             tag=aws.autoscaling.TagTagArgs(key=f"{NODE_TEMPLATE}/{key}", value=value, propagate_at_launch=False),
             opts=scope.options(),
         )
-        for part, key, value in (
+        for kind, key, value in (
             ("label", f"label/{WORKER_NODE_LABEL}", "worker"),
+            ("disk", "resources/ephemeral-storage", f"{disk_gib}Gi"),
             ("taint", f"taint/{WORKER_TAINT['key']}", f"{WORKER_TAINT['value']}:{WORKER_TAINT['effect']}"),
         )
     ]
+
+
+def autoscaling_group_of(group: aws.eks.NodeGroup) -> pulumi.Output[str]:
+    """The name of the autoscaling group behind a node group."""
+    return group.resources.apply(lambda resources: autoscaling_group(resources))
 
 
 def autoscaling_group(resources: Sequence[aws.eks.outputs.NodeGroupResource]) -> str:
@@ -101,8 +113,27 @@ def autoscaling_group(resources: Sequence[aws.eks.outputs.NodeGroupResource]) ->
     return groups[0].name or "" if groups else ""
 
 
-def create_autoscaler(scope: Scope, cluster: aws.eks.Cluster, region: str) -> kubernetes.helm.v3.Release:
+def expander(groups: NodeGroups) -> dict[str, Any]:
+    """Values of the chart by which the autoscaler chooses among node groups in which a pod fits.
+
+    With two groups of workers the first has priority. Where AWS has no machine for it, the autoscaler leaves it out for
+    a while (backoff, five minutes at first) and takes the next.
+    """
+    if len(groups.workers) == 1:
+        return {"extraArgs": {"expander": "least-waste"}}
+    preferred = autoscaling_group_of(groups.workers[0]).apply(lambda name: f"^{name}$")
+    return {
+        "extraArgs": {"expander": "priority,least-waste"},
+        # Regular expressions for the names of autoscaling groups. A group that none matches would be taken at random.
+        "expanderPriorities": {"10": [".*"], "20": [preferred]},
+    }
+
+
+def create_autoscaler(
+    scope: Scope, cluster: aws.eks.Cluster, groups: NodeGroups, region: str
+) -> kubernetes.helm.v3.Release:
     """The autoscaler's release. scope: with the provider of the Kubernetes cluster."""
+    choice = expander(groups)
     return kubernetes.helm.v3.Release(
         f"{scope.name}-autoscaler",
         chart=CHART,
@@ -111,6 +142,7 @@ def create_autoscaler(scope: Scope, cluster: aws.eks.Cluster, region: str) -> ku
         name="cluster-autoscaler",
         namespace=NAMESPACE,
         values={
+            **choice,
             "cloudProvider": "aws",
             "awsRegion": region,
             "autoDiscovery": {"clusterName": cluster.name},
@@ -118,7 +150,7 @@ def create_autoscaler(scope: Scope, cluster: aws.eks.Cluster, region: str) -> ku
             # The autoscaler simulates the scheduler of one minor version, of which each has a release of its own.
             "image": {"tag": cluster.version.apply(lambda version: f"v{version}.0")},
             "nodeSelector": dict(SYSTEM_PLACEMENT.node_selector),
-            "extraArgs": {"expander": "least-waste", "scale-down-unneeded-time": "5m"},
+            "extraArgs": {**choice["extraArgs"], "scale-down-unneeded-time": "5m"},
             "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         },
         opts=scope.options(),

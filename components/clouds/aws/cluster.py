@@ -14,7 +14,7 @@ from components.clouds.aws.addons import create_addons_before_nodes, create_addo
 from components.clouds.aws.autoscaler import create_autoscaler, grant_autoscaler
 from components.clouds.aws.control_plane import create_control_plane, grant_access
 from components.clouds.aws.network import create_network
-from components.clouds.aws.nodes import create_node_groups
+from components.clouds.aws.nodes import create_node_groups, worker_scalings
 from components.clouds.aws.pricing import hourly_cost
 from components.clouds.aws.registry import create_registry
 from components.clouds.aws.settings import EksSettings
@@ -37,6 +37,7 @@ class EksCluster(ManagedCluster):
         )
         scope = self._scope(name, settings)
         location, pool = preflight.check(settings, scope.lookup)
+        sizes = worker_scalings(scope, settings, pool)
         warn_if_open(settings.authorized_networks, self)
         partition = location.partition
 
@@ -45,26 +46,28 @@ class EksCluster(ManagedCluster):
         cluster = create_control_plane(scope, settings, network, partition)
         granted = grant_access(scope, settings, cluster, partition)
         before_nodes = create_addons_before_nodes(scope, cluster, partition)
-        groups = create_node_groups(scope, settings, location, pool, cluster, network, before_nodes)
+        groups = create_node_groups(scope, settings, location, pool, cluster, network, sizes, before_nodes)
         addons = create_addons_on_nodes(scope, cluster, partition, groups.system, shared_files=settings.shared_gib > 0)
-        removers = [cluster, *granted, groups.system, groups.workers, *addons]
+        removers = [cluster, *granted, groups.system, *groups.workers, *addons]
         files = create_shared_files(scope, cluster, network, location) if settings.shared_gib else None
         if files:
             removers += files.access
         if settings.autoscaled:
-            removers += grant_autoscaler(scope, cluster, groups.workers, partition)
+            removers += grant_autoscaler(scope, cluster, groups, pool.workers_per_node, partition)
+        addresses = access.reserve_addresses(scope, network) if settings.host else []
+        removers += addresses
 
         guard = self.connect(name, access.kubeconfig_of(cluster, settings.region), cluster.arn, removers)
         inside = scope.within(self.provider)
-        ready: list[pulumi.Resource] = [groups.system, groups.workers, *addons, guard, *self._storage(inside, files)]
+        ready: list[pulumi.Resource] = [groups.system, *groups.workers, *addons, guard, *self._storage(inside, files)]
         if settings.autoscaled:
-            ready.append(create_autoscaler(inside, cluster, settings.region))
+            ready.append(create_autoscaler(inside, cluster, groups, settings.region))
         if settings.host:
-            balancer = access.load_balancer_annotations(scope.labels, settings.public_subnets)
-            ready.append(self.publish(name, groups.system, balancer))
+            balancer = {"annotations": access.load_balancer_annotations(scope.labels, network, addresses)}
+            ready.append(self.publish(name, settings, groups.system, [each.public_ip for each in addresses], balancer))
         self.ready = tuple(ready)
 
-        self.set_sizes(settings, pool, min_nodes=0)
+        self.set_sizes(settings, pool)
         self.kubeconfig_command = access.kubeconfig_command(cluster, settings.region)
         self.kubectl = access.kubectl(cluster)
         self.node_shell = access.node_shell(cluster, settings.region)

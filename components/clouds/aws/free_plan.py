@@ -11,7 +11,7 @@ import pulumi_aws as aws
 
 from components.clouds.aws.location import Location
 from components.clouds.aws.machines import Ec2Machine
-from components.clouds.checks import CloudError, ask_or_none, problem
+from components.clouds.checks import CloudError, ask_or_none, problem, say_unchecked
 
 QUESTION = ("freetier", "get-account-plan-state", "--region", "us-east-1", "--output", "json")
 """Arguments of the AWS CLI. The provider has no data source for the account's plan."""
@@ -23,7 +23,7 @@ ANSWER_SECONDS = 20
 def check_free_plan(location: Location, lookup: pulumi.InvokeOptions) -> None:
     """Raises CloudError where the account is on the free plan and a machine type is not part of the plan.
 
-    EC2 refuses such a type when network and control plane exist. Where AWS does not name the plan, the check passes.
+    EC2 refuses such a type when network and control plane exist. Where AWS does not name the plan, the check says so.
     """
     refused = paid_types(location)
     if not refused or account_plan() != "FREE":
@@ -68,6 +68,6 @@ def account_plan() -> str | None:
         done = subprocess.run([command, *QUESTION], capture_output=True, text=True, timeout=ANSWER_SECONDS, check=True)
         plan = json.loads(done.stdout)["accountPlanType"]
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
-        pulumi.log.debug(f"optional lookup failed, continuing without it: {error}")
+        say_unchecked("whether the account is on AWS's free plan, which has few machine types", error)
         return None
     return str(plan)

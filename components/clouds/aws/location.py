@@ -10,7 +10,7 @@ import pulumi_aws as aws
 
 from components.clouds.aws.addresses import private_range
 from components.clouds.aws.api import ask
-from components.clouds.aws.given_network import find_given_subnets
+from components.clouds.aws.given_network import check_public_subnets, find_given_subnets
 from components.clouds.aws.machines import (
     Ec2Machine,
     describe_machine,
@@ -88,6 +88,7 @@ def find_location(settings: EksSettings, caller: Caller, lookup: pulumi.InvokeOp
     if settings.spot:
         worker_zones, spot_price = spot_market(settings, worker_zones, lookup)
     system_zone, chosen = choose_zones(settings, system_zones, worker_zones)
+    check_public_subnets(settings, system_zone, lookup)
     return Location(
         account=caller.account,
         partition=caller.partition,

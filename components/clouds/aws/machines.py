@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pulumi
 import pulumi_aws as aws
@@ -12,7 +13,7 @@ import pulumi_aws as aws
 from components.clouds.allocatable import Machine
 from components.clouds.aws.api import ask
 from components.clouds.aws.settings import EksSettings
-from components.clouds.checks import CloudError, ask_or_none, problem
+from components.clouds.checks import CloudError, problem
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def like_types(machine: Ec2Machine, zones: Sequence[str], lookup: pulumi.InvokeO
     """Machine types of other families with the vCPUs, memory and pods of `machine`, offered on spot in all of `zones`.
 
     The families are listed here rather than asked of AWS: a new generation would replace the nodes of every stack.
-    Empty for a class without such families, and where the lookup is refused.
+    Empty for a class without such families. Raises CloudError where AWS refuses the lookup: with fewer types another
+    node group would replace that of the stack.
     """
     family, _, size = machine.name.partition(".")
     names = [f"{family[0]}{each}.{size}" for each in LIKE_FAMILIES]
@@ -134,20 +136,19 @@ def like_types(machine: Ec2Machine, zones: Sequence[str], lookup: pulumi.InvokeO
         "network-info.ipv4-addresses-per-interface": [str(machine.addresses)],
     }
     filters = [aws.ec2.GetInstanceTypesFilterArgs(name=name, values=values) for name, values in wanted.items()]
-    found = ask_or_none(lambda: aws.ec2.get_instance_types(filters=filters, opts=lookup))
-    alike = set(found.instance_types) if found else set()
-    offered = (
-        ask_or_none(
-            lambda: aws.ec2.get_instance_type_offerings(
-                filters=[aws.ec2.GetInstanceTypeOfferingsFilterArgs(name="instance-type", values=sorted(alike))],
-                location_type="availability-zone",
-                opts=lookup,
-            )
-        )
-        if alike
-        else None
+    question = f"which machine types are like {machine.name}"
+    alike = set(ask(question, lambda: aws.ec2.get_instance_types(filters=filters, opts=lookup)).instance_types)
+    if not alike:
+        return ()
+    offered = ask(
+        f"where {', '.join(sorted(alike))} are offered",
+        lambda: aws.ec2.get_instance_type_offerings(
+            filters=[aws.ec2.GetInstanceTypeOfferingsFilterArgs(name="instance-type", values=sorted(alike))],
+            location_type="availability-zone",
+            opts=lookup,
+        ),
     )
-    pairs = set(zip(offered.instance_types, offered.locations, strict=True)) if offered else set()
+    pairs = set(zip(offered.instance_types, offered.locations, strict=True))
     usable = [name for name in names if name in alike and all((name, zone) in pairs for zone in zones)]
     return tuple(replace(machine, name=name, in_free_plan=False) for name in usable)
 
@@ -179,17 +180,14 @@ def same_size(
 NO_SPOT_MARKET = r"no .*spot price|empty result|couldn't find|not found"
 
 
-def spot_market(
-    settings: EksSettings, zones: Sequence[str], lookup: pulumi.InvokeOptions
-) -> tuple[list[str], float | None]:
+def spot_market(settings: EksSettings, zones: Sequence[str], lookup: pulumi.InvokeOptions) -> tuple[list[str], float]:
     """The `zones` with a spot market for the workers' machine type, and the price in the first of them.
 
-    All zones and no price for a user without permission to see spot prices. Raises CloudError where no zone has a
-    market.
+    Raises CloudError where no zone has a market, and where AWS refuses the lookup: with other zones another node group
+    would replace that of the stack.
     """
-    priced: list[str] = []
-    first = None
-    for zone in zones:
+
+    def price(zone: str) -> float | None:
         try:
             found = aws.ec2.get_spot_price(
                 instance_type=settings.machine_type,
@@ -198,17 +196,21 @@ def spot_market(
                 opts=lookup,
             )
         except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
-            if not re.search(NO_SPOT_MARKET, str(error), re.IGNORECASE):
-                return list(zones), None
-            continue
-        priced.append(zone)
-        first = float(found.spot_price) if first is None else first
+            if re.search(NO_SPOT_MARKET, str(error), re.IGNORECASE):
+                return None
+            raise
+        return float(found.spot_price)
+
+    question = f"the spot price of {settings.machine_type} in {{}}"
+    asked = {zone: ask(question.format(zone), partial(price, zone)) for zone in zones}
+    priced = {zone: value for zone, value in asked.items() if value is not None}
     if not priced:
+        spot = str(settings.spot).lower()
         raise CloudError(
             problem(
-                f"spot is true, and {settings.machine_type} has no spot market in {', '.join(zones)}",
+                f"spot is {spot}, and {settings.machine_type} has no spot market in {', '.join(zones)}",
                 "another zone (leave zone unset to try all), another machineType, or no spot",
                 "pulumi config set spot false" if len(zones) > 1 else "pulumi config rm zone",
             )
         )
-    return priced, first
+    return list(priced), next(iter(priced.values()))

@@ -18,18 +18,20 @@ from components.clouds.scope import Scope
 class Network:
     """The network of the nodes.
 
-    private: zone to private subnet. egress: resources without which a node reaches neither AWS nor the internet.
+    private: zone to private subnet. public: public subnets for the load balancer of `host`; in a new network that of
+    the system node's zone. egress: resources without which a node reaches neither AWS nor the internet.
     """
 
     vpc: pulumi.Input[str]
     private: Mapping[str, pulumi.Input[str]]
+    public: Sequence[pulumi.Input[str]]
     egress: Sequence[pulumi.Resource]
 
 
 def create_network(scope: Scope, settings: EksSettings, location: Location) -> Network:
     """The given VPC, or a new one over the location's zones."""
     if settings.network:
-        return Network(settings.network, dict(location.given_subnets), [])
+        return Network(settings.network, dict(location.given_subnets), settings.public_subnets, [])
     name, zones = scope.name, location.network_zones
     vpc = aws.ec2.Vpc(
         f"{name}-vpc",
@@ -47,7 +49,8 @@ def create_network(scope: Scope, settings: EksSettings, location: Location) -> N
     }
     private, tables, private_routes = private_subnets(scope, vpc, location, gateways, per_zone=settings.nat_per_zone)
     storage = storage_endpoint(scope, settings, vpc, tables)
-    return Network(vpc.id, private, [internet, *public_routes, *private_routes, *gateways.values(), storage])
+    egress = [internet, *public_routes, *private_routes, *gateways.values(), storage]
+    return Network(vpc.id, private, [public[location.system_zone].id], egress)
 
 
 def public_subnets(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,25 +11,25 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from components.clouds.aws.api import tagged_arns
+from components.clouds.aws.allocatable import worker_disk_gib
+from components.clouds.aws.api import ask, tagged_arns
 from components.clouds.aws.iam import Role, create_role
 from components.clouds.aws.location import Location
 from components.clouds.aws.network import Network
 from components.clouds.aws.settings import EksSettings
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT
-from components.clouds.checks import ask_or_none
 from components.clouds.scope import Scope
 from components.clouds.sizing import WorkerPool
 
 SYSTEM_DISK_GIB = 50
 """Root disk of a system node, which holds the images and the scheduler's temporary files."""
 
-BASE_DISK_GIB, WORKER_DISK_GIB = 30, 5
-"""Root disk of a worker's node: GiB for system and image, and for the temporary files and the log of each worker."""
-
 NO_BALANCER_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 """Label that keeps a node out of the targets of load balancers. Otherwise the end of a spot worker cuts connections to
 the IDE that the load balancer sent through that node."""
+
+WORKERS, ON_DEMAND = "workers", "on-demand"
+"""Ends of the names of the workers' node groups: the preferred one, and the one that `spot: fallback` adds."""
 
 MAX_SYSTEM_NODES = 3
 
@@ -51,7 +52,8 @@ class NodeGroups:
     """The node groups of a cluster."""
 
     system: aws.eks.NodeGroup
-    workers: aws.eks.NodeGroup
+    workers: tuple[aws.eks.NodeGroup, ...]
+    """The workers' groups, the preferred one first."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class Scaling:
     max: int
 
 
+Sizes = tuple[Scaling, Sequence[str]]
+"""The size of a node group, and the inputs of which Pulumi ignores changes."""
+
+
 def create_node_groups(
     scope: Scope,
     settings: EksSettings,
@@ -70,20 +76,31 @@ def create_node_groups(
     pool: WorkerPool,
     cluster: aws.eks.Cluster,
     network: Network,
+    sizes: Mapping[str, Sizes],
     depends_on: Sequence[pulumi.Resource],
 ) -> NodeGroups:
-    """The system node group and the worker node group.
+    """The system node group and the worker node groups, of which there are two with `spot: fallback`.
 
-    Pulumi generates the groups' names, so that a replacement exists before the old group is deleted.
+    sizes: as `worker_scalings` returns them. Pulumi generates the groups' names, so that a replacement exists before
+    the old group is deleted.
     """
     role = create_role(scope, "nodes", "ec2.amazonaws.com", location.partition, NODE_POLICIES)
     needs = [*depends_on, *role.policies, *network.egress]
     common = common_inputs(scope, settings, cluster, role)
     # One zone, because the disk of the scheduler's home cannot move to another.
     system = create_system_group(scope, settings, network.private[location.system_zone], common, needs)
-    subnets = [network.private[zone] for zone in location.worker_zones]
-    machine_types = [machine.name for machine in location.worker_machines]
-    return NodeGroups(system, create_worker_group(scope, settings, pool, machine_types, subnets, common, needs))
+    workers = {
+        **common,
+        "launch_template": launch_template(scope, "workers", worker_disk_gib(pool.workers_per_node)),
+        "subnet_ids": [network.private[zone] for zone in location.worker_zones],
+        "instance_types": [machine.name for machine in location.worker_machines],
+    }
+    spot = {WORKERS} if settings.spot else set()
+    groups = [
+        create_worker_group(scope, part, "SPOT" if part in spot else "ON_DEMAND", size, workers, needs)
+        for part, size in sizes.items()
+    ]
+    return NodeGroups(system, tuple(groups))
 
 
 def create_system_group(
@@ -116,22 +133,18 @@ def create_system_group(
 
 def create_worker_group(
     scope: Scope,
-    settings: EksSettings,
-    pool: WorkerPool,
-    machine_types: Sequence[str],
-    subnets: Sequence[pulumi.Input[str]],
+    part: str,
+    capacity: str,
+    sizes: Sizes,
     common: Mapping[str, Any],
     depends_on: Sequence[pulumi.Resource],
 ) -> aws.eks.NodeGroup:
-    """The workers' tainted nodes."""
-    scaling, ignored = worker_scaling(scope, settings, pool)
+    """Tainted nodes for workers. capacity: `SPOT` or `ON_DEMAND`. sizes: as `worker_scaling` returns them."""
+    scaling, ignored = sizes
     return aws.eks.NodeGroup(
-        f"{scope.name}-workers",
+        f"{scope.name}-{part}",
         **common,
-        launch_template=launch_template(scope, "workers", BASE_DISK_GIB + WORKER_DISK_GIB * pool.workers_per_node),
-        subnet_ids=list(subnets),
-        instance_types=list(machine_types),
-        capacity_type="SPOT" if settings.spot else "ON_DEMAND",
+        capacity_type=capacity,
         scaling_config=aws.eks.NodeGroupScalingConfigArgs(
             desired_size=scaling.desired, min_size=scaling.min, max_size=scaling.max
         ),
@@ -204,8 +217,17 @@ def launch_template(scope: Scope, part: str, disk_gib: int) -> aws.eks.NodeGroup
     return aws.eks.NodeGroupLaunchTemplateArgs(id=template.id, version=template.latest_version.apply(str))
 
 
-def worker_scaling(scope: Scope, settings: EksSettings, pool: WorkerPool) -> tuple[Scaling, Sequence[str]]:
-    """The size of the worker node group, and the inputs of which Pulumi ignores changes.
+def worker_scalings(scope: Scope, settings: EksSettings, pool: WorkerPool) -> dict[str, Sizes]:
+    """The sizes of the worker node groups by `WORKERS` and `ON_DEMAND`, of which the second is for a fallback.
+
+    Raises CloudError where the live size is unknown, so call it before anything is created.
+    """
+    parts = (WORKERS, ON_DEMAND) if settings.falls_back else (WORKERS,)
+    return {part: worker_scaling(scope, part, settings, pool) for part in parts}
+
+
+def worker_scaling(scope: Scope, part: str, settings: EksSettings, pool: WorkerPool) -> Sizes:
+    """The size of one worker node group.
 
     A group that the autoscaler resizes starts with no node. Otherwise EKS would wait for the first nodes, and a zone
     without spot capacity would fail the whole update. Nodes that hold workers stay, so no least number is needed.
@@ -215,23 +237,35 @@ def worker_scaling(scope: Scope, settings: EksSettings, pool: WorkerPool) -> tup
     if not settings.autoscaled:
         return Scaling(pool.nodes, pool.nodes, pool.max_nodes), ()
     wanted = Scaling(0, 0, pool.max_nodes)
-    live = live_scaling(scope)
+    live = live_scaling(scope, part)
     if live and (live.min, live.max) != (wanted.min, wanted.max):
         return Scaling(min(max(live.desired, wanted.min), wanted.max), wanted.min, wanted.max), ()
     return wanted, ["scalingConfig.desiredSize"]
 
 
-def live_scaling(scope: Scope) -> Scaling | None:
-    """The present size of the stack's worker node group.
+def live_scaling(scope: Scope, part: str) -> Scaling | None:
+    """The present size of one of the stack's worker node groups.
 
-    None where there is no group, where the lookup is refused, and where several match, as for two stacks of one name.
+    None where there is no group, and where several match, as for two stacks of one name. Raises CloudError where AWS
+    refuses the lookup: Pulumi would send its last known number, and end the nodes that the autoscaler added.
     """
+    question = "how many nodes the workers have, which the update must keep"
     # arn:aws:eks:REGION:ACCOUNT:nodegroup/CLUSTER/GROUP/ID
-    arns = tagged_arns("eks:nodegroup", scope.labels["stack"], scope.lookup) or ()
+    arns = ask(question, lambda: tagged_arns("eks:nodegroup", scope.labels["stack"], scope.lookup))
     groups = [
-        ask_or_none(partial(aws.eks.get_node_group, cluster_name=cluster, node_group_name=group, opts=scope.lookup))
+        ask(question, partial(find_group, cluster, group, scope.lookup))
         for cluster, group in (arn.split("/")[1:3] for arn in arns)
-        if group.startswith(f"{scope.name}-workers-")
+        if group.startswith(f"{scope.name}-{part}-")
     ]
     found = [group.scaling_configs[0] for group in groups if group]
     return Scaling(found[0].desired_size, found[0].min_size, found[0].max_size) if len(found) == 1 else None
+
+
+def find_group(cluster: str, group: str, lookup: pulumi.InvokeOptions) -> aws.eks.GetNodeGroupResult | None:
+    """A node group. None where it is gone. Raises Exception where AWS refuses the lookup."""
+    try:
+        return aws.eks.get_node_group(cluster_name=cluster, node_group_name=group, opts=lookup)
+    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        if re.search(r"ResourceNotFound|couldn't find|not found|empty result", str(error), re.IGNORECASE):
+            return None
+        raise

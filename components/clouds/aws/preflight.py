@@ -22,7 +22,7 @@ from components.clouds.aws.location import Caller, Location, find_caller, find_l
 from components.clouds.aws.machines import describe_machine
 from components.clouds.aws.settings import EksSettings
 from components.clouds.aws.versions import check_version
-from components.clouds.checks import CloudError, ask_or_none, problem
+from components.clouds.checks import CloudError, ask_or_none, ask_or_say, problem, say_unchecked
 from components.clouds.labels import common_labels
 from components.clouds.sizing import Candidate, WorkerPool
 
@@ -34,7 +34,8 @@ def check(settings: EksSettings, lookup: pulumi.InvokeOptions) -> tuple[Location
     check_roles(settings, caller, lookup)
     check_version(settings, lookup)
     location = find_location(settings, caller, lookup)
-    if cluster_is_absent(settings, lookup):  # else it was checked before, and asking takes a second
+    # Of an existing cluster it was checked before, and asking takes a second.
+    if cluster_is_absent("whether the account's plan has the machine types", settings, lookup):
         check_free_plan(location, lookup)
     pool = size_workers(settings, location, lookup)
     check_system(settings, location)
@@ -48,7 +49,7 @@ def check_creator(settings: EksSettings, caller: Caller, lookup: pulumi.InvokeOp
     """Raises CloudError where the role that creates the cluster is also in `teamRoles` or `adminRoles`.
 
     EKS makes the creator an administrator and refuses a second access entry for the same role. For an existing cluster
-    the caller need not be its creator. Where AWS does not say whether the cluster exists, the check passes.
+    the caller need not be its creator. Where AWS does not say whether the cluster exists, the check says so.
     """
     # A role is arn:aws:iam::ACCOUNT:role/PATH/NAME. The ARN of its session lacks the path.
     session = re.fullmatch(r".*:assumed-role/([^/]+)/.*", caller.arn)
@@ -57,7 +58,7 @@ def check_creator(settings: EksSettings, caller: Caller, lookup: pulumi.InvokeOp
     own_role = rf"arn:[^:]+:iam::{caller.account}:role/(.+/)?{re.escape(session[1])}"
     for key, roles in (("teamRoles", settings.team_roles), ("adminRoles", settings.admin_roles)):
         own = next((role for role in roles if re.fullmatch(own_role, role)), None)
-        if own and cluster_is_absent(settings, lookup):
+        if own and cluster_is_absent(f"whether {key} has the role that creates the cluster", settings, lookup):
             others = ",".join(role for role in roles if role != own)
             raise CloudError(
                 problem(
@@ -71,7 +72,7 @@ def check_creator(settings: EksSettings, caller: Caller, lookup: pulumi.InvokeOp
 def check_roles(settings: EksSettings, caller: Caller, lookup: pulumi.InvokeOptions) -> None:
     """Raises CloudError for a role that does not exist, which EKS refuses when the cluster stands.
 
-    Roles of other accounts are not checked, nor any where the lookup is refused.
+    Roles of other accounts are not checked. Where a lookup is refused, the check says so.
     """
     for key, roles in (("teamRoles", settings.team_roles), ("adminRoles", settings.admin_roles)):
         for role in roles:
@@ -93,17 +94,24 @@ def check_roles(settings: EksSettings, caller: Caller, lookup: pulumi.InvokeOpti
 
 
 def role_path(name: str, lookup: pulumi.InvokeOptions) -> str | None:
-    """Path and name of the role called `name`. Empty where there is none, None where the lookup is refused."""
+    """Path and name of the role called `name`. Empty where there is none, None where the lookup is refused and said."""
     try:
         return aws.iam.get_role(name=name, opts=lookup).arn.split(":role/")[1]
     except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
         missing = r"NoSuchEntity|couldn't find|cannot be found|not found|empty result"
-        return "" if re.search(missing, str(error), re.IGNORECASE) else None
+        if re.search(missing, str(error), re.IGNORECASE):
+            return ""
+        say_unchecked(f"whether there is a role {name}", error)
+        return None
 
 
-def cluster_is_absent(settings: EksSettings, lookup: pulumi.InvokeOptions) -> bool:
-    """True where AWS says that no cluster has the stack's tag. False where the lookup is refused."""
-    return tagged_arns("eks:cluster", common_labels(settings)["stack"], lookup) == []
+def cluster_is_absent(unchecked: str, settings: EksSettings, lookup: pulumi.InvokeOptions) -> bool:
+    """True where AWS says that no cluster has the stack's tag. False where the lookup is refused, which it says.
+
+    unchecked: what is then not checked.
+    """
+    stack = common_labels(settings)["stack"]
+    return ask_or_say(unchecked, lambda: tagged_arns("eks:cluster", stack, lookup)) == []
 
 
 def size_workers(settings: EksSettings, location: Location, lookup: pulumi.InvokeOptions) -> WorkerPool:
@@ -146,7 +154,7 @@ QUOTAS = {False: "L-1216C47A", True: "L-34B43A08"}
 
 
 def check_quota(settings: EksSettings, pool: WorkerPool, location: Location, lookup: pulumi.InvokeOptions) -> None:
-    """Raises CloudError when `maxWorkers` need more vCPUs than the account's whole quota.
+    """Raises CloudError when `maxWorkers` need more vCPUs than the account's whole quota, or both with a fallback.
 
     Other machines of the account count too, but no data source reports them. Families with quotas of their own are not
     checked.
@@ -154,13 +162,23 @@ def check_quota(settings: EksSettings, pool: WorkerPool, location: Location, loo
     if not has_standard_quota(settings.machine_type):
         return
     need = pool.max_nodes * location.worker_machine.vcpus
-    code = QUOTAS[settings.spot]
-    quota = ask_or_none(lambda: aws.servicequotas.get_service_quota(service_code="ec2", quota_code=code, opts=lookup))
-    if quota and quota.value < need:
+    code = QUOTAS[bool(settings.spot)]
+    codes = dict.fromkeys([code, QUOTAS[False]] if settings.falls_back else [code])
+    found = [
+        ask_or_say(
+            f"the quota {each} of vCPUs",
+            partial(aws.servicequotas.get_service_quota, service_code="ec2", quota_code=each, opts=lookup),
+        )
+        for each in codes
+    ]
+    quotas = [quota for quota in found if quota]
+    available = sum(quota.value for quota in quotas)
+    if len(quotas) == len(found) and available < need:
+        names = " and ".join(quota.quota_name for quota in quotas)
         raise CloudError(
             problem(
                 f"maxWorkers is {settings.max_workers}, for which {need} vCPUs are needed",
-                f"{quota.value:.0f} vCPUs, the account's quota {quota.quota_name} in {settings.region}",
+                f"{available:.0f} vCPUs, the account's quota {names} in {settings.region}",
                 f"aws service-quotas request-service-quota-increase --region {settings.region} --service-code ec2 "
                 f"--quota-code {code} --desired-value {need}, or set fewer workers",
             )
@@ -173,8 +191,9 @@ GROUP_QUOTA = "L-BD136A63"
 
 def check_group_size(settings: EksSettings, pool: WorkerPool, lookup: pulumi.InvokeOptions) -> None:
     """Raises CloudError when `maxWorkers` need more nodes than EKS allows in one group."""
-    quota = ask_or_none(
-        lambda: aws.servicequotas.get_service_quota(service_code="eks", quota_code=GROUP_QUOTA, opts=lookup)
+    quota = ask_or_say(
+        f"the quota {GROUP_QUOTA} of nodes in a group",
+        lambda: aws.servicequotas.get_service_quota(service_code="eks", quota_code=GROUP_QUOTA, opts=lookup),
     )
     if quota and quota.value < pool.max_nodes:
         raise CloudError(

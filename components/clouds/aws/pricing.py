@@ -10,7 +10,7 @@ import pulumi_aws as aws
 
 from components.clouds.aws.location import Location
 from components.clouds.aws.settings import EksSettings
-from components.clouds.checks import ask_or_none
+from components.clouds.checks import ask_or_say
 from components.clouds.scope import Scope
 from components.clouds.sizing import WorkerPool
 
@@ -28,20 +28,24 @@ def hourly_cost(scope: Scope, settings: EksSettings, location: Location, pool: W
     )
     lookup = pulumi.InvokeOptions(provider=provider)
     region = {"regionCode": settings.region}
-    if settings.spot:
-        worker = location.spot_price
-    else:
-        worker = price("AmazonEC2", instance_filters(settings.machine_type, region), lookup)
-    parts = [
-        (pool.nodes, worker),
-        (1, price("AmazonEC2", instance_filters(settings.system_machine_type, region), lookup)),
-        (1, price("AmazonEKS", {**region, "operation": "CreateOperation"}, lookup)),
+    worker = settings.machine_type
+    parts: list[tuple[int, str, str, Mapping[str, str]]] = [
+        (1, settings.system_machine_type, "AmazonEC2", instance_filters(settings.system_machine_type, region)),
+        (1, "the control plane", "AmazonEKS", {**region, "operation": "CreateOperation"}),
     ]
+    if not settings.spot:
+        parts.append((pool.nodes, worker, "AmazonEC2", instance_filters(worker, region)))
     if not settings.network:
         nat = {**region, "productFamily": "NAT Gateway", "groupDescription": "Hourly charge for NAT Gateways"}
         count = len(location.network_zones) if settings.nat_per_zone else 1
-        parts.append((count, price("AmazonEC2", nat, lookup)))
-    return None if any(each is None for _, each in parts) else sum(count * (each or 0) for count, each in parts)
+        parts.append((count, "NAT", "AmazonEC2", nat))
+    total = pool.nodes * (location.spot_price or 0)
+    for count, what, service, filters in parts:
+        each = price(what, service, filters, lookup)
+        if each is None:  # said once
+            return None
+        total += count * each
+    return total
 
 
 def instance_filters(machine_type: str, region: Mapping[str, str]) -> dict[str, str]:
@@ -56,14 +60,15 @@ def instance_filters(machine_type: str, region: Mapping[str, str]) -> dict[str, 
     }
 
 
-def price(service: str, filters: Mapping[str, str], lookup: pulumi.InvokeOptions) -> float | None:
+def price(what: str, service: str, filters: Mapping[str, str], lookup: pulumi.InvokeOptions) -> float | None:
     """US dollars an hour of the one product that `filters` select. None where there is not exactly one."""
-    found = ask_or_none(
+    found = ask_or_say(
+        f"the price of {what}, so hourlyCost is unknown",
         lambda: aws.pricing.get_product(
             service_code=service,
             filters=[aws.pricing.GetProductFilterArgs(field=key, value=value) for key, value in filters.items()],
             opts=lookup,
-        )
+        ),
     )
     return hourly_price(found.result) if found else None
 

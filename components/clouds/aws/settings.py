@@ -95,7 +95,6 @@ class EksSettings(ManagedSettings):
     public_subnets: Items[Line] = setting(
         (),
         "IDs of public subnets of `network`, for the load balancer of `host`",
-        default_words="found by EKS",
         example="subnet-0123456789abcdef0",
     )
     vpc_cidr: VpcCidr = setting(
@@ -140,6 +139,14 @@ class EksSettings(ManagedSettings):
         yield from super().contradictions()
         if self.public_subnets and not self.network:
             yield self.without_network("publicSubnets")
+        if self.host and self.network and not self.public_subnets:
+            yield Problem(
+                "publicSubnets",
+                "not set, and host and network are",
+                "at least one public subnet of that VPC, in which the load balancer has an address",
+                self.key("publicSubnets").command(),
+                others=("host", "network"),
+            )
         if self.network and self.vpc_cidr != DEFAULT_VPC_CIDR:
             yield Problem(
                 "vpcCidr",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pulumi
 import pulumi_aws as aws
 
 from components.clouds.aws.api import tagged_arns
 from components.clouds.aws.settings import EksSettings
-from components.clouds.checks import CloudError, ask_or_none, problem
+from components.clouds.checks import CloudError, ask_or_say, problem, say_unchecked
 from components.clouds.labels import common_labels
 
 
@@ -51,7 +53,10 @@ def minor(version: str) -> int:
 
 def offered_versions(lookup: pulumi.InvokeOptions) -> list[str]:
     """The versions in EKS's standard support, in order. Empty where the lookup is refused."""
-    found = ask_or_none(lambda: aws.eks.get_cluster_versions(version_status="STANDARD_SUPPORT", opts=lookup))
+    found = ask_or_say(
+        "whether EKS offers kubernetesVersion",
+        lambda: aws.eks.get_cluster_versions(version_status="STANDARD_SUPPORT", opts=lookup),
+    )
     return sorted({each.cluster_version for each in found.cluster_versions}, key=minor) if found else []
 
 
@@ -61,7 +66,9 @@ def live_version(settings: EksSettings, lookup: pulumi.InvokeOptions) -> str | N
     None where there is none, where the lookup is refused, and where several clusters have the stack's tag.
     """
     # arn:aws:eks:REGION:ACCOUNT:cluster/NAME. AWS lists a deleted cluster for a while.
-    arns = tagged_arns("eks:cluster", common_labels(settings)["stack"], lookup) or []
+    unchecked = "whether the cluster can be upgraded to kubernetesVersion"
+    stack = common_labels(settings)["stack"]
+    arns = ask_or_say(unchecked, lambda: tagged_arns("eks:cluster", stack, lookup)) or []
     names = [arn.rsplit("/", 1)[-1] for arn in arns]
     found = [cluster for cluster in (describe_cluster(name, lookup) for name in names) if cluster]
     return found[0].version if len(found) == 1 else None
@@ -69,4 +76,9 @@ def live_version(settings: EksSettings, lookup: pulumi.InvokeOptions) -> str | N
 
 def describe_cluster(name: str, lookup: pulumi.InvokeOptions) -> aws.eks.GetClusterResult | None:
     """A cluster, or None where it is gone or the lookup is refused."""
-    return ask_or_none(lambda: aws.eks.get_cluster(name=name, opts=lookup))
+    try:
+        return aws.eks.get_cluster(name=name, opts=lookup)
+    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        if not re.search(r"ResourceNotFound|couldn't find|not found|empty result", str(error), re.IGNORECASE):
+            say_unchecked(f"whether cluster {name} can be upgraded to kubernetesVersion", error)
+        return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pulumi
 import pulumi_gcp as gcp
 
@@ -14,18 +12,34 @@ AUTH_PLUGIN = "gke-gcloud-auth-plugin"
 INSTALL_AUTH_PLUGIN = "gcloud components install gke-gcloud-auth-plugin"
 
 
-def kubeconfig_of(cluster: gcp.container.Cluster) -> pulumi.Output[str]:
+def reached_by_name(settings: GkeSettings) -> bool:
+    """Whether the Kubernetes API is reached by its DNS name, which needs no list of addresses."""
+    return not settings.authorized_networks
+
+
+def kubeconfig_of(cluster: gcp.container.Cluster, settings: GkeSettings) -> pulumi.Output[str]:
     """A kubeconfig without credentials: the plugin asks gcloud for them at each use."""
 
-    def build(parts: Sequence[str]) -> str:
-        name, endpoint, certificate = parts
+    def build(name: str, server: dict[str, str]) -> str:
         return kubeconfig(
-            name,
-            {"server": f"https://{endpoint}", "certificate-authority-data": certificate},
-            exec_plugin(AUTH_PLUGIN, installHint=INSTALL_AUTH_PLUGIN, provideClusterInfo=True),
+            name, server, exec_plugin(AUTH_PLUGIN, installHint=INSTALL_AUTH_PLUGIN, provideClusterInfo=True)
         )
 
-    return pulumi.Output.all(cluster.name, cluster.endpoint, cluster.master_auth.cluster_ca_certificate).apply(build)
+    if reached_by_name(settings):
+        # Its certificate is signed by a public authority.
+        server = cluster.control_plane_endpoints_config.apply(
+            lambda config: {"server": f"https://{dns_endpoint(config)}"}
+        )
+    else:
+        server = pulumi.Output.all(cluster.endpoint, cluster.master_auth.cluster_ca_certificate).apply(
+            lambda parts: {"server": f"https://{parts[0]}", "certificate-authority-data": parts[1]}
+        )
+    return pulumi.Output.all(cluster.name, server).apply(lambda parts: build(*parts))
+
+
+def dns_endpoint(config: gcp.container.outputs.ClusterControlPlaneEndpointsConfig) -> str:
+    """The DNS name of the Kubernetes API."""
+    return (config.dns_endpoint_config.endpoint if config.dns_endpoint_config else None) or ""
 
 
 def kubeconfig_command(cluster: gcp.container.Cluster, settings: GkeSettings) -> pulumi.Output[str]:
@@ -33,7 +47,8 @@ def kubeconfig_command(cluster: gcp.container.Cluster, settings: GkeSettings) ->
     return pulumi.Output.concat(
         "gcloud container clusters get-credentials ",
         cluster.name,
-        f" --location {settings.zone or settings.region} --project {settings.project}",
+        f" --location {settings.zone or settings.region} --project {settings.project}"
+        + (" --dns-endpoint" if reached_by_name(settings) else ""),
     )
 
 

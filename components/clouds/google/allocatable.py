@@ -18,8 +18,25 @@ HYPERDISK_ONLY = ("c4", "c4d", "h4d", "m4", "n4", "n4d", "x4")
 """Families for x86-64 that accept no persistent disk, not even to boot from, but only Hyperdisk
 (https://cloud.google.com/compute/docs/disks/hyperdisks#machine-type-support). No data source reports it."""
 
-BOOT_DISK_GIB = 50
-"""Boot disk of a node, which holds the image and the workers' temporary files."""
+SYSTEM_DISK_GIB = 50
+"""Boot disk of a system node, which holds the images and the scheduler's temporary files. The least of a worker's."""
+
+
+def worker_disk_gib(workers: int) -> int:
+    """Boot disk of a node for `workers`, which holds the image, their temporary files and logs.
+
+    8 GiB each leave more than their requests: see `disk_for_pods`.
+    """
+    return max(SYSTEM_DISK_GIB, 18 + 8 * workers)
+
+
+def disk_for_pods(disk_gib: int) -> float:
+    """GiB of a boot disk that pods may request.
+
+    The operating system takes some 6 GiB. GKE reserves a share for images and system, and the kubelet 10 % for eviction
+    (https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes, which shows 43.8 GiB of 100).
+    """
+    return 0.9 * (disk_gib - 6) - min(0.5 * disk_gib, 6 + 0.35 * disk_gib, 100)
 
 
 def boot_disk_type(machine_type: str) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import pulumi
 import pulumi_gcp as gcp
 
-from components.clouds.checks import require_tool, warn_if_open
+from components.clouds.checks import require_tool
 from components.clouds.google import access, preflight
 from components.clouds.google.control_plane import create_control_plane
 from components.clouds.google.location import Location
-from components.clouds.google.network import create_network
-from components.clouds.google.nodes import create_node_identity, create_system_pool, create_worker_pool
+from components.clouds.google.network import create_network, reserve_address
+from components.clouds.google.nodes import create_node_identity, create_system_pool, create_worker_pools
 from components.clouds.google.registry import create_registry
 from components.clouds.google.settings import GkeSettings
 from components.clouds.google.storage import create_disk_class, create_filestore, create_shared_volume
@@ -35,7 +35,6 @@ class GkeCluster(ManagedCluster):
         )
         scope = self._scope(name, settings)
         location, pool = preflight.check(settings, scope.lookup, self._quota_lookup(name, settings))
-        warn_if_open(settings.authorized_networks, self)
 
         network = create_network(scope, settings)
         identity, log_role = create_node_identity(scope, settings, network.suffix)
@@ -45,15 +44,19 @@ class GkeCluster(ManagedCluster):
             rights.append(pull_role)
         cluster = create_control_plane(scope, settings, location, network, identity)
         system = create_system_pool(scope, settings, location, cluster, identity, rights)
-        workers = create_worker_pool(scope, settings, location, pool, cluster, identity, rights)
+        workers = create_worker_pools(scope, settings, location, pool, cluster, identity, rights)
 
-        removers = [cluster, system, workers, *network.egress]
-        guard = self.connect(name, access.kubeconfig_of(cluster), cluster.id, removers)
+        removers = [cluster, system, *workers, *network.egress]
+        address = reserve_address(scope, settings.region) if settings.host else None
+        if address:
+            removers.append(address)
+        guard = self.connect(name, access.kubeconfig_of(cluster, settings), cluster.id, removers)
         instance = create_filestore(scope, settings, network, location) if settings.shared_gib else None
         storage = self._storage(scope.within(self.provider), settings, location, instance)
-        ready: list[pulumi.Resource] = [system, workers, guard, *storage]
-        if settings.host:
-            ready.append(self.publish(name, system))
+        ready: list[pulumi.Resource] = [system, *workers, guard, *storage]
+        if address:
+            balancer = {"spec": {"loadBalancerIP": address.address}}
+            ready.append(self.publish(name, settings, system, [address.address], balancer))
         self.ready = tuple(ready)
 
         self.set_sizes(settings, pool)
@@ -101,4 +104,5 @@ class GkeCluster(ManagedCluster):
             return [disks]
         volume = create_shared_volume(scope, settings, location, instance)
         self.shared_storage_class = volume.spec["storage_class_name"]
+        self.shared_volume = volume.metadata["name"]
         return [disks, volume]

@@ -16,10 +16,12 @@ class ComputeResource(pulumi.CustomResource):
 
     name: pulumi.Output[str]
     kind: str
+    computed: tuple[str, ...] = ("name",)
+    """Outputs that the program reads, besides `id`."""
 
     def __init__(self, name: str, opts: pulumi.ResourceOptions, **inputs: Any) -> None:
         token = f"gcp:compute/{self.kind[0].lower()}{self.kind[1:]}:{self.kind}"
-        super().__init__(token, name, {"name": None, **inputs}, opts)
+        super().__init__(token, name, {**dict.fromkeys(self.computed), **inputs}, opts)
 
 
 class Network(ComputeResource):
@@ -50,6 +52,14 @@ class Firewall(ComputeResource):
     """https://www.pulumi.com/registry/packages/gcp/api-docs/compute/firewall/"""
 
     kind = "Firewall"
+
+
+class Address(ComputeResource):
+    """https://www.pulumi.com/registry/packages/gcp/api-docs/compute/address/"""
+
+    kind = "Address"
+    computed = ("name", "address")
+    address: pulumi.Output[str]
 
 
 def zones(project: str, region: str, opts: pulumi.InvokeOptions) -> list[str]:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import pulumi_gcp as gcp
 
+from components.clouds.google.access import reached_by_name
 from components.clouds.google.location import Location
 from components.clouds.google.network import PODS, SERVICES, Network
 from components.clouds.google.nodes import OAUTH_SCOPES
@@ -39,7 +40,8 @@ def create_control_plane(
         ),
         # Dataplane V2 enforces network policies. Without it the chart's policies have no effect.
         datapath_provider="ADVANCED_DATAPATH",
-        private_cluster_config={"enable_private_nodes": True, "enable_private_endpoint": False},
+        private_cluster_config={"enable_private_nodes": True},
+        control_plane_endpoints_config=endpoints(settings),
         master_authorized_networks_config=authorized_networks(settings),
         release_channel={"channel": "REGULAR"},
         maintenance_policy=maintenance_policy(settings),
@@ -95,10 +97,26 @@ def maintenance_policy(settings: GkeSettings) -> gcp.container.ClusterMaintenanc
     )
 
 
+def endpoints(settings: GkeSettings) -> gcp.container.ClusterControlPlaneEndpointsConfigArgs:
+    """How the Kubernetes API is reached: by its address from `authorizedNetworks`, or else by its DNS name.
+
+    At the DNS name Google asks IAM at each connection (`container.clusters.connect`), so that no list of addresses must
+    follow a laptop (https://cloud.google.com/kubernetes-engine/docs/concepts/network-isolation). Never both, since the
+    name would lead around the list.
+    """
+    by_name = reached_by_name(settings)
+    return gcp.container.ClusterControlPlaneEndpointsConfigArgs(
+        dns_endpoint_config=gcp.container.ClusterControlPlaneEndpointsConfigDnsEndpointConfigArgs(
+            allow_external_traffic=by_name
+        ),
+        ip_endpoints_config=gcp.container.ClusterControlPlaneEndpointsConfigIpEndpointsConfigArgs(enabled=not by_name),
+    )
+
+
 def authorized_networks(
     settings: GkeSettings,
 ) -> gcp.container.ClusterMasterAuthorizedNetworksConfigArgs | None:
-    """The networks that may reach the Kubernetes API. None where every address may."""
+    """The networks that may reach the Kubernetes API by its address. None where it is reached by its name."""
     blocks = [
         gcp.container.ClusterMasterAuthorizedNetworksConfigCidrBlockArgs(
             cidr_block=block, display_name="authorizedNetworks"

@@ -84,6 +84,14 @@ def given_network(settings: GkeSettings, network: str, subnet: str) -> Network:
     return Network(network, subnet, pulumi.Output.from_input(digest), [])
 
 
+def reserve_address(scope: Scope, region: str) -> compute.Address:
+    """A public address for the load balancer of `host`.
+
+    Known before the load balancer exists, and the same for as long as the stack has `host`: what DNS points to.
+    """
+    return compute.Address(f"{scope.name}-public", scope.options(), region=region, addressType="EXTERNAL")
+
+
 def create_nat(scope: Scope, region: str, network: compute.Network, subnet: compute.Subnetwork) -> compute.RouterNat:
     """Cloud NAT for the nodes, which have only private addresses."""
     router = compute.Router(f"{scope.name}-router", scope.options(), network=network.id, region=region)

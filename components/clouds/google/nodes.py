@@ -8,7 +8,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT
-from components.clouds.google.allocatable import BOOT_DISK_GIB, boot_disk_type
+from components.clouds.google.allocatable import SYSTEM_DISK_GIB, boot_disk_type, worker_disk_gib
 from components.clouds.google.location import Location
 from components.clouds.google.settings import GkeSettings
 from components.clouds.scope import Scope
@@ -63,7 +63,7 @@ def create_system_pool(
         management={"auto_repair": True, "auto_upgrade": True},
         upgrade_settings={"max_surge": 1, "max_unavailable": 0},
         network_config={"enable_private_nodes": True},
-        node_config=node_config(scope, identity, settings.system_machine_type, "system"),
+        node_config=node_config(scope, identity, settings.system_machine_type, "system", SYSTEM_DISK_GIB),
         opts=scope.options(
             depends_on=depends_on,
             ignore_changes=["initialNodeCount", "nodeCount"],
@@ -72,7 +72,7 @@ def create_system_pool(
     )
 
 
-def create_worker_pool(
+def create_worker_pools(
     scope: Scope,
     settings: GkeSettings,
     location: Location,
@@ -80,28 +80,55 @@ def create_worker_pool(
     cluster: gcp.container.Cluster,
     identity: gcp.serviceaccount.Account,
     depends_on: Sequence[pulumi.Resource],
+) -> list[gcp.container.NodePool]:
+    """The pools of the workers' nodes, of which there are two with `spot: fallback`.
+
+    GKE's autoscaler takes the cheaper one while it has machines, which is the spot pool.
+    """
+    kinds = {"workers": bool(settings.spot)}
+    if settings.falls_back:
+        kinds["on-demand"] = False
+    return [
+        create_worker_pool(scope, part, settings, location, pool, cluster, identity, depends_on, spot=spot)
+        for part, spot in kinds.items()
+    ]
+
+
+def create_worker_pool(
+    scope: Scope,
+    part: str,
+    settings: GkeSettings,
+    location: Location,
+    pool: WorkerPool,
+    cluster: gcp.container.Cluster,
+    identity: gcp.serviceaccount.Account,
+    depends_on: Sequence[pulumi.Resource],
+    *,
+    spot: bool,
 ) -> gcp.container.NodePool:
-    """The workers' nodes.
+    """Tainted nodes for workers. part: end of the pool's name.
 
     Pulumi generates the pool's name, so that a replacement exists before the old pool is deleted.
     """
     autoscaled = settings.autoscaled
+    disk = worker_disk_gib(pool.workers_per_node)
     autoscaling = gcp.container.NodePoolAutoscalingArgs(
-        total_min_node_count=pool.min_nodes(scales_to_zero=settings.scales_to_zero),
+        total_min_node_count=0,  # nodes that hold workers stay
         total_max_node_count=pool.max_nodes,
+        # In whichever zone has machines. Without spot there is one zone.
         location_policy="ANY" if settings.spot else "BALANCED",
     )
     return gcp.container.NodePool(
-        pool_name(scope, "workers"),
+        pool_name(scope, part),
         cluster=cluster.id,
         node_locations=list(location.worker_zones),
         management={"auto_repair": True, "auto_upgrade": True},
         upgrade_settings={"max_surge": 1, "max_unavailable": 0},
         network_config={"enable_private_nodes": True},
-        node_config=node_config(scope, identity, settings.machine_type, "worker", spot=settings.spot, tainted=True),
+        node_config=node_config(scope, identity, settings.machine_type, "worker", disk, spot=spot, tainted=True),
         autoscaling=autoscaling if autoscaled else None,
         # Counted in each zone, so that one zone without spot machines would fail the whole update. The autoscaler adds
-        # the minimum, and what pods wait for, in the zones that have machines.
+        # the nodes that pods wait for, in the zones that have machines.
         initial_node_count=0 if autoscaled else None,
         ignore_node_count_changes=True if autoscaled else None,
         node_count=None if autoscaled else pool.nodes,
@@ -117,7 +144,7 @@ def create_worker_pool(
 
 def pool_name(scope: Scope, part: str) -> str:
     """A pool's name before Pulumi adds its suffix. GKE allows 40 characters."""
-    return f"{scope.name[:24].rstrip('-')}-{part}"
+    return f"{scope.name[: 31 - len(part)].rstrip('-')}-{part}"
 
 
 def node_config(
@@ -125,6 +152,7 @@ def node_config(
     identity: gcp.serviceaccount.Account,
     machine_type: str,
     role: str,
+    disk_gib: int,
     *,
     spot: bool = False,
     tainted: bool = False,
@@ -136,7 +164,7 @@ def node_config(
         spot=spot,
         image_type="COS_CONTAINERD",
         disk_type=boot_disk_type(machine_type),
-        disk_size_gb=BOOT_DISK_GIB,
+        disk_size_gb=disk_gib,
         service_account=identity.email,
         oauth_scopes=OAUTH_SCOPES,
         labels={WORKER_NODE_LABEL: role},

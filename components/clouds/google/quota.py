@@ -1,18 +1,18 @@
 """Checks of a project's quotas before anything is created: CPUs of each machine family, and SSD.
 
-Other machines of the project count too, but no data source reports them. A project whose quotas are hidden passes.
+Other machines of the project count too, but no data source reports them. What is hidden is not checked, and said.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from functools import partial
 
 import pulumi
 import pulumi_gcp as gcp
 
-from components.clouds.checks import CloudError, ask_or_none, problem
-from components.clouds.google.allocatable import BOOT_DISK_GIB, boot_disk_type
+from components.clouds.checks import MAX_REASON, CloudError, problem
+from components.clouds.google.allocatable import SYSTEM_DISK_GIB, boot_disk_type, worker_disk_gib
 from components.clouds.google.location import Location
 from components.clouds.google.settings import GkeSettings
 from components.clouds.sizing import WorkerPool
@@ -23,9 +23,9 @@ GENERAL_FAMILIES = ("e2", "f1", "g1", "n1")
 (https://cloud.google.com/compute/resource-usage#cpu_quota)."""
 
 UNCHECKED = (
-    "quotas are not checked, so Google may refuse machines or disks later. To have them checked: gcloud "
+    "not checked: {}, so Google may refuse machines or disks later. To have them checked: gcloud "
     "services enable cloudquotas.googleapis.com, and roles/cloudquotas.viewer and "
-    "roles/serviceusage.serviceUsageConsumer for you"
+    "roles/serviceusage.serviceUsageConsumer for you. Reason: {}"
 )
 
 
@@ -42,14 +42,15 @@ def check_quota(settings: GkeSettings, pool: WorkerPool, location: Location, loo
         refuse_above(settings, quota, settings.region, limit, need, "vCPUs")
     ssd = "SSD-TOTAL-GB-per-project-region"
     refuse_above(settings, ssd, settings.region, quotas.limit(ssd), ssd_gib(settings, pool), "GB of SSD")
-    if not quotas.visible:
-        pulumi.log.info(UNCHECKED)
+    if quotas.hidden:
+        reason = next(iter(quotas.hidden.values()))
+        pulumi.log.info(UNCHECKED.format(", ".join(quotas.hidden), reason[:MAX_REASON]))
 
 
 def ssd_gib(settings: GkeSettings, pool: WorkerPool) -> int:
     """Size of the persistent disks that count as SSD: boot disks and the home. Hyperdisk has a quota of its own."""
     booting = pool.max_nodes if boot_disk_type(settings.machine_type) == "pd-balanced" else 0
-    return (booting + 1) * BOOT_DISK_GIB + settings.home_gib
+    return booting * worker_disk_gib(pool.workers_per_node) + SYSTEM_DISK_GIB + settings.home_gib
 
 
 def refuse_above(settings: GkeSettings, quota: str, where: str, limit: int | None, need: int, unit: str) -> None:
@@ -70,24 +71,25 @@ class Quotas:
     def __init__(self, settings: GkeSettings, lookup: pulumi.InvokeOptions) -> None:
         self.settings = settings
         self.lookup = lookup
-        self.visible = False
-        """Whether Google has answered for one of them."""
+        self.hidden: dict[str, str] = {}
+        """Quotas for which Google has refused the answer, with its reason. That one does not exist is an answer."""
 
     def limit(self, quota: str, where: str = "", family: str = "") -> int | None:
         """The smallest limit of a quota in the region, or in `all regions`. None where it is hidden or does not exist.
 
         family: the machine family, for the quota that has one as a dimension.
         """
-        answer = ask_or_none(
-            partial(
-                gcp.cloudquota.get_s_quota_info,
+        answer = None
+        try:
+            answer = gcp.cloudquota.get_s_quota_info(
                 parent=f"projects/{self.settings.project}",
                 service="compute.googleapis.com",
                 quota_id=quota,
                 opts=self.lookup,
             )
-        )
-        self.visible = self.visible or answer is not None
+        except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+            if not re.search(r"\b404\b|not.?found", str(error), re.IGNORECASE):
+                self.hidden[quota] = " ".join(str(error).split())
         limits = [
             int(info.details[0].value)
             for info in (answer.dimensions_infos if answer else [])
@@ -108,7 +110,13 @@ class Quotas:
         return (own, limit) if limit is not None else (shared, self.limit(shared, family=family))
 
     def of_workers(self) -> tuple[str, int | None]:
-        """The workers' quota. Spot machines have their own where the project was given one."""
+        """The workers' quota. Spot machines have their own where the project was given one; both with a fallback."""
         spot = "PREEMPTIBLE-CPUS-per-project-region"
         limit = self.limit(spot) if self.settings.spot else None
-        return (spot, limit) if limit else self.of_family(self.settings.machine_type)
+        own = self.of_family(self.settings.machine_type)
+        if not limit:
+            return own
+        if not self.settings.falls_back:
+            return spot, limit
+        both = None if own[1] is None else -1 if -1 in (limit, own[1]) else limit + own[1]
+        return f"{spot} with {own[0]}", both

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from components.clouds.settings import ManagedSettings, system_machine, worker_machine
 from components.settings.errors import Problem
-from components.settings.fields import Allowed, MachineType, matching, setting
+from components.settings.fields import Allowed, Cidr, Items, MachineType, matching, setting
 
 FILESTORE_MIN_GIB = 1024
 """Smallest Filestore instance of tier BASIC_HDD (https://cloud.google.com/filestore/docs/service-tiers)."""
@@ -38,6 +38,13 @@ class GkeSettings(ManagedSettings):
     )
     zone: Zone | None = setting(
         None, "Zone for all nodes, in the region", default_words="chosen by the cloud", example="us-west1-a"
+    )
+    authorized_networks: Items[Cidr] = setting(
+        (),
+        "Networks that may reach the Kubernetes API by its address",
+        default_words="none: by a DNS name, at which IAM decides",
+        example="203.0.113.0/24",
+        fix='pulumi config set authorizedNetworks "$(curl -4 -s https://ifconfig.me)/32"',
     )
     machine_type: MachineType = worker_machine("e2-standard-4")
     system_machine_type: MachineType = system_machine("e2-standard-2")

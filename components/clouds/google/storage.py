@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pulumi
 import pulumi_gcp as gcp
 import pulumi_kubernetes as kubernetes
 
+from components.clouds.base import shared_claim
 from components.clouds.google.location import Location
 from components.clouds.google.network import Network
 from components.clouds.google.settings import GkeSettings
@@ -50,7 +52,8 @@ def create_shared_volume(
 ) -> kubernetes.core.v1.PersistentVolume:
     """The volume of a Filestore instance. scope: with the provider of the cluster.
 
-    Retain, because Pulumi deletes the instance. With Delete the driver would delete it together with the claim.
+    Retain, because Pulumi deletes the instance. With Delete the driver would delete it together with the claim. The
+    volume is for one claim only, and replaced for another: once its claim is gone, it binds to no other.
     """
     address = instance.networks.apply(lambda networks: (networks[0].ip_addresses or [""])[0])
     handle = instance.name.apply(lambda name: f"modeInstance/{location.system_zone}/{name}/{SHARE}")
@@ -62,6 +65,7 @@ def create_shared_volume(
             "capacity": {"storage": f"{settings.shared_gib}Gi"},
             "access_modes": ["ReadWriteMany"],
             "persistent_volume_reclaim_policy": "Retain",
+            "claim_ref": {"namespace": settings.namespace, "name": shared_claim(settings)},
             # The CSI driver makes the folder writable for the pods' group (fsGroup). Plain NFS does not.
             "csi": {
                 "driver": "filestore.csi.storage.gke.io",
@@ -69,5 +73,7 @@ def create_shared_volume(
                 "volume_attributes": {"ip": address, "volume": SHARE},
             },
         },
-        opts=scope.options(),
+        opts=pulumi.ResourceOptions.merge(
+            scope.options(replace_on_changes=["spec.claimRef"]), pulumi.ResourceOptions(delete_before_replace=True)
+        ),
     )
