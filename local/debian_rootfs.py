@@ -1,6 +1,6 @@
 """Root folders of Debian packages: one that a node runs in, and one that the stand-in image is based on.
 
-Nothing of them is installed on the machine itself, whose own containerd, Docker or etcd stay as they are. `mmdebstrap`
+No package is installed on the machine itself, so its containerd, Docker or etcd do not change. `mmdebstrap`
 checks each package against the archive's signature.
 """
 
@@ -39,7 +39,7 @@ class DebianRoot:
     archive: bool = False
 
     def path(self) -> Path:
-        """Where it stands in the cache, keyed by all that decides what is in it."""
+        """Path in the cache, keyed by every input that determines the content."""
         key = hashlib.sha256(repr((self, platform.machine())).encode()).hexdigest()[:12]
         return cache_dir() / "debian" / f"{self.name}-{key}{'.tar' if self.archive else ''}"
 
@@ -57,7 +57,7 @@ NODE_ROOT = DebianRoot(
         "etcd-server",
         "iproute2",
         "iptables",
-        "netavark",  # buildah asks for it even where a build uses no network of its own
+        "netavark",  # buildah requires it even for a build on the host's network
         "openssl",
         "python3-minimal",
         "runc",
@@ -68,7 +68,7 @@ NODE_ROOT = DebianRoot(
 
 
 def ensure(root: DebianRoot) -> Path:
-    """Makes the root unless it stands; it appears by a rename, so an interrupted run leaves nothing half-made."""
+    """Builds the root if the cache lacks it. A rename publishes it, so an interrupted run leaves no partial root."""
     target = root.path()
     if target.exists():
         return target
@@ -92,7 +92,7 @@ def _make(root: DebianRoot, target: Path) -> None:
             "--mode=root",
             "--variant=minbase",
             f"--format={'tar' if root.archive else 'directory'}",
-            # A testing suite's Release file may be past its date; its signature is still checked.
+            # A testing suite's Release file may have expired; its signature is still checked.
             '--aptopt=Acquire::Check-Valid-Until "false"',
             '--aptopt=APT::Install-Recommends "false"',
             '--aptopt=Acquire::Retries "3"',
@@ -123,7 +123,7 @@ def _make(root: DebianRoot, target: Path) -> None:
 
 
 def program(name: str, *packages: str) -> str:
-    """Path of a program that the machine itself must have; installs `packages` for it where apt-get is there."""
+    """Return the path of a program of the machine; installs `packages` for it where apt-get exists."""
     found = shutil.which(name)
     if found:
         return found
