@@ -5,8 +5,8 @@
 For each running pod the process speaks the protocol of the agent (image/worker/agent.py): TLS by the release's token,
 the greeting, results, reconnecting. It writes the pod's readiness, which kubelet would read from the agent's probe. No
 R runs: the result of each task is the content of ANSWER_FILE, which a real R wrote once. The output is a line of JSON
-for each event. SIGHUP makes all stand-ins disconnect and reconnect, as after a restart of the broker. SIGUSR1 holds results
-back until SIGUSR2.
+for each event. SIGHUP makes all stand-ins disconnect and reconnect, as after a restart of the broker. SIGUSR1 holds
+results back until SIGUSR2.
 """
 
 from __future__ import annotations

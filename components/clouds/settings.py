@@ -47,12 +47,12 @@ class ManagedSettings(Settings):
 
     @property
     def scales_to_zero(self) -> bool:
-        """Whether all workers may be removed, and their nodes with them."""
+        """True if all workers may be removed, and their nodes with them."""
         return self.idle_minutes > 0 or self.ttl_hours > 0
 
     @property
     def autoscaled(self) -> bool:
-        """Whether the cluster autoscaler owns the number of the workers' nodes."""
+        """True if the cluster autoscaler owns the number of the workers' nodes."""
         return self.max_workers > self.workers or self.scales_to_zero
 
     @classmethod

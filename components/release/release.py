@@ -19,7 +19,7 @@ CHART_DIR = "chart"
 """Relative to the project: an absolute path in an input would be a change on every other machine."""
 
 NOT_DEPLOYED = frozenset({"README.md", "NEWS.md", "values.schema.yaml", "ci"})
-"""What no object is rendered from. In the hash, an edited sentence would be an update of every stack."""
+"""Files that render no object. If they were hashed, an edited sentence would update every stack."""
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 

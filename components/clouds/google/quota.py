@@ -71,7 +71,7 @@ class Quotas:
         self.settings = settings
         self.lookup = lookup
         self.visible = False
-        """Whether Google has answered for one of them."""
+        """True once Google has answered for one of them."""
 
     def limit(self, quota: str, where: str = "", family: str = "") -> int | None:
         """The smallest limit of a quota in the region, or in `all regions`. None where it is hidden or does not exist.
