@@ -23,7 +23,17 @@ ACTIONLINT = GoModule(REPO / "tests" / "lint" / "actionlint", ("github.com/rhysd
 # The last major version that compiles without a C compiler.
 VALE = GoModule(REPO / "tests" / "lint" / "vale", ("github.com/errata-ai/vale/v2/cmd/vale",))
 
-PROSE = ("*.md", "*.Rmd", "bench/*.py", "ci/*.py", "cli/*.py", "common/*.py", "components/*.py", "local/*.py", "policy/*.py")
+PROSE = (
+    "*.md",
+    "*.Rmd",
+    "bench/*.py",
+    "ci/*.py",
+    "cli/*.py",
+    "common/*.py",
+    "components/*.py",
+    "local/*.py",
+    "policy/*.py",
+)
 """Pages, docstrings and comments that vale checks against the styles of .vale."""
 
 GENERATED = ("docs/settings.md",)
