@@ -1,4 +1,4 @@
-"""The broker by itself with many workers: memory and CPU, as one plan gives a task to each of them.
+"""Measures memory and CPU of the broker with many workers, while one plan submits tasks to each of them.
 
     python bench/broker.py [--workers 1000 2500 5000] [--tasks 10]
 
@@ -34,8 +34,8 @@ _HANDSHAKES = 50
 
 
 async def worker(port: int, context: ssl.SSLContext, number: int, few: asyncio.Semaphore) -> None:
-    """One stand-in, until the broker ends."""
-    async with few:  # handshakes of thousands at once would run into their time limit
+    """Play one worker until the broker ends."""
+    async with few:  # thousands of handshakes at once would time out
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
         writer.write(wire.encode(op="worker", protocol=protocol.VERSION, pod=f"w{number}", node="here"))
         await reader.readline()
@@ -47,7 +47,7 @@ async def worker(port: int, context: ssl.SSLContext, number: int, few: asyncio.S
 
 
 async def ask(port: int, line: str) -> str:
-    """The answer to one request of a session."""
+    """Return the reply to one request of a session."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"protocol {protocol.VERSION}\n{line}\n".encode())
     await reader.readline()
@@ -57,7 +57,7 @@ async def ask(port: int, line: str) -> str:
 
 
 async def plan(port: int, workers: int, tasks: int) -> tuple[float, float]:
-    """Seconds until a plan is open, and until each worker has answered ``tasks`` tasks."""
+    """Return the seconds until a plan is open, and until each worker has answered ``tasks`` tasks."""
     start = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
     writer.write(f"protocol {protocol.VERSION}\nopen bench{workers} {os.getpid()} {workers} {workers} 2\n".encode())
@@ -83,18 +83,18 @@ async def plan(port: int, workers: int, tasks: int) -> tuple[float, float]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU of a process so far."""
+    """Return the CPU seconds of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mib(pid: int) -> int:
-    """Memory of a process now."""
+    """Return the resident memory of a process."""
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) >> 10  # type: ignore[index]
 
 
 async def measure(workers: int, tasks: int, folder: Path) -> list[str]:
-    """One row: a broker of its own with so many workers."""
+    """Return one row of the table, from a broker of its own with that number of workers."""
     (folder / "token").write_text(TOKEN)
     environ = {
         "PATH": os.environ["PATH"], "FUTURE_KUBERNETES_TOKEN_FILE": str(folder / "token"),

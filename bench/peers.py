@@ -1,12 +1,12 @@
-"""Stand-in workers, any number in one process: each running worker pod of a namespace is played by one connection.
+"""Stand-in workers, any number in one process: one connection plays each running worker pod of a namespace.
 
     python -m bench.peers KUBECONFIG NAMESPACE HOST TOKEN_FILE ANSWER_FILE
 
-It watches the pods. For each that runs it does over the network what the agent of image/worker/agent.py does: TLS
-by the release's token, the greeting, the answers, dialling again. Where the agent would answer kubelet's probe, it
-writes the pod's readiness. No R stands behind: each task is answered by the content of ANSWER_FILE, a result that a
-real R made once. On its output: a line of JSON for each thing that happens. SIGHUP makes all hang up and dial again,
-as when the broker was restarted. From SIGUSR1 on answers are held back, until SIGUSR2.
+For each running pod the process speaks the protocol of the agent (image/worker/agent.py): TLS by the release's token,
+the greeting, results, reconnecting. It writes the pod's readiness, which kubelet would read from the agent's probe. No
+R runs: the result of each task is the content of ANSWER_FILE, which a real R wrote once. The output is a line of JSON
+for each event. SIGHUP makes all stand-ins disconnect and reconnect, as after a restart of the broker. SIGUSR1 holds
+results back until SIGUSR2.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from image.common import protocol, tls, wire
 from image.worker.dialer import retry_delay
 
 _R_STARTS_SECONDS = 0.5
-"""What a fresh R takes before its agent dials."""
+"""Start time of a fresh R, after which its agent connects."""
 _API_CONNECTIONS = 4
 
 
 class Api:
-    """The API server, as the kubeconfig's user."""
+    """Client of the API server, as the kubeconfig's user."""
 
     def __init__(self, kubeconfig: Path) -> None:
         config = json.loads(kubeconfig.read_text())
@@ -44,7 +44,7 @@ class Api:
         self._address = urlsplit(cluster["server"]).netloc
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
         self._context = ssl.create_default_context(cadata=authority)
-        with tempfile.NamedTemporaryFile() as pem:  # ssl reads a client's key from a file alone
+        with tempfile.NamedTemporaryFile() as pem:  # ssl reads a client's key only from a file
             pem.write(base64.b64decode(user["client-certificate-data"]) + base64.b64decode(user["client-key-data"]))
             pem.flush()
             self._context.load_cert_chain(pem.name)
@@ -54,7 +54,7 @@ class Api:
         return http.client.HTTPSConnection(self._address, context=self._context, timeout=timeout)
 
     def patch(self, path: str, body: object) -> None:
-        """Merge `body` into an object; one that is gone, or changed meanwhile, is left."""
+        """Merge `body` into an object, unless the object is gone or has changed meanwhile."""
         if not hasattr(self._own, "connection"):
             self._own.connection = self._connect(30)
         kind = {"Content-Type": "application/strategic-merge-patch+json"}
@@ -65,7 +65,7 @@ class Api:
             raise OSError(f"PATCH {path}: {answer.status} {said[:300]!r}")
 
     def watch(self, path: str) -> Iterator[dict[str, Any]]:
-        """What is there, then what happens to it; again from the start where the API server ends a watch."""
+        """Yield the existing objects, then their changes. Start again when the API server ends the watch."""
         while True:
             connection = self._connect(None)
             connection.request("GET", f"{path}&watch=1")
@@ -90,7 +90,7 @@ class Peers:
         self._may_answer.set()
 
     def start(self) -> None:
-        """Follow the pods, from a thread of its own."""
+        """Watch the pods in a thread."""
         self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         self._loop.add_signal_handler(signal.SIGUSR1, self._may_answer.clear)
         self._loop.add_signal_handler(signal.SIGUSR2, self._may_answer.set)
@@ -110,7 +110,7 @@ class Peers:
             say("running", name)
             self._lives[name] = self._loop.create_task(self._live(pod))
         elif not gone and name in self._lives:
-            # As kubelet does. Once a worker stayed unready although it waited: who else had written it was not found.
+            # Repeated, as kubelet does. Once a waiting worker stayed unready; who had written that was not found.
             stands = all(container["ready"] for container in pod["status"]["containerStatuses"])
             if stands != (name in self._ready):
                 self._report(pod, name in self._ready)
@@ -120,7 +120,7 @@ class Peers:
             connection.transport.abort()
 
     def _probe(self, pod: dict[str, Any], ready: bool) -> None:
-        """What kubelet writes when the agent's /readyz has another answer, without its delay."""
+        """Write the status that kubelet writes when the agent's /readyz changes, without kubelet's delay."""
         name = pod["metadata"]["name"]
         if ready != (name in self._ready):
             (self._ready.add if ready else self._ready.discard)(name)
@@ -138,7 +138,7 @@ class Peers:
     def _write(self, path: str, body: object) -> None:
         try:
             self._api.patch(path, body)
-        except Exception as error:  # a pool keeps an error to itself
+        except Exception as error:  # a thread pool does not report errors
             say("error", path, text=repr(error))
 
     async def _live(self, pod: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ class Peers:
             await asyncio.sleep(pause)
 
     async def _one_use(self, pod: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A connection from its greeting to its end."""
+        """Handle a connection from its greeting to its end."""
         name = pod["metadata"]["name"]
         wire.watch_peer(writer.get_extra_info("socket"))
         greeting = {"op": "worker", "protocol": protocol.VERSION, "pod": name, "node": pod["spec"]["nodeName"]}
@@ -196,7 +196,7 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
 
 
 def say(event: str, pod: str, **more: object) -> None:
-    """One line of what happened."""
+    """Print one event as a line of JSON."""
     print(json.dumps({"at": time.time(), "event": event, "pod": pod, **more}), flush=True)
 
 

@@ -1,9 +1,8 @@
-"""Time and memory of the program alone, from settings to registered resources, for each cloud. No engine, no network.
+"""Measures time and memory of the program for each cloud, from settings to registered resources: no engine, no network.
 
     python bench/program.py [--runs 5]
 
-Each run is a process of its own, measured by what the kernel accounts to it (getrusage): wall-clock time, CPU time and
-the most memory it had resident.
+Each run is a process of its own. The kernel accounts its CPU time and peak resident memory (getrusage).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ KUBECONFIG = {
 }
 
 CLOUDS = "from tests.unit import aws_cloud as aws, google_cloud as google"
-# The clouds' answers are those of the unit tests: their own data sources would be the network.
+# The unit tests' answers replace the clouds' data sources, which need the network.
 PROGRAM = {
     "local": f"run({{'cloud': 'local', 'image': {IMAGE!r}}}, {{}}, lambda *a: {{}}, stack_name='bench')",
     "kubeconfig": f"run({{'cloud': 'kubeconfig', 'image': {IMAGE!r}}}, {{}}, lambda *a: {{}}, stack_name='bench')",
@@ -66,7 +65,7 @@ class Row(TypedDict):
 
 @dataclass(frozen=True)
 class Run:
-    """What one process cost."""
+    """Cost of one process."""
 
     seconds: float
     cpu_seconds: float
@@ -74,7 +73,7 @@ class Run:
 
 
 def measured(cloud: str, environment: dict[str, str]) -> Run:
-    """One run of the program. Raises RuntimeError with its last words where it fails."""
+    """Run the program once. Raises RuntimeError with the end of its output if it fails."""
     code = CHILD.format(root=str(ROOT), program=PROGRAM[cloud])
     started = time.monotonic()
     process = subprocess.Popen(
@@ -87,7 +86,7 @@ def measured(cloud: str, environment: dict[str, str]) -> Run:
     )
     assert process.stderr
     said = process.stderr.read()
-    # wait4 rather than wait: getrusage of all children would add up the runs, and keep the largest memory of any.
+    # wait4, since getrusage of all children would sum the runs and keep the largest memory of any.
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -97,7 +96,7 @@ def measured(cloud: str, environment: dict[str, str]) -> Run:
 
 
 def main() -> int:
-    """Prints the table; the exit status says whether every cloud keeps its promise."""
+    """Prints the table; returns 0 if every cloud stays within its limits."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
@@ -108,9 +107,9 @@ def main() -> int:
         kubeconfig.write_text(json.dumps(KUBECONFIG))
         environment = {
             **os.environ, "FUTURE_KUBERNETES_KUBECONFIG": str(kubeconfig), "KUBECONFIG": str(kubeconfig),
-            "DOCKER_HOST": "tcp://docker.invalid:2376",  # an update is refused without, and nothing is built here
+            "DOCKER_HOST": "tcp://docker.invalid:2376",  # required for an update; no image is built here
         }  # fmt: skip
-        # Without its bytecode an SDK is compiled at each start: most of the time, and half of the memory.
+        # Without bytecode each start compiles the SDK, which takes most of the time and half of the memory.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         for cloud in PROGRAM:
             try:
@@ -138,7 +137,7 @@ def main() -> int:
         for row in rows:
             promised = f"{row['atMostSeconds']} s, {row['atMostMib']} MiB"
             print(f"| {row['cloud']} | {row['seconds']} | {row['cpuSeconds']} | {row['mib']} | {promised} |")
-    # By CPU time: the program waits for nothing, and other work on the machine is none of its doing.
+    # By CPU time: the program never waits, and other work on the machine must not count.
     kept = all(row["cpuSeconds"] <= row["atMostSeconds"] and row["mib"] <= row["atMostMib"] for row in rows)
     return 0 if kept and rows else 1
 

@@ -1,4 +1,4 @@
-"""A release of the chart for the benchmarks, from stack dev's image, in a namespace of its own."""
+"""Installs a release of the chart for the benchmarks, with stack dev's image, in a namespace of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from local import cluster
 
 
 def image_of_stack_dev(node: cluster.Node) -> str:
-    """The image that stack dev runs. Raises UserError when it runs none."""
+    """Return the image that stack dev runs. Raises UserError if stack dev does not run."""
     found = node.kubectl("get", "deployments", "-A", "-l", "app.kubernetes.io/component=scheduler", "-o", "json")
     deployments = json.loads(found.stdout)["items"]
     if not deployments:

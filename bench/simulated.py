@@ -1,4 +1,4 @@
-"""How the costs grow with the number of workers, beyond what one machine holds: 1,000 pods on 100 simulated nodes.
+"""Measures how costs grow with the number of workers: up to 1,000 pods on 100 simulated nodes.
 
     python bench/simulated.py [--workers 10 100 300 1000]
 
@@ -39,9 +39,9 @@ NAMESPACE = "simulated"
 NODES = 100
 WORKERS_PER_NODE = 10
 MARK = "future-kubernetes/simulated"
-"""Label and taint of the simulated nodes: no pod but this release's workers is played."""
+"""Label and taint of the simulated nodes, so that only this release's workers run there."""
 
-# What a worker's R says to a session's first call (image/future.kubernetes/R/nodes.R), in the bytes of R's protocol.
+# Reply of a worker's R to a session's first call (image/future.kubernetes/R/nodes.R), in the bytes of R's protocol.
 _ANSWER = 'cat(as.character(serialize(future::FutureResult(value = 42), NULL, xdr = FALSE)), sep = "")'
 _SAMPLE = """
 import json, statistics, sys, time, urllib.request
@@ -83,7 +83,7 @@ cat(table, plan, futures)
 
 @dataclass
 class Simulation:
-    """A release whose workers are simulated, and the ways to ask and watch it."""
+    """A release with simulated workers, and its measurements."""
 
     node: cluster.Node
     namespace: str
@@ -95,18 +95,18 @@ class Simulation:
         return self.node.kubectl("-n", self.namespace, *argv, **options)
 
     def rscript(self, code: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """An R program in the scheduler pod."""
+        """Run an R program in the scheduler pod."""
         where = f"deploy/{self.namespace}-scheduler"
         return self.kubectl("exec", "-i", where, "--", "Rscript", "-", input=code, timeout=timeout)
 
     def scale(self, n: int) -> tuple[float, float, list[str]]:
-        """scale_workers(n) in R: when it was called, when it returned, and the lines that told how far it was."""
+        """Call scale_workers(n) in R; return the times of call and return, and the progress lines."""
         done = self.rscript(_SCALE.format(n=n))
         start, end = done.stdout.split()
         return float(start), float(end), done.stderr.splitlines()
 
     def sample(self, seconds: float = 0) -> dict[str, Any]:
-        """The broker's CPU over that many seconds and in all, its memory, and /metrics."""
+        """Return the broker's CPU over that many seconds and in total, its memory, and the time of /metrics."""
         where = f"deploy/{self.namespace}-scheduler"
         done = self.kubectl(
             "exec", "-i", where, "--", "python3", "-", str(seconds), input=_SAMPLE, timeout=seconds + 60
@@ -115,23 +115,23 @@ class Simulation:
         return found
 
     def happened(self, event: str, since: float = 0) -> dict[str, float]:
-        """When each pod's stand-in last met that event: running, connected, retired, gone or error."""
+        """Return the last time of an event by pod: running, connected, retired, gone or error."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}")]
         return {line["pod"]: line["at"] for line in lines if line["event"] == event and line["at"] > since}
 
     def said(self, text: str) -> float | None:
-        """When the scheduler's log last had a line with this text."""
+        """Return the time of the last line with this text in the scheduler's log."""
         lines = self.kubectl("logs", "--timestamps", f"deploy/{self.namespace}-scheduler").stdout.splitlines()
         times = [line.split()[0] for line in lines if text in line]
         return datetime.fromisoformat(times[-1]).timestamp() if times else None
 
     def pods(self) -> list[dict[str, Any]]:
-        """The worker pods."""
+        """Return the worker pods."""
         found = self.kubectl("get", "pods", "-l", "component=worker", "-o", "json").stdout
         return list(json.loads(found)["items"])
 
     def wait(self, what: str, seconds: float, done: Callable[[], Any]) -> Any:
-        """The first true value of `done()`; UserError after that many seconds."""
+        """Return the first true value of `done()`. Raises UserError after that many seconds."""
         deadline = time.monotonic() + seconds
         while not (value := done()):
             if time.monotonic() > deadline:
@@ -140,12 +140,12 @@ class Simulation:
         return value
 
     def connected(self, state: str = "idle") -> int:
-        """How many workers of that state the broker has."""
+        """Return the broker's number of workers in that state."""
         found = re.search(rf'workers\{{state="{state}"\}} (\d+)', self.sample()["metrics"])
         return int(found[1]) if found else 0
 
     def api_load(self) -> dict[str, tuple[float, float]]:
-        """Requests and bytes so far, by what was asked, of what only the broker asks for in this cluster.
+        """Return requests and bytes so far by resource, for resources that only the broker lists in this cluster.
 
         The API server counts neither by namespace nor by client, but controllers watch instead of listing.
         """
@@ -169,14 +169,14 @@ class Simulation:
 def simulation(
     node: cluster.Node, image: str, namespace: str = NAMESPACE, nodes: int = NODES, idle_minutes: int = 1
 ) -> Iterator[Simulation]:
-    """A release without workers that may have ten for each simulated node; all of it is removed at the end."""
+    """Yield a release of no workers, with a maximum of ten for each simulated node; remove everything at the end."""
     kwok = go_binaries.build(go_binaries.KWOK) / "kwok"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="future-kubernetes-simulated-")))
         kubeconfig = folder / "kubeconfig"
         kubeconfig.write_text(json.dumps(_inside(json.loads(node.kubeconfig.read_text()))))
         stages = str(REPO / "bench/kwok/stages.yaml")
-        # kwok first and last: without it no pod of a simulated node ends.
+        # kwok starts first and ends last: no pod of a simulated node ends without it.
         _started(stack, node, folder / "kwok.log", [
             str(kwok), f"--kubeconfig={kubeconfig}", f"--config={stages}", f"--manage-nodes-with-label-selector={MARK}",
             "--node-port=0", "--node-lease-duration-seconds=40",
@@ -208,13 +208,13 @@ def simulation(
 
 
 def _inside(config: dict[str, Any]) -> dict[str, Any]:
-    """The kubeconfig as it reads in the node's own network, where the stand-ins are, as workers would be."""
+    """Return the kubeconfig for the node's own network, in which the stand-ins run, as workers would."""
     config["clusters"][0]["cluster"]["server"] = f"https://{NODE_IP}:6443"
     return config
 
 
 def _started(stack: ExitStack, node: cluster.Node, log: Path, argv: list[str]) -> subprocess.Popen[bytes]:
-    """A process in the node's network that ends with the block, or with this process."""
+    """Run a process in the node's network that ends with the block, or with this process."""
     entered = ["setpriv", "--pdeathsig=KILL", "nsenter", f"--target={node.pid}", "--net", "--", *argv]
     with log.open("wb") as output:
         process = subprocess.Popen(entered, cwd=REPO, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -224,7 +224,7 @@ def _started(stack: ExitStack, node: cluster.Node, log: Path, argv: list[str]) -
 
 
 def _make_nodes(node: cluster.Node, number: int) -> None:
-    """Nodes that hold ten workers each and not one more, so that a worker without a place would be seen."""
+    """Return nodes that hold exactly ten workers each, so that one worker too many would stay pending."""
     room = {"cpu": str(WORKERS_PER_NODE), "memory": f"{WORKERS_PER_NODE * 2}Gi", "pods": "110"}
     items = [
         {
@@ -246,7 +246,7 @@ def _remove(node: cluster.Node, namespace: str) -> None:
 
 
 def measure(made: Simulation, n: int) -> dict[str, str]:
-    """One row of the table: from no worker to n, through their life, and back to none."""
+    """Return one row of the table: from 0 workers to n, through their life, and back to 0."""
     row = {"workers": str(n)}
     load, busy = made.api_load(), made.sample()["cpu_seconds"]
     start, end, _ = made.scale(n)
@@ -272,7 +272,7 @@ def measure(made: Simulation, n: int) -> dict[str, str]:
 
 
 def to_none(made: Simulation, since: float) -> dict[str, str]:
-    """Waits for the idle decision after `since`; what came after it, and when."""
+    """Wait for the idle decision after `since`; return the row's cells about the time after it."""
 
     def told(text: str) -> float | None:
         at = made.said(text)
@@ -291,7 +291,7 @@ def to_none(made: Simulation, since: float) -> dict[str, str]:
 
 
 def main() -> int:
-    """Sets it up, measures each number of workers, prints the table, and removes all again."""
+    """Install the release, measure each number of workers, print the table, and remove everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[10, 100, 300, 1000])
     arguments = parser.parse_args()

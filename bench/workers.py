@@ -1,11 +1,11 @@
-"""The workers' side, beside what the article and stock future have: waiting, plan(), futures, growth, a lost worker.
+"""Compares the workers with those of the article and of stock future: waiting, plan(), futures, growth, a lost worker.
 
     python bench/workers.py [--workers 40] [--stock 8] [--idle 600] [--most 100]
 
 Runs on stack dev's cluster (`make up` first), in a namespace of its own: a release of this project with twice
 --workers, and the article's own worker line in pods of the same image. Both wait --idle seconds side by side. CPU is
-what kubelet accounts to the worker pods over the last minute of that, in percent of one core. The article's workers are
-fewer by default: each that has waited long takes up to half that time again to be noticed. Prints one Markdown table.
+kubelet's figure for the worker pods over the last minute of that time, in percent of one core. The article's workers
+are fewer by default: each that has waited long reconnects only after up to half that time. Prints one Markdown table.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STOCK = "deploy/stock"
 PORT = 11562
 STOCK_LIMIT_SECONDS = 900
 
-# The article's worker, as its chart starts it: base R retries with a delay that grows by half each time.
+# The article's worker with its chart's command: base R retries with a delay that grows by half each time.
 STOCK_LINE = (
     "Rscript --default-packages=datasets,utils,grDevices,graphics,stats,methods -e 'parallel:::.workRSOCK()' "
     f"MASTER=stock PORT={PORT} OUT=/dev/null SETUPTIMEOUT=2592000 TIMEOUT=2592000 XDR=TRUE"
@@ -70,7 +70,7 @@ cat(system.time(value(lapply(1:60, function(i) future(Sys.sleep(0.3)))))[["elaps
 
 
 def main() -> int:
-    """Sets both up, waits, measures, prints the table, and removes all again."""
+    """Install both, wait, measure, print the table, and remove everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=40)
     parser.add_argument("--stock", type=int, default=8)
@@ -108,7 +108,7 @@ def main() -> int:
 
 
 def waited(node: cluster.Node, arguments: argparse.Namespace, rows: list[tuple[str, str, str]]) -> None:
-    """CPU and memory of those that wait, then plan() on them: half of ours by each of two ways."""
+    """Measure CPU and memory of idle workers, then plan() on them: on half of ours by each of two ways."""
     n, minutes = arguments.workers, f"{arguments.idle / 60:.0f} min"
     with step(f"Waiting {arguments.idle} s") as progress:
         ends = time.monotonic() + arguments.idle
@@ -135,7 +135,7 @@ def waited(node: cluster.Node, arguments: argparse.Namespace, rows: list[tuple[s
         )
     )
     with step("plan() on the workers that waited"):
-        # The first session keeps its half, so that the second has those that waited too.
+        # The first session keeps its half, so that the second gets workers that have waited too.
         command = f"plan(kubernetes, workers = {n})"
         with Session(node, PLAN_CODE.format(package="future.kubernetes", plan=command, hold=20)) as session:
             ours = float(session.words("RESULT")[0])
@@ -152,7 +152,7 @@ def waited(node: cluster.Node, arguments: argparse.Namespace, rows: list[tuple[s
 
 
 def futures(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
-    """The figures of futures.R: this project's backend, and stock plan(cluster) on as many R processes of the pod."""
+    """Run futures.R: this project's backend, and stock plan(cluster) on as many R processes of the pod."""
     with step(f"Futures on {n} workers, by both"):
         code = (REPO / "bench" / "futures.R").read_text()
         ran = node.kubectl(
@@ -165,7 +165,7 @@ def futures(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> Non
 
 
 def grown(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
-    """From four workers to n by plan() alone, counted from when the last pod's container had started."""
+    """Measure plan() from 4 workers to n, in total and from the start of the last pod's container."""
     with step(f"From 4 to {n} workers"):
         scaled(node, 4)
         seconds, _, ended = plan(node, OURS, "future.kubernetes", f"plan(kubernetes, workers = {n})")
@@ -175,7 +175,7 @@ def grown(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
 
 
 def queued(node: cluster.Node, rows: list[tuple[str, str, str]]) -> None:
-    """Short futures on an elastic plan that has one worker when they come, from a node that has the image."""
+    """Measure short futures on an elastic plan that starts with one worker, on a node that has the image."""
     with step("Short futures on an elastic plan"):
         scaled(node, 1)
         ran = node.kubectl("-n", NAMESPACE, "exec", "-i", OURS, "--", "Rscript", "-", input=QUEUED_CODE, timeout=300)
@@ -183,9 +183,9 @@ def queued(node: cluster.Node, rows: list[tuple[str, str, str]]) -> None:
 
 
 def started(node: cluster.Node, n: int) -> float:
-    """When the last of our n workers' containers started, once kubelet has told it of all (epoch).
+    """Return the start of the last of n workers' containers (epoch), once kubelet has reported all of them.
 
-    In whole seconds, rounded down, as Kubernetes tells it: what is counted from it is up to one more than it was.
+    Kubernetes reports whole seconds, rounded down, so a duration from this time is up to one second too long.
     """
     for _ in range(30):
         states = [
@@ -201,7 +201,7 @@ def started(node: cluster.Node, n: int) -> float:
 
 
 def lost(node: cluster.Node, rows: list[tuple[str, str, str]]) -> None:
-    """A future of five seconds whose worker's pod is deleted: from then to its value."""
+    """Measure the time from the deletion of a worker's pod to the value of its future of five seconds."""
     with step("A worker is lost"), Session(node, LOST_CODE) as session:
         (pod,) = session.words("POD")
         node.kubectl("-n", NAMESPACE, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
@@ -212,12 +212,12 @@ def lost(node: cluster.Node, rows: list[tuple[str, str, str]]) -> None:
 
 
 def set_up(node: cluster.Node, workers: int, most: int, stock: int) -> None:
-    """The project's release, and the article's workers with a scheduler of their own."""
+    """Install the project's release, and the article's workers with a scheduler of their own."""
     image = image_of_stack_dev(node)
     node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
     install(node, NAMESPACE, "ours", secrets.token_urlsafe(48), {
         "image": image,
-        # Room for stock's R processes, which run in the scheduler pod.
+        # Memory for stock's R processes, which run in the scheduler pod.
         "scheduler": {"homeGiB": 0, "resources": {"requests": {"cpu": "5m", "memory": "64Mi"},
                                                   "limits": {"memory": "8Gi"}}},
         "worker": {"replicas": workers, "maxReplicas": most,
@@ -230,7 +230,7 @@ def set_up(node: cluster.Node, workers: int, most: int, stock: int) -> None:
 
 
 def stock_objects(image: str, workers: int) -> list[dict[str, object]]:
-    """A scheduler pod that runs nothing but what is sent to it, its service, and the article's workers."""
+    """Return an idle scheduler pod for `kubectl exec`, its Service, and the article's workers."""
 
     def deployment(name: str, replicas: int, command: list[str]) -> dict[str, object]:
         container = {
@@ -271,7 +271,7 @@ def stock_objects(image: str, workers: int) -> list[dict[str, object]]:
 
 
 def usage(node: cluster.Node) -> dict[str, tuple[float, float]]:
-    """CPU seconds so far and working set in bytes of the worker pods of each kind, as kubelet accounts them."""
+    """Return kubelet's CPU seconds so far and working set in bytes of the worker pods of each kind."""
     summary = json.loads(node.kubectl("get", "--raw", "/api/v1/nodes/node/proxy/stats/summary").stdout)
     used = {"ours": (0.0, 0.0), "stock": (0.0, 0.0)}
     for pod in summary["pods"]:
@@ -286,7 +286,7 @@ def usage(node: cluster.Node) -> dict[str, tuple[float, float]]:
 
 
 def scaled(node: cluster.Node, workers: int) -> None:
-    """Wait until that many workers are there and connected, and those that are one too many have gone."""
+    """Scale to that number of workers; wait until all are ready and surplus pods are gone."""
     rscript(node, OURS, f"future.kubernetes::scale_workers({workers}L)")
     for _ in range(150):
         there = our_pods(node)
@@ -297,7 +297,7 @@ def scaled(node: cluster.Node, workers: int) -> None:
 
 
 def our_pods(node: cluster.Node) -> list[dict[str, Any]]:
-    """The pods of our workers, those on their way out included."""
+    """Return the pods of this project's workers, terminating ones included."""
     selector = "component=worker,app.kubernetes.io/instance=ours"
     found = node.kubectl("-n", NAMESPACE, "get", "pods", "-l", selector, "-o", "json").stdout
     pods: list[dict[str, Any]] = json.loads(found)["items"]
@@ -305,20 +305,20 @@ def our_pods(node: cluster.Node) -> list[dict[str, Any]]:
 
 
 def rscript(node: cluster.Node, where: str, code: str, timeout: float = STOCK_LIMIT_SECONDS) -> str:
-    """Standard output of an R program."""
+    """Run an R program and return its standard output."""
     done: Any = node.kubectl("-n", NAMESPACE, "exec", "-i", where, "--", "Rscript", "-", input=code, timeout=timeout)
     return str(done.stdout)
 
 
 def plan(node: cluster.Node, where: str, package: str, command: str) -> tuple[float, int, float]:
-    """Seconds that plan() took in a new R session, the workers that it had, and when it was there (epoch)."""
+    """Call plan() in a new R session; return its seconds, its number of workers, and the time of its end (epoch)."""
     printed = rscript(node, where, PLAN_CODE.format(package=package, plan=command, hold=0))
     _, seconds, had, ended = next(line for line in printed.splitlines() if line.startswith("RESULT")).split()
     return float(seconds), int(had), float(ended)
 
 
 class Session:
-    """An R session in the background, and the lines that it prints."""
+    """An R session in the background, with the lines that it prints."""
 
     def __init__(self, node: cluster.Node, code: str) -> None:
         self._process = subprocess.Popen(
@@ -330,7 +330,7 @@ class Session:
         self._process.stdin.close()
 
     def words(self, first: str) -> list[str]:
-        """The words of the next line that begins so, without the first."""
+        """Return the words of the next line that begins with `first`, without that word."""
         assert self._process.stdout
         for line in self._process.stdout:
             if line.startswith(first):

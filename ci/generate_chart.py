@@ -1,4 +1,4 @@
-"""Writes what is made from chart/values.schema.yaml: the JSON schema, the defaults, and the tables of the README.
+"""Generates from chart/values.schema.yaml: the JSON schema, the defaults, and the tables of the README.
 
     python -m ci.generate_chart
 
@@ -136,7 +136,7 @@ def values_file(schema: Schema) -> str:
 
 
 def shows_example(value: Value) -> bool:
-    """Whether the default leaves open what a value looks like."""
+    """Return True if the default does not show the form of a value."""
     return isinstance(value.default, list | dict) or value.default == ""
 
 

@@ -23,8 +23,18 @@ ACTIONLINT = GoModule(REPO / "tests" / "lint" / "actionlint", ("github.com/rhysd
 # The last major version that compiles without a C compiler.
 VALE = GoModule(REPO / "tests" / "lint" / "vale", ("github.com/errata-ai/vale/v2/cmd/vale",))
 
-PROSE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "chart", "docs", ".github")
-"""What the style of .vale is held against."""
+PROSE = (
+    "*.md",
+    "*.Rmd",
+    "bench/*.py",
+    "ci/*.py",
+    "cli/*.py",
+    "common/*.py",
+    "components/*.py",
+    "local/*.py",
+    "policy/*.py",
+)
+"""Pages, docstrings and comments that vale checks against the styles of .vale."""
 
 GENERATED = ("docs/settings.md",)
 
@@ -67,7 +77,7 @@ def _spelling() -> list[Command]:
 
 
 def _prose() -> list[Command]:
-    pages = [name for name in tracked_files(REPO, *PROSE) if name.endswith(".md") and name not in GENERATED]
+    pages = [name for name in tracked_files(REPO, *PROSE) if name not in GENERATED]
     return [[str(build(VALE) / "vale"), "--no-wrap", *pages]]
 
 

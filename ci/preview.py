@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.paths import REPO, local_cluster, state_dir
 
 NO_STACK = "no stack named"
-"""What the Pulumi CLI says where a backend lacks the stack (pkg/backend/backenderr/backenderr.go)."""
+"""Message of the Pulumi CLI if a backend lacks the stack (pkg/backend/backenderr/backenderr.go)."""
 
 
 def local_environment() -> dict[str, str]:

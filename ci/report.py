@@ -1,7 +1,7 @@
 """Report of a preview for a pull request: what would change, `hourlyCost` before and after, the policy pack's findings.
 
 Made from the engine's events (sdk/go/common/apitype/events.go in pulumi/pulumi). Names of resources and of properties
-are shown and no values, except the cost: a value may be somebody's secret that no one marked as such.
+are shown without values, except the cost: a value may be a secret that is not marked as one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIGNS = {"create": "+", "import": "=", "update": "~", "replace": "+-", "delete":
 
 @dataclass
 class Preview:
-    """What the events of a preview say."""
+    """Summary of a preview's events."""
 
     changes: list[StepEventMetadata] = field(default_factory=list)
     findings: list[PolicyEvent] = field(default_factory=list)

@@ -227,7 +227,7 @@ def _alive(folder: Path) -> bool:
 
 
 def _began(process: str) -> str:
-    """Start time in the text of /proc/PID/stat, which tells a process from a later one with the same PID."""
+    """Start time in the text of /proc/PID/stat, which distinguishes a process from a later one with the same PID."""
     return process.rpartition(")")[2].split()[19]
 
 

@@ -39,7 +39,7 @@ PREFIX = "future-kubernetes"
 
 
 class Then(StrEnum):
-    """What follows a run that succeeded."""
+    """Action after a run that succeeded."""
 
     keep = "keep"
     release = "release"

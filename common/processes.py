@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """One process. `start_time` tells it from a later process with the same PID; `name` is cut to 15 bytes."""
+    """One process. `start_time` distinguishes it from a later process with the same PID; `name` is cut to 15 bytes."""
 
     pid: int
     name: str

@@ -1,4 +1,4 @@
-"""Writes what is made from the settings' models: the config block of Pulumi.yaml, and docs/settings.md.
+"""Generates from the settings' models: the config block of Pulumi.yaml, and docs/settings.md.
 
     python -m components.generate
 

@@ -1,4 +1,4 @@
-"""Commands for tests and for debugging: `python -m local tools`, and parts of `up` alone: `python -m local standin`.
+"""Commands for tests and for debugging: `python -m local tools`, and parts of `up`: `python -m local standin`.
 
 Users have the command `future-kubernetes`.
 """

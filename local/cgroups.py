@@ -1,6 +1,6 @@
-"""Control groups of a cluster: makes them, puts the node into them, and removes them.
+"""Creates the control groups of a cluster, moves the node into them, and removes them.
 
-The layout on cgroup v2, below one folder that is the cluster's own:
+Layout on cgroup v2, below one folder of the cluster:
 
     services/    the shim and the node's services
     kubepods/    made by kubelet, holds the pods
@@ -37,20 +37,20 @@ WANTED = (*NEEDED, "io", "hugetlb")
 _CLEANUP_SECONDS = 20.0
 _CLONE_NEWCGROUP = 0x02000000
 _PODS_TO_SERVICES = 8
-"""How many times the weight of the services that of all pods together is."""
+"""Weight of all pods together, as a multiple of the weight of the services."""
 
 _SHARES_A_CORE = 1024
-"""The shares (cgroup v1) that kubelet gives to all pods together, for each core."""
+"""Shares (cgroup v1) per core that kubelet gives to all pods together."""
 
 
 def is_v2(mounts: str | None = None) -> bool:
-    """Whether the machine has the unified hierarchy alone, as kubelet decides it: by what is mounted at the top."""
+    """Return True if the machine has only the unified hierarchy, judged as by kubelet: by the mount at the top."""
     lines = (Path("/proc/mounts").read_text() if mounts is None else mounts).splitlines()
     return any(line.split()[1:3] == [str(ROOT), "cgroup2"] for line in lines)
 
 
 def problems() -> list[str]:
-    """Return what keeps this machine's control groups from holding a node, each with its fix."""
+    """Return the reasons why this machine's control groups cannot hold a node, each with its fix."""
     if not is_v2():
         return [] if _v1_hierarchies() else ["no cgroup hierarchy is mounted; mount one at /sys/fs/cgroup"]
     if not os.access(ROOT, os.W_OK) or _read_only(ROOT):
@@ -77,28 +77,28 @@ def problems() -> list[str]:
 
 
 def launcher(cluster: str) -> list[str]:
-    """Return the command that puts the shim into a delegated scope, to stand before the shim's own; else []."""
+    """Return the prefix of the shim's command that starts it in a delegated scope; [] without systemd."""
     if not (is_v2() and SYSTEMD.exists() and shutil.which("systemd-run")):
         return []
     return [
         "systemd-run", "--scope", "--quiet", "--collect", f"--unit={_unit(cluster)}", "--slice=system.slice",
         f"--description=Kubernetes of future-kubernetes ({cluster})",
         "--property=Delegate=yes",
-        # systemd's default is a share of the machine's; 40 workers start thousands of threads.
+        # systemd's default limit of threads is a share of the machine's; 40 workers start thousands.
         "--property=TasksMax=infinity",
         "--",
     ]  # fmt: skip
 
 
 class NodeGroup:
-    """The cluster's control groups as its shim makes and fills them."""
+    """The cluster's control groups, as its shim creates and fills them."""
 
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster
         self.v2 = is_v2()
         self.folders = [_own_scope(cluster) or ROOT / _name(cluster)] if self.v2 else _v1_folders(cluster)
         if self.v2 and self.folders[0].parent == ROOT:
-            remove(cluster)  # of a shim that was killed: with controllers enabled no process may enter it
+            remove(cluster)  # left by a killed shim; a group with enabled controllers accepts no process
         for folder in self.folders:
             folder.mkdir(exist_ok=True)
             if self.v2 or (folder / "cpu.shares").exists():
@@ -108,11 +108,11 @@ class NodeGroup:
                 (folder / "services/cpu.shares").write_text(str(shares))
 
     def enter(self) -> None:
-        """Move the calling process among the services; on v2 into a namespace that starts at the cluster's folder."""
+        """Move the calling process to the services; on v2 also into a namespace whose root is the cluster's folder."""
         if not self.v2:
             self._join_services()
             return
-        # The namespace starts where the process is when it is made, so the process stops by at the folder itself.
+        # The root of a new namespace is the group of the calling process, so the process enters the folder first.
         (self.folders[0] / "cgroup.procs").write_text(str(os.getpid()))
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.unshare(_CLONE_NEWCGROUP) != 0:
@@ -139,8 +139,8 @@ class NodeGroup:
     def balance(self) -> None:
         """Keep the services' weight at an eighth of the pods', which kubelet sets once it runs (v2).
 
-        Pods come first: while 40 of them start, R in those that are there already would wait for the last. The
-        cluster as a whole keeps the usual weight, so that the machine's other work does not wait for busy workers.
+        Pods have priority: otherwise R in running pods would wait while 40 others start. The cluster as a whole keeps
+        the default weight, so that busy workers do not slow down the machine's other work.
         """
         if not self.v2:
             return
@@ -181,7 +181,7 @@ def remove(cluster: str) -> None:
     record = state_dir(cluster) / "controllers"
     if record.exists():
         for name in record.read_text().split():
-            with contextlib.suppress(OSError):  # another group uses it by now
+            with contextlib.suppress(OSError):  # another group uses the controller by now
                 (ROOT / "cgroup.subtree_control").write_text(f"-{name}")
         record.unlink()
 
@@ -195,7 +195,7 @@ def _unit(cluster: str) -> str:
 
 
 def _own_scope(cluster: str) -> Path | None:
-    """The scope in which systemd-run started the calling process, if it did."""
+    """Return the scope in which systemd-run started the calling process, if any."""
     path = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2]
     folder = ROOT / path.lstrip("/")
     return folder if folder.name == _unit(cluster) else None

@@ -1,7 +1,7 @@
-"""Starts, finds and removes a node on this machine: one Kubernetes cluster each, several side by side.
+"""Starts, finds and removes nodes on this machine. Each node is a Kubernetes cluster; several run side by side.
 
-The node's processes run in mount, PID, network, UTS and IPC namespaces of their own. Of the machine they use the disk
-(one state folder), a cgroup each, and one loopback port for the API server.
+The node's processes run in mount, PID, network, UTS and IPC namespaces of their own. Each uses one
+state folder, one cgroup and one loopback port (of the API server) of the machine.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _STOP_SECONDS = 40.0
 
 @dataclass(frozen=True)
 class Node:
-    """A running node: its first process as the machine knows it, its kubeconfig, and the folder of its programs."""
+    """A running node: PID of its first process on the machine, its kubeconfig, and the folder of its programs."""
 
     cluster: str
     pid: int
@@ -49,7 +49,7 @@ class Node:
         return _checked(entered, options)
 
     def kubectl(self, *argv: str, **options: object) -> subprocess.CompletedProcess[str]:
-        """Runs kubectl as the cluster's administrator, likewise."""
+        """Runs kubectl as the cluster's administrator; output and failure as with `run`."""
         return _checked([str(self.programs / "kubectl"), f"--kubeconfig={self.kubeconfig}", *argv], options)
 
 
@@ -63,7 +63,7 @@ def _checked(argv: list[str], options: dict[str, object]) -> subprocess.Complete
 
 
 def running(cluster: str) -> Node | None:
-    """The node where its shim is alive, else None."""
+    """Return the node if its shim is alive, else None."""
     state = state_dir(cluster)
     try:
         spec = json.loads((state / "node.json").read_text())
@@ -98,7 +98,7 @@ def start(cluster: str) -> Node:
 
 
 def stop(cluster: str) -> bool:
-    """Ends the cluster and deletes all that it kept; False where there was none."""
+    """Stops the cluster and deletes its state; returns False if there was none."""
     state = state_dir(cluster)
     pid = _shim_pid(state)
     if pid is None and not state.exists():
@@ -203,7 +203,7 @@ def _ready(node: Node, path: str) -> bool:
 
 
 def _node_is_ready(node: Node) -> bool:
-    """Ready, and without the taint that the controller takes off a moment later."""
+    """Return True once the node is Ready and without the taint that the controller removes a moment later."""
     found = json.loads(node.kubectl("get", "nodes", "-o", "json").stdout)["items"]
     return any(
         not item["spec"].get("taints")
@@ -221,7 +221,7 @@ def _dns_answers(node: Node) -> bool:
 
 
 def _import_pause_image(node: Node) -> bool:
-    """Gives containerd the one image that no registry serves: what holds a pod's namespaces, and makes volumes."""
+    """Imports the image that no registry serves: each pod's pause container, and the storage provisioner's helper."""
     try:
         if inside.PAUSE_IMAGE in node.run("ctr", "-n", "k8s.io", "images", "list", "-q").stdout:
             return True
@@ -275,7 +275,7 @@ def _busybox_image(busybox: bytes) -> bytes:
 
 
 def _shim_pid(state: Path) -> int | None:
-    """The shim's PID where the process of that number is still the one that was started."""
+    """Return the shim's PID if that process is still the one that was started."""
     try:
         pid, started = (state / "shim.pid").read_text().split()
         return int(pid) if _start_time(int(pid)) == started and not _is_zombie(int(pid)) else None
@@ -284,7 +284,7 @@ def _shim_pid(state: Path) -> int | None:
 
 
 def _start_time(pid: int) -> str:
-    """Field 22 of /proc/PID/stat (proc(5)): a PID may come again, with its start time it does not."""
+    """Return the start time, field 22 of /proc/PID/stat (proc(5)), which a reused PID does not share."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
 
 

@@ -1,6 +1,6 @@
 """Root folders of Debian packages: one that a node runs in, and one that the stand-in image is based on.
 
-Nothing of them is installed on the machine itself, whose own containerd, Docker or etcd stay as they are. `mmdebstrap`
+No package is installed on the machine itself, so its containerd, Docker or etcd do not change. `mmdebstrap`
 checks each package against the archive's signature.
 """
 
@@ -13,12 +13,13 @@ import shutil
 import subprocess
 import tempfile
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
 from common.paths import cache_dir
-from common.progress import step
+from common.progress import Step, step
 from local.go_binaries import exclusive
 
 MIRROR = "http://deb.debian.org/debian"
@@ -39,7 +40,7 @@ class DebianRoot:
     archive: bool = False
 
     def path(self) -> Path:
-        """Where it stands in the cache, keyed by all that decides what is in it."""
+        """Path in the cache, keyed by every input that determines the content."""
         key = hashlib.sha256(repr((self, platform.machine())).encode()).hexdigest()[:12]
         return cache_dir() / "debian" / f"{self.name}-{key}{'.tar' if self.archive else ''}"
 
@@ -57,7 +58,7 @@ NODE_ROOT = DebianRoot(
         "etcd-server",
         "iproute2",
         "iptables",
-        "netavark",  # buildah asks for it even where a build uses no network of its own
+        "netavark",  # buildah requires it even for a build on the host's network
         "openssl",
         "python3-minimal",
         "runc",
@@ -68,7 +69,7 @@ NODE_ROOT = DebianRoot(
 
 
 def ensure(root: DebianRoot) -> Path:
-    """Makes the root unless it stands; it appears by a rename, so an interrupted run leaves nothing half-made."""
+    """Builds the root if the cache lacks it. A rename publishes it, so an interrupted run leaves no partial root."""
     target = root.path()
     if target.exists():
         return target
@@ -79,51 +80,62 @@ def ensure(root: DebianRoot) -> Path:
 
 
 def _make(root: DebianRoot, target: Path) -> None:
-    mmdebstrap = program("mmdebstrap", "mmdebstrap", "debian-archive-keyring")
     target.parent.mkdir(parents=True, exist_ok=True)
-    sources = "".join(f"deb [signed-by={_KEYRING}] {MIRROR} {suite} main\n" for suite in root.suites)
+    options = [
+        f"--format={'tar' if root.archive else 'directory'}",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in root.exclude),
+    ]
     with (
         step(f"Installing {len(root.packages)} Debian packages ({root.name})") as progress,
         tempfile.TemporaryDirectory(dir=target.parent) as scratch,
     ):
         made = Path(scratch) / "root"
-        command = [
-            mmdebstrap,
-            "--mode=root",
-            "--variant=minbase",
-            f"--format={'tar' if root.archive else 'directory'}",
-            # A testing suite's Release file may be past its date; its signature is still checked.
-            '--aptopt=Acquire::Check-Valid-Until "false"',
-            '--aptopt=APT::Install-Recommends "false"',
-            '--aptopt=Acquire::Retries "3"',
-            *(f"--dpkgopt=path-exclude={pattern}" for pattern in root.exclude),
-            f"--include={','.join(root.packages)}",
-            root.suites[0],
-            str(made),
-            "-",
-        ]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(sources)
-            process.stdin.close()
-            last: deque[str] = deque(maxlen=15)
-            for line in process.stdout:
-                last.append(line)
-                progress.note(line.strip().removeprefix("I: "))
-        if process.returncode != 0:
-            raise UserError(
-                f"The Debian packages of the {root.name} root cannot be installed:\n{''.join(last)}\n"
-                f"Free disk: {shutil.disk_usage(target.parent).free >> 20} MiB in {target.parent}. "
-                f"Is {MIRROR} reached from here?"
-            )
+        mmdebstrap(root.suites, root.packages, made, options, progress)
         made.rename(target)
 
 
+def mmdebstrap(
+    suites: Sequence[str], packages: Sequence[str], target: Path, options: Sequence[str], progress: Step
+) -> None:
+    """Install packages and their dependencies into a new root at `target`.
+
+    suites: the packages' sources; the first is that of the root. Raises UserError with the end of mmdebstrap's output.
+    """
+    command = [
+        program("mmdebstrap", "mmdebstrap", "debian-archive-keyring"),
+        "--mode=root",
+        "--variant=minbase",
+        # A testing suite's Release file may have expired; its signature is still checked.
+        '--aptopt=Acquire::Check-Valid-Until "false"',
+        '--aptopt=APT::Install-Recommends "false"',
+        '--aptopt=Acquire::Retries "3"',
+        *options,
+        f"--include={','.join(packages)}",
+        suites[0],
+        str(target),
+        "-",
+    ]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("".join(f"deb [signed-by={_KEYRING}] {MIRROR} {suite} main\n" for suite in suites))
+        process.stdin.close()
+        last: deque[str] = deque(maxlen=15)
+        for line in process.stdout:
+            last.append(line)
+            progress.note(line.strip().removeprefix("I: "))
+    if process.returncode != 0:
+        raise UserError(
+            f"The Debian packages of a {suites[0]} root cannot be installed:\n{''.join(last)}\n"
+            f"Free disk: {shutil.disk_usage(cache_dir()).free >> 20} MiB in {cache_dir()}. "
+            f"Is {MIRROR} reached from here?"
+        )
+
+
 def program(name: str, *packages: str) -> str:
-    """Path of a program that the machine itself must have; installs `packages` for it where apt-get is there."""
+    """Return the path of a program of the machine; installs `packages` for it where apt-get exists."""
     found = shutil.which(name)
     if found:
         return found

@@ -22,7 +22,7 @@ from local.standin import apply
 
 
 class Engine(Protocol):
-    """An engine as `future-kubernetes up` needs it."""
+    """Interface of an engine for `future-kubernetes up`."""
 
     def up(self, stack: str, config: Mapping[str, str]) -> Mapping[str, Any]:
         """Creates or updates the stack; returns its outputs, secrets included."""
@@ -53,7 +53,7 @@ def pulumi_command() -> PulumiCommand | None:
     if found:
         try:
             return PulumiCommand()
-        except Exception as error:  # as the SDK and the program raise them
+        except Exception as error:  # raised by the SDK and by the program
             raise UserError(
                 f"the Pulumi CLI at {found} cannot be used: {error}\n"
                 "    fix: update it (https://www.pulumi.com/docs/install/), or take it off PATH"
@@ -64,6 +64,6 @@ def pulumi_command() -> PulumiCommand | None:
     with step("Installing the Pulumi CLI") as progress:
         try:
             return PulumiCommand.install(root=str(folder))
-        except Exception as error:  # whatever the installer's script and the network raise
+        except Exception as error:  # the installer's script and the network raise many kinds
             progress.outcome = f"not available here ({type(error).__name__}); using the project's stand-in instead"
     return None

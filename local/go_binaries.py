@@ -39,8 +39,8 @@ _GO_SHA256 = {
 class GoModule:
     """A folder with a go.mod, and the packages of it to build.
 
-    apart: packages that Go refuses to build together with the others. links: further names of a program that looks at
-    the name by which it is called.
+    apart: packages that Go refuses to build together with the others. links: further names of a multi-call program,
+    which acts by the name that it is called by.
     """
 
     folder: Path
@@ -57,18 +57,18 @@ NODE = GoModule(
     REPO / "local" / "node",
     (
         "./kubernetes",
-        "k8s.io/kubernetes/cmd/kubectl",  # by itself: a small program starts faster, and it is started often
+        "k8s.io/kubernetes/cmd/kubectl",  # a program of its own: it is started often, and a small one starts faster
         "./coredns",
         "helm.sh/helm/v3/cmd/helm",
         "sigs.k8s.io/metrics-server/cmd/metrics-server",
         "./registry",
     ),
-    # It spells a module's name in a case of its own, which Go refuses beside the other spelling.
+    # It spells a module's name in another case, and Go refuses both spellings in one build.
     apart=("github.com/rancher/local-path-provisioner",),
     links=(("kubernetes", ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")),),
 )
 KUBE_SCORE = GoModule(REPO / "tests" / "chart" / "kube-score", ("github.com/zegl/kube-score/cmd/kube-score",))
-# In a go.mod of its own: it shares many modules with the node, at other versions, and must not move those.
+# In a go.mod of its own: it needs other versions of many modules, and must not change the node's.
 KWOK = GoModule(REPO / "bench" / "kwok", ("sigs.k8s.io/kwok/cmd/kwok",))
 
 # Without these, nodes and clients would report v0.0.0, and `helm template` would take Kubernetes for an old one.
@@ -86,8 +86,8 @@ _LDFLAGS = " ".join(
 def build(module: GoModule) -> Path:
     """Build what is not built yet and return the folder that holds the programs.
 
-    Each program appears there by a rename, so that an interrupted build leaves nothing half-made. What was compiled
-    until then stays in a cache folder, and the next call goes on from there.
+    Each program appears there by a rename, so that an interrupted build leaves no partial program. Compiled packages
+    stay in a cache folder, and the next call continues from there.
     """
     bin_dir = cache_dir() / "bin" / _key(module)
     if not _missing(module, bin_dir):
@@ -101,7 +101,7 @@ def build(module: GoModule) -> Path:
 
 
 def _missing(module: GoModule, bin_dir: Path) -> list[tuple[str, ...]]:
-    """The packages, by batches, whose programs or their further names are not there."""
+    """Return the batches of packages whose programs or links are missing."""
     links = dict(module.links)
 
     def stands(package: str) -> bool:
@@ -129,7 +129,7 @@ def _build_missing(module: GoModule, missing: list[tuple[str, ...]], bin_dir: Pa
                 for link in links.get(name, ()):
                     (bin_dir / link).unlink(missing_ok=True)
                     (bin_dir / link).symlink_to(name)
-    # Some 4 GB that nothing needs once the programs stand.
+    # About 4 GB that nothing needs once the programs are built.
     for leftover in ("go-build", "go-mod"):
         shutil.rmtree(cache_dir() / leftover, ignore_errors=True)
 
@@ -187,7 +187,7 @@ def _environment() -> dict[str, str]:
 
 
 def _go(folder: Path, progress: Step) -> str:
-    """The `go` on PATH where it is new enough for the module, else a toolchain in the cache folder."""
+    """Return the `go` on PATH if it is new enough for the module, else a toolchain in the cache folder."""
     match = re.search(r"^go (\d+)\.(\d+)\.?(\d*)", (folder / "go.mod").read_text(), re.MULTILINE)
     assert match, f"{folder}/go.mod names no Go version"
     wanted = tuple(int(part or 0) for part in match.groups())
@@ -232,7 +232,7 @@ def _toolchain(progress: Step) -> Path:
 
 @contextmanager
 def exclusive(lock: Path, what: str) -> Iterator[None]:
-    """Holds a lock file for as long as the block runs; says what it waits for."""
+    """Hold a lock file while the block runs; print a message while waiting for it."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as handle:
         try:

@@ -32,14 +32,14 @@ class HelmRelease:
     name: str
 
     def command(self, *arguments: str) -> list[str]:
-        """The command line of helm for this release's cluster and namespace."""
+        """Return the command line of helm for this release's cluster and namespace."""
         return [
             self.program, *arguments,
             "--kubeconfig", str(self.kubectl.kubeconfig), "--namespace", self.kubectl.namespace,
         ]  # fmt: skip
 
     def status(self) -> str | None:
-        """Helm's status of the newest revision, such as "deployed"; None where there is no release."""
+        """Return Helm's status of the newest revision, such as "deployed"; None without a release."""
         answer = self._run("status", self.name, "--output", "json")
         if answer.returncode == 0:
             return str(json.loads(answer.stdout)["info"]["status"])
@@ -48,7 +48,7 @@ class HelmRelease:
         raise UserError(f"the state of release {self.name} cannot be read: {last_line(answer.stderr)}")
 
     def recover(self, progress: Step) -> None:
-        """Rolls a release that an interrupted or failed run left behind back to its last good revision.
+        """Rolls a release back to its last good revision after an interrupted or failed run.
 
         Removes the release where there is no such revision. Otherwise Helm would refuse every further update of a
         release that is "pending-...".
@@ -61,7 +61,7 @@ class HelmRelease:
         good = [entry["revision"] for entry in revisions if entry["status"] in ("deployed", "superseded")]
         if good and status != "uninstalling":
             progress.note(f"the last run left it {status}: rolling back to revision {max(good)}")
-            # Without --wait: the next update may be what cures the pods of the revision.
+            # Without --wait: the pods of that revision may need the next update to become ready.
             done = self._run("rollback", self.name, str(max(good)), "--cleanup-on-fail")
             if done.returncode != 0:
                 raise UserError(f"release {self.name} cannot be rolled back: {last_line(done.stderr)}")
@@ -78,7 +78,7 @@ class HelmRelease:
     def upgrade(self, inputs: Mapping[str, Any], progress: Step) -> None:
         """Installs or upgrades the release as a Pulumi Release resource with these inputs describes it, and waits.
 
-        Rolls back, or removes a first install, where that fails. Raises UserError with the pods' own reason.
+        A failed update is rolled back, a failed first install removed. Raises UserError with the reason from the pods.
         """
         self.recover(progress)
         with private_file(json.dumps(inputs.get("values", {}))) as values:
@@ -98,7 +98,7 @@ class HelmRelease:
         watch = PodWatch(self.kubectl, self.name)
         problem, checked = None, 0.0
         with tempfile.TemporaryFile("w+") as output:
-            # In a session of its own, so that Ctrl-C in the terminal reaches this program first.
+            # In a process session of its own, so that Ctrl-C in the terminal reaches this program first.
             process = subprocess.Popen(command, stdout=output, stderr=output, text=True, start_new_session=True)
             try:
                 while process.poll() is None and not problem:

@@ -1,7 +1,7 @@
-"""Builds the image of stack `dev` and puts it into the node's registry, from package registries alone.
+"""Builds the image of stack `dev`, only from package registries, and pushes it to the node's registry.
 
-The Dockerfile is the clouds' own; only its base differs: Debian packages instead of rocker/rstudio, which no package
-registry serves. Built with buildah inside the node's Debian root, so that no container engine is needed.
+The Dockerfile is that of the clouds. Only the base differs: Debian packages replace rocker/rstudio, which no package
+registry serves. buildah runs inside the node's Debian root, so that no container engine is needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from local.node.places import REGISTRY
 IMAGE_FOLDER = REPO / "image"
 BASE = debian_rootfs.DebianRoot(
     name="image-base",
-    # R and future come from forky; r-cran-irkernel is in trixie alone.
+    # R and future come from forky; r-cran-irkernel is only in trixie.
     suites=("forky", "trixie"),
     packages=(
         "ca-certificates",
@@ -55,14 +55,14 @@ _ISOLATION = ("--isolation=chroot", "--network=host")
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """What decides the content of the image beside the files of `image/`."""
+    """Inputs that determine the content of the image, beside the files of `image/`."""
 
     ide: str = "jupyterlab"
     r_packages: tuple[str, ...] = ()
     apt_packages: tuple[str, ...] = ()
 
     def key(self) -> str:
-        """Changes with all that decides what is in the image."""
+        """Key that changes with every input of the image."""
         digest = hashlib.sha256(repr((self, BASE.path().name)).encode())
         for source in sorted(path for path in IMAGE_FOLDER.rglob("*") if path.is_file()):
             if "__pycache__" in source.parts or source.suffix == ".pyc":
@@ -104,7 +104,7 @@ def build(request: ImageRequest) -> str:
 def _build_layers(tag: str, arguments: dict[str, str]) -> None:
     command = ["build", "--layers", *_ISOLATION, "--tag", tag]
     command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
-    # Without SYS_RESOURCE no limit can be raised above the machine's own, which buildah tries otherwise.
+    # buildah tries to raise limits above the machine's, which fails; without SYS_RESOURCE it does not try.
     for name, limit in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
         hard = resource.getrlimit(limit)[1]
         command.append(f"--ulimit={name}={hard}:{hard}")
@@ -128,7 +128,7 @@ def _build_layers(tag: str, arguments: dict[str, str]) -> None:
 
 
 def push(node: Node, request: ImageRequest) -> str:
-    """Puts the image into the node's registry; returns the reference by digest that pods run."""
+    """Pushes the image to the node's registry; returns the reference by digest for the pods."""
     tag = build(request)
     digest_file = _stamp(request).with_suffix(".digest")
     repository = f"{REGISTRY}/{_NAME}"
@@ -152,7 +152,7 @@ def push(node: Node, request: ImageRequest) -> str:
 
 
 def _alone() -> AbstractContextManager[None]:
-    """Buildah's mounts and store are one for all clusters of this machine."""
+    """Hold the lock of buildah's mounts and store, which all clusters of this machine share."""
     return exclusive(cache_dir() / "image.lock", "another build or push of the image")
 
 
@@ -178,9 +178,9 @@ def _buildah(
 
 
 def _in_node_root(command: Sequence[str], binds: dict[Path, str], node: Node | None = None) -> list[str]:
-    """The command line that runs `command` in the node's Debian root, mounted for its time alone.
+    """Return the command line that runs `command` in the node's Debian root, which stays mounted only while it runs.
 
-    It has the machine's network, or that of `node`, whose registry listens on the node's loopback only.
+    The command uses the machine's network, or that of `node`, whose registry listens only on the node's loopback.
     """
     root = debian_rootfs.ensure(debian_rootfs.NODE_ROOT)
     scratch = cache_dir() / "buildah"

@@ -21,7 +21,7 @@ from local.stack_config import read_settings
 
 
 def up(config: Mapping[str, str], *, full: bool = False) -> None:
-    """Creates or updates stack dev with `config` over Pulumi.dev.yaml's. full: smoke test in the article's size.
+    """Creates or updates stack dev; `config` overrides Pulumi.dev.yaml. full: smoke test in the article's size.
 
     Raises UserError.
     """
@@ -42,15 +42,15 @@ def up(config: Mapping[str, str], *, full: bool = False) -> None:
 
 
 def down() -> bool:
-    """Removes stack dev with its cluster; False where there was none.
+    """Removes stack dev with its cluster; returns False if there was none.
 
-    The engine removes nothing: its state and everything that the stack created are in the cluster's folder.
+    No `pulumi destroy` is needed: the stack's state and all its objects are in the cluster's folder.
     """
     return cluster.stop(local_cluster())
 
 
 def start_with_image(name: str, request: image.ImageRequest) -> tuple[cluster.Node, str]:
-    """A started cluster with the image in its registry, and the reference by digest that pods run.
+    """Start the cluster and push the image; return the node and the image's reference by digest.
 
     Compiling needs the processors and installing packages needs the network, so both run at the same time.
     """
@@ -65,12 +65,12 @@ def start_with_image(name: str, request: image.ImageRequest) -> tuple[cluster.No
 
 
 def image_request(settings: Settings) -> image.ImageRequest:
-    """The image that the settings describe."""
+    """Return the image that the settings describe."""
     return image.ImageRequest(settings.ide, tuple(sorted(settings.r_packages)), tuple(sorted(settings.apt_packages)))
 
 
 def _settings(config: Mapping[str, str]) -> Settings:
-    """Stack dev's settings. Raises UserError with every error in them, before anything is built."""
+    """Return stack dev's settings. Raises UserError with every error in them, before anything is built."""
     try:
         settings = read_settings(LOCAL_STACK, config)
     except pulumi.RunError as error:

@@ -25,9 +25,9 @@ _ALTERNATIVE = (
 )
 
 HOPELESS_ENDINGS = 3
-"""Ends of one service with the same error after which the start is given up."""
+"""Number of times that a service may end with the same error before the start is given up."""
 
-# Errors of a service whose neighbour is not there yet. Each comes and goes while a node starts.
+# Errors of a service that waits for another. Each occurs and disappears while a node starts.
 _PASSING = re.compile(
     r"connection refused|deadline exceeded|timed? ?out|not found|no such host|Unauthorized|forbidden|dial (tcp|unix)"
     r"|\.sock|TLS handshake|EOF|etcdserver|leader|connection reset|apiserver",
@@ -48,9 +48,9 @@ _FIXES = (
 
 
 def preflight() -> None:
-    """Load what kernel modules are missing; raise UserError with every reason why no node can run here.
+    """Load missing kernel modules; raise UserError with every reason why no node can run here.
 
-    Nothing but modules is changed.
+    Changes nothing else of the machine.
     """
     reasons = []
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
@@ -92,7 +92,7 @@ def _has_tun() -> bool:
 
 
 def _load_module(name: str, loaded: object) -> bool:
-    """Load a kernel module, say so, and return whether the kernel has it now."""
+    """Load a kernel module, print that, and return True if the kernel has it now."""
     assert callable(loaded)
     if not shutil.which("modprobe"):
         return False
@@ -138,9 +138,9 @@ def _storage_problems() -> list[str]:
 
 
 def endings(run_folder: Path) -> list[tuple[str, int, str]]:
-    """Return name, number of equal ends in a row and error of each service that has ended, most ends first.
+    """Return each service that has ended: name, number of ends in a row with the same error, and error. Most first.
 
-    run_folder: the node's /run/node, where its supervisor keeps a file for each.
+    run_folder: the node's /run/node, where its supervisor keeps a file for each service.
     """
     found = []
     for file in sorted((run_folder / "endings").glob("*")):
@@ -151,10 +151,10 @@ def endings(run_folder: Path) -> list[tuple[str, int, str]]:
 
 
 def hopeless(run_folder: Path) -> str:
-    """Return why the node cannot start, with the fix where it is known; empty while waiting makes sense.
+    """Return the reason why the node cannot start, with a known fix; empty while it may still start.
 
-    A service that has ended three times in a row with one and the same error will do so again, unless the error is
-    that another service is not there yet.
+    A service that has ended three times in a row with the same error will end again, unless it only waits for
+    another service.
     """
     for name, count, error in endings(run_folder):
         if count >= HOPELESS_ENDINGS and error and not _PASSING.search(error):
@@ -163,7 +163,7 @@ def hopeless(run_folder: Path) -> str:
 
 
 def fix_for(error: str) -> str:
-    """Return the remedy for a service's error."""
+    """Return the fix for a service's error."""
     for pattern, fix in _FIXES:
         if re.search(pattern, error, re.IGNORECASE):
             return fix

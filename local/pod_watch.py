@@ -1,6 +1,6 @@
-"""Watches the pods of a Helm release come up, and reports within seconds what will keep them from it.
+"""Watches the pods of a Helm release start, and reports a permanent problem within seconds.
 
-Helm by itself waits for its whole time limit on an image that does not exist, and then reports only the time-out.
+Without it Helm would wait until its time-out, for example for an image that does not exist, and report only that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ POLL_SECONDS = 2.0
 
 @dataclass
 class PodWatch:
-    """The pods of one Helm release during an update. `progress` says how far they are.
+    """The pods of one Helm release during an update, with their `progress` in words.
 
     kubectl: with the release's namespace. grace_scale: factor on the grace of a reason, for clusters where an
     autoscaler may still add a node (Unschedulable).
@@ -38,7 +38,7 @@ class PodWatch:
     def check(self) -> PodProblem | None:
         """Queries the cluster once; returns a permanent problem, or None.
 
-        A query that fails is no problem: the API server may be restarting.
+        A failed query does not count as a problem: the API server may be restarting.
         """
         try:
             answer = self.kubectl.run("get", "pods,events", "--output=json", "--request-timeout=10s", timeout=20)
@@ -46,7 +46,7 @@ class PodWatch:
         except (subprocess.TimeoutExpired, ValueError, KeyError):
             return None
         pods = [item for item in items if item["kind"] == "Pod" and self._is_ours(item)]
-        # A terminating pod counts against a quota: until it is gone, the quota may refuse its successor.
+        # A terminating pod counts against a quota, which may refuse its successor until the pod is gone.
         terminating = any(item["kind"] == "Pod" and item["metadata"].get("deletionTimestamp") for item in items)
         names = {pod["metadata"]["name"] for pod in pods}
         events = [item for item in items if item["kind"] == "Event" and self._concerns(item, names)]
@@ -64,7 +64,7 @@ class PodWatch:
         return self._permanent(current)
 
     def last_log_lines(self, problem: PodProblem) -> str:
-        """The end of the log of a container that crashed, which has the reason; empty for other problems."""
+        """Return the end of a crashed container's log, which has the reason; empty for other problems."""
         if problem.reason != "CrashLoopBackOff":
             return ""
         pod = problem.subject.removeprefix("pod ")
@@ -72,7 +72,7 @@ class PodWatch:
         return log.stdout.strip() if log.returncode == 0 else ""
 
     def report(self, problem: PodProblem) -> str:
-        """The problem, with the end of the log below it where there is one."""
+        """Return the problem, followed by the end of the log if there is one."""
         log = self.last_log_lines(problem)
         if not log:
             return str(problem)
@@ -84,7 +84,7 @@ class PodWatch:
         return labels.get("app.kubernetes.io/instance") == self.release and not pod["metadata"].get("deletionTimestamp")
 
     def _concerns(self, event: Mapping[str, Any], pods: set[str]) -> bool:
-        # Kubernetes keeps events for an hour; those of an earlier update are not about this one.
+        # Kubernetes keeps events for an hour; events of an earlier update must not count.
         if last_seen(event) < self._started_at:
             return False
         kind, name = event["involvedObject"].get("kind"), event["involvedObject"].get("name", "")

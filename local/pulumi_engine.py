@@ -1,7 +1,7 @@
 """Runs stack dev by the Pulumi CLI, through Pulumi's Automation API (https://www.pulumi.com/docs/iac/automation-api).
 
-The stack's backend is in the cluster's folder, wherever the user is logged in: the stack ends with the cluster, `up`
-needs no account, and a stack `dev` of another machine is left alone.
+The stack's backend is in the cluster's folder, whatever backend the user is logged in to. So the stack ends with the
+cluster, `up` needs no account, and a stack `dev` of another machine is not touched.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class PulumiEngine:
             # Else the CLI downloads a plugin for each SDK in uv.lock, hundreds of megabytes for the clouds.
             "PULUMI_OPTION_SKIP_PLUGIN_PRE_INSTALL": "true",
         }
-        os.environ.pop("PULUMI_CONFIG_PASSPHRASE", None)  # it would override the file
+        os.environ.pop("PULUMI_CONFIG_PASSPHRASE", None)  # the variable would override the file
 
     def up(self, stack: str, config: Mapping[str, str]) -> Mapping[str, Any]:
         """`pulumi up` with `config` over the stack's file; returns the outputs, secrets included. Raises UserError."""
@@ -97,7 +97,7 @@ class PulumiEngine:
     def _set_password(self, stack: str) -> None:
         """Encrypts the password of the environment into the config file.
 
-        By standard input, which the Automation API does not support: it would put the password into an argument.
+        Passes it by standard input. The Automation API would put the password into an argument, which others can read.
         """
         password = os.environ.get(PASSWORD_VARIABLE)
         if not password:
@@ -113,14 +113,14 @@ class PulumiEngine:
 
 
 def _watched_up(stack: automation.Stack, config_file: str, watch: PodWatch) -> automation.UpResult:
-    """`pulumi up`, ended early where a pod will not come up: Helm by itself would wait for its whole time limit.
+    """Runs `pulumi up`, and ends it early where a pod cannot start. Helm would wait until its time-out.
 
-    In a thread, so that Ctrl-C, which the CLI receives too, does not cut off the CLI's clean-up.
+    The CLI runs in a thread: it receives Ctrl-C too, and must be able to finish its clean-up.
     """
     problem: PodProblem | None = None
     interrupted, interrupted_at = False, 0.0
     with ThreadPoolExecutor(max_workers=1) as pool:
-        # Without secrets in the summary, which the CLI would read with the project's own config file.
+        # A summary with secrets would make the CLI read the project's own config file.
         update = pool.submit(
             stack.up, on_output=_print, on_error=_print_error, config_file=config_file, show_secrets=False
         )
@@ -166,7 +166,7 @@ def _print_error(line: str) -> None:
 
 
 def _path_with_uv() -> str:
-    """PATH, with the uv that `make` installed where there is no other: the CLI runs the program by uv."""
+    """Return PATH, extended by the uv that `make` installed if there is no other. The CLI runs the program by uv."""
     if shutil.which("uv"):
         return os.environ["PATH"]
     installed = sorted(str(program.parent) for program in cache_dir().glob("uv-*/bin/uv"))

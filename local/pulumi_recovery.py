@@ -1,4 +1,4 @@
-"""Recovers stack dev from a Pulumi CLI that was killed: its lock, its plugins, and its half-made Helm release."""
+"""Cleans up after a killed Pulumi CLI: its lock, its plugins, and its incomplete Helm release."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ORPHAN_SECONDS = 10.0
 
 
 def unlock(backend: Path) -> None:
-    """Deletes the locks of CLIs that do not run any more. Raises UserError where one still runs."""
+    """Deletes the locks of CLIs that have ended. Raises UserError if one still runs."""
     for lock in backend.glob(".pulumi/locks/**/*.json"):
         owner = processes.find(json.loads(lock.read_text())["pid"])
         if owner and owner.name == "pulumi":
@@ -36,10 +36,10 @@ def unlock(backend: Path) -> None:
 
 
 def recover(stack: automation.Stack, config_file: str, helm: str, kubectl: Kubectl) -> None:
-    """Rolls back the operations that a killed CLI had begun.
+    """Rolls back the pending operations of a killed CLI.
 
-    Pulumi only remembers that they began, and would ask the user for their outcome; Helm refuses to update a release
-    that is half installed.
+    Pulumi only knows that they began, and would ask the user for their outcome. Helm refuses to update an incomplete
+    release.
     """
     deployment: Mapping[str, Any] = stack.export_stack().deployment or {}
     pending = deployment.get("pending_operations") or []
@@ -55,7 +55,7 @@ def recover(stack: automation.Stack, config_file: str, helm: str, kubectl: Kubec
                 helm, Kubectl(kubectl.program, kubectl.kubeconfig, inputs["namespace"]), inputs["name"]
             )
             if operation["type"] == "creating":
-                # Also where Helm had completed it: without outputs nobody has its password, so it holds no files.
+                # Also if Helm had completed it: without outputs no user has its password, so it holds no files.
                 # (`refresh --import-pending-creates` would keep it, but had no effect in Pulumi 3.259.)
                 release.uninstall()
             else:
@@ -64,10 +64,10 @@ def recover(stack: automation.Stack, config_file: str, helm: str, kubectl: Kubec
 
 
 def _end_orphans(backend_url: str) -> None:
-    """Kills the plugins of a killed CLI, and what they run.
+    """Kills the plugins of a killed CLI, with their children.
 
-    They would go on for up to five minutes (sdk/go/common/util/rpcutil/health.go in pulumi/pulumi), and when their
-    release fails they would roll back the next run's.
+    Plugins continue for up to five minutes (sdk/go/common/util/rpcutil/health.go in pulumi/pulumi). If their release
+    failed then, they would roll back that of the next run.
     """
     deadline = time.monotonic() + ORPHAN_SECONDS
     while (orphans := _orphans(backend_url)) and time.monotonic() < deadline:
@@ -78,7 +78,7 @@ def _end_orphans(backend_url: str) -> None:
 
 
 def _orphans(backend_url: str) -> list[int]:
-    """PIDs of plugins without a CLI as parent, and of their children."""
+    """Return the PIDs of plugins without a CLI as parent, and of their children."""
     known = {process.pid: process for process in processes.running()}
     # A user's shell may have the variable too, so the name must match as well.
     ours = [
@@ -92,5 +92,5 @@ def _orphans(backend_url: str) -> list[int]:
         return parent is not None and parent.name == "pulumi"
 
     plugins = [process.pid for process in ours if process.name.startswith("pulumi-") and not has_cli(process)]
-    # A plugin before its children: it would start the next child when one ends.
+    # Plugins before their children: a plugin would start the next child when one ends.
     return [*plugins, *(process.pid for process in ours if process.parent in plugins)]

@@ -1,8 +1,8 @@
-"""The one process of a cluster that runs beside it on the machine: starts the node's namespaces and its way out.
+"""Starts the node's namespaces and its network. The shim is a cluster's only process outside of them.
 
-Runs as `python -m local.shim CLUSTER`. Ending it ends the node: the kernel kills all in the node's PID namespace with
-its first process, and mounts, devices and firewall rules go with their namespaces. What lies outside of them is this
-process, slirp4netns and the cgroups, and it takes the last two along.
+Runs as `python -m local.shim CLUSTER`. When the shim ends, the node ends: with its first process the kernel kills all
+processes of the node's PID namespace, and removes mounts, devices and firewall rules with their namespaces. Outside of
+them are the shim, slirp4netns and the cgroups; the shim removes the last two.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CLEANUP_SECONDS = 20.0
 
 
 def main(cluster: str) -> int:
-    """Keeps the cluster's node until told to stop (SIGTERM) or until the node ends."""
+    """Keeps the cluster's node running until SIGTERM, or until the node ends."""
     state = state_dir(cluster)
     spec = json.loads((state / "node.json").read_text())
     stopping = False
@@ -56,7 +56,7 @@ def main(cluster: str) -> int:
     )  # fmt: skip
     way_out: subprocess.Popen[bytes] | None = None
     try:
-        groups.delegate()  # before there is a way out, for which the node's services wait
+        groups.delegate()  # before the network exists, for which the node's services wait
         while not stopping and node.poll() is None:
             if way_out is None or way_out.poll() is not None:
                 way_out = start_slirp(state, spec["apiPort"])
@@ -68,7 +68,7 @@ def main(cluster: str) -> int:
         if way_out is not None:
             way_out.kill()
             way_out.wait()
-        if not groups.v2:  # there this process is in one of them: systemd removes its scope, else `cluster.stop` does
+        if not groups.v2:  # the shim itself is in one of them: systemd removes its scope, otherwise `cluster.stop` does
             remove(cluster)
 
 
@@ -89,9 +89,9 @@ def _die_with_parent() -> None:
 
 
 def start_slirp(state: Path, api_port: int) -> subprocess.Popen[bytes] | None:
-    """Lays the node's only way out and in: user-mode networking, which needs no rule or device on the machine.
+    """Connects the node by user-mode networking, which needs no firewall rule or device on the machine.
 
-    Pods reach what the machine reaches, except its loopback. None while the node is not there yet.
+    Pods reach the same addresses as the machine, except its loopback. Returns None until the node exists.
     """
     try:
         pid = int((state / "init.pid").read_text())
@@ -112,7 +112,7 @@ def start_slirp(state: Path, api_port: int) -> subprocess.Popen[bytes] | None:
 
 
 def forward(api_socket: Path, port: int, process: subprocess.Popen[bytes]) -> None:
-    """Makes slirp4netns carry 127.0.0.1:`port` of the machine to the node's API server."""
+    """Makes slirp4netns forward 127.0.0.1:`port` of the machine to the node's API server."""
     request = {
         "execute": "add_hostfwd",
         "arguments": {"proto": "tcp", "host_addr": "127.0.0.1", "host_port": port, "guest_port": _API_PORT},

@@ -1,4 +1,4 @@
-"""Smoke test of a stack: the article's computation in the scheduler pod, on workers in distinct pods."""
+"""Smoke test of a stack: runs the article's computation in the scheduler pod, on workers in distinct pods."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ARTICLE_LENGTH = 10_000_000
 """Random numbers in each of the 40 means, as in the article."""
 
 SHORT_LENGTH = 1_000_000
-"""The same computation in seconds instead of a minute."""
+"""Size of a computation that takes seconds instead of a minute."""
 
 RESULT_MARK = "SMOKE_TEST "
 
@@ -57,7 +57,7 @@ def run(node: Node, outputs: Mapping[str, Any], length: int = SHORT_LENGTH) -> d
 
 
 def report(measured: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
-    """The result, and how to log in, as text for the screen."""
+    """Return the result and the login as text for the screen."""
     one, everyone = measured["oneWorkerSeconds"], measured["allWorkersSeconds"]
     pods = "\n".join(f"    {pod}" for pod in sorted(measured["pods"]))
     return f"""

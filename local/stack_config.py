@@ -1,4 +1,4 @@
-"""Config of stack dev as Pulumi would hand it to the program: defaults, Pulumi.dev.yaml, then what `up` was given."""
+"""Config of stack dev as Pulumi passes it to the program: defaults, Pulumi.dev.yaml, then the options of `up`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECRET_KEYS = frozenset({"password"})
 
 
 def read_config(stack: str, overrides: Mapping[str, str]) -> dict[str, str]:
-    """The stack's config by key, as text. Later sources win: Pulumi.yaml, Pulumi.STACK.yaml, `overrides`.
+    """Return the stack's config by key, as text. Later sources win: Pulumi.yaml, Pulumi.STACK.yaml, `overrides`.
 
     Raises UserError for a file that is missing, and for a password that other users could read.
     """
@@ -47,7 +47,7 @@ def read_config(stack: str, overrides: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_settings(stack: str, overrides: Mapping[str, str]) -> Settings:
-    """The stack's settings as the program will read them. Raises SettingsError, with all errors at once, or UserError.
+    """Return the settings as the program will read them. Raises SettingsError, with all errors at once, or UserError.
 
     The image is a placeholder where none is given: its digest is known only once it is built.
     """

@@ -1,7 +1,7 @@
 """Policy rules for previews, each a plain function of a resource's type and inputs.
 
 The rules repeat the promises of `components/` without sharing code, on purpose: they catch a change there, and a
-resource that somebody adds. Pulumi skips a rule, with a message, for a value that is unknown during a preview.
+resource that a later change adds. Pulumi skips a rule, with a message, for a value that is unknown during a preview.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ GUEST_PLACEMENT = Placement(
 
 The toleration lets workers use that stack's worker pool. An autoscaler takes it into account even while the pool has no
 node. `NotIn` also holds for nodes without the label, so on any other cluster workers may use all nodes.
-The placement is not derived from the nodes: a user may lack the permission to list them, and a pool at rest has none.
+The placement is not derived from the nodes: a user may lack the permission to list them, and an idle pool has none.
 """
 
 

@@ -75,12 +75,12 @@ class ManagedSettings(Settings):
 
     @property
     def scales_to_zero(self) -> bool:
-        """Whether all workers may be removed, and their nodes with them."""
+        """True if all workers may be removed, and their nodes with them."""
         return self.idle_minutes > 0 or self.ttl_hours > 0
 
     @property
     def autoscaled(self) -> bool:
-        """Whether the cluster autoscaler owns the number of the workers' nodes.
+        """True if the cluster autoscaler owns the number of the workers' nodes.
 
         On spot always: a fixed number of nodes that do not come would fail the whole update.
         """
@@ -88,7 +88,7 @@ class ManagedSettings(Settings):
 
     @property
     def falls_back(self) -> bool:
-        """Whether on-demand nodes take the workers for which there is no spot node."""
+        """True if on-demand nodes take the workers for which there is no spot node."""
         return self.spot == "fallback"
 
     @classmethod

@@ -46,7 +46,7 @@ FORGET = """pulumi state delete --target-dependents "$(pulumi stack --show-urns 
 
 
 def unanswered(error: UnreachableError) -> str:
-    """The message for a cluster of which nobody can say whether it still exists."""
+    """The message for a cluster of which it is unknown whether it still exists."""
     return (
         f"the cluster does not answer: {error}\n"
         "    allowed: a cluster that answers kubectl, or one that its cloud no longer lists\n"

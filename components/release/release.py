@@ -9,10 +9,10 @@ from typing import Any
 
 import pulumi
 from pulumi_kubernetes.helm import v3 as helm
-from pulumi_random import RandomPassword
 
 from components.clouds.base import Cluster, shared_claim
-from components.release.objects import KubernetesObject
+from components.release.kubernetes_object import KubernetesObject
+from components.release.secrets import PASSWORD_LENGTH, TOKEN_LENGTH, random_text
 from components.release.values import chart_values
 from components.settings.model import Settings
 
@@ -20,18 +20,9 @@ CHART_DIR = "chart"
 """Relative to the project: an absolute path in an input would be a change on every other machine."""
 
 NOT_DEPLOYED = frozenset({"README.md", "NEWS.md", "values.schema.yaml", "ci"})
-"""What no object is rendered from. In the hash, an edited sentence would be an update of every stack."""
+"""Files that render no object. If they were hashed, an edited sentence would update every stack."""
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
-
-ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
-"""Letters and digits without those that look alike (0 O o, 1 l I), since people type passwords.
-
-Another alphabet or length would replace every stack's password and token.
-"""
-
-PASSWORD_LENGTH = 16
-TOKEN_LENGTH = 48
 
 READY_SECONDS = 900
 """Limit for the scheduler. The update does not wait for workers: a lack of machines would take the IDE away with it.
@@ -140,22 +131,6 @@ class Release(pulumi.ComponentResource):
         labels = {**settings.labels, "pod-security.kubernetes.io/enforce": "restricted"}
         metadata = {"name": settings.namespace, "labels": labels}
         return KubernetesObject("v1", "Namespace", name, {"metadata": metadata}, opts)
-
-
-def random_text(name: str, length: int, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
-    """A random text of `ALPHABET`, drawn once and kept as a secret in the stack's state."""
-    drawn = RandomPassword(
-        name,
-        length=length,
-        # "Special" characters are whatever `override_special` lists, and the only ones without the other classes.
-        special=True,
-        override_special=ALPHABET,
-        upper=False,
-        lower=False,
-        numeric=False,
-        opts=opts,
-    )
-    return pulumi.Output.secret(drawn.result)
 
 
 def chart_hash(folder: Path) -> str:

@@ -61,7 +61,7 @@ def merged(values: Any, overlay: Any) -> Any:
 
 
 def resources(size: PodSize) -> dict[str, dict[str, str]]:
-    """Requests and limits of a pod. CPU has no limit: cores that nobody requests may be used."""
+    """Requests and limits of a pod. CPU has no limit: unrequested cores may be used."""
     disk = {"ephemeral-storage": f"{size.disk_gib}Gi"} if size.disk_gib else {}
     return {
         "requests": {"cpu": f"{size.cpu_millicores}m", "memory": f"{size.memory_mib}Mi", **disk},

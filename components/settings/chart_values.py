@@ -65,12 +65,12 @@ def chart_value_problems(overlay: Mapping[str, Any], keys: Mapping[str, Key]) ->
 
 
 def is_below(key: str, owned: Sequence[str]) -> bool:
-    """Whether a problem's key is one of the owned paths, or lies below one."""
+    """True if a problem's key is one of the owned paths, or lies below one."""
     return any(f"{key}.".startswith(f"{KEY}.{path}.") for path in owned)
 
 
 def holds(overlay: Any, path: str) -> bool:
-    """Whether `overlay` has a value at a dotted path."""
+    """True if `overlay` has a value at a dotted path."""
     for part in path.split("."):
         if not isinstance(overlay, Mapping) or part not in overlay:
             return False
@@ -109,7 +109,7 @@ NOUNS = {
 
 
 def words(error: ValidationError) -> str:
-    """What the schema allows, as a noun; jsonschema's own message where the rule is more than a simple type."""
+    """The allowed values by the schema, as a noun; jsonschema's own message if the rule is not a simple type."""
     schema = schema_of(error)
     if error.validator == "enum":
         return "one of " + ", ".join(map(repr, schema["enum"]))

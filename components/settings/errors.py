@@ -42,7 +42,7 @@ class SettingsError(pulumi.RunError):
         super().__init__(f"{count} wrong in stack {stack!r}:\n{text}")
 
 
-class Contradictions(ValueError):  # noqa: N818 - pydantic carries it; nobody catches it
+class Contradictions(ValueError):  # noqa: N818 - pydantic carries it; no code catches it
     """Settings that are valid one by one and wrong together."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -82,7 +82,7 @@ def contradictions(error: ValidationError) -> list[Problem]:
 
 
 def allowed(key: Key, entries: Sequence[ErrorDetails]) -> str:
-    """What the key allows, with what pydantic found as a detail."""
+    """The key's allowed values, with pydantic's finding as a detail."""
     kind = key.type
     wrong_items = [entry for entry in entries if len(entry["loc"]) > 1]
     if kind.item and wrong_items:

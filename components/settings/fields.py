@@ -192,7 +192,7 @@ MachineType = Annotated[
     matching(r"[a-z][a-z0-9.-]*[a-z0-9]", 63),
     Allowed("a machine type of the cloud, such as e2-standard-4 or m7i.xlarge"),
 ]
-# https://github.com/distribution/reference/blob/main/regexp.go, without the parts that nobody writes.
+# https://github.com/distribution/reference/blob/main/regexp.go, without forms that are never used.
 ImageReference = Annotated[
     str,
     matching(

@@ -23,7 +23,7 @@ def key_name(field: str) -> str:
 
 @dataclass(frozen=True)
 class Type:
-    """What a value may be: the bare type, its constraints, and the words for what it allows."""
+    """Type of a value: the bare type, its constraints, and the words for the allowed values."""
 
     bare: Any
     metadata: tuple[Any, ...]
@@ -92,27 +92,27 @@ class Key:
 
     @property
     def type(self) -> Type:
-        """What a value may be."""
+        """Type of the value."""
         return Type.of(self.info.annotation, tuple(self.info.metadata))
 
     @property
     def secret(self) -> bool:
-        """Whether it is accepted only encrypted, and never shown."""
+        """True if the value is accepted only encrypted, and never shown."""
         return bool(self._extra["secret"])
 
     @property
     def plain(self) -> bool:
-        """Whether it is refused encrypted, since the value ends up where everybody can read it."""
+        """True if an encrypted value is refused, since the value ends up where everybody can read it."""
         return bool(self._extra["plain"])
 
     @property
     def shown(self) -> bool:
-        """Whether messages may repeat what was given."""
+        """True if messages may repeat the given value."""
         return bool(self._extra["shown"]) and not self.secret
 
     @property
     def description(self) -> str:
-        """What the setting does, in a line."""
+        """Purpose of the setting, in a line."""
         return self.info.description or ""
 
     @property
@@ -127,12 +127,12 @@ class Key:
 
     @property
     def default_words(self) -> str:
-        """What an unset setting means, where that is not one value."""
+        """Meaning of an unset setting, if that is not one value."""
         return str(self._extra["default"])
 
     @property
     def allowed(self) -> str:
-        """What may be given, as a noun."""
+        """Allowed values, as a noun."""
         kind, counts = self.type, self._extra["counts"]
         least, most = kind.bounds()
         if kind.choices:
@@ -147,7 +147,7 @@ class Key:
 
     @property
     def missing(self) -> str:
-        """What to name as allowed where the setting is required and absent."""
+        """Allowed values to name when the setting is required and absent."""
         return str(self._extra["missing"] or self.allowed)
 
     @property
@@ -157,7 +157,7 @@ class Key:
 
     @property
     def wrong_fix(self) -> str:
-        """The command that mends a wrong value."""
+        """The command that fixes a wrong value."""
         return self.command() if self.info.is_required() else self.missing_fix
 
     def command(self, value: str | None = None) -> str:

@@ -126,7 +126,7 @@ def decoded(value: Any, key: Key | None) -> Any:
 
 
 def is_unset(value: Any) -> bool:
-    """Whether a value means that nothing was set. 0 and false do not: `workers: 0` must be an error."""
+    """True if a value means that nothing was set. 0 and false do not: `workers: 0` must be an error."""
     return value is None or value in ("", [], {}, ())
 
 

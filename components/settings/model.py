@@ -43,7 +43,7 @@ MAX_VOLUME_GIB = 65536
 
 
 class Settings(BaseModel):
-    """What the user asked for. CPU is in cores, memory and storage in GiB, times in the unit that the name says."""
+    """Settings of one stack. CPU is in cores, memory and storage in GiB, times in the unit that the name says."""
 
     # Validated when first used: one run of the program uses one cloud's model.
     model_config = ConfigDict(
@@ -178,7 +178,7 @@ class Settings(BaseModel):
 
     @property
     def makes_namespace(self) -> bool:
-        """Whether the stack creates its namespace. Kubernetes has `default` already."""
+        """True if the stack creates its namespace. Kubernetes has `default` already."""
         return self.create_namespace and self.namespace != "default"
 
     @classmethod

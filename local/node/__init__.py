@@ -1,1 +1,1 @@
-"""What runs inside a node. Its modules use the standard library alone: they run on the node's own Python."""
+"""Programs inside a node. They use only the standard library, since the node's own Python runs them."""

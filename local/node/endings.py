@@ -1,4 +1,4 @@
-"""Reads from a service's log why it ended. Standard library only: it runs in the node; the machine imports it too."""
+"""Finds in a service's log why it ended. Standard library only: the node runs it, and the machine imports it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _JSON = re.compile(r"\"(?:msg|error)\":\"((?:[^\"\\]|\\.)*)\"")
 
 
 def fatal_line(log: str) -> str:
-    """Return the sentence in a program's last output that says why it ended; empty where it said nothing.
+    """Return the sentence of a program's log that states why it ended; empty if there is none.
 
-    log: what it wrote between its last start and its end. Knows klog (`E1125 ... err="..."`), logfmt
-    (`level=fatal msg="..."`), JSON lines and Go's panics; of anything else it takes the last line.
+    log: output between the last start and the end. Knows klog (`E1125 ... err="..."`), logfmt
+    (`level=fatal msg="..."`), JSON lines and Go's panics; in other formats the last line counts.
     """
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     if not lines:
@@ -35,5 +35,5 @@ def fatal_line(log: str) -> str:
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two sentences are the same but for numbers, such as times, PIDs and ports."""
+    """Return True if two sentences differ only in numbers, such as times, PIDs and ports."""
     return re.sub(r"\d+", "#", one) == re.sub(r"\d+", "#", other)

@@ -1,7 +1,7 @@
-"""First process of a node's namespaces: lays the node's root folder, enters it, and becomes its supervisor.
+"""First process of a node's namespaces: mounts the node's root folder, enters it, and becomes its supervisor.
 
-Runs as `python3 init.py STATE ROOT BIN REGISTRY` in fresh mount, PID, network, UTS and IPC namespaces. What it mounts
-lives and dies with the mount namespace, so that nothing is left to unmount on the machine. Standard library only.
+Runs as `python3 init.py STATE ROOT BIN REGISTRY` in fresh mount, PID, network, UTS and IPC namespaces. Its mounts end
+with the mount namespace, so that no mount is left on the machine. Standard library only.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Kubelet sets these for the whole machine. In the node it meets plain files that hold what it wants already, and the
-# machine's own stay as they are (pkg/kubelet/cm/container_manager_linux.go, setupKernelTunables).
+# Kubelet sets these for the whole machine. In the node, plain files with the wanted values replace them, so that the
+# machine's own do not change (pkg/kubelet/cm/container_manager_linux.go, setupKernelTunables).
 _KERNEL_TUNABLES = {
     "vm/overcommit_memory": "1",
     "vm/panic_on_oom": "0",
@@ -26,8 +26,8 @@ _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
 
 def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
-    """Mounts, enters the new root and becomes its supervisor; returns never."""
-    # /proc is still the machine's, so this is the PID by which the machine knows this process.
+    """Mounts, enters the new root and becomes its supervisor; never returns."""
+    # /proc is still the machine's, so this is the process's PID on the machine.
     (state / "init.pid").write_text(os.readlink("/proc/self"))
     subprocess.run(["hostname", "node"], check=True)
 
@@ -39,7 +39,7 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
 
     _mount("-t", "proc", "proc", f"{root}/proc")
     _mount("--rbind", "/sys", f"{root}/sys")
-    # On cgroup v2 this process is in a cgroup namespace: mounted anew, the cluster's own groups are the whole tree.
+    # On cgroup v2 this process is in a cgroup namespace: a new mount shows only the cluster's own groups.
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     unified = ["/sys/fs/cgroup", "cgroup2"] in mounts
     if unified:
@@ -49,7 +49,7 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
     _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", f"{root}/run")
     _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", f"{root}/tmp")  # noqa: S108
     (root / "run" / "lock").mkdir()
-    # An overlay cannot be the upper layer of another: what containers are made in is a folder of the machine's disk.
+    # An overlay cannot be the upper layer of another, so containers' layers are in a folder on the machine's disk.
     for source, target in (
         (state / "var/kubelet", "var/lib/kubelet"),
         (state / "var/containerd", "var/lib/containerd"),
@@ -67,7 +67,7 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
             stand_in = root / "run" / name.replace("/", ".")
             stand_in.write_text(value)
             _mount("--bind", str(stand_in), f"{root}/proc/sys/{name}")
-    # slirp4netns answers DNS at this address with what the machine itself resolves.
+    # slirp4netns answers DNS at this address by the machine's own resolver.
     (root / "etc/resolv.conf").unlink(missing_ok=True)
     (root / "etc/resolv.conf").write_text("nameserver 10.0.2.3\n")
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n10.0.2.100 node\n")
@@ -82,7 +82,7 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
     environment = {"PATH": "/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
     environment["FUTURE_KUBERNETES_PATIENCE"] = os.environ.get("FUTURE_KUBERNETES_PATIENCE", "")
     cgroup = "/" if unified else f"/future-kubernetes-{state.name}"
-    os.chdir("/opt")  # where the package `node` is
+    os.chdir("/opt")  # folder of the package `node`
     os.execve("/usr/bin/python3", ["python3", "-m", "node.supervisor", cgroup], environment)  # noqa: S606
 
 

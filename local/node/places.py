@@ -1,4 +1,4 @@
-"""Addresses and folders of a node, how patient it is, and a command that must succeed. Standard library only."""
+"""Addresses and folders of a node, its time limits, and a command that must succeed. Standard library only."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PKI = Path("/var/lib/pki")
 CONFIG = Path("/etc/node")
 LOGS = Path("/var/log/node")
 
-# A machine that emulates its processor needs longer for all of it (common/patience.py); what is started too early there
-# ends, and takes the processor from what it waits for.
+# A machine that emulates its processor needs longer (common/patience.py). A service that starts too early there ends,
+# and takes CPU from the service that it waits for.
 PATIENCE = float(os.environ.get("FUTURE_KUBERNETES_PATIENCE") or 1)
 
 
 def run(*argv: str) -> str:
-    """Output of a command that must succeed."""
+    """Return the output of a command that must succeed."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(argv)}: {done.stderr.strip()}")

@@ -13,7 +13,7 @@ FIRST_DELAY_SECONDS = 0.5 * PATIENCE
 
 @dataclass
 class Service:
-    """One program that must run, and what is known of its last start."""
+    """One program that must run, with the state of its last start."""
 
     name: str
     argv: list[str]
@@ -29,7 +29,7 @@ class Service:
 
 def write_configuration(cgroup: str) -> None:
     """Files that the services read at their start."""
-    # ptp routes each pod through the node, where a bridge would let the answers of a Service pass it by unless
+    # ptp routes each pod through the node. With a bridge, replies of a Service would bypass the node's rules unless
     # br_netfilter is on for the machine.
     (Path("/etc/cni/net.d") / "10-ptp.conflist").write_text(f"""\
 {{"cniVersion": "0.4.0", "name": "pods", "plugins": [
@@ -59,7 +59,7 @@ log: {{level: warn}}
 storage: {{filesystem: {{rootdirectory: /var/lib/registry}}}}
 http: {{addr: "{REGISTRY}"}}
 """)
-    # The machine's disk is not the node's alone: how full it is decides neither eviction nor image removal.
+    # The machine's disk is shared, so its usage must cause neither eviction nor image removal.
     (CONFIG / "kubelet.yaml").write_text(f"""\
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -118,13 +118,13 @@ conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeo
 
 
 def first_services() -> list[Service]:
-    """Return etcd, the API server, and what needs neither."""
+    """Return etcd, the API server, and the services that need neither."""
     return [
         Service(
             "etcd",
             ["etcd", "--name=node", "--data-dir=/var/lib/etcd", "--listen-client-urls=http://127.0.0.1:2379",
              "--advertise-client-urls=http://127.0.0.1:2379", "--listen-peer-urls=http://127.0.0.1:2380",
-             # One throw-away node: losing the last moments of a crashed machine is cheaper than a disk flush a write.
+             # On a disposable node, losing the last seconds in a crash costs less than a disk flush per write.
              "--unsafe-no-fsync", "--log-level=warn"],
         ),
         Service(
@@ -149,9 +149,9 @@ def first_services() -> list[Service]:
 
 
 def later_services() -> list[Service]:
-    """Return what speaks to the API server: started before it is ready, it would end again and again.
+    """Return the clients of the API server. Started before the server is ready, they would end again and again.
 
-    The addons, which other clusters run as pods, need no images as processes.
+    Addons are processes here, not pods as on other clusters, and so need no images.
     """
     return [
         Service(

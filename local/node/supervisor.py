@@ -1,8 +1,8 @@
 """PID 1 of a node: keeps the control plane, kubelet, containerd, DNS and the registry running.
 
-Runs inside the node's root as `python3 -m node.supervisor CGROUP`, in /opt. It restarts what ends, with a delay that
-doubles up to ten seconds, and reaps what is orphaned. When it ends, the kernel ends all in its PID namespace. Standard
-library only.
+Runs inside the node's root as `python3 -m node.supervisor CGROUP`, in /opt. It restarts ended services, with a delay
+that doubles up to ten seconds, and reaps orphans. When it ends, the kernel ends all processes of its PID namespace.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .services import FIRST_DELAY_SECONDS, Service, first_services, later_servic
 SERVICES = Path("/run/node/services")
 """A file for each service with its PID inside the node, 0 while it is down."""
 API_READY = Path("/run/node/api-ready")
-"""Made from outside once the API server is ready (local/cluster.py): this Python has no TLS."""
+"""File that local/cluster.py creates from outside once the API server is ready: the node's Python has no TLS."""
 ENDINGS = Path("/run/node/endings")
-"""A file for each service that ended: how often in a row with the same error, and on the next line the error."""
+"""Folder with a file for each service that ended: number of ends in a row with the same error, then the error."""
 
 _LONGEST_DELAY_SECONDS = 10.0 * PATIENCE
 _STEADY_SECONDS = 30.0 * PATIENCE
@@ -56,7 +56,7 @@ def main(cgroup: str) -> None:
 
 
 def wait_for_network() -> None:
-    """Brings loopback up and waits for the tap device that slirp4netns lays from outside."""
+    """Brings loopback up and waits for the tap device that slirp4netns creates from outside."""
     run("ip", "link", "set", "lo", "up")
     deadline = time.monotonic() + 30 * PATIENCE
     while "state UP" not in run("ip", "-o", "link", "show").replace("UNKNOWN", "UP").partition("tap0")[2]:
@@ -65,7 +65,7 @@ def wait_for_network() -> None:
         time.sleep(0.05)
     for setting, value in (("ip_forward", "1"), ("conf/all/route_localnet", "1")):
         Path("/proc/sys/net/ipv4", setting).write_text(value)
-    # What pods send beyond the node leaves under the node's address.
+    # Packets from pods to addresses beyond the node leave with the node's address.
     rule = ["POSTROUTING", "-s", POD_RANGE, "!", "-d", POD_RANGE, "-o", "tap0", "-j", "MASQUERADE"]
     run("iptables", "-w", "-t", "nat", "-A", *rule)
 
@@ -85,11 +85,11 @@ def start(service: Service) -> None:
         )
     service.pid, service.started = child.pid, time.monotonic()
     (SERVICES / service.name).write_text(str(child.pid))
-    child.returncode = 0  # reaped below with all other children, never by the Popen object
+    child.returncode = 0  # `reap` collects every child, never the Popen object
 
 
 def reap(services: list[Service]) -> None:
-    """Takes the exit status of every ended child; a service among them is due again after its delay."""
+    """Collects the exit status of every ended child, and schedules the restart of ended services."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -113,7 +113,7 @@ def reap(services: list[Service]) -> None:
 
 
 def note_end(service: Service, steady: bool) -> None:
-    """Count how often in a row a service has ended soon after its start, with one and the same error."""
+    """Count the ends in a row, each soon after the start and with the same error, of a service."""
     with (LOGS / f"{service.name}.log").open("rb") as log:
         log.seek(max(service.log_start, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
         error = fatal_line(log.read().decode(errors="replace"))

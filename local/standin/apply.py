@@ -1,4 +1,4 @@
-"""Creates, updates and removes what the program registered, by kubectl and Helm; one private file keeps the state."""
+"""Creates, updates and removes the program's resources, by kubectl and Helm; one private file keeps the state."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class State:
 
     @classmethod
     def load(cls) -> State:
-        """The state, empty where there is none. Raises UserError where the file cannot be parsed."""
+        """Return the state, empty if there is none. Raises UserError if the file cannot be parsed."""
         try:
             return cls(**json.loads(state_path().read_text()))
         except FileNotFoundError:
@@ -49,12 +49,12 @@ class State:
 
 
 def state_path() -> Path:
-    """The private file, in the folder of the cluster on this machine."""
+    """Return the path of the private file, in the folder of the cluster on this machine."""
     return state_dir(local_cluster()) / "standin.json"
 
 
 def up(stack: str, overrides: Mapping[str, str]) -> dict[str, Any]:
-    """Makes the cluster what the program registers; returns the stack's outputs, secrets included.
+    """Creates and updates the program's resources; returns the stack's outputs, secrets included.
 
     Raises UserError, or the program's own pulumi.RunError before anything is changed. After an error or Ctrl-C the next
     `up` continues: each resource is saved at once.
@@ -66,7 +66,7 @@ def up(stack: str, overrides: Mapping[str, str]) -> dict[str, Any]:
         program = Program(state.drawn)
         program.run(stack, config)
         state.kubeconfig = program.kubeconfig
-        state.save()  # before any change: the next run must know the secrets that were drawn
+        state.save()  # before any change: the next run must know the generated secrets
         with _cluster(state) as cluster:
             counts = _apply(program.resources, state, cluster)
         state.outputs = program.outputs
@@ -84,7 +84,7 @@ def _apply(resources: Mapping[str, Any], state: State, cluster: _Cluster) -> dic
             counts["unchanged"] += 1
             continue
         counts["updated" if key in state.applied else "created"] += 1
-        state.applied[key] = ""  # saved first, so that `down` finds what an interrupted run has begun
+        state.applied[key] = ""  # saved first, so that `down` finds the resources of an interrupted run
         state.save()
         cluster.apply(key, inputs)
         state.applied[key] = fingerprint
@@ -107,7 +107,7 @@ def down() -> None:
 
 
 def outputs() -> dict[str, Any]:
-    """The outputs of the last complete run, secrets included. Raises UserError where there was none."""
+    """Return the outputs of the last complete run, secrets included. Raises UserError if there was none."""
     found = State.load().outputs
     if not found:
         raise UserError("stack dev is not up\n    fix: make up")
@@ -116,14 +116,14 @@ def outputs() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Cluster:
-    """kubectl and helm with the kubeconfig of the program's provider."""
+    """Client of kubectl and Helm with the kubeconfig of the program's provider."""
 
     kubectl: str
     helm: str
     kubeconfig: Path
 
     def has(self, key: str) -> bool:
-        """True where the object exists and is not being deleted; for a release, where its last update succeeded."""
+        """Return True if the object exists and is not being deleted; for a release, if its last update succeeded."""
         kind, _, name = key.split("/")
         if kind == RELEASE:
             return self._release(key).status() == "deployed"

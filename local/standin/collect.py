@@ -24,14 +24,14 @@ from local.stack_config import PROJECT, SECRET_KEYS
 
 GENERATED_TEXT = "random:index/randomPassword:RandomPassword"
 RELEASE = "Release.v3.helm.sh"
-"""The kind by which the stand-in knows a Helm release."""
+"""Kind of a Helm release in the stand-in's keys."""
 
 
 @dataclass
 class Program(mocks.Mocks):
     """One run of the program. drawn: generated secrets by resource name; the run adds new ones.
 
-    `resources` (inputs by key) are in an order in which each comes after all that it depends on.
+    `resources` (inputs by key) are ordered: each resource follows all its dependencies.
     """
 
     drawn: dict[str, str]
@@ -45,7 +45,7 @@ class Program(mocks.Mocks):
         inputs = plain(args.inputs)
         if args.typ == GENERATED_TEXT:
             text = self.drawn.setdefault(args.name, draw(inputs))
-            secret = {rpc._special_sig_key: rpc._special_secret_sig, "value": text}  # as the engine marks a secret
+            secret = {rpc._special_sig_key: rpc._special_secret_sig, "value": text}  # the engine's mark of a secret
             return args.name, {**inputs, "result": secret}
         if args.typ == "pulumi:providers:kubernetes":
             self.kubeconfig = inputs["kubeconfig"]
@@ -93,14 +93,14 @@ def _run_main() -> None:
 
 
 def resource_key(type_: str, inputs: Mapping[str, Any]) -> str:
-    """KIND/NAMESPACE/NAME, by which kubectl or Helm finds the resource again."""
+    """Return KIND/NAMESPACE/NAME, by which kubectl or Helm finds the resource again."""
     _, group, version, kind = re.split("[:/]", type_)
     place = inputs.get("metadata", inputs)  # a Helm release has no metadata
     return f"{kind if group == 'core' else f'{kind}.{version}.{group}'}/{place.get('namespace', '')}/{place['name']}"
 
 
 def draw(inputs: Mapping[str, Any]) -> str:
-    """A random text with the inputs of pulumi_random's RandomPassword: `length`, `overrideSpecial`, and the kinds."""
+    """Return a random text by the inputs of pulumi_random's RandomPassword: `length`, `overrideSpecial`, kinds."""
     special = inputs.get("overrideSpecial") or "!@#$%&*()-_=+[]{}<>:?"
     kinds = {"lower": ascii_lowercase, "upper": ascii_uppercase, "numeric": digits, "special": special}
     alphabet = "".join(letters for kind, letters in kinds.items() if inputs.get(kind, True))
@@ -108,7 +108,7 @@ def draw(inputs: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A deserialized property without secret wrappers, and with whole numbers as int (protobuf has only doubles)."""
+    """Return a deserialized property without secret wrappers. Whole numbers become int (protobuf has only doubles)."""
     if rpc.is_rpc_secret(value):
         return plain(rpc.unwrap_rpc_secret(value))
     if isinstance(value, dict):

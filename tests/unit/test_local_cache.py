@@ -32,7 +32,8 @@ esac
 FAKE_MMDEBSTRAP = """#!/bin/sh
 for word; do case "$word" in /*) target=$word ;; esac; done
 mkdir -p "$target"; echo half > "$target/half"
-cat > /dev/null
+printf '%s\\n' "$@" > "$target/arguments"
+cat > "$target/sources"
 if [ -n "$DEBIAN_FAILS" ]; then echo "E: Unable to locate package nonsense"; exit 1; fi
 """
 
@@ -98,6 +99,18 @@ def test_a_root_folder_that_could_not_be_finished_is_not_there(machine: Path, mo
     assert [path.name for path in root.path().parent.iterdir()] == []
     monkeypatch.setenv("DEBIAN_FAILS", "")
     assert (debian_rootfs.ensure(root) / "half").exists()
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_root_folder_is_of_its_packages_and_suites_in_their_order() -> None:
+    root = debian_rootfs.DebianRoot("node", ("trixie", "forky"), ("bash", "make"), exclude=("/usr/share/doc/*",))
+    made = debian_rootfs.ensure(root)
+    arguments = (made / "arguments").read_text().splitlines()
+    assert {"--format=directory", "--dpkgopt=path-exclude=/usr/share/doc/*", "--include=bash,make"} <= set(arguments)
+    assert (arguments[-3], arguments[-1]) == ("trixie", "-")
+    sources = (made / "sources").read_text().splitlines()
+    assert [line.split()[-2:] for line in sources] == [["trixie", "main"], ["forky", "main"]]
+    assert all("signed-by=/usr/share/keyrings/debian-archive-keyring.gpg" in line for line in sources)
 
 
 def test_go_that_is_too_old_is_not_used(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

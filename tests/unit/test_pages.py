@@ -49,3 +49,16 @@ def test_the_readme_names_each_make_target_and_page_that_exists() -> None:
     made = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"\bmake ([\w-]+)", text))
     assert named <= made, named - made
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "image/broker/README.md"])
+def test_each_path_that_an_index_names_exists(name: str) -> None:
+    """A rename must reach the tables by which a newcomer finds a concern."""
+    page = ROOT / name
+    tables = "\n".join(line for line in page.read_text().splitlines() if line.startswith("|"))
+    paths = [path for path in re.findall(r"`([\w./-]+(?:\.\w+|/))`", tables) if not path.startswith(("/", "."))]
+    assert len(paths) > 10
+    known = tracked_files(ROOT)
+    for path in paths:
+        # A second file of a row is named without its folder.
+        assert any(f"/{file}".endswith(f"/{path}") or f"/{path}" in f"/{file}" for file in known), path

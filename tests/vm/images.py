@@ -7,19 +7,23 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
 from common.paths import cache_dir
-from common.progress import Step, step
-from local.debian_rootfs import MIRROR, program
+from common.progress import step
+from local.debian_rootfs import mmdebstrap, program
 from tests.vm.inherit import CERTIFICATES
 from tests.vm.spec import MachineSpec
 
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+HOOKS = (
+    "--format=directory",
+    '--customize-hook=chroot "$1" systemctl enable systemd-networkd ssh',
+    f'--customize-hook=mkdir -p {CERTIFICATES} && cp -r {CERTIFICATES}/. "$1{CERTIFICATES}"',
+    '--customize-hook=chroot "$1" update-ca-certificates',
+)
 _ROOT_SIZE, _HOME_SIZE = "16G", "40G"
 # What `make up` deletes itself once it has compiled, and these images.
 _NOT_WARM = ("go-build", "go-mod", "vm")
@@ -63,7 +67,7 @@ def root_image(spec: MachineSpec) -> RootImage:
         ):
             root, made = Path(scratch) / "root", Path(scratch) / "made"
             made.mkdir()
-            _mmdebstrap(spec, root, progress)
+            mmdebstrap([spec.suite], spec.packages, root, HOOKS, progress)
             for name, text in spec.files.items():
                 path = root / name
                 path.unlink(missing_ok=True)
@@ -75,35 +79,6 @@ def root_image(spec: MachineSpec) -> RootImage:
             _ext4(made / "disk", root, "root", _ROOT_SIZE)
             made.rename(target)
     return RootImage(target)
-
-
-def _mmdebstrap(spec: MachineSpec, root: Path, progress: Step) -> None:
-    command = [
-        program("mmdebstrap", "mmdebstrap", "debian-archive-keyring"),
-        "--mode=root",
-        "--variant=minbase",
-        "--format=directory",
-        '--aptopt=Acquire::Check-Valid-Until "false"',
-        '--aptopt=APT::Install-Recommends "false"',
-        '--aptopt=Acquire::Retries "3"',
-        f"--include={','.join(spec.packages)}",
-        '--customize-hook=chroot "$1" systemctl enable systemd-networkd ssh',
-        f'--customize-hook=mkdir -p {CERTIFICATES} && cp -r {CERTIFICATES}/. "$1{CERTIFICATES}"',
-        '--customize-hook=chroot "$1" update-ca-certificates',
-        spec.suite,
-        str(root),
-        f"deb [signed-by={KEYRING}] {MIRROR} {spec.suite} main",
-    ]
-    last: deque[str] = deque(maxlen=15)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            last.append(line)
-            progress.note(line.strip().removeprefix("I: "))
-    if process.returncode != 0:
-        raise UserError(
-            f"mmdebstrap cannot make Debian {spec.debian}:\n{''.join(last)}\nIs {MIRROR} reached from here?"
-        )
 
 
 def home_image(caches: str, public_key: str) -> Path:

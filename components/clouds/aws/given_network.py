@@ -133,5 +133,5 @@ def check_way_out(settings: EksSettings, subnet: Subnet, lookup: pulumi.InvokeOp
 
 
 def to_endpoint(route: aws.ec2.outputs.GetRouteTableRouteResult) -> bool:
-    """Whether a route leads to one service of AWS, such as S3."""
+    """True if a route leads to one service of AWS, such as S3."""
     return "vpce-" in f"{route.gateway_id} {route.vpc_endpoint_id}"

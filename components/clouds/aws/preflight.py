@@ -225,5 +225,5 @@ def check_addresses(settings: EksSettings, pool: WorkerPool, location: Location)
 
 
 def has_standard_quota(machine_type: str) -> bool:
-    """Whether the quotas of standard instances (A, C, D, H, I, M, R, T, Z) apply to a machine type."""
+    """True if the quotas of standard instances (A, C, D, H, I, M, R, T, Z) apply to a machine type."""
     return machine_type[0] in "acdhimrtz" and not machine_type.startswith(("inf", "trn"))

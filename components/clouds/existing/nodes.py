@@ -63,12 +63,12 @@ def unreachable(access: Access, reason: str) -> str:
 
 
 def is_system(node: Mapping[str, Any]) -> bool:
-    """Whether a node is one of the system nodes that another stack of this program made."""
+    """True if a node is one of the system nodes that another stack of this program made."""
     return bool(node.get("metadata", {}).get("labels", {}).get(WORKER_NODE_LABEL) == "system")
 
 
 def is_schedulable(node: Mapping[str, Any]) -> bool:
-    """Whether workers may go to a node, by `GUEST_PLACEMENT`: not cordoned, ready, no taint that keeps them off."""
+    """True if workers may run on a node, by `GUEST_PLACEMENT`: not cordoned, ready, no untolerated taint."""
     spec = node.get("spec", {})
     tainted = any(
         taint.get("effect") in ("NoSchedule", "NoExecute") and taint.get("key") != WORKER_TAINT["key"]

@@ -26,7 +26,7 @@ IAP_RANGE = "35.235.240.0/20"
 (https://cloud.google.com/iap/docs/using-tcp-forwarding)."""
 
 MIN_NAT_PORTS, MAX_NAT_PORTS = 64, 8192
-"""Ports of Cloud NAT that a node has at rest, and at most (https://cloud.google.com/nat/docs/ports-and-addresses)."""
+"""Ports of Cloud NAT of an idle node, and the maximum (https://cloud.google.com/nat/docs/ports-and-addresses)."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Network:
     """The network of the nodes.
 
     suffix: a text that no other stack has, for names that Pulumi does not generate. egress: resources without which a
-    node does not reach the internet, and nobody reaches a node.
+    node does not reach the internet, and no user reaches a node.
     """
 
     network: pulumi.Input[str]
