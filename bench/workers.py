@@ -68,6 +68,49 @@ value(future(1))
 cat(system.time(value(lapply(1:60, function(i) future(Sys.sleep(0.3)))))[["elapsed"]])
 """
 
+# One future of a second on each worker, without and with what comes from the session. The package has 5 MB that do not
+# compress, the project 1,000 files and 50 MB.
+WORLD_CODE = """
+suppressMessages(library(future.kubernetes))
+dir.create(empty <- file.path("~", "bench-empty"))
+dir.create(project <- file.path("~", "bench-project"))
+source <- file.path(tempdir(), "benchpkg")
+dir.create(file.path(source, "R"), recursive = TRUE)
+writeLines(c("Package: benchpkg", "Version: 1.0", "Title: T", "Description: D.", "License: none", "Author: a",
+             "Maintainer: a <a@example.org>"), file.path(source, "DESCRIPTION"))
+writeLines("export(f)", file.path(source, "NAMESPACE"))
+writeLines("f <- function() length(content)", file.path(source, "R", "f.R"))
+content <- as.raw(sample(0:255, 5e6, TRUE))
+save(content, file = file.path(source, "R", "sysdata.rda"), compress = FALSE)
+install.packages(source, repos = NULL, type = "source", quiet = TRUE)
+for (i in 1:1000) {{
+  folder <- file.path(project, i %% 20)
+  dir.create(folder, showWarnings = FALSE)
+  writeBin(as.raw(sample(0:255, 5e4, TRUE)), file.path(folder, i))
+}}
+setwd(empty)
+plan(kubernetes, workers = {n})
+map <- function(code) {{
+  code <- substitute(code)
+  time <- system.time(value(lapply(1:{n}, function(i) {{
+    future::futureCall(function(code) {{ Sys.sleep(1); eval(code) }}, list(code))
+  }})))
+  cat(time[["elapsed"]], "")
+}}
+map(1)
+map(1)
+map(benchpkg::f())
+map(benchpkg::f())
+setwd(project)
+map(1)
+map(1)
+writeBin(raw(5e4), "1/1")
+map(1)
+setwd("~")
+unlink(c(empty, project), recursive = TRUE)
+remove.packages("benchpkg")
+"""
+
 
 def main() -> int:
     """Install both, wait, measure, print the table, and remove everything."""
@@ -88,6 +131,7 @@ def main() -> int:
             set_up(node, 2 * n, max(2 * n, arguments.most), arguments.stock)
         waited(node, arguments, rows)
         futures(node, n, rows)
+        world(node, n, rows)
         grown(node, n, rows)
         queued(node, rows)
         lost(node, rows)
@@ -162,6 +206,18 @@ def futures(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> Non
         if line.startswith("ROW\t"):
             _, what, ours, stock = line.split("\t")
             rows.append((what, ours, stock))
+
+
+def world(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
+    """Measure what packages and files of the session add to one future of a second on each of n workers."""
+    with step(f"Packages and files of the session on {n} workers"):
+        scaled(node, n)
+        times = [float(word) for word in rscript(node, OURS, WORLD_CODE.format(n=n)).split()]
+    _, without, package, again, project, unchanged, one = times
+    rows.append((f"one future of 1 s on each of {n} workers", f"{without:.2f} s", ""))
+    rows.append(("the same with a package of 5 MB of the session", f"{package:.2f} s, again {again:.2f} s", "cannot"))
+    words = f"{project:.2f} s, again {unchanged:.2f} s, with one changed {one:.2f} s"
+    rows.append(("the same in a project of 1,000 files, 50 MB", words, "cannot"))
 
 
 def grown(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:

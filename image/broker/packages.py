@@ -56,12 +56,12 @@ class Libraries:
         self._have(packages, [])
 
     def _have(self, found: dict[str, Identity], image: list[Path]) -> None:
-        if self.packages is not None:
-            changed = any(found.get(folder) != identity for folder, identity in self.packages.items())
-            new = found.keys() - self.packages.keys()
-            if changed or any((library / Path(folder).name).exists() for folder in new for library in image):
-                self.generation += 1
-                self.asked = {folder: future for folder, future in self.asked.items() if not future.done()}
+        before = self.packages or {}  # a session whose libraries are empty says nothing
+        changed = any(found.get(folder) != identity for folder, identity in before.items())
+        new = found.keys() - before.keys()
+        if changed or any((library / Path(folder).name).exists() for folder in new for library in image):
+            self.generation += 1
+            self.asked = {folder: future for folder, future in self.asked.items() if not future.done()}
         self.packages = found
 
     def arrived(self, folder: str, body: Blob | None, reason: str) -> None:

@@ -46,7 +46,7 @@
 #' @param wait maximum number of seconds to wait for workers. A problem that waiting does not cure (an image that cannot
 #'   be pulled, no node that fits) ends the wait within seconds.
 #' @param setup code that runs once in each R of a worker before its first future, also on workers that come later:
-#'   `quote({ ... })`, or a function without arguments. What the code assigns is visible to the futures. If it fails,
+#'   `quote(\{ ... \})`, or a function without arguments. What the code assigns is visible to the futures. If it fails,
 #'   futures end with a `KubernetesSetupError` that has its message.
 #' @param cluster on a machine outside of the cluster, the release whose workers are to be used: the name of a stack, or
 #'   a list with `release`, `namespace`, `context` and `kubeconfig`, see [kubernetes_cluster].

@@ -4,6 +4,8 @@ bed_folder <- tempfile("run")
 dir.create(bed_folder)
 bed_home <- Sys.getenv("FUTURE_KUBERNETES_HOME", "/usr/local/lib/future-kubernetes")
 bed_pids <- new.env()
+# Objects are counted here; those of files are tested on a cluster.
+options(future.kubernetes.filesMB = 0)
 
 in_background <- function(name, module, settings) {
   package <- if (dir.exists(file.path(bed_home, "future_kubernetes"))) "future_kubernetes" else "image"
@@ -76,4 +78,50 @@ both <- function(code) {
     code()
     future::plan(future::sequential)
   }
+}
+
+# A session on another machine, with a kubectl that forwards to the broker of this one.
+fake_kubectl <- '#!/usr/bin/env python3
+import os, socket, sys, threading
+said = " ".join(sys.argv)
+for word, text in {"no-right": "pods is forbidden: no right", "no-release": "deployments.apps not found"}.items():
+    if word in said:
+        sys.exit(f"Error from server: {text}")
+server = socket.create_server(("127.0.0.1", 0))
+print(f"Forwarding from 127.0.0.1:{server.getsockname()[1]} -> 8784", flush=True)
+def pump(a, b):
+    try:
+        while data := a.recv(65536):
+            b.sendall(data)
+    except OSError:
+        pass
+    for end in (a, b):
+        try:
+            end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+while True:
+    here, _ = server.accept()
+    there = socket.create_connection(("127.0.0.1", int(open("PORT").read())))
+    for end in (here, there):
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    threading.Thread(target=pump, args=(here, there), daemon=True).start()
+    threading.Thread(target=pump, args=(there, here), daemon=True).start()
+'
+
+on_a_laptop <- function(code) {
+  folder <- tempfile("bin-")
+  dir.create(folder)
+  kubectl <- file.path(folder, "kubectl")
+  writeLines(sub("PORT", file.path(bed_folder, "broker.port"), fake_kubectl, fixed = TRUE), kubectl)
+  Sys.chmod(kubectl, "755")
+  old <- Sys.getenv(c("PATH", "FUTURE_KUBERNETES_RUN"), NA, names = TRUE)
+  Sys.setenv(PATH = paste0(folder, ":", old[["PATH"]]))
+  Sys.unsetenv("FUTURE_KUBERNETES_RUN")
+  on.exit({
+    future::plan(future::sequential)
+    use_cluster(NULL)
+    do.call(Sys.setenv, as.list(old[!is.na(old)]))
+  })
+  code
 }
