@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cli import connect as connections
 from cli import stack
 from cli.errors import FAILED, INTERRUPTED
 from cli.pod_agent import AgentError
@@ -123,6 +124,26 @@ def password(name: StackName = LOCAL_STACK) -> None:
     """Print the password of the IDE's user rstudio."""
     with stack.opened(name) as opened:
         print(opened.outputs["password"])
+
+
+@app.command(rich_help_panel=ANY)
+def connect(
+    name: Annotated[
+        str, typer.Argument(metavar="[STACK]", help="Name of the stack, as in `pulumi stack ls`.")
+    ] = LOCAL_STACK,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port on this machine; the next free one is taken.")
+    ] = 8787,
+    browser: Annotated[bool, typer.Option(help="Open the IDE in the browser.")] = True,
+    show_password: Annotated[bool, typer.Option("--password", help="Print the password too.")] = False,
+) -> None:
+    """Forward the IDE's port to this machine until Ctrl-C, and open the IDE.
+
+    The forward is made again whenever it drops: the pod was replaced, the laptop slept, the network changed. Sessions
+    and futures go on meanwhile.
+    """
+    with stack.opened(name) as opened:
+        connections.connect(opened, port, browser=browser, show_password=show_password)
 
 
 @app.command(rich_help_panel=RUNS)
