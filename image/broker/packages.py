@@ -3,7 +3,7 @@
 Broker and session share the scheduler pod's disk. So a session only says which libraries it has beyond the image's, and
 a worker whose R looks for one of their packages gets that package from here, while its future runs. What nobody looks
 for does not travel, and a worker can read nothing but these packages. A session on another machine lists its packages,
-and is asked for one when a worker looks for it.
+and is asked for one when a worker looks for it; one of another platform or version of R is installed here instead.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import tarfile
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common import wire
 from ..common.blob import Blob
 from .background import Background
+from .builds import BuildError, Builds
 from .log import log
 
 if TYPE_CHECKING:
@@ -31,6 +33,18 @@ _PACKED_BYTES = 1 << 30
 """Packed packages that are kept for the next worker; the least recently used ones go first."""
 
 _WAIT_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a session on another machine says of a package."""
+
+    body: Blob | None = None
+    reason: str = ""
+    """Why there is none."""
+    install: str = ""
+    """Name of the package to install here in its place."""
+
 
 Identity = tuple[int, int, int]
 """Inode, time and size of what changes with each installation of a package."""
@@ -44,7 +58,7 @@ class Libraries:
         """Changes when a worker that has loaded packages may hold one that is another now."""
         self.packages: dict[str, Identity] | None = None
         """Folders of the packages, in the order in which R looks for them; None until the session has said."""
-        self.asked: dict[str, asyncio.Future[tuple[Blob | None, str]]] = {}
+        self.asked: dict[str, asyncio.Future[Answer]] = {}
         """Packages that a session on another machine was asked for, by their folders."""
 
     def said(self, image: list[Path], own: list[Path]) -> None:
@@ -64,19 +78,24 @@ class Libraries:
             self.asked = {folder: future for folder, future in self.asked.items() if not future.done()}
         self.packages = found
 
-    def arrived(self, folder: str, body: Blob | None, reason: str) -> None:
-        """A session on another machine has sent a package, or says why it does not."""
+    def answered(self, folder: str, answer: Answer) -> None:
+        """A session on another machine has sent a package, or says what to do instead."""
         future = self.asked.get(folder)
         if future is not None and not future.done():
-            future.set_result((body, reason))
+            future.set_result(answer)
+
+
+def _identity(folder: Path) -> Identity:
+    """Raises OSError when there is no package."""
+    status = (folder / "Meta" / "package.rds").stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _packages_of(library: Path) -> Iterator[tuple[Path, Identity]]:
     with contextlib.suppress(OSError):
         for folder in sorted(library.iterdir()):
             with contextlib.suppress(OSError):
-                status = (folder / "Meta" / "package.rds").stat()
-                yield folder, (status.st_ino, status.st_mtime_ns, status.st_size)
+                yield folder, _identity(folder)
 
 
 class Packages:
@@ -86,6 +105,7 @@ class Packages:
         self._loop = loop
         self._background = background
         self._reports = reports
+        self._builds = Builds()
         self._packed: OrderedDict[tuple[str, Identity], asyncio.Future[Blob]] = OrderedDict()
 
     def wanted(self, worker: Worker, lease: str, name: str) -> None:
@@ -106,11 +126,7 @@ class Packages:
         elif name in packages and task.plan.remote:
             body, reason = await self._ask(task.plan, name)
         elif name in packages:
-            try:
-                body = await self._pack(name, packages[name])
-            except (OSError, tarfile.TarError) as error:
-                reason = f"the scheduler's pod could not read it: {error}"
-                log(f"{name} could not be packed: {error}")
+            body, reason = await self._read(name, packages[name])
         else:
             reason = "it is in no library of the session any more"
         if worker.task is task and task.lease == lease:
@@ -123,10 +139,26 @@ class Packages:
         if folder not in asked:
             asked[folder] = self._loop.create_future()
             self._reports.want(plan, folder)
-        body, reason = await asyncio.shield(asked[folder])
+        answer = await asyncio.shield(asked[folder])
+        body, reason = answer.body, answer.reason
+        if answer.install:
+            try:
+                built = await self._builds.install(answer.install)
+            except BuildError as error:
+                reason = str(error)
+            else:
+                body, reason = await self._read(str(built), _identity(built))
         if body is None:
             asked.pop(folder, None)  # it may be there the next time
         return body, reason
+
+    async def _read(self, folder: str, identity: Identity) -> tuple[Blob | None, str]:
+        """A package of this pod's disk, or why it cannot be had."""
+        try:
+            return await self._pack(folder, identity), ""
+        except (OSError, tarfile.TarError) as error:
+            log(f"{folder} could not be packed: {error}")
+            return None, f"the scheduler's pod could not read it: {error}"
 
     async def _pack(self, folder: str, identity: Identity) -> Blob:
         """The packed package; workers that ask at the same time share the work.

@@ -14,6 +14,7 @@ draws its PID, below 0):
                                                  of a session on another machine lines "package TIME SIZE PATH"
     package SIZE PATH             + SIZE bytes   the package that was asked for by "want", as a tar archive
     no-package SIZE PATH          + text         or why it cannot be had
+    build SIZE PATH               + text         or its name, to be installed in the scheduler's pod
     cancel NUMBER                                forget a task, and end the R that runs it
     fetch NUMBER                                 send the result of a task that is "ready"
     got NUMBER ...                               these results have arrived
@@ -48,6 +49,7 @@ from .demand import Demand
 from .dispatch import Dispatcher
 from .kubernetes import KubeError
 from .log import log
+from .packages import Answer
 from .plans import Plan, Range
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class Stream:
             "libraries": self._libraries,
             "package": self._package,
             "no-package": self._no_package,
+            "build": self._build,
             "forget": lambda words: self._dispatcher.forget(self._here, words[0]),
             "cancel": self._cancel,
             "fetch": lambda words: self._dispatcher.fetch(self._here, int(words[0])),
@@ -167,8 +170,7 @@ class Stream:
         libraries = self._here.libraries
 
         def arrived(body: Blob | None) -> None:
-            text = b"".join(body.pieces() if body else ()).decode(errors="surrogateescape")
-            lines = [line.partition(" ") for line in text.splitlines()]
+            lines = [line.partition(" ") for line in _text(body).splitlines()]
             if self._here.remote:
                 rows = [rest.split(" ", 2) for word, _, rest in lines if word == "package"]
                 libraries.listed({path: (0, int(time), int(size)) for time, size, path in rows})
@@ -182,7 +184,8 @@ class Stream:
         libraries, folder = self._here.libraries, unquote(words[1])
 
         def arrived(body: Blob | None) -> None:
-            libraries.arrived(folder, body, "" if body is not None else "the scheduler's disk is full")
+            full = "" if body is not None else "the scheduler's disk is full"
+            libraries.answered(folder, Answer(body=body, reason=full))
 
         self._connection.expect(int(words[0]), arrived)
 
@@ -190,8 +193,15 @@ class Stream:
         libraries, folder = self._here.libraries, unquote(words[1])
 
         def arrived(body: Blob | None) -> None:
-            text = b"".join(body.pieces() if body else ()).decode(errors="replace")
-            libraries.arrived(folder, None, text or "its session could not send it")
+            libraries.answered(folder, Answer(reason=_text(body) or "its session could not send it"))
+
+        self._connection.expect(int(words[0]), arrived)
+
+    def _build(self, words: list[str]) -> None:
+        libraries, folder = self._here.libraries, unquote(words[1])
+
+        def arrived(body: Blob | None) -> None:
+            libraries.answered(folder, Answer(install=_text(body)))
 
         self._connection.expect(int(words[0]), arrived)
 
@@ -227,6 +237,10 @@ def _name(word: str) -> str:
     if not word.isalnum():
         raise ValueError(f"{word!r} is no hash")
     return word
+
+
+def _text(body: Blob | None) -> str:
+    return b"".join(body.pieces() if body is not None else ()).decode(errors="surrogateescape")
 
 
 def _needs(word: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,41 @@ def test_why_a_package_cannot_be_had_reaches_r_and_the_next_time_it_is_asked_for
             assert plan.hear()[0][0] == "want"
             send(plan, "/lib/p", data, word)
             assert plan.result(number).rstrip("\n") == answer
+
+
+INSTALLER = """#!/bin/sh
+# Rscript -e PROGRAM NAME LIBRARY
+echo "$3" >> "$(dirname "$0")/installed"
+if [ "$3" = missing ]; then echo "package 'missing' is not available"; exit 1; fi
+mkdir -p "$4/$3/Meta" && echo built > "$4/$3/Meta/package.rds"
+"""
+
+
+def test_a_package_of_another_platform_is_installed_in_the_pod_once_for_all(bed: Bed, tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "Rscript").write_text(INSTALLER)
+    (programs / "Rscript").chmod(0o755)
+    bed.restart_broker(PATH=f"{programs}:{os.environ['PATH']}")
+    bed.worker("w1")
+    bed.worker("w2")
+    with bed.plan(2, pid=LAPTOP) as plan:
+        plan.listed("/lib/pkg", "/lib/missing", "/lib/x;y")
+        for _ in range(2):
+            plan.submit("want /lib/pkg\nread pkg/Meta/package.rds")
+        assert plan.hear()[0][0] == "want"
+        send(plan, "/lib/pkg", b"pkg", "build")
+        found = [plan.hear() for _ in range(2)]
+        assert {body for _, body in found} == {b"\nbuilt\n\n"}, found
+        for folder, name, reason in (
+            ("/lib/missing", b"missing", "could not install it: package 'missing' is not available"),
+            ("/lib/x;y", b"x;y", "'x;y' is no name of a package"),
+        ):
+            number = plan.submit(f"want {folder}")
+            assert plan.hear()[0][0] == "want"
+            send(plan, folder, name, "build")
+            assert reason in plan.result(number)
+    assert (programs / "installed").read_text().split() == ["pkg", "missing"]
 
 
 def test_nothing_of_the_scheduler_is_given_to_a_session_on_another_machine(bed: Bed, tmp_path: Path) -> None:

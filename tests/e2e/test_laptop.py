@@ -157,3 +157,45 @@ def test_what_cannot_be_reached_is_named_with_its_fix_and_r_stays_usable(
         stopifnot(value(future(1)) == 1)
         """
     )
+
+
+def test_a_package_of_another_platform_is_installed_in_the_pod_from_its_repository(
+    laptop: Laptop, stack: Stack
+) -> None:
+    write = """
+        write <- function(place, code) {
+          source <- file.path(place, "srcpkg")
+          dir.create(file.path(source, "R"), recursive = TRUE)
+          writeLines(c("Package: srcpkg", "Version: 1.0", "Title: T", "Description: D.", "License: none", "Author: a",
+                       "Maintainer: a <a@example.org>", "Repository: CRAN"), file.path(source, "DESCRIPTION"))
+          writeLines("export(f)", file.path(source, "NAMESPACE"))
+          writeLines(code, file.path(source, "R", "f.R"))
+          source
+        }
+    """
+    stack.rscript(
+        f"""{write}
+        dir.create("~/repository/src/contrib", recursive = TRUE)
+        setwd("~/repository/src/contrib")
+        tools::Rcmd(c("build", write(tempdir(), "f <- function() 'built in the pod'")))
+        tools::write_PACKAGES(".")
+        writeLines('options(repos = c(CRAN = paste0("file://", path.expand("~/repository"))))', "~/.Rprofile")
+        """
+    )
+    try:
+        laptop.r(
+            f"""{write}
+            source <- write(tempdir(), "f <- function() 'of the laptop'")
+            install.packages(source, repos = NULL, type = "source", quiet = TRUE)
+            dir.create(file.path(find.package("srcpkg"), "libs")) # as one with compiled code
+            plan(kubernetes, workers = 1, cluster = there)
+            target <- future.kubernetes:::target
+            target$same_platform <- FALSE # as on another kind of machine
+            stopifnot(identical(value(future(srcpkg::f())), "built in the pod"))
+            unlink(file.path(find.package("srcpkg"), "libs"), recursive = TRUE)
+            remove.packages("srcpkg")
+            """
+        )
+    finally:
+        scheduler = stack.scheduler()["metadata"]["name"]
+        stack.kubectl("exec", scheduler, "--", "sh", "-c", "rm -rf ~/repository ~/.Rprofile")

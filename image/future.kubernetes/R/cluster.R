@@ -25,9 +25,9 @@ reg.finalizer(target, function(target) end_forward(), onexit = TRUE)
 #'
 #' @section What a future sees:
 #' The same as from a session in the pod, see [kubernetes]. Packages of this machine travel where it has the workers'
-#' version of R (such as 4.6) and their platform. On another platform only packages without compiled code do, and with
-#' another version of R none; a message says at the beginning what differs. A package is sent when this session waits
-#' for a future or looks at one. Environment variables count as set by the session if they were changed since this
+#' version of R (such as 4.6) and their platform, or have no compiled code. Others that came from a repository such as
+#' CRAN are installed in the scheduler's pod when a future needs them. A message says at the beginning what differs. A
+#' package is sent when this session waits for a future or looks at one. Environment variables count as set by the session if they were changed since this
 #' package was loaded, or are in `~/.Renviron`.
 #'
 #' @examples
@@ -167,20 +167,20 @@ compare_with_workers <- function() {
   target$same_platform <- target$same_r && identical(about$platform, R.version$platform)
   if (!target$same_r) {
     message(sprintf(paste(
-      "The workers run R %s and this session %s: futures see the packages of the release's image, and none of this",
-      "machine. Use R %s here for both"
+      "The workers run R %s and this session %s: packages that the release's image lacks are installed in the",
+      "scheduler's pod. Use R %s here for these very ones"
     ), about$r, getRversion(), series(about$r)))
   }
   attached <- setdiff(sub("^package:", "", grep("^package:", search(), value = TRUE)), base_packages())
   theirs <- vapply(attached, function(name) if (is.null(about$packages[[name]])) "" else about$packages[[name]], "")
   ours <- vapply(attached, function(name) as.character(utils::packageVersion(name)), "")
-  other <- nzchar(theirs) & theirs != ours & !vapply(attached, travels, NA)
+  other <- nzchar(theirs) & theirs != ours & !target$same_platform
   if (any(other)) {
     message("Attached packages that the workers have in another version: ", paste(sprintf(
       "%s %s (here %s)", attached[other], theirs[other], ours[other]
     ), collapse = ", "))
   }
-  lacking <- !nzchar(theirs) & !vapply(attached, travels, NA)
+  lacking <- !nzchar(theirs) & !vapply(attached, function(name) travels(name) || in_repository(name), NA)
   if (any(lacking)) {
     message(sprintf(paste(
       "Attached packages that futures will not find: %s. Add them to 'rPackages' of the stack",
@@ -196,12 +196,15 @@ travels <- function(name, folder = find.package(name)) {
   target$same_platform || (target$same_r && !dir.exists(file.path(folder, "libs")))
 }
 
+# TRUE if it came from a repository such as CRAN, by its name alone.
+in_repository <- function(name, folder = find.package(name)) {
+  description <- readRDS(file.path(folder, "Meta", "package.rds"))$DESCRIPTION
+  !is.na(description["Repository"]) || !is.na(description["biocViews"])
+}
+
 # Packages of this machine for the workers: those that the image lacks, and on the same platform those that it has in
 # another version. A character vector of folders, in the order in which R looks for them.
 remote_packages <- function() {
-  if (!target$same_r) {
-    return(character())
-  }
   folders <- list.dirs(c(development_library(), .libPaths()), recursive = FALSE)
   folders <- folders[file.exists(file.path(folders, "Meta", "package.rds")) & !duplicated(basename(folders))]
   keep <- vapply(folders, function(folder) {
@@ -221,10 +224,14 @@ send_package <- function(stream, folder) {
   name <- basename(folder)
   where <- utils::URLencode(folder, reserved = TRUE)
   if (!travels(name, folder)) {
+    if (in_repository(name, folder)) {
+      message(sprintf("Installing the package '%s' in the scheduler's pod, for the workers' R and platform", name))
+      return(say(stream, "build", nchar(name), where, body = charToRaw(name)))
+    }
     reason <- charToRaw(sprintf(paste(
-      "this machine has it for %s, and the workers run on %s. Add it to 'rPackages' of the stack and run",
-      "'pulumi up'"
-    ), R.version$platform, target$about$platform))
+      "this machine has it for R %s on %s, the workers run R %s on %s, and it is from no repository. Use an image that",
+      "has it (the stack's setting 'image')"
+    ), getRversion(), R.version$platform, target$about$r, target$about$platform))
     return(say(stream, "no-package", length(reason), where, body = reason))
   }
   archive <- tempfile(fileext = ".tar")
