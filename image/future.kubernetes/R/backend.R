@@ -24,7 +24,7 @@
 #' \item the files of the working directory, as they were when the future was made, at the same path. What a future
 #' writes there stays on its worker. Not sent are hidden files, renv's and packrat's libraries, `node_modules`, what
 #' `.futureignore` names (patterns, one a line, such as `*.log` or `data/raw`), and above
-#' `options(future.kubernetes.filesMB = 256)` the largest files; 0 sends none. Folders in `/shared` are the same ones
+#' `options(future.kubernetes.filesMB = 100)` the largest files; 0 sends none. Folders in `/shared` are the same ones
 #' on the workers;
 #' \item environment variables that the session has set or read from `~/.Renviron`, with them the time zone `TZ`, and
 #' the locale;

@@ -27,8 +27,8 @@ reg.finalizer(target, function(target) end_forward(), onexit = TRUE)
 #' The same as from a session in the pod, see [kubernetes]. Packages of this machine travel where it has the workers'
 #' version of R (such as 4.6) and their platform, or have no compiled code. Others that came from a repository such as
 #' CRAN are installed in the scheduler's pod when a future needs them. A message says at the beginning what differs. A
-#' package is sent when this session waits for a future or looks at one. Environment variables count as set by the session if they were changed since this
-#' package was loaded, or are in `~/.Renviron`.
+#' package is sent when this session waits for a future or looks at one. Environment variables count as set by the
+#' session if they were changed since this package was loaded, or are in `~/.Renviron`.
 #'
 #' @examples
 #' \dontrun{

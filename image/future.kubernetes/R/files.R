@@ -22,7 +22,7 @@ session_files <- function(stream) {
   }
   now <- clock()
   # A file that is added or removed changes its folder's time. Of many files not each one's own time is looked at for
-  # each future: the folder is looked through again after five times as long as that takes, a second at the latest.
+  # each future: the folder is looked through again after twenty times as long as that takes, a second at the latest.
   if (now >= state$due || !identical(times_of(state$watched), state$times)) {
     found <- look_through(folder)
     few <- nrow(found$files) <= most_watched
@@ -36,7 +36,7 @@ session_files <- function(stream) {
     if (!same_files(found$files, state$sent) || !all(vapply(state$bundles, known_object, NA, stream = stream))) {
       state <- send_files(stream, state, found$files)
     }
-    state$due <- clock() + if (few) 1 else min(1, 5 * (clock() - now))
+    state$due <- clock() + if (few) 1 else min(1, 20 * (clock() - now))
     tell_left_out(stream, folder, found)
   }
   stream$files <- state
@@ -55,11 +55,11 @@ is_project <- function(folder) {
 }
 
 files_limit <- function() {
-  limit <- getOption("future.kubernetes.filesMB", 256)
+  limit <- getOption("future.kubernetes.filesMB", 100)
   if (!is.numeric(limit) || length(limit) != 1L || is.na(limit)) {
     stop(kubernetes_error("Globals", sprintf(paste(
       "The option future.kubernetes.filesMB is %s; it is a number of megabytes, or 0 to send no files:",
-      "options(future.kubernetes.filesMB = 256)"
+      "options(future.kubernetes.filesMB = 100)"
     ), deparse(limit)[1L]), class = "FutureError"))
   }
   limit * 1e6
@@ -148,6 +148,7 @@ send_files <- function(stream, state, files) {
     pieces <- file_pieces(files)
   }
   if (!known) state[c("bundles", "bytes")] <- list(character(), 0)
+  stream$files <- state
   for (i in seq_len(max(pieces$bundle, 1L))) {
     bundle <- read_pieces(state$folder, changed, pieces[pieces$bundle == i, ])
     if (i == 1L) bundle$removed <- removed
@@ -160,6 +161,7 @@ send_files <- function(stream, state, files) {
       ), state$folder, sum(files$size) / 1e6, file.path(state$folder, ".futureignore")), class = "FutureError"))
     }
     state$bundles <- c(state$bundles, hash)
+    stream$files <- state # what is there so far makes no room for the next
   }
   state$bytes <- state$bytes + sum(changed$size)
   state$sent <- files

@@ -72,7 +72,7 @@ make_object_room <- function(stream, size) {
   most <- stream$limit / 2
   while (stream$object_bytes + size > most) {
     all <- as.list(stream$objects)
-    free <- all[vapply(all, function(known) known$tasks == 0L, NA)]
+    free <- all[vapply(all, function(known) known$tasks == 0L, NA) & !names(all) %in% stream$files$bundles]
     if (length(free) == 0L) {
       return(FALSE)
     }
