@@ -55,8 +55,9 @@ use_cluster <- function(cluster) {
   end_forward()
   target$command <- command
   target$cluster <- NULL
-  # Below 0, and drawn without the user's random numbers.
-  target$session <- -(1L + strtoi(substr(sub("^file", "", basename(tempfile(""))), 1L, 6L), 16L))
+  # Below 0, and drawn without the user's random numbers: such a name ends in random digits.
+  drawn <- basename(tempfile(""))
+  target$session <- -(1L + strtoi(substring(drawn, nchar(drawn) - 6L), 16L))
   good <- FALSE
   on.exit(if (!good) use_cluster(NULL))
   compare_with_workers()
