@@ -94,8 +94,7 @@ def connecting(tmp_path: Path) -> Iterator[Connecting]:
     made = Connecting(tmp_path)
     yield made
     if made.process is not None and made.process.poll() is None:
-        made.process.kill()
-        made.process.wait()
+        made.end()
 
 
 @pytest.fixture
