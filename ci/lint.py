@@ -33,6 +33,7 @@ PROSE = (
     "components/*.py",
     "local/*.py",
     "policy/*.py",
+    "tests/vm/*.py",
 )
 """Pages, docstrings and comments that vale checks against the styles of .vale."""
 
