@@ -117,8 +117,12 @@ def test_an_edited_template_changes_the_releases_inputs(monkeypatch: pytest.Monk
     assert chart_hash(chart) != before
     (chart / "templates" / "a.yaml").write_text("a: 1")
     (chart / "templates" / ".a.yaml.swp").write_text("an editor's")
-    (chart / "README.md").write_text("a page")
+    (chart / "ci").mkdir()
+    for name in ("README.md", "NEWS.md", "values.schema.yaml", "ci/minimal-values.yaml"):
+        (chart / name).write_text("a sentence, from which no object is rendered")
     assert chart_hash(chart) == before
+    (chart / "values.schema.json").write_text("{}")
+    assert chart_hash(chart) != before
     assert chart_hash(ROOT / "chart") in program(LOCAL).one("helm.sh/v3:Release").inputs["description"]
 
 
