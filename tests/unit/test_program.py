@@ -60,6 +60,8 @@ def test_secrets_are_secret_in_every_input_and_output() -> None:
     secret = recording.one("core/v1:Secret")
     assert is_secret(secret.sent["stringData"]) or all(map(is_secret, secret.sent["stringData"].values()))
     assert set(secret.inputs["stringData"]) == {"password", "token"}
+    for each in program({**LOCAL, "environment": {"A": "b"}}).all("core/v1:Secret"):
+        assert each.secret_outputs == {"data", "stringData"}, "the cluster returns both, and the state would show them"
     assert is_secret(recording.one("pulumi:providers:kubernetes").sent["kubeconfig"])
     hidden = {name for name, (_, secret) in recording.outputs.items() if secret}
     assert hidden == {"password", "kubeconfig"}

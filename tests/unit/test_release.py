@@ -44,6 +44,7 @@ def test_release_and_namespace_have_the_stacks_name_without_a_suffix() -> None:
     assert namespace["metadata"]["name"] == "future-dev"
     assert (namespace["apiVersion"], namespace["kind"]) == ("v1", "Namespace")
     assert (secret["apiVersion"], secret["kind"]) == ("v1", "Secret")
+    assert secret["metadata"] == {"name": "future-dev-auth", "namespace": "future-dev"}
 
 
 def test_a_cost_that_is_not_known_is_called_so_rather_than_guessed() -> None:
