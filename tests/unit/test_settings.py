@@ -324,3 +324,21 @@ def test_wrong_environment_variables_are_named_without_their_values(given: Any, 
     assert why in message
     assert "such as PGHOST: db.example.org" in message
     assert "secret" not in message.split("fix:")[0]
+
+
+def test_a_setting_of_another_cloud_is_shown_unless_it_may_hold_credentials() -> None:
+    found = problems({**GKE, "kubeconfig": "users: [{token: geheim}]", "context": "campus"})
+    assert found["kubeconfig"].startswith("kubeconfig is set\n")
+    assert "geheim" not in "".join(found.values())
+    assert found["context"].startswith("context is 'campus'\n")
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "words"),
+    [
+        ({"cloud": "kubeconfig"}, "image", "the reference of an image that the cluster can pull"),
+        ({"cloud": "gke", "region": "us-west1"}, "project", "a Google Cloud project ID"),
+    ],
+)
+def test_a_required_setting_that_is_absent_is_described(values: dict[str, Any], key: str, words: str) -> None:
+    assert f"allowed: {words}" in problems(values)[key]
