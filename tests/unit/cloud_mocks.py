@@ -126,7 +126,7 @@ class Recording:
 
 
 def unchecked(done: Recording) -> str:
-    """What a run says that it has not checked."""
+    """The messages of a run about checks that were skipped."""
     return "\n".join(text for severity, text in done.said if severity == "INFO" and text.startswith("not checked: "))
 
 
