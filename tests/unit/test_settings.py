@@ -202,6 +202,8 @@ def test_a_password_is_never_repeated_and_must_be_a_secret() -> None:
         parse({**LOCAL, "password": "geheim"}, stack="dev", secrets=short)
     assert "geheim" not in str(caught.value)
     assert "plain text" in problems({**LOCAL, "password": "long enough it is"})["password"]
+    assert "at least 8" in problems({**LOCAL, "password": "7 chars"}, secrets=short)["password"]
+    assert parse({**LOCAL, "password": "8 chars."}, secrets=short).password
     settings = parse({**LOCAL, "password": "long enough it is"}, stack="dev", secrets=short)
     assert settings.password is not None
     assert "long enough" not in repr(settings)
