@@ -23,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import article
 from bench.release import image_of_stack_dev, install
 from common.errors import UserError
 from common.paths import REPO
@@ -33,24 +34,14 @@ from local import cluster
 NAMESPACE = "bench-workers"
 OURS = "deploy/ours-scheduler"
 STOCK = "deploy/stock"
-PORT = 11562
 STOCK_LIMIT_SECONDS = 900
 
-# The article's worker with its chart's command: base R retries with a delay that grows by half each time.
-STOCK_LINE = (
-    "Rscript --default-packages=datasets,utils,grDevices,graphics,stats,methods -e 'parallel:::.workRSOCK()' "
-    f"MASTER=stock PORT={PORT} OUT=/dev/null SETUPTIMEOUT=2592000 TIMEOUT=2592000 XDR=TRUE"
-)
 PLAN_CODE = """
 suppressMessages(library({package}))
 started <- Sys.time()
 {plan}
 cat("RESULT", as.numeric(Sys.time() - started, units = "secs"), nbrOfWorkers(), as.numeric(Sys.time()), "\\n")
 Sys.sleep({hold})
-"""
-STOCK_PLAN = f"""
-cl <- parallelly::makeClusterPSOCK(I({{n}}), manual = TRUE, quiet = TRUE, port = {PORT})
-plan(cluster, workers = cl)
 """
 LOST_CODE = """
 suppressMessages(library(future.kubernetes))
@@ -183,16 +174,16 @@ def waited(node: cluster.Node, arguments: argparse.Namespace, rows: list[tuple[s
         command = f"plan(kubernetes, workers = {n})"
         with Session(node, PLAN_CODE.format(package="future.kubernetes", plan=command, hold=20)) as session:
             ours = float(session.words("RESULT")[0])
-            article = plan(node, OURS, "future", "plan(cluster, manual = TRUE, quiet = TRUE)")
+            recipe = plan(node, OURS, "future", "plan(cluster, manual = TRUE, quiet = TRUE)")
     with step(f"plan() on the article's workers, at most {STOCK_LIMIT_SECONDS} s"):
         try:
-            stock = plan(node, STOCK, "future", STOCK_PLAN.format(n=arguments.stock))
+            stock = plan(node, STOCK, "future", article.PLAN.format(n=arguments.stock))
             said = f"{stock[0]:.1f} s ({stock[1]} workers)"
         except (UserError, subprocess.TimeoutExpired):
             said = f"none after {STOCK_LIMIT_SECONDS} s ({arguments.stock} workers)"
     rows.append((f"`{command}`, they have waited {minutes}", f"{ours:.2f} s", ""))
-    line = f"`plan(cluster, manual = TRUE)` on {article[1]} workers, they have waited {minutes}"
-    rows.append((line, f"{article[0]:.2f} s", said))
+    line = f"`plan(cluster, manual = TRUE)` on {recipe[1]} workers, they have waited {minutes}"
+    rows.append((line, f"{recipe[0]:.2f} s", said))
 
 
 def futures(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
@@ -279,51 +270,10 @@ def set_up(node: cluster.Node, workers: int, most: int, stock: int) -> None:
         "worker": {"replicas": workers, "maxReplicas": most,
                    "resources": {"requests": {"cpu": "5m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}},
     })  # fmt: skip
-    objects = {"apiVersion": "v1", "kind": "List", "items": stock_objects(image, stock)}
+    objects = {"apiVersion": "v1", "kind": "List", "items": article.objects(NAMESPACE, image, stock)}
     node.kubectl("apply", "-f", "-", input=json.dumps(objects))
     for name in ("stock", "stock-worker"):
         node.kubectl("-n", NAMESPACE, "rollout", "status", f"deployment/{name}", "--timeout=300s")
-
-
-def stock_objects(image: str, workers: int) -> list[dict[str, object]]:
-    """Return an idle scheduler pod for `kubectl exec`, its Service, and the article's workers."""
-
-    def deployment(name: str, replicas: int, command: list[str]) -> dict[str, object]:
-        container = {
-            "name": "r",
-            "image": image,
-            "command": command,
-            "resources": {"requests": {"cpu": "5m", "memory": "64Mi"}},
-        }
-        return {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {
-                "replicas": replicas,
-                "selector": {"matchLabels": {"app": name}},
-                "template": {
-                    "metadata": {"labels": {"app": name}},
-                    "spec": {
-                        "containers": [container],
-                        "automountServiceAccountToken": False,
-                        "terminationGracePeriodSeconds": 0,
-                    },
-                },
-            },
-        }
-
-    service: dict[str, object] = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "stock", "namespace": NAMESPACE},
-        "spec": {"clusterIP": "None", "selector": {"app": "stock"}, "ports": [{"port": PORT}]},
-    }
-    return [
-        service,
-        deployment("stock", 1, ["sleep", "infinity"]),
-        deployment("stock-worker", workers, ["sh", "-c", f"exec {STOCK_LINE}"]),
-    ]
 
 
 def usage(node: cluster.Node) -> dict[str, tuple[float, float]]:

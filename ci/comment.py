@@ -70,7 +70,7 @@ class PullRequest:
 
 
 def publish(pull: PullRequest, folder: Path, stacks: Sequence[str], log: str) -> None:
-    """Write each stack's report, and take back those of stacks that the change no longer touches."""
+    """Write each stack's report, and replace those of stacks that the change no longer touches."""
     earlier = pull.previews()
     for stack in stacks:
         file = folder / f"{stack}.md"
@@ -81,7 +81,7 @@ def publish(pull: PullRequest, folder: Path, stacks: Sequence[str], log: str) ->
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return 0; an error of the API ends in a traceback, which is the log that one needs."""
+    """Return 0; an error of the API ends in a traceback, which serves as the log."""
     number, folder, entries = arguments
     env = os.environ
     log = f"{env['GITHUB_SERVER_URL']}/{env['GITHUB_REPOSITORY']}/actions/runs/{env['GITHUB_RUN_ID']}"

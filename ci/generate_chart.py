@@ -55,7 +55,7 @@ class Value:
 
     @property
     def name(self) -> str:
-        """The path as users write it."""
+        """Path of the value, as users write it."""
         return ".".join(self.path)
 
 

@@ -33,6 +33,10 @@ PROSE = (
     "components/*.py",
     "local/*.py",
     "policy/*.py",
+    "tests/broker/*.py",
+    "tests/chart/*.py",
+    "tests/unit/*.py",
+    "tests/vm/*.py",
 )
 """Pages, docstrings and comments that vale checks against the styles of .vale."""
 

@@ -38,7 +38,7 @@ class Preview:
 
     @classmethod
     def of(cls, events: Iterable[EngineEvent]) -> Preview:
-        """Return what the events add up to, in any order of policy and resource events."""
+        """Return the summary of the events, in any order of policy and resource events."""
         preview = cls()
         for event in events:
             if event.resource_pre_event and event.resource_pre_event.metadata.type != STACK_TYPE:

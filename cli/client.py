@@ -34,8 +34,14 @@ RETRY_SECONDS = 600.0
 
 MAX_DELAY_SECONDS = 30.0
 
-AGENT = (Path(__file__).parent / "pod_agent.py").read_bytes()
-_START = "import sys; i = sys.stdin.buffer; exec(i.read(int(i.readline())))"
+AGENT = json.dumps([(Path(__file__).parent / name).read_text() for name in ("pod_files.py", "pod_agent.py")]).encode()
+"""The sources that `_START` reads from the first line of its input."""
+
+_START = (
+    "import json, sys, types; files, agent = json.loads(sys.stdin.buffer.readline()); "
+    "module = sys.modules['cli.pod_files'] = types.ModuleType('cli.pod_files'); "
+    "exec(files, module.__dict__); exec(agent, {'__name__': '__main__'})"
+)
 
 
 class Exchange:
@@ -79,7 +85,7 @@ class Exchange:
     def _write(self, request: dict[str, Any], feed: Callable[[Any], None] | None) -> None:
         assert self._process.stdin is not None
         try:
-            self.write(b"%d\n" % len(AGENT) + AGENT + json.dumps(request).encode() + b"\n")
+            self.write(AGENT + b"\n" + json.dumps(request).encode() + b"\n")
             if feed:
                 feed(self)
         except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""Forwards the IDE's port to this machine, and mends the forward whenever it drops: `future-kubernetes connect`."""
+"""Forwards the IDE's port to this machine, and restarts the forward whenever it drops: `future-kubernetes connect`."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 def last_of(messages: IO[bytes]) -> str:
-    """What kubectl said last."""
+    """Return the last message of kubectl."""
     messages.seek(0)
     lines = [
         line for line in messages.read().decode(errors="replace").splitlines()

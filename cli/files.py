@@ -12,7 +12,7 @@ from typing import Any
 
 import pathspec
 
-from cli import pod_agent
+from cli import pod_files
 from cli.errors import ConnectionLostError
 from common.errors import UserError
 
@@ -36,7 +36,7 @@ def project(folder: Path, script: str) -> Project:
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"the project folder {str(folder)!r} {what}.\nFix: give a folder, as in: analysis/ main.R")
     try:
-        files, folders, others = pod_agent.files_below(folder, _ignored(folder), into_linked_folders=True)
+        files, folders, others = pod_files.files_below(folder, _ignored(folder), into_linked_folders=True)
         for path in files:
             with (folder / path).open("rb"):
                 pass
@@ -71,7 +71,7 @@ def _ignored(folder: Path) -> Callable[[str, bool], bool]:
         ) from None
 
     def ignored(path: str, is_folder: bool) -> bool:
-        return pod_agent.left_out(path) or rules.match_file(f"{path}/" if is_folder else path)
+        return pod_files.left_out(path) or rules.match_file(f"{path}/" if is_folder else path)
 
     return ignored
 
@@ -108,7 +108,7 @@ def place(
     arriving = folder / f".batch-{run}"
     shutil.rmtree(arriving, ignore_errors=True)  # an earlier copy was interrupted
     try:
-        if receive(lambda stream: pod_agent.unpack(stream, arriving, progress)) != wanted:
+        if receive(lambda stream: pod_files.unpack(stream, arriving, progress)) != wanted:
             raise ConnectionLostError("the results did not arrive as they were sent")
         return [
             _placed(arriving / path, folder, path, checksum, changed["about"]["begun"], run)

@@ -17,7 +17,7 @@ from rich.table import Table
 from cli import connect as connections
 from cli import stack
 from cli.errors import FAILED, INTERRUPTED
-from cli.pod_agent import AgentError
+from cli.pod_files import AgentError
 from cli.runs import Runs, Then, say
 from common.errors import UserError
 from common.paths import LOCAL_STACK, REPO

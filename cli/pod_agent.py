@@ -1,7 +1,7 @@
 """Agent in the scheduler pod: answers one request about the runs in ~/batch, and ends.
 
-Its source is sent with every request, so the image needs only Python: this module uses only the standard library and
-imports nothing of this project. A run is a folder:
+Its source is sent with every request, with that of `pod_files`, so the image needs only Python: both modules use only
+the standard library. A run is a folder:
 
     project/       the copy of the project, in which Rscript runs
     manifest.json  the files that were copied in; every other or changed file is a result
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -24,17 +23,15 @@ import resource
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-FOLDERS_LEFT_OUT = (".git", ".Rproj.user", "renv/library", "renv/staging")
-"""Never copied: the history, the IDE's own files, and packages that were built for the other machine."""
+from cli.pod_files import BLOCK, AgentError, Hashed, files_below, left_out, pack, unpack
 
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 HEARTBEAT_SECONDS = 5.0
@@ -43,7 +40,6 @@ FOLLOW_SECONDS = 600.0
 
 LAUNCH_SECONDS = 10.0
 STOP_SECONDS = 10.0
-_BLOCK = 1 << 18
 
 # In a session of its own, which ignores the end of the connection (HUP). TERM is caught, not ignored: an ignored signal
 # would be ignored by R too, and this shell must live on to write R's status.
@@ -56,131 +52,8 @@ mv ../status "../status-$?"
 """
 
 
-class AgentError(Exception):
-    """An error that the user can fix; its text is the reply to the request."""
-
-
 class NoSuchRunError(AgentError):
     """The requested run does not exist, or does not exist any more."""
-
-
-def left_out(path: str) -> bool:
-    """True for a path that is never copied; `.git` in any folder and any case, as git runs hooks that are in it."""
-    return path in FOLDERS_LEFT_OUT or ".git" in path.lower().split("/")
-
-
-def files_below(
-    folder: Path, ignored: Callable[[str, bool], bool], *, into_linked_folders: bool
-) -> tuple[list[str], list[str], list[str]]:
-    """Paths below `folder`: its files, its folders, and the others (sockets, links to nowhere).
-
-    ignored: called with a path, and with True for a folder.
-    """
-    files: list[str] = []
-    folders: list[str] = []
-    others: list[str] = []
-    visited: set[tuple[int, int]] = set()
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    for at, below, names in os.walk(folder, onerror=stop, followlinks=into_linked_folders):
-        found = os.stat(at)
-        if (found.st_dev, found.st_ino) in visited:  # a link to a folder above it
-            below.clear()
-            continue
-        visited.add((found.st_dev, found.st_ino))
-        base = "" if Path(at) == folder else f"{Path(at).relative_to(folder).as_posix()}/"
-        below[:] = sorted(name for name in below if not ignored(base + name, True))
-        folders += [base + name for name in below]
-        for name in sorted(names):
-            if ignored(base + name, False):
-                continue
-            try:
-                regular = stat.S_ISREG(os.stat(f"{at}/{name}").st_mode)
-            except FileNotFoundError:
-                regular = False
-            (files if regular else others).append(base + name)
-    return files, folders, others
-
-
-class _Hashed:
-    """A file whose SHA-256 is computed as it is read."""
-
-    def __init__(self, file: IO[bytes], progress: Callable[[int], None]) -> None:
-        self._file, self._progress = file, progress
-        self.sum = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        """As for any file."""
-        data = self._file.read(size)
-        self.sum.update(data)
-        self._progress(len(data))
-        return data
-
-
-def pack(
-    folder: Path,
-    files: Iterable[str],
-    folders: Iterable[str],
-    out: Any,
-    progress: Callable[[int], None] = lambda size: None,
-) -> dict[str, str]:
-    """Writes a tar stream to `out`; returns the SHA-256 of every file in it.
-
-    progress: called with the number of bytes after each read.
-    """
-    sums = {}
-    with tarfile.open(fileobj=out, mode="w|", bufsize=_BLOCK, format=tarfile.PAX_FORMAT) as tar:
-        for path in folders:
-            entry = tarfile.TarInfo(path)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(entry)
-        for path in files:
-            with (folder / path).open("rb") as file:
-                found = os.fstat(file.fileno())
-                entry = tarfile.TarInfo(path)
-                entry.size, entry.mode, entry.mtime = found.st_size, stat.S_IMODE(found.st_mode) & 0o777, found.st_mtime
-                hashed = _Hashed(file, progress)
-                try:
-                    tar.addfile(entry, hashed)
-                except OSError as error:
-                    if str(error) != "unexpected end of data":  # tarfile's message for a file that became shorter
-                        raise
-                    raise AgentError(f"{path} became shorter while it was copied") from None
-                sums[path] = hashed.sum.hexdigest()
-    return sums
-
-
-def unpack(source: Any, folder: Path, progress: Callable[[int], None] = lambda size: None) -> dict[str, str]:
-    """Unpacks a tar stream into a new `folder`; returns the SHA-256 of every file in it.
-
-    Only files and folders, and none outside of `folder`: the sender is not trusted. (Python 3.11.0 to 3.11.3 lack
-    tarfile's own filter for that.)
-    """
-    folder.mkdir(parents=True)
-    sums = {}
-    with tarfile.open(fileobj=source, mode="r|", bufsize=_BLOCK) as tar:
-        for entry in tar:
-            parts = entry.name.split("/")
-            if entry.name.startswith("/") or ".." in parts or not (entry.isreg() or entry.isdir()):
-                raise AgentError(f"{entry.name!r} is neither a regular file nor a folder inside the project")
-            if left_out(entry.name):
-                raise AgentError(f"{entry.name!r} is never copied: git would run what is in it")
-            target = folder / entry.name
-            if entry.isdir():
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            content = tar.extractfile(entry)
-            assert content is not None  # it is a regular file
-            hashed = _Hashed(content, progress)
-            with target.open("wb") as out:
-                shutil.copyfileobj(hashed, out, _BLOCK)
-            target.chmod(entry.mode & 0o777 | 0o600)
-            os.utime(target, (entry.mtime, entry.mtime))
-            sums[entry.name] = hashed.sum.hexdigest()
-    return sums
 
 
 def _root() -> Path:
@@ -297,7 +170,7 @@ def follow(request: dict[str, Any]) -> dict[str, Any]:
         log.seek(request["offset"])
         while True:
             state = _state(folder)  # read before the log, which is then complete
-            while data := log.read(_BLOCK):
+            while data := log.read(BLOCK):
                 _reply({"log": base64.b64encode(data).decode()})
                 replied = time.monotonic()
             if state["state"] != "running" or time.monotonic() > until:
@@ -343,10 +216,10 @@ def changed(request: dict[str, Any]) -> dict[str, Any]:
         if before.get(path) == _marks(project / path):
             continue
         with (project / path).open("rb") as file:
-            size, hashed = 0, _Hashed(file, lambda _: None)
-            while data := hashed.read(_BLOCK):
+            size, hashed = 0, Hashed(file, lambda _: None)
+            while data := hashed.read(BLOCK):
                 size += len(data)
-                if size % (_BLOCK << 9) == 0:  # a heartbeat every 128 MiB
+                if size % (BLOCK << 9) == 0:  # a heartbeat every 128 MiB
                     sys.stdout.buffer.write(b"\n")
                     sys.stdout.buffer.flush()
             found.append([path, size, hashed.sum.hexdigest()])

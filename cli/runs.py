@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cli import files, pod_agent
+from cli import files, pod_agent, pod_files
 from cli.client import Client, Reconnect
 from cli.errors import INTERRUPTED, RUN_LOST, ConnectionLostError
 from cli.stack import Stack, destroy
@@ -117,7 +117,7 @@ class Runs:
         try:
             self._copy_in(run, project, {**about, "begun": time.time()})
         except BaseException:
-            with suppress(UserError, ConnectionLostError, pod_agent.AgentError):
+            with suppress(UserError, ConnectionLostError, pod_files.AgentError):
                 self.client.request("remove", run=run)
             raise
         say(f"run {run} on stack {self.stack.name}: {shlex.join(command)}")
@@ -139,7 +139,7 @@ class Runs:
         checksums: dict[str, str] = {}
 
         def feed(pod: Any) -> None:
-            checksums.update(pod_agent.pack(project.folder, project.files, project.folders, pod, progress.more))
+            checksums.update(pod_files.pack(project.folder, project.files, project.folders, pod, progress.more))
 
         try:
             reply = self.client.request("receive", feed, run=run, about=about, files=len(project.files))

@@ -130,6 +130,16 @@ class ManagedSettings(Settings):
         return Problem(name, "set", "only together with network", self.key("network").command(), others=("network",))
 
 
+def region_of_cloud(example: str) -> Any:
+    """The setting `region` with an example of a cloud. Unset, it is the region of `zone`."""
+    return setting(description="Region of the cloud", default_words="the region of `zone`", example=example)
+
+
+def zone_of_nodes(example: str) -> Any:
+    """The setting `zone` with an example of a cloud."""
+    return setting(None, "Zone for all nodes, in the region", default_words="chosen by the cloud", example=example)
+
+
 def worker_machine(default: str) -> Any:
     """The setting `machineType` with a cloud's default."""
     return setting(default, "Machine type of the workers' nodes", example=default)

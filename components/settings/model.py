@@ -50,7 +50,6 @@ class Settings(BaseModel):
         frozen=True,
         extra="forbid",
         alias_generator=key_name,
-        populate_by_name=True,
         hide_input_in_errors=True,
         defer_build=True,
     )

@@ -2,7 +2,7 @@
 
 `fake_rserver.py OPTION... login USER PASSWORD [OTP]` asks the helper (src/cpp/server/ServerPAMAuth.cpp, pamLogin) and
 ends with its status. `fake_rserver.py OPTION... session` starts a session (src/cpp/core/system/PosixSystem.cpp,
-launchChildProcess and runProcess) and waits for SIGTERM, of which it tells the session nothing (issue 8917).
+launchChildProcess and runProcess) and waits for SIGTERM, which it does not report to the session (issue 8917).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from .kubernetes_api import Api
 
 @pytest.fixture
 def resting(bed: Bed, api: Api, tmp_path: Path) -> Bed:
-    """A broker with an API whose elastic plans give back after a second."""
+    """A broker with an API whose elastic plans release workers after a second."""
     api.replicas = 0
     return restarted(bed, api, tmp_path, FUTURE_KUBERNETES_REST_SECONDS="1", FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
 

@@ -156,7 +156,7 @@ def test_r_sessions_save_before_the_scheduler_exits(run: Path, tmp_path: Path) -
     code = f"from image.scheduler.supervisor import Supervisor; Supervisor({commands!r}).run()"
 
     def as_first_process() -> None:
-        # What loses its parent becomes this process's child, as in a container.
+        # An orphan becomes this process's child, as in a container.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
     process = subprocess.Popen(

@@ -76,7 +76,7 @@ class Helm:
         """The manifest with ``values`` laid over the least that the chart needs."""
         command = ["template", release, str(self.chart), "--namespace", "team", "--kube-version", KUBERNETES]
         key = json.dumps([command, arguments, values])
-        # What a cluster answered is not kept: it is the test's own.
+        # Replies of a cluster are not kept: each test has its own.
         if key not in RENDERED or "--dry-run=server" in arguments:
             done = self.run(*command, *arguments, values=merged(MINIMAL, values))
             assert done.returncode == 0, done.stderr
@@ -197,7 +197,7 @@ def cluster(helm: Helm, tmp_path: Path) -> Iterator[ClusterStandIn]:
 
 @pytest.fixture
 def install(helm: Helm, cluster: ClusterStandIn) -> Callable[[Mapping[str, Any]], str]:
-    """What ``helm install`` prints: the manifest and the notes."""
+    """Output of ``helm install``: the manifest and the notes."""
 
     def run(values: Mapping[str, Any]) -> str:
         command = [

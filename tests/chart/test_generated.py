@@ -1,4 +1,4 @@
-"""What is made from chart/values.schema.yaml is up to date, and the source describes every value."""
+"""Files generated from chart/values.schema.yaml are up to date, and the source describes every value."""
 
 import tarfile
 from collections.abc import Iterator

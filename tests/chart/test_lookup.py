@@ -1,4 +1,4 @@
-"""What the chart looks up in the cluster: the live number of workers, and the keys of the Secret.
+"""Lookups of the chart in the cluster: the live number of workers, and the keys of the Secret.
 
 tests/e2e/test_upgrade.py upgrades a real release.
 """

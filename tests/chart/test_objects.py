@@ -110,7 +110,7 @@ def test_workers_reach_the_broker_before_the_ide_is_ready(helm: Helm, case: dict
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"] is True
     assert env(objects, "worker")["FUTURE_KUBERNETES_SCHEDULER"]["value"] == service["metadata"]["name"]
-    # The IDE's own Service must not: nobody should be sent to a login page that is not there.
+    # The IDE's own Service must not: no user should reach a login page that does not exist.
     assert "publishNotReadyAddresses" not in one(objects, "Service", "-scheduler")["spec"]
 
 

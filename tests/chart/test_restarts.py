@@ -12,7 +12,7 @@ from tests.chart.manifest import SCHEDULER, Objects, container, mounts, one, pod
 
 VALUES = chart_values(source())
 
-# What defines the scheduler's pod beside everything under `scheduler`. Any other value must never end an R session.
+# Values that define the scheduler's pod, beside those under `scheduler`. Any other value must never end an R session.
 RESTART_THE_SCHEDULER = {
     "image", "imagePullPolicy", "imagePullSecrets", "ide", "auth.existingSecret", "shared.GiB", "shared.existingClaim",
     "fullnameOverride", "labels",

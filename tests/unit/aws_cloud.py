@@ -44,7 +44,7 @@ ACCELERATORS: dict[str, dict[str, Any]] = {
     "vt1.3xlarge": {"mediaAccelerators": [{"name": "U30", "manufacturer": "Xilinx", "count": 1, "memorySize": 24576}]},
     "inf1.xlarge": {"inferenceAccelerators": [{"name": "Inferentia", "manufacturer": "AWS", "count": 1}]},
 }
-"""What EC2 says of the accelerators of a type. Each field is an empty list for the others."""
+"""EC2's description of the accelerators of a type. Each field is an empty list for the others."""
 NO_ACCELERATOR: dict[str, Any] = {
     "gpuses": [],
     "neuronDevices": [],

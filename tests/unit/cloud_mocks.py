@@ -64,6 +64,8 @@ class Recorded:
     custom: bool
     aliases: int
     protect: bool
+    secret_outputs: set[str]
+    """Outputs that the provider returns and the state keeps as secrets."""
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -124,7 +126,7 @@ class Recording:
 
 
 def unchecked(done: Recording) -> str:
-    """What a run says that it has not checked."""
+    """The messages of a run about checks that were skipped."""
     return "\n".join(text for severity, text in done.said if severity == "INFO" and text.startswith("not checked: "))
 
 
@@ -176,6 +178,7 @@ class Monitor(mocks.MockMonitor):
                     custom=bool(request.custom),
                     aliases=len(request.aliases),
                     protect=bool(request.protect),
+                    secret_outputs=set(request.additionalSecretOutputs),
                 )
             )
         return super().RegisterResource(request)  # type: ignore[no-untyped-call]

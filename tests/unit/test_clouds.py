@@ -114,7 +114,7 @@ def test_certificate_retry_may_end_traefik_and_read_its_file(cloud: Cloud) -> No
 ANSWER = (
     "Server:\t\t10.0.0.10\nAddress:\t10.0.0.10:53\n\nNon-authoritative answer:\nName:\tr.example.org\nAddress: {}\n"
 )
-"""What BusyBox's nslookup prints."""
+"""Output of BusyBox's nslookup."""
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_more_workers_change_only_pool_and_worker_deployment(cloud: Cloud, most:
     }
     pool = after.one(cloud.pool, "workers")
     size = {"gke": "nodeCount", "eks": "scalingConfig"}[cloud.name]
-    # The autoscaler alone adds nodes to a pool with a fixed maximum.
+    # Only the autoscaler adds nodes to a pool with a fixed maximum.
     pools = {} if most == 80 else {pool.name: {size}}
     changed = {name: keys - set(pool.ignore_changes) if name == pool.name else keys for name, keys in changed.items()}
     assert changed == {**pools, "future-team": {"values"}}

@@ -1,4 +1,4 @@
-"""`future-kubernetes connect`: the forward that is mended, with a program in kubectl's place."""
+"""`future-kubernetes connect`: a forward that is restarted, with a program in kubectl's place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cli.connect import free_port
 from common.errors import UserError
 from common.paths import REPO
 
-# Serves the port that it is told, until the file `down` is there; then it fails as kubectl does.
+# Serves the given port until the file `down` exists; then it fails as kubectl does.
 KUBECTL = """
 import http.server, pathlib, sys, threading, time
 folder = pathlib.Path(sys.argv[1])

@@ -130,7 +130,7 @@ def program(config: Mapping[str, Any]) -> Recording:
 
 
 def effect(recording: Recording) -> tuple[Any, ...]:
-    """All that a run registers and tells its user."""
+    """All resources and outputs of a run."""
     resources = {resource.urn: (resource.sent, sorted(resource.depends_on)) for resource in recording.resources}
     return resources, recording.outputs
 

@@ -113,7 +113,7 @@ def test_workers_fit_on_the_smallest_of_several_types() -> None:
 
 
 def running(nodes: int, least: int, most: int, standing: tuple[str, ...] = ("1",)) -> dict[str, Any]:
-    """What AWS answers of a workers' group that stands, of one that is deleted, and of another stack's."""
+    """Answers of AWS for an active group of workers, for one that is being deleted, and for another stack's."""
     arn = "arn:aws:eks:us-west-2:123456789012:nodegroup/future-team-1/{}/id"
     groups = ("future-team-workers-1", "future-team-workers-0", "future-team-system-1", "future-teams-workers-1")
 

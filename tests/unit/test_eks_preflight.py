@@ -321,7 +321,7 @@ def test_spot_cost_is_linux_price_in_the_first_zone() -> None:
 
 def test_workers_beyond_the_cpu_quota_are_refused() -> None:
     def small(code: str) -> dict[str, Any]:
-        """Answers of an account of which this quota alone is small."""
+        """Answers of an account of which only this quota is small."""
 
         def quota(args: Mapping[str, Any]) -> dict[str, Any]:
             value = 16.0 if args["quotaCode"] == code else 640.0

@@ -84,7 +84,7 @@ def test_two_stacks_on_one_cluster_share_no_object() -> None:
 
 
 def admits(node: dict[str, Any], pod: dict[str, Any]) -> bool:
-    """Whether a node may take a pod, as far as labels and taints decide it; shares no code with the program."""
+    """True if a node's labels and taints admit a pod; shares no code with the program."""
     labels, taints = node["metadata"].get("labels", {}), node["spec"].get("taints", [])
     if any(labels.get(key) != value for key, value in pod["nodeSelector"].items()):
         return False

@@ -1,4 +1,4 @@
-"""What is made from the settings' models is up to date, and the chart has the bounds and defaults of the models."""
+"""Files generated from the settings' models are up to date, and the chart has the models' bounds and defaults."""
 
 from __future__ import annotations
 

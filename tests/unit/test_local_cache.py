@@ -1,4 +1,4 @@
-"""What `make up` keeps in its cache folder: nothing half-made, and an interrupted run goes on where it ended."""
+"""The cache folder of `make up`: nothing partial stays in it, and an interrupted run continues where it ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the local cluster asks of the machine: modules, control groups, and why a start is given up."""
+"""Requirements of the local cluster: modules and control groups, and the reasons to give up a start."""
 
 from __future__ import annotations
 

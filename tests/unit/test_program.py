@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -59,6 +60,8 @@ def test_secrets_are_secret_in_every_input_and_output() -> None:
     secret = recording.one("core/v1:Secret")
     assert is_secret(secret.sent["stringData"]) or all(map(is_secret, secret.sent["stringData"].values()))
     assert set(secret.inputs["stringData"]) == {"password", "token"}
+    for each in program({**LOCAL, "environment": {"A": "b"}}).all("core/v1:Secret"):
+        assert each.secret_outputs == {"data", "stringData"}, "the cluster returns both, and the state would show them"
     assert is_secret(recording.one("pulumi:providers:kubernetes").sent["kubeconfig"])
     hidden = {name for name, (_, secret) in recording.outputs.items() if secret}
     assert hidden == {"password", "kubeconfig"}
@@ -123,7 +126,8 @@ def test_the_outputs_are_those_that_users_rely_on() -> None:
     recording = program(LOCAL)
     assert set(recording.outputs) >= {
         "url", "portForward", "username", "password", "kubeconfig", "kubeconfigCommand", "namespace", "image",
-        "workers", "maxWorkers", "nodes", "hourlyCost", "copyTo", "copyFrom", "shell",
+        "workers", "maxWorkers", "nodes", "nodeShell", "hourlyCost", "copyTo", "copyFrom",
+        "shell",
     }  # fmt: skip
     assert recording.outputs["username"] == ("rstudio", False)
     assert recording.outputs["namespace"] == ("future-dev", False)
@@ -141,6 +145,27 @@ def test_a_command_among_the_outputs_is_one_that_a_shell_accepts(name: str) -> N
         assert command.startswith(("kubectl ", "/"))
         assert "--namespace future-dev" in command
         subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "copied"),
+    [("copyTo", "MY_FILE pod-1:/home/rstudio/"), ("copyFrom", "pod-1:/home/rstudio/MY_FILE MY_FILE")],
+)
+def test_a_file_is_copied_between_here_and_the_home_of_the_schedulers_pod(
+    name: str, copied: str, tmp_path: Path
+) -> None:
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text("""#!/bin/sh
+case "$*" in
+  *" get pods --selector app.kubernetes.io/instance=future-dev,component=scheduler "*) echo pod-1 ;;
+  *) echo "$@" ;;
+esac
+""")
+    kubectl.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    command, _ = program(CAMPUS).outputs[name]
+    ran = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip().endswith(f"--namespace future-dev cp {copied}")
 
 
 def test_a_public_host_is_the_url_and_its_address_an_output() -> None:

@@ -30,6 +30,28 @@ def test_a_drawn_secret_has_only_characters_that_do_not_look_alike() -> None:
         assert not any(drawn.inputs[other] for other in ("upper", "lower", "numeric")), "these would add the others"
 
 
+def test_drawn_secrets_have_the_inputs_of_stacks_that_are_up_which_another_input_would_replace() -> None:
+    alphabet = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+    kinds = {"special": True, "upper": False, "lower": False, "numeric": False}
+    for drawn in program(LOCAL).all("RandomPassword"):
+        assert {**drawn.inputs, "length": None} == {**kinds, "overrideSpecial": alphabet, "length": None}
+
+
+def test_release_and_namespace_have_the_stacks_name_without_a_suffix() -> None:
+    recording = program(LOCAL)
+    assert recording.one("helm.sh/v3:Release").inputs["name"] == "future-dev"
+    namespace, secret = recording.one("core/v1:Namespace").inputs, recording.one("core/v1:Secret").inputs
+    assert namespace["metadata"]["name"] == "future-dev"
+    assert (namespace["apiVersion"], namespace["kind"]) == ("v1", "Namespace")
+    assert (secret["apiVersion"], secret["kind"]) == ("v1", "Secret")
+    assert secret["metadata"] == {"name": "future-dev-auth", "namespace": "future-dev"}
+
+
+def test_a_cost_that_is_not_known_is_called_so_rather_than_guessed() -> None:
+    assert program(CAMPUS).outputs["hourlyCost"][0] == "unknown"
+    assert program(LOCAL).outputs["hourlyCost"][0] == "$0.00"
+
+
 def test_values_hold_what_the_chart_asks_for_and_the_image_by_digest() -> None:
     found = values(program(LOCAL))
     assert found["image"] == IMAGE
@@ -117,8 +139,12 @@ def test_an_edited_template_changes_the_releases_inputs(monkeypatch: pytest.Monk
     assert chart_hash(chart) != before
     (chart / "templates" / "a.yaml").write_text("a: 1")
     (chart / "templates" / ".a.yaml.swp").write_text("an editor's")
-    (chart / "README.md").write_text("a page")
+    (chart / "ci").mkdir()
+    for name in ("README.md", "NEWS.md", "values.schema.yaml", "ci/minimal-values.yaml"):
+        (chart / name).write_text("a sentence, from which no object is rendered")
     assert chart_hash(chart) == before
+    (chart / "values.schema.json").write_text("{}")
+    assert chart_hash(chart) != before
     assert chart_hash(ROOT / "chart") in program(LOCAL).one("helm.sh/v3:Release").inputs["description"]
 
 

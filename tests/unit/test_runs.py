@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import client, files, main, pod_agent, runs, stack
+from cli import client, files, main, pod_agent, pod_files, runs, stack
 from common.errors import UserError
 from common.kubectl import Kubectl
 from common.local_stack import LocalStack
@@ -37,8 +37,7 @@ if "exec" not in sys.argv:
     print((folder / "answer").read_text(), end="")
     sys.exit()
 stdin = sys.stdin.buffer
-head = stdin.readline()
-head += stdin.read(int(head))
+head = stdin.readline()  # the agent's sources
 line = stdin.readline()
 faults = json.loads((folder / "faults").read_text())
 fault = (faults.get(json.loads(line)["do"]) or [""]).pop(0).split()
@@ -287,7 +286,7 @@ def test_ctrl_c_detaches_and_stop_ends(place: Place) -> None:
 def test_a_script_that_ignores_the_signal_is_stopped_all_the_same(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = Path(pod_agent.__file__).read_bytes().replace(b"STOP_SECONDS = 10.0", b"STOP_SECONDS = 0.5")
+    text = client.AGENT.replace(b"STOP_SECONDS = 10.0", b"STOP_SECONDS = 0.5")
     monkeypatch.setattr(client, "AGENT", text)
     place.script("trap '' TERM; echo here; while true; do sleep 0.1; done")
     with _once_printed(lambda: place.batch("stop", place.runs[0].name)):
@@ -361,7 +360,7 @@ def test_usage_error_of_a_run_command_has_exit_status_125(
 def test_a_project_larger_than_the_home_is_refused_before_it_is_copied(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = Path(pod_agent.__file__).read_bytes().replace(b"shutil.disk_usage(Path.home()).free", b"5")
+    text = client.AGENT.replace(b"shutil.disk_usage(Path.home()).free", b"5")
     monkeypatch.setattr(client, "AGENT", text)
     assert place.run() == 125
     for word in (b"5 B free", b"homeGiB", b" remove RUN", b".batchignore"):
@@ -446,8 +445,8 @@ def test_nothing_is_unpacked_outside_of_its_folder(tmp_path: Path, name: str, ki
         entry.type, entry.linkname = kind, "/etc"
         tar.addfile(entry)
     written.seek(0)
-    with pytest.raises(pod_agent.AgentError):
-        pod_agent.unpack(written, tmp_path / "inside")
+    with pytest.raises(pod_files.AgentError):
+        pod_files.unpack(written, tmp_path / "inside")
     assert [path.name for path in tmp_path.rglob("*")] == ["inside"]
 
 

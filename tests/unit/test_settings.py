@@ -202,6 +202,8 @@ def test_a_password_is_never_repeated_and_must_be_a_secret() -> None:
         parse({**LOCAL, "password": "geheim"}, stack="dev", secrets=short)
     assert "geheim" not in str(caught.value)
     assert "plain text" in problems({**LOCAL, "password": "long enough it is"})["password"]
+    assert "at least 8" in problems({**LOCAL, "password": "7 chars"}, secrets=short)["password"]
+    assert parse({**LOCAL, "password": "8 chars."}, secrets=short).password
     settings = parse({**LOCAL, "password": "long enough it is"}, stack="dev", secrets=short)
     assert settings.password is not None
     assert "long enough" not in repr(settings)
@@ -324,3 +326,21 @@ def test_wrong_environment_variables_are_named_without_their_values(given: Any, 
     assert why in message
     assert "such as PGHOST: db.example.org" in message
     assert "secret" not in message.split("fix:")[0]
+
+
+def test_a_setting_of_another_cloud_is_shown_unless_it_may_hold_credentials() -> None:
+    found = problems({**GKE, "kubeconfig": "users: [{token: geheim}]", "context": "campus"})
+    assert found["kubeconfig"].startswith("kubeconfig is set\n")
+    assert "geheim" not in "".join(found.values())
+    assert found["context"].startswith("context is 'campus'\n")
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "words"),
+    [
+        ({"cloud": "kubeconfig"}, "image", "the reference of an image that the cluster can pull"),
+        ({"cloud": "gke", "region": "us-west1"}, "project", "a Google Cloud project ID"),
+    ],
+)
+def test_a_required_setting_that_is_absent_is_described(values: dict[str, Any], key: str, words: str) -> None:
+    assert f"allowed: {words}" in problems(values)[key]

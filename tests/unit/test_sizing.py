@@ -130,7 +130,8 @@ def test_reserved_cpu_is_as_published(vcpus: int, millicores: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gib", "reserved_gib"), [(4, 1.0), (8, 1.8), (16, 2.6), (32, 3.56), (64, 5.48), (128, 9.32), (256, 11.88)]
+    ("gib", "reserved_gib"),
+    [(1, 0.25), (4, 1.0), (8, 1.8), (16, 2.6), (32, 3.56), (64, 5.48), (128, 9.32), (256, 11.88)],
 )
 def test_reserved_memory_is_as_published(gib: int, reserved_gib: float) -> None:
     assert gke_reserved_memory(gib * 1024) == pytest.approx(reserved_gib * 1024, abs=2)
@@ -288,7 +289,7 @@ def test_workers_that_just_fit_on_a_shared_node_are_accepted() -> None:
 
 
 def test_shared_node_without_room_for_one_worker_says_so() -> None:
-    with pytest.raises(SizingError, match=r"no room for one .*\n.*workerMemoryGiB 0.1"):
+    with pytest.raises(SizingError, match=r"no room for one .0.00 cores and 0.0 GiB are free.*\n.*workerMemoryGiB 0.1"):
         size_shared(max_workers=1, free=Allocatable(100, 100), scheduler=PodSize(200, 500))
 
 

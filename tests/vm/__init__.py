@@ -1,1 +1,1 @@
-"""A virtual machine of Debian packages, in which README's two commands run as on a new machine."""
+"""A virtual machine of Debian packages, which runs README's two commands as a new machine would."""

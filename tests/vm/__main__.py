@@ -1,4 +1,4 @@
-"""Command line: `python -m tests.vm [--debian 12] [--caches warm]`, and `ssh`, `sync`, `stop` for a machine that runs.
+"""Command line: `python -m tests.vm [--debian 12] [--caches warm]`, and `ssh`, `sync`, `stop` for a running machine.
 
 See README.md beside this file.
 """
@@ -16,12 +16,12 @@ from common.progress import step
 from tests.vm import images, inherit, qemu, story, tree
 from tests.vm.spec import ENGINES, SUITES, MachineSpec
 
-# Plain emulation is that much slower: a node that starts in 10 s takes some minutes.
+# Factor by which plain emulation is slower: a node that starts in 10 s takes some minutes.
 _PATIENCE = {"kvm": "2", "tcg": "20"}
 
 
 def main(argv: Sequence[str]) -> int:
-    """The exit status."""
+    """Run the command line; return the exit status."""
     try:
         if argv[:1] == ["ssh"]:
             command = [*argv[1:]]

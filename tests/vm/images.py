@@ -1,4 +1,4 @@
-"""Disk images, made once and kept in the cache folder: the root file system with its kernel, and the home folder."""
+"""Disk images, built once and kept in the cache folder: the root file system with its kernel, and the home folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOOKS = (
     '--customize-hook=chroot "$1" update-ca-certificates',
 )
 _ROOT_SIZE, _HOME_SIZE = "16G", "40G"
-# What `make up` deletes itself once it has compiled, and these images.
+# Folders that `make up` deletes after compiling, and the images of this module.
 _NOT_WARM = ("go-build", "go-mod", "vm")
 
 
@@ -49,14 +49,14 @@ class RootImage:
 
 
 def vm_dir() -> Path:
-    """Folder for disks, the ssh key, and what is known of the machine that runs."""
+    """Return the folder for disks, the ssh key, and the state of the running machine."""
     folder = cache_dir() / "vm"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def root_image(spec: MachineSpec) -> RootImage:
-    """Makes the root file system of a machine unless it stands."""
+    """Return the root file system of a machine; builds it unless it exists."""
     certificates = [path.read_bytes() for path in sorted(CERTIFICATES.rglob("*.crt"))]
     key = hashlib.sha256(repr((spec.key(), certificates)).encode()).hexdigest()[:12]
     target = vm_dir() / f"root-{spec.debian}-{key}"
@@ -82,7 +82,7 @@ def root_image(spec: MachineSpec) -> RootImage:
 
 
 def home_image(caches: str, public_key: str) -> Path:
-    """Makes the disk of /root: the key that lets us in, and with warm caches what this machine's `make up` has left."""
+    """Return the disk of /root: the ssh key, and with warm caches those of this machine's `make up`."""
     sources = warm_sources() if caches == "warm" else {}
     digest = hashlib.sha256(public_key.encode())
     for name, source in sources.items():
@@ -109,7 +109,7 @@ def home_image(caches: str, public_key: str) -> Path:
 
 
 def warm_sources() -> dict[str, Path]:
-    """What warm caches are, by the path below /root: the project's own cache and uv's."""
+    """Return the warm caches by their path below /root: the project's own cache and uv's."""
     sources = {
         f".cache/future-kubernetes/{entry.name}": entry
         for entry in sorted(cache_dir().iterdir())
@@ -120,12 +120,12 @@ def warm_sources() -> dict[str, Path]:
 
 
 def _listing(source: Path) -> str:
-    """The names two levels down: in the project's cache a name holds the key of the content."""
+    """Return the names two levels down: in the project's cache a name contains the key of the content."""
     return repr(sorted(str(path.relative_to(source)) for pattern in ("*", "*/*") for path in source.glob(pattern)))
 
 
 def _take(source: Path, target: Path) -> None:
-    """Hard links where the file system is the same: the disk is written from them, and they go at once."""
+    """Copies by hard links within one file system: the copies exist only until the disk is written."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for how in ("--link", "--reflink=auto"):
         done = subprocess.run(["cp", "-a", how, source, target], capture_output=True, text=True, check=False)
@@ -151,7 +151,7 @@ def _checked(command: Sequence[str]) -> None:
 
 
 def ssh_key() -> Path:
-    """The private key that opens the virtual machines of this cache folder; its public half is beside it."""
+    """Return the private ssh key of this cache folder's virtual machines; the public key is beside it."""
     key = vm_dir() / "key"
     if not key.exists():
         keygen = program("ssh-keygen", "openssh-client")

@@ -1,7 +1,7 @@
-"""How the machine inside reaches package registries: the way this one does, by its clients' own configuration.
+"""Copies this machine's access to package registries into the virtual machine, by the clients' own configuration.
 
-Names of variables and files are fixed; what stands in them is never shown. What listens on this machine's loopback is
-reached from inside at another address.
+Names of variables and files are fixed; their content is never shown. A service on this machine's loopback has another
+address inside.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ VARIABLES = (
     "UV_INDEX_URL",
     "UV_NATIVE_TLS",
 )
-# These name a file with certificates, which goes along.
+# These name a file with certificates, which is copied too.
 CERTIFICATE_VARIABLES = ("CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-# Debian's folder for certificates that somebody has added; they become part of the root image.
+# Debian's folder for added certificates, which become part of the root image.
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
 _SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 _FILES = ("etc/pip.conf", "root/.config/pip/pip.conf", "root/.config/uv/uv.toml", "root/.config/go/env")
@@ -47,24 +47,24 @@ _LOOPBACK = re.compile(r"(?<=//)(?P<login>[^/@\s]*@)?(?:localhost|127(?:\.\d+){3
 
 
 def rewritten(text: str) -> str:
-    """The text with URLs on this machine's loopback at the address which the machine inside has for it."""
+    """Return the text with this machine's loopback in URLs replaced by its address inside."""
     return _LOOPBACK.sub(lambda found: f"{found['login'] or ''}{HOST_LOOPBACK}", text)
 
 
 def environment(outside: Mapping[str, str], extra: Mapping[str, str]) -> str:
-    """/etc/environment of the machine inside."""
+    """Return /etc/environment of the virtual machine."""
     taken = {name: rewritten(outside[name]) for name in (*VARIABLES, *CERTIFICATE_VARIABLES) if outside.get(name)}
     return "".join(f'{name}="{value}"\n' for name, value in {**taken, **extra}.items())
 
 
 def apt_settings(dump: str) -> str:
-    """Of `apt-config dump` what decides how archives are reached."""
+    """Return the lines of `apt-config dump` that configure the access to archives."""
     lines = [line for line in dump.splitlines() if _APT_KEYS.match(line) and not line.endswith(' "";')]
     return rewritten("".join(f"{line}\n" for line in lines))
 
 
 def hosts(text: str, own_name: str) -> str:
-    """Entries of /etc/hosts that somebody has added."""
+    """Return the added entries of /etc/hosts."""
     kept = []
     for line in text.splitlines():
         address, *names = line.partition("#")[0].split() or [""]
@@ -76,7 +76,7 @@ def hosts(text: str, own_name: str) -> str:
 
 
 def files(extra_environment: Mapping[str, str]) -> dict[str, bytes]:
-    """Every file for the machine inside, by its path there without the first slash."""
+    """Return every file for the virtual machine, by its path there without the first slash."""
     found: dict[str, bytes] = {"etc/environment": environment(os.environ, extra_environment).encode()}
     home = str(Path.home()).lstrip("/")
     for name in _FILES:
@@ -94,7 +94,7 @@ def files(extra_environment: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def archive(content: Mapping[str, bytes]) -> bytes:
-    """The files as a tar archive, readable by root alone where they lie in a home folder."""
+    """Return the files as a tar archive. In a home folder only root may read them."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, data in content.items():

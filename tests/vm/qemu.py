@@ -1,4 +1,4 @@
-"""A virtual machine that runs: qemu, the way in by ssh, and its end."""
+"""Runs a virtual machine: starts qemu, executes commands by ssh, and stops it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ACCELERATORS = {"kvm": ["-accel", "kvm", "-cpu", "host"], "tcg": ["-accel", "tc
 
 @dataclass(frozen=True)
 class Guest:
-    """The one machine that runs: its process, its ssh port on loopback, and where its console is written."""
+    """The running machine: its process, its ssh port on loopback, and the file of its console."""
 
     pid: int
     port: int
@@ -34,14 +34,14 @@ class Guest:
     console: str
 
     def ssh(self, *command: str) -> list[str]:
-        """The command line that runs a command inside, or a shell where none is given."""
+        """Return the command line that runs a command inside, or a shell without one."""
         options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
         options += ["ServerAliveInterval=30", "ServerAliveCountMax=20", "ConnectTimeout=60"]
         flags = [flag for option in options for flag in ("-o", option)]
         return ["ssh", *flags, "-i", str(ssh_key()), "-p", str(self.port), "root@127.0.0.1", *command]
 
     def run(self, command: str, stdin: bytes | None = None, seconds: float = 600) -> str:
-        """What the command prints. Raises UserError where it fails."""
+        """Run a command; return its output. Raises UserError if it fails."""
         done = subprocess.run(self.ssh(command), input=stdin, capture_output=True, timeout=seconds, check=False)
         if done.returncode != 0:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()[-600:]
@@ -49,7 +49,7 @@ class Guest:
         return done.stdout.decode(errors="replace")
 
     def stream(self, command: str, line: Callable[[str], None]) -> int:
-        """The command's exit status, each line it prints handed on as it comes."""
+        """Run a command and pass on each line of its output at once; return its exit status."""
         with subprocess.Popen(
             self.ssh(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             errors="replace",
@@ -65,7 +65,7 @@ class Guest:
         return False
 
     def stop(self) -> None:
-        """Ends the process; what was written to its disks goes with it."""
+        """End the process, and with it all changes of its disks."""
         if self.alive():
             os.kill(self.pid, signal.SIGTERM)
             deadline = time.monotonic() + 10
@@ -77,7 +77,7 @@ class Guest:
 
 
 def running() -> Guest | None:
-    """The machine that runs, if one does."""
+    """Return the running machine, if any."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         guest = Guest(**json.loads(_state().read_text()))
         return guest if guest.alive() else None
@@ -85,7 +85,7 @@ def running() -> Guest | None:
 
 
 def start(image: RootImage, home: Path, accelerator: str) -> Guest:
-    """Boots a machine and waits until ssh answers. The disks' files are not written to."""
+    """Boot a machine and wait until ssh answers. The disks' files do not change."""
     if running():
         raise UserError("A virtual machine runs already.\n    fix: .venv/bin/python -m tests.vm stop")
     with socket.socket() as free:
@@ -120,7 +120,7 @@ def start(image: RootImage, home: Path, accelerator: str) -> Guest:
 
 
 def accelerator(image: RootImage) -> str:
-    """`kvm` where a kernel really gets as far as its first process under it, else `tcg`, plain emulation."""
+    """Return `kvm` if a kernel really starts its first process under it, else `tcg`, plain emulation."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
     console = vm_dir() / "probe.log"
@@ -154,7 +154,7 @@ def _drive(disk: Path) -> str:
 
 
 def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
-    """In a session of its own: Ctrl-C ends us, and we end it. Its temporary files lie beside the disks."""
+    """Start qemu in a process session of its own: Ctrl-C ends this program, which then ends qemu."""
     environment = {**os.environ, "TMPDIR": str(vm_dir())}
     with (vm_dir() / "qemu.log").open("wb") as log:
         return subprocess.Popen(

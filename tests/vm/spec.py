@@ -1,4 +1,4 @@
-"""What a virtual machine is made of: the Debian release, its packages and the variants."""
+"""Contents of a virtual machine: the Debian release, its packages and the variants."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 SUITES = {12: "bookworm", 13: "trixie"}
 ENGINES = {"docker": "docker.io", "containerd": "containerd"}
-# A machine as its owner gets it, the three things that README asks for, and a way in.
+# A new machine, the three packages that README requires, and ssh.
 _PACKAGES = (
     "apparmor",
     "ca-certificates",
@@ -53,7 +53,7 @@ class MachineSpec:
 
     @property
     def files(self) -> dict[str, str]:
-        """Files of the root folder by path: what an installer would have asked for."""
+        """Return files of the root folder by path: the answers that an installer would write."""
         files = {
             "etc/hostname": f"debian{self.debian}\n",
             "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 debian{self.debian}\n",
@@ -65,5 +65,5 @@ class MachineSpec:
         return {**files, "etc/resolv.conf": "nameserver 10.0.2.3\n"}
 
     def key(self) -> str:
-        """Changes with all that decides what is in the root file system."""
+        """Return a key that changes with every input of the root file system."""
         return hashlib.sha256(repr((self, self.packages, self.files)).encode()).hexdigest()[:12]

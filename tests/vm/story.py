@@ -1,4 +1,4 @@
-"""What a user does with the two commands, inside the machine, and what must be left of it afterwards: nothing."""
+"""Runs a user's steps with the two commands inside the machine, and checks that nothing is left afterwards."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ FOOTPRINT = {
     "processes of the node": "pgrep -a 'kube|etcd|containerd|slirp4netns|coredns' || true",
     "settings": "sysctl vm.overcommit_memory kernel.panic kernel.panic_on_oops net.ipv4.ip_forward",
 }
-"""What the two commands must leave as it was, each by a command that lists it."""
+"""State that the two commands must not change, each with the command that lists it."""
 
 _TAIL = 25
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One step: its title, whether it held, its seconds, and what is to be said of it."""
+    """One step: its title, its success, its seconds, and its message."""
 
     title: str
     held: bool
@@ -43,12 +43,12 @@ class Outcome:
 
 
 def footprint(guest: Guest) -> dict[str, list[str]]:
-    """Lines by the names of `FOOTPRINT`."""
+    """Return the listed lines by the names of `FOOTPRINT`."""
     return {name: guest.run(command).splitlines() for name, command in FOOTPRINT.items()}
 
 
 def differences(before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]) -> list[str]:
-    """What came or went between two footprints, a sentence each; empty where they are equal."""
+    """Return the differences between two footprints, a sentence each; empty if they are equal."""
     found = []
     for name in before:
         came = [line for line in after[name] if line not in before[name]]
@@ -58,7 +58,7 @@ def differences(before: Mapping[str, Sequence[str]], after: Mapping[str, Sequenc
 
 
 def play(guest: Guest, transcript: Path, more: Sequence[str] = ()) -> list[Outcome]:
-    """Run the steps, then the make targets `more`, until one fails; compare what was there before and is after."""
+    """Run the steps, then the make targets `more`, until one fails; compare the footprints before and after."""
     before = footprint(guest)
     modules = set(guest.run("lsmod | cut -d' ' -f1").split())
     outcomes: list[Outcome] = []
@@ -93,7 +93,7 @@ def _step(guest: Guest, title: str, command: str, write: object) -> Outcome:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """A line for each step, and below a step that failed what it said last."""
+    """Return a line for each step, with the end of the output below a failed one."""
     rows = []
     for outcome in outcomes:
         rows.append(f"{'ok  ' if outcome.held else 'FAIL'} {outcome.title:24} {outcome.seconds:7.0f} s")

@@ -11,13 +11,13 @@ INSIDE = "/root/future-kubernetes"
 
 
 def copy_commit(guest: Guest) -> None:
-    """HEAD, as a fresh clone has it."""
+    """Copy HEAD into the machine, as a fresh clone has it."""
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=REPO, capture_output=True, check=True).stdout
     guest.run(f"mkdir -p {INSIDE} && tar -x -C {INSIDE}", stdin=archive)
 
 
 def copy_working_tree(guest: Guest) -> None:
-    """What stands in the working tree now, over what is inside; for trying changes in a machine that runs."""
+    """Copy the working tree over the files inside, to try changes in a running machine."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"],
         cwd=REPO, capture_output=True, check=True,

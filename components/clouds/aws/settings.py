@@ -8,7 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
-from components.clouds.settings import ManagedSettings, system_machine, worker_machine
+from components.clouds.settings import (
+    ManagedSettings,
+    region_of_cloud,
+    system_machine,
+    worker_machine,
+    zone_of_nodes,
+)
 from components.settings.errors import Problem
 from components.settings.fields import Allowed, Items, Line, MachineType, matching, setting, whole_number
 
@@ -74,12 +80,8 @@ class EksSettings(ManagedSettings):
     """AWS: a cluster on Amazon EKS, which the stack creates."""
 
     cloud: Literal["eks"] = "eks"
-    region: Region = setting(
-        description="Region of the cloud", default_words="the region of `zone`", example="us-west-2"
-    )
-    zone: Zone | None = setting(
-        None, "Zone for all nodes, in the region", default_words="chosen by the cloud", example="us-west-2a"
-    )
+    region: Region = region_of_cloud("us-west-2")
+    zone: Zone | None = zone_of_nodes("us-west-2a")
     machine_type: MachineType = worker_machine("m6i.xlarge")
     other_machine_types: Items[MachineType] = setting(
         (),

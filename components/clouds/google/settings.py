@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from components.clouds.settings import ManagedSettings, system_machine, worker_machine
+from components.clouds.settings import (
+    ManagedSettings,
+    region_of_cloud,
+    system_machine,
+    worker_machine,
+    zone_of_nodes,
+)
 from components.settings.errors import Problem
 from components.settings.fields import Allowed, Cidr, Items, MachineType, matching, setting
 
@@ -33,12 +39,8 @@ class GkeSettings(ManagedSettings):
 
     cloud: Literal["gke"] = "gke"
     project: Project = setting(description="Google Cloud project ID", example="my-project")
-    region: Region = setting(
-        description="Region of the cloud", default_words="the region of `zone`", example="us-west1"
-    )
-    zone: Zone | None = setting(
-        None, "Zone for all nodes, in the region", default_words="chosen by the cloud", example="us-west1-a"
-    )
+    region: Region = region_of_cloud("us-west1")
+    zone: Zone | None = zone_of_nodes("us-west1-a")
     authorized_networks: Items[Cidr] = setting(
         (),
         "Networks that may reach the Kubernetes API by its address",
