@@ -13,7 +13,7 @@ INSTALL_AUTH_PLUGIN = "gcloud components install gke-gcloud-auth-plugin"
 
 
 def reached_by_name(settings: GkeSettings) -> bool:
-    """Whether the Kubernetes API is reached by its DNS name, which needs no list of addresses."""
+    """True where the Kubernetes API is reached by its DNS name, which needs no list of addresses."""
     return not settings.authorized_networks
 
 
