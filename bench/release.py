@@ -40,3 +40,5 @@ def install(
          str(chart), "--wait", "--timeout", "5m", "-f", "-"],
         input=json.dumps(given), text=True, check=True, capture_output=True,
     )  # fmt: skip
+    # Helm waits for the scheduler only.
+    node.kubectl("-n", namespace, "rollout", "status", f"deploy/{name}-worker", "--timeout=300s", timeout=320)

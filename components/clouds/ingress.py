@@ -27,6 +27,16 @@ IMAGE_TAG = "v3.7.11"
 STORAGE = "/data/acme.json"
 """File with the certificate, on the volume."""
 
+COMMANDS = """\
+pause() { sleep "$1"; }
+end_traefik() {
+  for each in "${PROC:-/proc}"/[0-9]*; do
+    if [ "$(cat "$each/comm" 2>/dev/null)" = traefik ]; then kill "${each##*/}"; fi
+  done
+}
+"""
+"""The commands of `RETRY`, without those that not every image has."""
+
 RETRY = """\
 pause 180
 until grep -qF "\\"$NAME\\"" "$STORAGE"; do
@@ -35,7 +45,7 @@ until grep -qF "\\"$NAME\\"" "$STORAGE"; do
     END { exit !found }
   '; then
     echo "$NAME points here and has no certificate: starting Traefik again, which requests one"
-    pkill -x traefik
+    end_traefik
     pause 900
   else
     echo "$NAME does not point to $ADDRESSES yet"
@@ -168,7 +178,7 @@ def certificate_retry(args: PublicIngressArgs) -> dict[str, Any]:
     return {
         "name": "certificate-retry",
         "image": f"docker.io/traefik:{IMAGE_TAG}",
-        "command": ["sh", "-c", f'pause() {{ sleep "$1"; }}\n{RETRY}'],
+        "command": ["sh", "-c", COMMANDS + RETRY],
         "env": [
             {"name": "NAME", "value": args.host},
             {"name": "ADDRESSES", "value": names},

@@ -61,6 +61,8 @@ class Release:
         ]  # fmt: skip
         done = subprocess.run(command, input=json.dumps(values), text=True, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr + self.kubectl("get", "pods", "-o", "wide")
+        # Helm waits for the scheduler only.
+        self.kubectl("rollout", "status", f"deploy/{NAME}-worker", "--timeout=180s", timeout=200)
 
     def kubectl(self, *arguments: str, **options: Any) -> str:
         return self.node.kubectl("-n", NAMESPACE, *arguments, **options).stdout

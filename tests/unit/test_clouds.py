@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from components.clouds.ingress import RETRY
+from components.clouds.ingress import COMMANDS, RETRY
 from tests.unit.both_clouds import EKS, Cloud, cloud, own_release
 from tests.unit.cloud_mocks import (
     DRAWN,
@@ -100,11 +100,23 @@ def retry_container(cloud: Cloud) -> tuple[dict[str, Any], dict[str, Any]]:
     return values, container
 
 
+def test_certificate_retry_ends_only_traefik(tmp_path: Path) -> None:
+    for number, name in ((1, "pause"), (7, "traefik"), (8, "traefik-hub"), (9, "sh")):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "comm").write_text(f"{name}\n")
+    (tmp_path / "10").mkdir()  # ended meanwhile
+    script = f"kill() {{ echo killed $1; }}\n{COMMANDS}end_traefik"
+    environment = {"PATH": os.environ["PATH"], "PROC": str(tmp_path)}
+    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n") == ["killed 7", ""]
+
+
 def test_certificate_retry_may_end_traefik_and_read_its_file(cloud: Cloud) -> None:
     values, container = retry_container(cloud)
     assert values["deployment"]["shareProcessNamespace"] is True
     assert container["image"] == f"docker.io/traefik:{values['image']['tag']}", "another image would be pulled"
     names = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert container["command"] == ["sh", "-c", COMMANDS + RETRY]
     assert names["NAME"] == "r.example.org"
     assert names["ADDRESSES"] == cloud.everything.outputs["hostAddress"][0]
     assert names["STORAGE"] == values["certificatesResolvers"]["letsencrypt"]["acme"]["storage"]
@@ -144,7 +156,7 @@ def test_certificate_is_requested_again_once_dns_points_to_the_address(
 pause() {{ echo "$1" >> {log}; [ "$1" = 86400 ] && exit 0; return 0; }}
 asked=0
 nslookup() {{ cat {tmp_path}/answer$(cat {tmp_path}/asked); }}
-pkill() {{
+end_traefik() {{
   echo end >> {log}; [ "$(grep -c end {log})" -ge {certificate_after} ] && cp {tmp_path}/certificate {storage}; return 0
 }}
 """

@@ -151,8 +151,11 @@ def test_changed_limit_is_sent_with_the_live_node_count(
 
 def test_ambiguous_node_groups_give_no_live_count() -> None:
     answers = running(8, 0, 10, standing=("0", "1"))
-    group = eks({"workers": 10, "maxWorkers": 80}, answers).one("nodeGroup:NodeGroup", "workers")
+    done = eks({"workers": 10, "maxWorkers": 80}, answers)
+    group = done.one("nodeGroup:NodeGroup", "workers")
     assert (group.inputs["scalingConfig"]["desiredSize"], group.ignore_changes) == (0, ["scalingConfig.desiredSize"])
+    (warning,) = done.warnings
+    assert "2 node groups future-team-workers with this stack's tag" in warning
 
 
 @pytest.mark.parametrize("reason", ["AccessDenied", "ExpiredToken: the security token is expired", "RequestTimeout"])

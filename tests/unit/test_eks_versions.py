@@ -123,6 +123,10 @@ def test_a_hidden_live_version_is_said(lookup: str) -> None:
     assert not unchecked(eks({"kubernetesVersion": "1.35"}, running("1.34")))
 
 
+def test_two_clusters_of_one_stack_leave_the_upgrade_unchecked() -> None:
+    assert "2 clusters have this stack's tag" in unchecked(eks({"kubernetesVersion": "1.34"}, running("1.35", "1.33")))
+
+
 def test_upgrade_moves_the_control_plane_before_nodes_and_autoscaler() -> None:
     done = eks({"kubernetesVersion": "1.35", "maxWorkers": 40})
     cluster = done.one("eks/cluster:Cluster")

@@ -68,6 +68,10 @@ MODELS = {
             "enableShieldedNodes": "shieldedNodes.enabled",
             "enableLegacyAbac": "legacyAbac.enabled",
             "datapathProvider": "networkConfig.datapathProvider",
+            # The provider sends the successors of the fields that these are named after
+            # (resource_container_cluster.go: expandControlPlaneEndpointsConfig, expandDefaultEnablePrivateNodes).
+            "masterAuthorizedNetworksConfig": "controlPlaneEndpointsConfig.ipEndpointsConfig.authorizedNetworksConfig",
+            "privateClusterConfig.enablePrivateNodes": "networkConfig.defaultEnablePrivateNodes",
             f"nodePoolDefaults.nodeConfigDefaults.{READ_ONLY_PORT}": (
                 f"nodePoolDefaults.nodeConfigDefaults.nodeKubeletConfig.{READ_ONLY_PORT}"
             ),
@@ -126,8 +130,6 @@ WITHOUT_MODEL = {
 ON_THEIR_WAY_OUT = {
     "Cluster.initialNodeCount": "the default pool, which goes at once; the provider cannot leave it out",
     "Cluster.nodeConfig": "its machine, disk and account",
-    "Cluster.masterAuthorizedNetworksConfig": "the provider has no such field in controlPlaneEndpointsConfig",
-    "Cluster.privateClusterConfig.enablePrivateNodes": "of the default pool; the provider has no other field",
 }
 """Fields that Google calls deprecated and the program sets, with the reason."""
 

@@ -222,42 +222,49 @@ def worker_scalings(scope: Scope, settings: EksSettings, pool: WorkerPool) -> di
 
     Raises CloudError where the live size is unknown, so call it before anything is created.
     """
+    if not settings.autoscaled:
+        return {WORKERS: (Scaling(pool.nodes, pool.nodes, pool.max_nodes), ())}
     parts = (WORKERS, ON_DEMAND) if settings.falls_back else (WORKERS,)
-    return {part: worker_scaling(scope, part, settings, pool) for part in parts}
+    arns = ask(LIVE, lambda: tagged_arns("eks:nodegroup", scope.labels["stack"], scope.lookup))
+    return {part: autoscaled_size(live_scaling(scope, part, arns), pool) for part in parts}
 
 
-def worker_scaling(scope: Scope, part: str, settings: EksSettings, pool: WorkerPool) -> Sizes:
-    """The size of one worker node group.
+def autoscaled_size(live: Scaling | None, pool: WorkerPool) -> Sizes:
+    """The size of a worker node group that the autoscaler resizes. live: its present size.
 
-    A group that the autoscaler resizes starts with no node. Otherwise EKS would wait for the first nodes, and a zone
+    It starts with no node. Otherwise EKS would wait for the first nodes, and a zone
     without spot capacity would fail the whole update. Nodes that hold workers stay, so no least number is needed.
     EKS updates min, max and desired size in one call. With `desiredSize` ignored Pulumi would send its last known value
     and remove nodes that the autoscaler added, so send the live value when min or max change.
     """
-    if not settings.autoscaled:
-        return Scaling(pool.nodes, pool.nodes, pool.max_nodes), ()
     wanted = Scaling(0, 0, pool.max_nodes)
-    live = live_scaling(scope, part)
     if live and (live.min, live.max) != (wanted.min, wanted.max):
         return Scaling(min(max(live.desired, wanted.min), wanted.max), wanted.min, wanted.max), ()
     return wanted, ["scalingConfig.desiredSize"]
 
 
-def live_scaling(scope: Scope, part: str) -> Scaling | None:
-    """The present size of one of the stack's worker node groups.
+LIVE = "how many nodes the workers have, which the update must keep"
 
-    None where there is no group, and where several match, as for two stacks of one name. Raises CloudError where AWS
-    refuses the lookup: Pulumi would send its last known number, and end the nodes that the autoscaler added.
+
+def live_scaling(scope: Scope, part: str, arns: Sequence[str]) -> Scaling | None:
+    """The present size of one of the stack's worker node groups. arns: of the node groups with the stack's tag.
+
+    None where there is no group, and where several match, as for two stacks of one name, which it says. Raises
+    CloudError where AWS refuses the lookup: Pulumi would send its last known number, and end the nodes that the
+    autoscaler added.
     """
-    question = "how many nodes the workers have, which the update must keep"
     # arn:aws:eks:REGION:ACCOUNT:nodegroup/CLUSTER/GROUP/ID
-    arns = ask(question, lambda: tagged_arns("eks:nodegroup", scope.labels["stack"], scope.lookup))
     groups = [
-        ask(question, partial(find_group, cluster, group, scope.lookup))
+        ask(LIVE, partial(find_group, cluster, group, scope.lookup))
         for cluster, group in (arn.split("/")[1:3] for arn in arns)
         if group.startswith(f"{scope.name}-{part}-")
     ]
     found = [group.scaling_configs[0] for group in groups if group]
+    if len(found) > 1:
+        pulumi.log.warn(
+            f"{len(found)} node groups {scope.name}-{part} with this stack's tag: another stack has its name, or a "
+            "replaced group is not deleted yet. A change of maxWorkers may now end nodes that the autoscaler added"
+        )
     return Scaling(found[0].desired_size, found[0].min_size, found[0].max_size) if len(found) == 1 else None
 
 

@@ -71,6 +71,8 @@ def live_version(settings: EksSettings, lookup: pulumi.InvokeOptions) -> str | N
     arns = ask_or_say(unchecked, lambda: tagged_arns("eks:cluster", stack, lookup)) or []
     names = [arn.rsplit("/", 1)[-1] for arn in arns]
     found = [cluster for cluster in (describe_cluster(name, lookup) for name in names) if cluster]
+    if len(found) > 1:
+        pulumi.log.info(f"not checked: {unchecked}. Reason: {len(found)} clusters have this stack's tag")
     return found[0].version if len(found) == 1 else None
 
 
