@@ -89,28 +89,6 @@ def test_a_wrong_password_is_refused(page: str, browser: webdriver.Chrome) -> No
     WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.ID, "password_input"))
 
 
-def test_a_changed_password_holds_at_once_and_the_scheduler_stays(
-    stack: Stack, page: str, browser: webdriver.Chrome, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = stack.scheduler()
-    monkeypatch.setenv("FUTURE_KUBERNETES_PASSWORD", "a new one, twenty-four letters")
-    stack.up()
-    try:
-        # kubelet takes a changed Secret up within about a minute, or at the next change of the pod.
-        stack.kubectl("annotate", "pod", before["metadata"]["name"], "test/look-again=now", "--overwrite")
-        mounted = "/etc/future-kubernetes/secret/password"
-        name = before["metadata"]["name"]
-        stack.wait(
-            "the Secret to be mounted anew", 120, lambda: "a new" in stack.kubectl("exec", name, "--", "cat", mounted)
-        )
-        log_in(browser, page, "a new one, twenty-four letters")
-        WebDriverWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, "#jp-main-dock-panel"))
-        assert stack.scheduler()["metadata"]["uid"] == before["metadata"]["uid"]
-    finally:
-        monkeypatch.delenv("FUTURE_KUBERNETES_PASSWORD")
-        stack.up()
-
-
 def test_a_package_that_a_notebook_installs_is_on_the_workers_in_its_next_cell(
     stack: Stack, page: str, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
@@ -166,3 +144,25 @@ def test_a_package_that_a_notebook_installs_is_on_the_workers_in_its_next_cell(
         stack.kubectl("exec", scheduler, "--", "rm", "-rf", "world")
     assert "SEEN of the notebook's folder ON" in printed
     assert printed.split("ON ")[1].split()[0] in {pod["metadata"]["name"] for pod in stack.pods("worker")}
+
+
+def test_a_changed_password_holds_at_once_and_the_scheduler_stays(
+    stack: Stack, page: str, browser: webdriver.Chrome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stack.scheduler()
+    monkeypatch.setenv("FUTURE_KUBERNETES_PASSWORD", "a new one, twenty-four letters")
+    stack.up()
+    try:
+        # kubelet takes a changed Secret up within about a minute, or at the next change of the pod.
+        stack.kubectl("annotate", "pod", before["metadata"]["name"], "test/look-again=now", "--overwrite")
+        mounted = "/etc/future-kubernetes/secret/password"
+        name = before["metadata"]["name"]
+        stack.wait(
+            "the Secret to be mounted anew", 120, lambda: "a new" in stack.kubectl("exec", name, "--", "cat", mounted)
+        )
+        log_in(browser, page, "a new one, twenty-four letters")
+        WebDriverWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, "#jp-main-dock-panel"))
+        assert stack.scheduler()["metadata"]["uid"] == before["metadata"]["uid"]
+    finally:
+        monkeypatch.delenv("FUTURE_KUBERNETES_PASSWORD")
+        stack.up()
