@@ -78,7 +78,7 @@ def laptop(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 
 
 def test_futures_of_a_laptop_find_its_files_variables_objects_and_packages(laptop: Laptop) -> None:
-    laptop.r(
+    printed = laptop.r(
         """
         writeLines("of the laptop", "data.txt")
         source <- file.path(tempdir(), "mypkg")
@@ -98,8 +98,11 @@ def test_futures_of_a_laptop_find_its_files_variables_objects_and_packages(lapto
         stopifnot(identical(value(future(mypkg::f())), "from a package"))
         x <- as.numeric(1:3e6) # by a file in the pod, in pieces from here
         stopifnot(identical(value(future(sum(x))), sum(x)), identical(value(future(x + 1)), x + 1))
+        cat("FORWARD", forward(), "\\n")
         """
     )
+    forward = printed.split("FORWARD ")[1].split()[0]
+    assert not Path(f"/proc/{forward}").exists(), "it ends with the session"
 
 
 def test_a_forward_that_ends_is_made_again_and_the_future_in_flight_comes(laptop: Laptop, tmp_path: Path) -> None:

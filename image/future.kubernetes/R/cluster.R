@@ -6,7 +6,6 @@ cluster_fields <- c("release", "namespace", "context", "kubeconfig")
 
 # The release that this session uses, NULL in a session of a scheduler pod.
 target <- new.env(parent = emptyenv())
-reg.finalizer(target, function(target) end_forward(), onexit = TRUE)
 
 #' Use a release from another machine
 #'

@@ -14,4 +14,5 @@ attr(kubernetes, "tweakable") <- c(
 
 .onLoad <- function(libname, pkgname) {
   at_load$environment <- Sys.getenv()
+  reg.finalizer(target, function(target) end_forward(), onexit = TRUE)
 }
