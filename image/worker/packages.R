@@ -45,7 +45,8 @@ session_packages <- function(ask) {
   }
   patch("loadNamespace", list(baseenv()), quote(as.character(package)[[1L]])) # may be a name and a version
   patch("find.package", list(baseenv()), quote(package))
-  patch("packageDescription", list(asNamespace("utils"), as.environment("package:utils")), quote(pkg))
+  attached <- if ("package:utils" %in% search()) as.environment("package:utils")
+  patch("packageDescription", c(asNamespace("utils"), attached), quote(pkg))
 
   # The libraries of a session, where this pod has them, and in place of the others the one that fetch() fills.
   function(libraries) {
