@@ -50,6 +50,9 @@ BASE = debian_rootfs.DebianRoot(
 )
 _NAME = "future-kubernetes"
 # Build steps run as plain processes on the machine's network: no bridge, no runtime.
+_ATTEMPTS = 3
+_TRANSIENT = "sealing memfd copy: Device or resource busy"
+"""What the program that runs a step says, rarely, when it copies itself into memory. Finished layers are kept."""
 _ISOLATION = ("--isolation=chroot", "--network=host")
 
 
@@ -111,20 +114,20 @@ def _build_layers(tag: str, arguments: dict[str, str]) -> None:
     # The build trusts what the machine trusts: behind a proxy with its own certificate, pip works as it does there.
     command += ["--volume=/host-certificates:/etc/ssl/certs:ro", "/image"]
     binds = {IMAGE_FOLDER: "/image", Path("/etc/ssl/certs"): "/host-certificates"}
-    last: deque[str] = deque(maxlen=25)
-    with (
-        step("Building the image") as progress,
-        subprocess.Popen(
-            _in_node_root(["buildah", *command], binds), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process,
-    ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            last.append(line)
-            progress.note(line.strip())
-        process.wait()
-        if process.returncode != 0:
-            raise UserError(f"The image cannot be built:\n{''.join(last)}")
+    with step("Building the image") as progress:
+        for left in reversed(range(_ATTEMPTS)):
+            last: deque[str] = deque(maxlen=25)
+            with subprocess.Popen(
+                _in_node_root(["buildah", *command], binds), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ) as process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    last.append(line)
+                    progress.note(line.strip())
+            if process.returncode == 0:
+                return
+            if not left or not any(_TRANSIENT in line for line in last):
+                raise UserError(f"The image cannot be built:\n{''.join(last)}")
 
 
 def push(node: Node, request: ImageRequest) -> str:
