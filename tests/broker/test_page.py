@@ -206,7 +206,7 @@ def test_missing_workers_are_explained(scaled: Bed, api: Api, tmp_path: Path) ->
     (tmp_path / "config" / "maxWorkers").write_text("5")
     with Page(tmp_path) as page, scaled.plan(2) as plan:
         plan.submit("sleep 0")
-        page.until(lambda: "2 workers to come: 2 to be created" in page.details["waiting"], 15)
+        page.until(lambda: "2 workers to come: 2 to be created" in page.details.get("waiting", ""), 15)
         assert page.details["maximum"] == 5
 
 

@@ -7,6 +7,7 @@ const NAMES = 92;
 const AXIS = 20;
 const TALLEST = 24;
 const LOWEST = 4;
+const HIGHEST = 352;
 const LABEL_SIZE = 14;
 const OUTCOMES = {
   running: "running", done: "done", failed: "failed", lost: "lost with its worker", cancelled: "cancelled",
@@ -68,6 +69,8 @@ export class Stream {
   }
 
   draw() {
+    const wanted = `${Math.min(HIGHEST, AXIS + TALLEST * Math.max(3, this.#pods.length) + 4)}px`;
+    if (this.#box.style.height !== wanted) this.#box.style.height = wanted;
     const [width, height] = [this.#box.clientWidth, this.#box.clientHeight];
     if (!width) return;
     const size = Math.min(TALLEST, Math.max(LOWEST, (height - AXIS) / Math.max(1, this.#pods.length)));

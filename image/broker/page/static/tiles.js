@@ -3,6 +3,7 @@
 import { clock, count, duration, element, fill, legend, memory, say } from "./text.js";
 
 const CARDS = 40;
+const MANY = 400;
 const HIGH = 0.9;
 const TABLE_ROWS = 2000;
 const STATES = {
@@ -33,6 +34,7 @@ export class Tiles {
     this.short = short;
     const there = pods.filter((pod) => this.#model.workers.has(pod));
     this.#box.classList.toggle("dense", there.length > CARDS);
+    this.#box.classList.toggle("many", there.length > MANY);
     this.#box.hidden = !there.length;
     for (const [pod, tile] of this.#tiles)
       if (!this.#model.workers.has(pod)) {
