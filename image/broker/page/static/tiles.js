@@ -33,7 +33,9 @@ export class Tiles {
     this.pods = pods;
     this.short = short;
     const there = pods.filter((pod) => this.#model.workers.has(pod));
-    this.#box.classList.toggle("dense", there.length > CARDS);
+    const dense = there.length > CARDS;
+    if (dense !== this.#box.classList.contains("dense")) this.#drawn.clear();
+    this.#box.classList.toggle("dense", dense);
     this.#box.classList.toggle("many", there.length > MANY);
     this.#box.hidden = !there.length;
     for (const [pod, tile] of this.#tiles)
@@ -72,7 +74,8 @@ export class Tiles {
     tile.classList.toggle("active", worker.pod === this.#active);
     tile.setAttribute("aria-selected", worker.pod === this.#active);
     tile.style.setProperty("--memory", Math.min(1, part).toFixed(3));
-    tile.setAttribute("aria-label", `${worker.pod}, ${worker.state} ${worker.label}`);
+    if (cards) tile.removeAttribute("aria-label"); // what it shows is its name
+    else tile.setAttribute("aria-label", `${worker.pod}, ${worker.state} ${worker.label}`);
   }
 
   #line(worker) {
