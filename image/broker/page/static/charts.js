@@ -91,11 +91,15 @@ export class Charts {
     const columns = Array.from({ length: COLUMNS + 1 }, () => ENDS.map(() => 0));
     const { samples } = this.#model;
     for (let i = 1; i < samples.length; i += 1) {
-      const column = columns[Math.floor((samples[i].at - start) / step)];
-      if (!column || samples[i].at > to) continue;
+      const [before, after] = [samples[i - 1], samples[i]];
+      if (after.at < start || before.at > to) continue;
+      // While no page was open there is a sample each ten seconds only: its numbers are spread over them.
+      const first = Math.floor((before.at - start) / step);
+      const last = Math.max(first, Math.ceil((after.at - start) / step) - 1);
       ENDS.forEach(([name], j) => {
-        const more = samples[i][name] - samples[i - 1][name];
-        column[j] += more < 0 ? samples[i][name] : more; // a restarted broker counts anew
+        const more = after[name] - before[name];
+        const part = (more < 0 ? after[name] : more) / (last - first + 1); // a restarted broker counts anew
+        for (let at = Math.max(0, first); part && at <= last && at < columns.length; at += 1) columns[at][j] += part;
       });
     }
     const most = ceiling(Math.max(1, ...columns.map((column) => column.reduce((a, b) => a + b))));
