@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import urllib.error
 import urllib.request
@@ -98,12 +99,13 @@ def test_running_map_is_seen_as_bars_and_markup_in_a_label_as_text(
     stack: Stack, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
     title = browser.title
-    browser.execute_script("document.getElementById('bars-table').open = true")
+    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
     with r_session(stack, RUNNING) as session:
         until(browser, lambda b: text(b, "n-running") == "2")
         until(browser, lambda b: MARKUP in text(b, "bars-table"))
         busy = until(browser, lambda b: b.find_elements(By.CSS_SELECTOR, "#tiles .busy"))
         assert len(busy) == 2
+        until(browser, lambda b: re.search(r"\d of [\d,]+ MiB", text(b, "workers-table")))  # against its limit
         assert "plan(kubernetes)" in text(browser, "sessions")
         assert session.stdout is not None
         assert "ALL DONE" in session.stdout.read()

@@ -27,8 +27,8 @@ SAMPLE_SECONDS = 10.0
 """Interval of the history that a page finds when it opens."""
 _SAMPLES = 360
 _LABEL_CHARACTERS = 80
-_BARS_AT_ONCE = 1000
-"""Bars that one message holds at most; of more only the number is said."""
+_EVENTS_AT_ONCE = 2000
+"""Events of tasks that one message describes at most; of more only the number is said."""
 _SESSIONS = 50
 _ASK_SECONDS = 15.0
 _ASK_WAITING_SECONDS = 2.0
@@ -99,10 +99,10 @@ class Feed:
         rows = {worker.pod: self._row(worker) for worker in (*self._pool.workers, *self._pool.retiring)}
         before, self._rows = self._rows, rows
         new = min(reports.noted - self._noted, len(reports.events))
-        dropped = max(0, new - 2 * _BARS_AT_ONCE)
+        dropped = max(0, new - _EVENTS_AT_ONCE)
         self._noted = reports.noted
         recent = list(itertools.islice(reversed(reports.events), new - dropped))
-        bars = list(self._bars(reversed(recent), self._open))[-_BARS_AT_ONCE:]
+        bars = list(self._bars(reversed(recent), self._open))
         message: dict[str, Any] = {
             "at": round(time.time(), 3),
             "numbers": self._numbers(),
@@ -172,7 +172,7 @@ class Feed:
         }  # fmt: skip
         new = [bar for name, bar in self._open.items() if name not in self._shown]
         self._shown = set(self._open)
-        return new[:_BARS_AT_ONCE]
+        return new
 
     def _details(self) -> Iterable[tuple[str, object]]:
         """What changes seldom, by name."""
