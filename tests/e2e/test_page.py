@@ -109,11 +109,11 @@ def test_running_map_is_seen_as_bars_and_markup_in_a_label_as_text(
         assert "plan(kubernetes)" in text(browser, "sessions")
         assert session.stdout is not None
         assert "ALL DONE" in session.stdout.read()
-        until(browser, lambda b: int(b.find_element(By.ID, "stream").get_attribute("data-bars") or 0) >= 6)
+        until(browser, lambda b: text(b, "bars-table").count("done") >= 6)
+        assert int(browser.find_element(By.ID, "stream").get_attribute("data-bars") or 0) >= 6
     browser.save_screenshot(str(tmp_path / "page.png"))
     assert browser.title == title
     assert not browser.find_elements(By.CSS_SELECTOR, "main img")
-    assert text(browser, "bars-table").count("done") >= 6
 
 
 def test_page_says_that_the_broker_was_restarted_and_goes_on(stack: Stack, browser: webdriver.Chrome) -> None:
