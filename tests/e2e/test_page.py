@@ -18,20 +18,20 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.e2e.browsing import chromium, forwarded, log_in
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import WORKERS, Stack
 
 pytestmark = pytest.mark.timeout(300)
 
 MARKUP = "<img src=x onerror=document.title=1>"
 RUNNING = """
 suppressMessages(library(future.kubernetes))
-plan(kubernetes, workers = 2)
-fs <- lapply(1:6, function(i) future(Sys.sleep(4), label = if (i == 1) LABEL else paste0("nap-", i)))
+plan(kubernetes, workers = WORKERS)
+fs <- lapply(1:15, function(i) future(Sys.sleep(2 + i %% 3), label = if (i == 1) LABEL else paste0("nap-", i)))
 cat("SUBMITTED\\n")
 invisible(value(fs))
 cat("ALL DONE\\n")
-""".replace("LABEL", repr(MARKUP))
-"""A map on two workers: it takes some twelve seconds."""
+""".replace("LABEL", repr(MARKUP)).replace("WORKERS", str(WORKERS))
+"""A map that takes some fifteen seconds."""
 BROKER = """
 for p in /proc/[0-9]*; do
   if tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q 'broker[.]main import'; then kill -9 "${p#/proc/}"; fi
@@ -101,16 +101,18 @@ def test_running_map_is_seen_as_bars_and_markup_in_a_label_as_text(
     title = browser.title
     browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
     with r_session(stack, RUNNING) as session:
-        until(browser, lambda b: text(b, "n-running") == "2")
+        until(browser, lambda b: text(b, "n-running") == str(WORKERS))
         until(browser, lambda b: MARKUP in text(b, "bars-table"))
         busy = until(browser, lambda b: b.find_elements(By.CSS_SELECTOR, "#tiles .busy"))
-        assert len(busy) == 2
+        assert len(busy) == WORKERS
         until(browser, lambda b: re.search(r"\d of [\d,]+ MiB", text(b, "workers-table")))  # against its limit
         assert "plan(kubernetes)" in text(browser, "sessions")
         assert session.stdout is not None
         assert "ALL DONE" in session.stdout.read()
-        until(browser, lambda b: text(b, "bars-table").count("done") >= 6)
-        assert int(browser.find_element(By.ID, "stream").get_attribute("data-bars") or 0) >= 6
+        until(browser, lambda b: text(b, "bars-table").count("done") >= 15)
+        assert int(browser.find_element(By.ID, "stream").get_attribute("data-bars") or 0) >= 15
+    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = false")
+    browser.find_element(By.CSS_SELECTOR, "[data-span='60']").click()
     browser.save_screenshot(str(tmp_path / "page.png"))
     assert browser.title == title
     assert not browser.find_elements(By.CSS_SELECTOR, "main img")
@@ -121,7 +123,7 @@ def test_page_says_that_the_broker_was_restarted_and_goes_on(stack: Stack, brows
     stack.kubectl("exec", name, "--", "bash", "-c", BROKER)
     until(browser, lambda b: "the broker was restarted" in text(b, "link-text"))
     with r_session(stack, RUNNING) as session:
-        until(browser, lambda b: text(b, "n-running") == "2")
+        until(browser, lambda b: text(b, "n-running") == str(WORKERS))
         assert session.stdout is not None
         assert "ALL DONE" in session.stdout.read()
 

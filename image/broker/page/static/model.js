@@ -1,5 +1,7 @@
 // What the page knows: the state that the broker sent first, and the changes since. Times are on the broker's clock.
 
+import { process } from "./text.js";
+
 const KEPT_SECONDS = 3600;
 const KEPT_BARS = 20000;
 
@@ -14,7 +16,7 @@ function toWorker([pod, node, state, since, session, label, memory, limit, uses,
 }
 
 function toBar([id, pod, start, end, outcome, label]) {
-  return { id, pod, start, end, outcome: outcome || "running", label: label || "#" + id.split("-")[1] };
+  return { id, pod, start, end, outcome: outcome || "running", label: label || "#" + id.split("-").at(-2) };
 }
 
 export class Model {
@@ -138,7 +140,7 @@ export class Model {
 }
 
 function leaseOf(worker, end) {
-  const label = `session ${worker.session}`;
+  const label = `session ${process(worker.session)}`;
   return { id: `lease-${worker.pod}`, pod: worker.pod, start: worker.since, end, outcome: "attached", label };
 }
 

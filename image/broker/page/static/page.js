@@ -4,7 +4,7 @@ import { Charts } from "./charts.js";
 import { Link } from "./link.js";
 import { Model, shortener } from "./model.js";
 import { Stream } from "./stream.js";
-import { clock, count, duration, element, fill, say } from "./text.js";
+import { clock, count, duration, element, fill, process, say } from "./text.js";
 import { Tiles } from "./tiles.js";
 import { View } from "./view.js";
 
@@ -66,7 +66,7 @@ function drawSessions() {
     const bar = element("i");
     bar.style.width = `${100 * part}%`;
     const share = element("span", {}, element("span", { className: "share" }, bar), `${Math.round(100 * part)} %`);
-    return [pid, mode, range, count(running), count(queued), share];
+    return [process(pid), mode, range, count(running), count(queued), share];
   });
   fill(byId("sessions").tBodies[0], rows);
 }

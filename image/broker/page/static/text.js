@@ -13,6 +13,11 @@ export function clock(at, seconds = true) {
   return new Date(at * 1000).toLocaleTimeString(undefined, format);
 }
 
+// The process of an R session; a session on another machine has drawn a number below 0.
+export function process(pid) {
+  return pid < 0 ? `${-pid} elsewhere` : String(pid || "");
+}
+
 export function count(number) {
   return number.toLocaleString("en");
 }

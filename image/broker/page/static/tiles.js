@@ -1,6 +1,6 @@
 // The workers: a tile each, cards while there are few. One tab stop; the arrow keys move between tiles.
 
-import { clock, count, duration, element, fill, legend, memory, say } from "./text.js";
+import { clock, count, duration, element, fill, legend, memory, process, say } from "./text.js";
 
 const CARDS = 40;
 const MANY = 400;
@@ -89,7 +89,7 @@ export class Tiles {
           `${worker.pod} on ${worker.node}`,
           `${STATES[worker.state] ?? worker.state}${worker.label ? ` “${worker.label}”` : ""} since ${clock(worker.since)}`,
           memory(worker) && `memory ${memory(worker)}`,
-          worker.session ? `for R session ${worker.session}` : "",
+          worker.session ? `for R session ${process(worker.session)}` : "",
           `${count(worker.uses)} futures so far`,
           worker.losses ? `lost ${worker.losses} times` : "",
         ].filter(Boolean).join(" · ")
@@ -129,7 +129,7 @@ export class Tiles {
       const worker = this.#model.workers.get(pod);
       return [
         pod, worker.node, worker.state, duration(now - worker.since), worker.label, memory(worker),
-        worker.session || "", count(worker.uses), worker.losses || "",
+        process(worker.session), count(worker.uses), worker.losses || "",
       ];
     });
     fill(this.#table.querySelector("tbody"), rows);
