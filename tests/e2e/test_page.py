@@ -103,27 +103,31 @@ def test_running_map_is_seen_as_bars_and_markup_in_a_label_as_text(
     with r_session(stack, RUNNING) as session:
         until(browser, lambda b: text(b, "n-running") == str(WORKERS))
         until(browser, lambda b: MARKUP in text(b, "bars-table"))
-        busy = until(browser, lambda b: b.find_elements(By.CSS_SELECTOR, "#tiles .busy"))
-        assert len(busy) == WORKERS
+        until(browser, lambda b: len(b.find_elements(By.CSS_SELECTOR, "#tiles .busy")) == WORKERS)
         until(browser, lambda b: re.search(r"\d of [\d,]+ MiB", text(b, "workers-table")))  # against its limit
         assert "plan(kubernetes)" in text(browser, "sessions")
         assert session.stdout is not None
         assert "ALL DONE" in session.stdout.read()
         until(browser, lambda b: text(b, "bars-table").count("done") >= 15)
         assert int(browser.find_element(By.ID, "stream").get_attribute("data-bars") or 0) >= 15
-    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = false")
-    browser.find_element(By.CSS_SELECTOR, "[data-span='60']").click()
     browser.save_screenshot(str(tmp_path / "page.png"))
     assert browser.title == title
     assert not browser.find_elements(By.CSS_SELECTOR, "main img")
 
 
-def test_page_says_that_the_broker_was_restarted_and_goes_on(stack: Stack, browser: webdriver.Chrome) -> None:
+def test_page_says_that_the_broker_was_restarted_and_goes_on(
+    stack: Stack, browser: webdriver.Chrome, tmp_path: Path
+) -> None:
     name = stack.scheduler()["metadata"]["name"]
     stack.kubectl("exec", name, "--", "bash", "-c", BROKER)
     until(browser, lambda b: "the broker was restarted" in text(b, "link-text"))
-    with r_session(stack, RUNNING) as session:
+    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = false")
+    browser.find_element(By.CSS_SELECTOR, "[data-span='60']").click()
+    with r_session(stack, RUNNING.replace(MARKUP, "nap-1")) as session:
         until(browser, lambda b: text(b, "n-running") == str(WORKERS))
+        until(browser, lambda b: int(text(b, "n-finished")) >= 9)
+        browser.set_window_size(1200, 1000)
+        browser.save_screenshot(str(tmp_path / "page.png"))
         assert session.stdout is not None
         assert "ALL DONE" in session.stdout.read()
 
