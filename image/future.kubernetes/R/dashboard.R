@@ -2,8 +2,8 @@
 #'
 #' Shows the page on which the release's workers and futures are seen as they run: workers as tiles, a lane of futures
 #' for each worker, counts over time, what is waited for, and why workers were lost. The page is behind the login of
-#' JupyterLab. In a notebook it opens below the cell, with a link for a tab of its own; in RStudio it opens in the viewer
-#' pane; elsewhere its address is printed.
+#' JupyterLab. In a notebook it opens below the cell, with a link for a tab of its own. In RStudio it opens in the
+#' viewer pane. Elsewhere its address is printed.
 #'
 #' @param height height of the page in a notebook, in pixels.
 #' @return The page's path below the address of the IDE, invisibly.
@@ -27,7 +27,7 @@ dashboard <- function(height = 700L) {
   } else if (is.function(viewer)) {
     viewer(paste0("http://localhost:", ide_port, path))
   } else {
-    cat(sprintf("The cluster's page: http://localhost:%d%s, or %2$s below your own address of the IDE\n", ide_port, path))
+    cat(sprintf("The cluster's page: http://localhost:%1$d%2$s, or %2$s below the IDE's address\n", ide_port, path))
   }
   invisible(path)
 }

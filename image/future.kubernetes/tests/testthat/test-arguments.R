@@ -67,8 +67,9 @@ test_that("dashboard() prints the address, or opens it in the viewer where there
     Sys.unsetenv("FUTURE_KUBERNETES_RUN")
     options(old)
   })
-  expect_output(expect_identical(dashboard(), "/team/r/cluster/"), "http://localhost:8787/team/r/cluster/", fixed = TRUE)
+  address <- "http://localhost:8787/team/r/cluster/"
+  expect_output(expect_identical(dashboard(), "/team/r/cluster/"), address, fixed = TRUE)
   options(viewer = function(url) opened <<- url)
   dashboard()
-  expect_identical(opened, "http://localhost:8787/team/r/cluster/")
+  expect_identical(opened, address)
 })
