@@ -32,6 +32,8 @@ from .idle import Activity, IdleWatch
 from .leases import Leases
 from .log import log
 from .outcomes import Outcomes
+from .page.feed import Feed
+from .page.server import PageServer
 from .plans import REST_SECONDS
 from .pool import Pool
 from .registration import Registration
@@ -71,6 +73,8 @@ class Broker:
             loop, self.background, self._pool, self._leases, self._dispatcher, self._demand, self._outcomes,
             self._scaler, self._activity,
         )  # fmt: skip
+        feed = Feed(self._pool, self._dispatcher, self._leases, self._demand, self._scaler, self._activity)
+        self.page = PageServer(loop, feed, self.background)
         self.http = HttpPort(self._pool, self._leases, self._dispatcher)
 
     def worker(self) -> Worker:
@@ -131,6 +135,7 @@ async def run(environ: Mapping[str, str]) -> None:
     ports = {name: server.sockets[0].getsockname()[1] for name, server in servers.items()}
     folder = Path(environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes"))
     write_port(folder, ports["sessions"])
+    await broker.page.listen(folder)
     log(f"listening: {ports}")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

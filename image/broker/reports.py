@@ -12,6 +12,7 @@ from .plans import Plan, Task
 
 _EVENTS = 10_000
 _EVENT_SECONDS = 3600.0
+_LOSSES = 20
 
 
 class Stream(Protocol):
@@ -28,6 +29,10 @@ class Reports:
         self.streams: dict[str, Stream] = {}
         """Connections of the sessions, by their plan's key."""
         self.events: deque[dict[str, object]] = deque(maxlen=_EVENTS)
+        self.noted = 0
+        """Number of events so far, those that were dropped included."""
+        self.losses: deque[dict[str, object]] = deque(maxlen=_LOSSES)
+        """Events of the last losses, which outlive the many of tasks that end well."""
         self.counters = {"submitted": 0, "finished": 0, "failed": 0, "repeated": 0, "cancelled": 0}
 
     def tell(self, plan: Plan, line: str, body: Blob | None = None) -> None:
@@ -60,3 +65,6 @@ class Reports:
             {"at": round(now, 3), "event": event, "session": task.plan.pid, "task": task.number,
              "label": task.label, "attempt": task.attempt, **more}
         )  # fmt: skip
+        self.noted += 1
+        if event == "lost":
+            self.losses.append(self.events[-1])

@@ -99,6 +99,8 @@ class Worker(Connection):
     """Memory of its container, as it said last."""
     peak_mib = 0
     """Highest memory of R in its last task; 0 while unknown."""
+    memory_limit_mib: int | None = None
+    """Memory that its container may use, likewise; None without a limit."""
     cpu: float | None = None
     """CPUs that its container used since it said so before."""
 
@@ -172,6 +174,8 @@ class Worker(Connection):
             self._employer.wanted(self, str(message["id"]), str(message["name"]))
         elif operation == "usage":
             self.memory_mib, self.cpu = int(message["memory"]), float(message["cpu"])
+            limit = message.get("limit")  # an agent of an earlier image states none
+            self.memory_limit_mib = int(limit) if limit is not None else None
         else:
             raise ValueError(f"a worker that is {self.state} sent {operation!r}")
 

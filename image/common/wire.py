@@ -8,7 +8,7 @@ A worker's connection carries lines of JSON. A line with ``size`` is followed by
             op=condition id=ID size=N                           a condition that the session is to see at once
             op=ended id=ID status=N oom=B limit=MIB tail=TEXT   its R has ended
             op=draining                                         its pod was told to go
-            op=usage memory=MIB cpu=N                           of its container
+            op=usage memory=MIB limit=MIB cpu=N                 of its container
             op=evicted ids=HASHES                               large objects that had to make room
             op=want id=ID name=NAME                             its R looks for a package; without a name, for the list
     broker  op=task id=ID session=KEY pid=N needs=HASHES        a task; a fresh R for another KEY than before, and for

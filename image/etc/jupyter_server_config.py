@@ -6,6 +6,7 @@ end the R sessions. It is never in a file of the image, in an argument or in a v
 
 import hmac
 import os
+import sys
 from pathlib import Path
 
 from jupyter_server.auth.identity import PasswordIdentityProvider
@@ -43,3 +44,7 @@ c.ServerApp.allow_remote_access = True
 c.KernelSpecManager.ensure_native_kernel = False
 c.KernelSpecManager.allowed_kernelspecs = {"ir"}
 c.MappingKernelManager.default_kernel_name = "ir"
+
+# The broker's live page at /cluster/, behind the same login.
+sys.path.append("/usr/local/lib/future-kubernetes/etc")
+c.ServerApp.jpserver_extensions.update({"future_kubernetes_page": True})

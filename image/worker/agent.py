@@ -206,7 +206,8 @@ class Agent:
             self._usage_due = now + wire.USAGE_SECONDS
             usage = self._usage.since_last()
             if usage is not None:
-                self._line.say({"op": "usage", "memory": usage[0], "cpu": round(usage[1], 3)})
+                limit = cgroup.memory_limit_mib()
+                self._line.say({"op": "usage", "memory": usage[0], "limit": limit, "cpu": round(usage[1], 3)})
 
     # R's side.
 

@@ -13,6 +13,7 @@
 #' \item `KubernetesBrokerError`: there is no broker: this R does not run in a scheduler pod, or the broker is
 #' restarting.
 #' \item `KubernetesVersionError`: this package and the broker are of different versions; the message gives the fix.
+#' \item `KubernetesPageError`: [dashboard()] has no page to show here, or its `height` is no number of pixels.
 #' \item `KubernetesPackageError`: a future needs a package that its worker does not have.
 #' \item `KubernetesGlobalsError`: a future needs more data than `maxSizeOfObjects` of the plan allows, which is the
 #' option `future.globals.maxSize` where it is set.

@@ -42,3 +42,34 @@ test_that("a future that is given up names its pods, their ends and what helps",
   other <- lost_error(f, '{"pods": ["a"], "reasons": ["gone"], "tail": ""}')
   expect_no_match(conditionMessage(other), "workerMemoryGiB")
 })
+
+test_that("dashboard() says what it needs where no page is served, and refuses a height that is none", {
+  folder <- tempfile()
+  dir.create(folder)
+  Sys.setenv(FUTURE_KUBERNETES_RUN = folder)
+  on.exit(Sys.unsetenv("FUTURE_KUBERNETES_RUN"))
+  expect_error(dashboard(), "ide: jupyterlab", class = "KubernetesPageError")
+  for (bad in list("tall", 0, NA, c(1, 2), NULL, 1e6)) {
+    expect_error(dashboard(bad), "100 to 10000", class = "KubernetesPageError")
+  }
+  writeLines("javascript:alert(1)", file.path(folder, "page.path"))
+  expect_error(dashboard(), class = "KubernetesPageError")
+})
+
+test_that("dashboard() prints the address, or opens it in the viewer where there is one", {
+  folder <- tempfile()
+  dir.create(folder)
+  writeLines("/team/r/cluster/", file.path(folder, "page.path"))
+  Sys.setenv(FUTURE_KUBERNETES_RUN = folder)
+  opened <- NULL
+  old <- options(viewer = NULL)
+  on.exit({
+    Sys.unsetenv("FUTURE_KUBERNETES_RUN")
+    options(old)
+  })
+  address <- "http://localhost:8787/team/r/cluster/"
+  expect_output(expect_identical(dashboard(), "/team/r/cluster/"), address, fixed = TRUE)
+  options(viewer = function(url) opened <<- url)
+  dashboard()
+  expect_identical(opened, address)
+})

@@ -1,0 +1,63 @@
+"""What the page says in words: what is waited for, and what cures a loss. Pure: no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_CURES = (
+    ("out of memory", "Raise 'workerMemoryGiB' of the stack, or send less data to each future."),
+    ("Evicted", "The node ran short of memory or disk: raise 'workerMemoryGiB', or write fewer temporary files."),
+    ("fell silent", "Nothing to do: the future runs again. Often: look at the node and its network."),
+    ("told to go", "Nothing to do: a spot machine was reclaimed, a node drained, or the workers were updated."),
+    ("pod was deleted", "Nothing to do: a node was removed, or somebody deleted the pod."),
+    ("ended by signal", "A package's compiled code crashed, or the process was killed: run the future by itself."),
+    ("exit status", "R was told to quit, by quit() or a package: run the future by itself."),
+)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is known of the workers that are wanted, and of those that are there."""
+
+    queued: int
+    connected: int
+    wanted: int
+    """Number of workers that plans, or the Deployment, ask for."""
+    maximum: int | None
+    starting: str = ""
+    """The missing workers as Kubernetes sees them; empty while unknown."""
+    problem: str = ""
+    """Why waiting does not bring them; empty for none."""
+    error: str = ""
+    """Why Kubernetes cannot be asked; empty if it can."""
+
+
+def cure(reason: str) -> str:
+    """What helps against a loss with this reason; empty where nothing is known."""
+    return next((text for word, text in _CURES if word in reason), "")
+
+
+def waiting(now: Situation) -> str:
+    """What is waited for; empty for nothing."""
+    missing = max(0, now.wanted - now.connected)
+    if missing and now.problem:
+        return f"{_workers(missing)} cannot start: {now.problem}"
+    if missing and now.error:
+        return f"{_workers(missing)} to come. {now.error}"
+    if missing:
+        return f"{_workers(missing)} to come" + (f": {now.starting}" if now.starting else "")
+    if now.queued and not now.connected:
+        return f"{_futures(now.queued)} and no worker is wanted: see the scheduler's log"
+    if now.queued and now.maximum is not None and now.connected >= now.maximum:
+        return f"{_futures(now.queued)} for a free worker: all {now.maximum} that 'maxWorkers' allows are there"
+    if now.queued:
+        return f"{_futures(now.queued)} for a free worker"
+    return ""
+
+
+def _workers(number: int) -> str:
+    return "1 worker" if number == 1 else f"{number:,} workers"
+
+
+def _futures(number: int) -> str:
+    return "1 future waits" if number == 1 else f"{number:,} futures wait"

@@ -1,0 +1,346 @@
+"""The live page: its files, its stream of events, and what that costs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self, cast
+
+import pytest
+
+from image.broker.background import Background
+from image.broker.page import server, words
+from image.broker.page.feed import Feed, cut
+from image.broker.plans import Task
+from image.broker.reports import Reports
+
+from .conftest import Bed, wait_for
+from .kubernetes_api import Api, pod
+
+
+class Page:
+    """An open page: the events that it gets, as a browser splits them."""
+
+    def __init__(self, folder: Path, path: str = "/events", method: str = "GET") -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(10)
+        self.socket.connect(str(folder / server.SOCKET))
+        self.socket.sendall(f"{method} {path} HTTP/1.0\r\n\r\n".encode())
+        self.stream = self.socket.makefile("rb")
+        self.head = b"".join(iter(self.stream.readline, b"\r\n")).decode()
+        self.workers: dict[str, list[Any]] = {}
+        self.bars: list[list[Any]] = []
+        self.last: dict[str, Any] = {}
+        self.details: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
+        self.socket.close()
+
+    @property
+    def status(self) -> int:
+        return int(self.head.split(" ")[1])
+
+    def event(self) -> tuple[str, dict[str, Any]]:
+        name = self.stream.readline().decode().removeprefix("event: ").strip()
+        data = json.loads(self.stream.readline().decode().removeprefix("data: "))
+        assert self.stream.readline() == b"\n"
+        self.last = data
+        self.details |= data
+        self.workers |= {row[0]: row for row in data["workers"]}
+        self.bars += data["bars"]
+        return name, data
+
+    def until(self, what: Callable[[], Any], seconds: float = 10) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (found := what()):
+            assert time.monotonic() < deadline, self.details
+            self.event()
+        return found
+
+    def ended(self, label: str) -> list[Any] | None:
+        return next((bar for bar in self.bars if bar[5] == label and bar[3]), None)
+
+
+def test_page_and_its_parts_are_served_and_nothing_beside_them(bed: Bed, tmp_path: Path) -> None:
+    with Page(tmp_path, "/") as page:
+        html = page.stream.read().decode()
+    parts = [part.split('"')[0] for part in html.replace("href=", "src=").split('src="')[1:]]
+    assert "page.js" in parts
+    for part in parts:
+        with Page(tmp_path, f"/{part}?v=1") as page:
+            assert page.status == 200, part
+            assert page.stream.read()
+    for path in ("/feed.py", "/../server.py", "/static/page.js", "/nothing"):
+        with Page(tmp_path, path) as page:
+            assert page.status == 404, path
+    with Page(tmp_path, "/", "POST") as page:
+        assert page.status == 405
+
+
+def test_page_names_no_other_host_and_no_inline_code(tmp_path: Path) -> None:
+    for path in (Path(server.__file__).parent / "static").iterdir():
+        text = path.read_text().replace("http://www.w3.org/2000/svg", "")
+        assert "//" not in text.replace("// ", "").replace("https", ""), path.name
+        assert "innerHTML" not in text
+        assert "style=" not in text
+
+
+def test_socket_is_open_to_its_user_only(bed: Bed, tmp_path: Path) -> None:
+    assert stat.S_IMODE((tmp_path / server.SOCKET).stat().st_mode) == 0o600
+
+
+def test_task_is_a_bar_that_grows_and_ends_within_a_second(bed: Bed, tmp_path: Path) -> None:
+    bed.worker("a")
+    with Page(tmp_path) as page, bed.plan() as plan:
+        name, data = page.event()
+        assert name == "all"
+        assert [row[:3] for row in data["workers"]] == [["a", "node-of-a", "idle"]]
+        flag = tmp_path / "flag"
+        number = plan.submit(f"until {flag}", label="fit 3")
+        [bar] = page.until(lambda: page.bars)
+        assert (bar[1], bar[3], bar[5]) == ("a", 0, "fit 3")
+        page.until(lambda: page.workers["a"][2] == "busy" and page.details["numbers"][1] == 1)
+        assert page.workers["a"][5] == "fit 3"
+        assert page.details["sessions"] == [[os.getpid(), "plan(kubernetes)", "1", 1, 0]]
+        flag.touch()
+        plan.result(number)
+        done = time.time()
+        end = page.until(lambda: page.ended("fit 3"))
+        assert time.time() - done < 1.5
+        assert (end[0], end[2], end[4]) == (bar[0], bar[2], "done")
+        assert page.last["numbers"][2] == 1
+
+
+def test_only_changes_are_sent(bed: Bed, tmp_path: Path) -> None:
+    bed.worker("a")
+    bed.worker("b")
+    with Page(tmp_path) as page:
+        page.event()
+        time.sleep(1)
+        page.event()
+        _, quiet = page.event()
+        assert set(quiet) == {"at", "numbers", "workers", "gone", "bars"}
+        assert not quiet["workers"]
+        assert not quiet["bars"]
+        bed.processes[-1].end()
+        page.until(lambda: page.last.get("gone") == ["b"])
+
+
+def test_label_of_any_kind_is_cut_to_one_short_line(bed: Bed, tmp_path: Path) -> None:
+    bed.worker("a")
+    with Page(tmp_path) as page, bed.plan() as plan:
+        plan.result(plan.submit("sleep 0", label="<img src=x onerror=alert(1)>"))
+        plan.result(plan.submit("sleep 0", label="x" * 6000))
+        page.until(lambda: page.ended("<img src=x onerror=alert(1)>"))
+        page.until(lambda: page.ended("x" * 79 + "…"))
+    assert cut("two\nlines\t\r\n" + "y" * 10_000_000) == "two lines " + "y" * 69 + "…"
+
+
+def test_loss_is_shown_with_its_reason_and_cure(bed: Bed, tmp_path: Path) -> None:
+    bed.worker("a")
+    with Page(tmp_path) as page, bed.plan() as plan:
+        plan.result(plan.submit(f"once {tmp_path / 'died'}", label="dies once"))
+        page.until(lambda: page.ended("dies once") and page.details["numbers"][4] == 1)
+        [loss] = page.details["losses"]
+        assert (loss["label"], loss["pod"]) == ("dies once", "a")
+        assert "signal 9" in loss["reason"]
+        assert "run the future by itself" in loss["cure"]
+        assert {bar[4] for bar in page.bars if bar[3]} == {"lost", "done"}
+
+
+def test_page_finds_its_task_again_after_a_restart_of_the_broker(bed: Bed, tmp_path: Path) -> None:
+    bed.worker("a")
+    with bed.plan() as plan:
+        flag = tmp_path / "flag"
+        plan.submit(f"until {flag}", label="long")
+        with Page(tmp_path) as page:
+            _, before = page.event()
+            page.until(lambda: page.bars)
+            bar = page.bars[-1]
+            bed.restart_broker()
+            page.stream.read()  # to its end
+        with Page(tmp_path) as page:
+            _, after = page.event()
+            assert after["started"] > before["started"]
+            again = page.until(lambda: page.bars)[-1]
+            assert again[:2] == bar[:2]
+            flag.touch()
+            page.until(lambda: any(found[3] and found[0] == bar[0] for found in page.bars))
+
+
+def test_attached_worker_is_told_from_one_that_runs_a_task(bed: Bed, tmp_path: Path) -> None:
+    bed.worker("a")
+    with bed.attach(pid=os.getpid()), Page(tmp_path) as page:
+        page.event()
+        assert page.workers["a"][2] == "attached"
+        assert page.details["sessions"] == [[os.getpid(), "plan(cluster)", "", 1, 0]]
+        assert page.details["idle"]["goes"] == 0
+
+
+def test_open_page_does_not_keep_unused_workers(scaled: Bed, api: Api, tmp_path: Path) -> None:
+    scaled.worker("r-worker-a")
+    api.pods = [pod("a", ready=False)]
+    (tmp_path / "config" / "idleMinutes").write_text("0.05")
+    with Page(tmp_path) as page:
+        page.event()
+        assert page.details["idle"]["minutes"] == 0.05
+        assert 0 < page.details["idle"]["goes"] - page.last["at"] < 4
+        wait_for(lambda: "scaling to 0 (idleMinutes)" in scaled.broker.log(), 8)
+
+
+def test_missing_workers_are_explained(scaled: Bed, api: Api, tmp_path: Path) -> None:
+    (tmp_path / "config" / "maxWorkers").write_text("5")
+    with Page(tmp_path) as page, scaled.plan(2) as plan:
+        plan.submit("sleep 0")
+        page.until(lambda: "2 workers to come: 2 to be created" in page.details.get("waiting", ""), 15)
+        assert page.details["maximum"] == 5
+
+
+@pytest.mark.parametrize(
+    ("situation", "text"),
+    [
+        (words.Situation(0, 4, 4, 8), ""),
+        (words.Situation(0, 3, 4, 8, "1 starting"), "1 worker to come: 1 starting"),
+        (words.Situation(9, 1, 4, 8, "3 starting", "no node fits"), "3 workers cannot start: no node fits"),
+        (words.Situation(0, 0, 2, 8, error="It is away."), "2 workers to come. It is away."),
+        (words.Situation(12, 8, 8, 8), "12 futures wait for a free worker: all 8 that 'maxWorkers' allows are there"),
+        (words.Situation(1, 4, 4, 8), "1 future waits for a free worker"),
+        (words.Situation(1, 0, 0, 8), "1 future waits and no worker is wanted: see the scheduler's log"),
+    ],
+)  # fmt: skip
+def test_what_is_waited_for_is_said_in_words(situation: words.Situation, text: str) -> None:
+    assert words.waiting(situation) == text
+
+
+class Counting:
+    """A feed that counts how often it is asked."""
+
+    started = 1.0
+
+    def __init__(self, size: int = 0) -> None:
+        self.asked = 0
+        self._more = "x" * size
+
+    def changes(self) -> dict[str, Any]:
+        self.asked += 1
+        return {"more": self._more}
+
+    def everything(self) -> dict[str, Any]:
+        return {}
+
+    def sample(self) -> None:
+        pass
+
+    async def ask_kubernetes(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def ticking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(server, "_TICK_SECONDS", 0.05)
+    yield
+
+
+async def serve(feed: Counting, folder: Path) -> server.PageServer:
+    loop = asyncio.get_running_loop()
+    made = server.PageServer(loop, cast(Feed, feed), Background(loop))
+    await made.listen(folder)
+    return made
+
+
+async def opened(folder: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_unix_connection(folder / server.SOCKET)
+    writer.write(b"GET /events HTTP/1.0\r\n\r\n")
+    await reader.readuntil(b"event: all")
+    return reader, writer
+
+
+def test_changes_are_made_once_for_all_pages_and_never_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        feed = Counting()
+        await serve(feed, tmp_path)
+        await asyncio.sleep(0.3)
+        assert feed.asked == 0
+        pages = [await opened(tmp_path) for _ in range(10)]
+        before = feed.asked
+        for _ in range(4):
+            for reader, _writer in pages:
+                await reader.readuntil(b"event: new")
+        assert feed.asked - before < 20, "ten pages, four ticks each"
+        for _reader, writer in pages:
+            writer.close()
+        await asyncio.sleep(0.3)
+        before = feed.asked
+        await asyncio.sleep(0.3)
+        assert feed.asked == before
+
+    with ticking(monkeypatch):
+        asyncio.run(story())
+
+
+def test_page_that_does_not_read_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        made = await serve(Counting(size=1 << 20), tmp_path)
+        with silent_page(tmp_path):
+            while not made._pages:
+                await asyncio.sleep(0.01)
+            async with asyncio.timeout(10):
+                while made._pages:
+                    await asyncio.sleep(0.01)
+
+    with ticking(monkeypatch):
+        asyncio.run(story())
+
+
+@contextlib.contextmanager
+def silent_page(folder: Path) -> Iterator[None]:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(folder / server.SOCKET))
+        silent.sendall(b"GET /events HTTP/1.0\r\n\r\n")
+        yield
+
+
+def test_broker_goes_on_where_the_page_cannot_listen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(serve(Counting(), tmp_path / "missing"))
+    assert "no live page" in capsys.readouterr().err
+
+
+def test_burst_of_tasks_is_bounded_and_what_is_left_out_is_counted() -> None:
+    reports = Reports()
+    plans: dict[str, Any] = {}
+    pool = SimpleNamespace(workers=[], retiring=[], leased={}, connected=0)
+    feed = Feed(
+        cast(Any, pool),
+        cast(Any, SimpleNamespace(reports=reports, plans=plans)),
+        cast(Any, SimpleNamespace(queue=[], in_use=lambda: False)),
+        cast(Any, SimpleNamespace(total=lambda: 0)),
+        cast(Any, SimpleNamespace(maximum=lambda: None, setting=lambda _: 0.0)),
+        cast(Any, SimpleNamespace(started=1.0, last_active=1.0)),
+    )
+    feed.changes()
+    plan = cast(Any, SimpleNamespace(pid=1))
+    for number in range(6000):
+        task = Task(plan, number, "y" * 300, None)
+        reports.note("started", task, worker="a")
+        reports.note("ended", task, outcome="done")
+    message = feed.changes()
+    assert len(message["bars"]) == 1000
+    assert message["bars"][-1][0] == "1-5999-1", "the latest are kept"
+    assert message["dropped"] == 10_000 - 2000
+    assert len(json.dumps(message)) < 250_000
+    assert len(json.dumps(feed.everything())) < 1_500_000
+    assert not feed.changes()["bars"]

@@ -1,0 +1,137 @@
+"""The live page at /cluster/ in a real browser, behind the IDE's login."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.e2e.browsing import chromium, forwarded, log_in
+from tests.e2e.conftest import WORKERS, Stack
+
+pytestmark = pytest.mark.timeout(300)
+
+MARKUP = "<img src=x onerror=document.title=1>"
+RUNNING = """
+suppressMessages(library(future.kubernetes))
+plan(kubernetes, workers = WORKERS)
+fs <- lapply(1:15, function(i) future(Sys.sleep(2 + i %% 3), label = if (i == 1) LABEL else paste0("nap-", i)))
+cat("SUBMITTED\\n")
+invisible(value(fs))
+cat("ALL DONE\\n")
+""".replace("LABEL", repr(MARKUP)).replace("WORKERS", str(WORKERS))
+"""A map that takes some fifteen seconds."""
+BROKER = """
+for p in /proc/[0-9]*; do
+  if tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q 'broker[.]main import'; then kill -9 "${p#/proc/}"; fi
+done
+"""
+
+
+@pytest.fixture(scope="module")
+def address(stack: Stack) -> Iterator[str]:
+    with forwarded(stack) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser(stack: Stack, address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """A browser that is logged in, with the page open."""
+    with chromium(tmp_path_factory.mktemp("browser")) as driver:
+        log_in(driver, f"{address}/cluster/", stack.outputs()["password"])
+        until(driver, lambda b: text(b, "link-text") == "Live")
+        yield driver
+
+
+def until(browser: webdriver.Chrome, what: Callable[[webdriver.Chrome], Any], seconds: float = 60) -> Any:
+    return WebDriverWait(browser, seconds, poll_frequency=0.2).until(what)
+
+
+def text(browser: webdriver.Chrome, name: str) -> str:
+    return str(browser.find_element(By.ID, name).text)
+
+
+@contextmanager
+def r_session(stack: Stack, code: str) -> Iterator[subprocess.Popen[str]]:
+    name = stack.scheduler()["metadata"]["name"]
+    command = [str(stack.node.programs / "kubectl"), "-n", stack.namespace, "exec", "-i", name, "--", "Rscript", "-"]
+    with subprocess.Popen(
+        command, env=os.environ | {"KUBECONFIG": str(stack.node.kubeconfig)}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as session:  # fmt: skip
+        assert session.stdin is not None
+        session.stdin.write(code)
+        session.stdin.close()
+        yield session
+
+
+class Refused(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirection to the login page as the answer."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("", 302), ("page.js", 302), ("events", 403), ("alive", 403)],
+)
+def test_page_and_its_events_are_refused_without_a_login(address: str, path: str, status: int) -> None:
+    opener = urllib.request.build_opener(Refused, urllib.request.ProxyHandler({}))
+    with pytest.raises(urllib.error.HTTPError) as answer:
+        opener.open(f"{address}/cluster/{path}", timeout=20)
+    assert answer.value.code == status
+    assert status == 403 or "/login?next=" in answer.value.headers["Location"]
+
+
+def test_running_map_is_seen_as_bars_and_markup_in_a_label_as_text(
+    stack: Stack, browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    title = browser.title
+    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
+    with r_session(stack, RUNNING) as session:
+        until(browser, lambda b: text(b, "n-running") == str(WORKERS))
+        until(browser, lambda b: MARKUP in text(b, "bars-table"))
+        until(browser, lambda b: len(b.find_elements(By.CSS_SELECTOR, "#tiles .busy")) == WORKERS)
+        until(browser, lambda b: re.search(r"\d of [\d,]+ MiB", text(b, "workers-table")))  # against its limit
+        assert "plan(kubernetes)" in text(browser, "sessions")
+        assert session.stdout is not None
+        assert "ALL DONE" in session.stdout.read()
+        until(browser, lambda b: text(b, "bars-table").count("done") >= 15)
+        assert int(browser.find_element(By.ID, "stream").get_attribute("data-bars") or 0) >= 15
+    browser.save_screenshot(str(tmp_path / "page.png"))
+    assert browser.title == title
+    assert not browser.find_elements(By.CSS_SELECTOR, "main img")
+
+
+def test_page_says_that_the_broker_was_restarted_and_goes_on(
+    stack: Stack, browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    name = stack.scheduler()["metadata"]["name"]
+    stack.kubectl("exec", name, "--", "bash", "-c", BROKER)
+    until(browser, lambda b: "the broker was restarted" in text(b, "link-text"))
+    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = false")
+    browser.find_element(By.CSS_SELECTOR, "[data-span='60']").click()
+    with r_session(stack, RUNNING.replace(MARKUP, "nap-1")) as session:
+        until(browser, lambda b: text(b, "n-running") == str(WORKERS))
+        until(browser, lambda b: int(text(b, "n-finished")) >= 9)
+        browser.set_window_size(1200, 1000)
+        browser.save_screenshot(str(tmp_path / "page.png"))
+        assert session.stdout is not None
+        assert "ALL DONE" in session.stdout.read()
+
+
+def test_r_names_the_page_of_this_release(stack: Stack) -> None:
+    printed = stack.rscript('library(future.kubernetes); stopifnot(identical(dashboard(), "/cluster/"))')
+    assert "http://localhost:8787/cluster/" in printed
