@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from common.paths import REPO
+from image.common.process import alive
 from local import debian_rootfs
 from local.image import BASE
 from tests.e2e.conftest import Stack
@@ -77,7 +78,7 @@ def laptop(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
     shutil.rmtree(root)
 
 
-def test_futures_of_a_laptop_find_its_files_variables_objects_and_packages(laptop: Laptop) -> None:
+def test_futures_of_a_laptop_find_its_files_variables_objects_and_packages(laptop: Laptop, stack: Stack) -> None:
     printed = laptop.r(
         """
         writeLines("of the laptop", "data.txt")
@@ -102,7 +103,7 @@ def test_futures_of_a_laptop_find_its_files_variables_objects_and_packages(lapto
         """
     )
     forward = printed.split("FORWARD ")[1].split()[0]
-    assert not Path(f"/proc/{forward}").exists(), "it ends with the session"
+    stack.wait("the forward to end with its session", 20, lambda: not alive(int(forward)))
 
 
 def test_a_forward_that_ends_is_made_again_and_the_future_in_flight_comes(laptop: Laptop, tmp_path: Path) -> None:

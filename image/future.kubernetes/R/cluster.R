@@ -30,9 +30,10 @@ target <- new.env(parent = emptyenv())
 #' session if they were changed since this package was loaded, or are in `~/.Renviron`.
 #'
 #' @examples
-#' \dontrun{
-#' plan(kubernetes, workers = c(1, 40), cluster = "gke-team")
-#' plan(kubernetes, cluster = list(release = "future-dev", namespace = "future-dev", context = "kind-kind"))
+#' # By the name of a stack, in its folder. By its release, on any cluster that kubectl reaches:
+#' # cluster = list(release = "future-dev", namespace = "future-dev", context = "kind-kind")
+#' if (nzchar(Sys.which("pulumi")) && file.exists("Pulumi.yaml")) {
+#'   plan(kubernetes, workers = c(1, 40), cluster = "gke-team")
 #' }
 #' @name kubernetes_cluster
 NULL

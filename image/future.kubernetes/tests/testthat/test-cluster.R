@@ -11,7 +11,7 @@ test_that("a release is named by a stack or a list, and what is wrong is said wi
   )
 })
 
-test_that("on another platform packages with compiled code stay, and with another R all do", {
+test_that("on another platform packages with compiled code do not travel, and with another R none does", {
   skip_if_not_installed("jsonlite")
   on.exit(use_cluster(NULL))
   target$command <- "none"
@@ -21,7 +21,7 @@ test_that("on another platform packages with compiled code stay, and with anothe
     target$same_platform <- same_platform
     vapply(remote_packages(), travels, NA, name = "")
   }
-  expect_length(names_of(FALSE, FALSE), 0L)
+  expect_false(any(names_of(FALSE, FALSE)))
   there <- names_of(TRUE, FALSE)
   expect_false(there[basename(names(there)) == "jsonlite"])
   expect_true(all(names_of(TRUE, TRUE)))
