@@ -143,10 +143,10 @@ class Feed:
             sum(plan.running for plan in plans),
             *(counters[name] for name in ("finished", "failed", "repeated", "cancelled")),
             self._pool.connected,
-            self._missing_from(),
+            self._wanted_now(),
         ]
 
-    def _missing_from(self) -> int:
+    def _wanted_now(self) -> int:
         """Number of workers that are wanted, as far as that is known."""
         return max(self._demand.total(), self._wanted)
 
@@ -209,7 +209,7 @@ class Feed:
 
     async def ask_kubernetes(self) -> None:
         """Look up what keeps missing workers from starting, if that is due."""
-        missing = self._missing_from() > self._pool.connected
+        missing = self._wanted_now() > self._pool.connected
         if time.monotonic() - self._asked < (_ASK_WAITING_SECONDS if missing else _ASK_SECONDS):
             return
         try:
