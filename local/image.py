@@ -52,7 +52,7 @@ _NAME = "future-kubernetes"
 # Build steps run as plain processes on the machine's network: no bridge, no runtime.
 _ATTEMPTS = 3
 _TRANSIENT = "sealing memfd copy: Device or resource busy"
-"""What the program that runs a step says, rarely, when it copies itself into memory. Finished layers are kept."""
+"""Said, rarely, by the program that runs a step when it copies itself into memory. Finished layers are kept."""
 _ISOLATION = ("--isolation=chroot", "--network=host")
 
 
