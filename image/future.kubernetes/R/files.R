@@ -22,7 +22,8 @@ session_files <- function(stream) {
   }
   now <- clock()
   # A file that is added or removed changes its folder's time. Of many files not each one's own time is looked at for
-  # each future: the folder is looked through again after twenty times as long as that takes, a second at the latest.
+  # each future: the folder is looked through again after twenty times as long as that takes, a second at the latest;
+  # where that takes long, as on a network drive, after four times as long.
   if (now >= state$due || !identical(times_of(state$watched), state$times)) {
     found <- look_through(folder)
     few <- nrow(found$files) <= most_watched
@@ -36,7 +37,8 @@ session_files <- function(stream) {
     if (!same_files(found$files, state$sent) || !all(vapply(state$bundles, known_object, NA, stream = stream))) {
       state <- send_files(stream, state, found$files)
     }
-    state$due <- clock() + if (few) 1 else min(1, 20 * (clock() - now))
+    took <- clock() - now
+    state$due <- clock() + if (few) max(1, 4 * took) else min(max(1, 4 * took), 20 * took)
     tell_left_out(stream, folder, found)
   }
   stream$files <- state
