@@ -110,20 +110,23 @@ def test_a_package_that_a_notebook_installs_is_on_the_workers_in_its_next_cell(
 def test_a_changed_password_holds_at_once_and_the_scheduler_stays(
     stack: Stack, page: str, browser: webdriver.Chrome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = stack.scheduler()
+    before = stack.scheduler()["metadata"]
+    generated = stack.outputs()["password"]
+
+    def until_mounted(password: str) -> None:
+        """Until the pod has it: kubelet takes a changed Secret up within a minute, or at the next change of the pod."""
+        stack.kubectl("annotate", "pod", before["name"], f"test/look-again={len(password)}", "--overwrite")
+        mounted = ("exec", before["name"], "--", "cat", "/etc/future-kubernetes/secret/password")
+        stack.wait("the Secret to be mounted anew", 120, lambda: stack.kubectl(*mounted).strip() == password)
+
     monkeypatch.setenv("FUTURE_KUBERNETES_PASSWORD", "a new one, twenty-four letters")
     stack.up()
     try:
-        # kubelet takes a changed Secret up within about a minute, or at the next change of the pod.
-        stack.kubectl("annotate", "pod", before["metadata"]["name"], "test/look-again=now", "--overwrite")
-        mounted = "/etc/future-kubernetes/secret/password"
-        name = before["metadata"]["name"]
-        stack.wait(
-            "the Secret to be mounted anew", 120, lambda: "a new" in stack.kubectl("exec", name, "--", "cat", mounted)
-        )
+        until_mounted("a new one, twenty-four letters")
         log_in(browser, page, "a new one, twenty-four letters")
         WebDriverWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, "#jp-main-dock-panel"))
-        assert stack.scheduler()["metadata"]["uid"] == before["metadata"]["uid"]
+        assert stack.scheduler()["metadata"]["uid"] == before["uid"]
     finally:
         monkeypatch.delenv("FUTURE_KUBERNETES_PASSWORD")
         stack.up()
+        until_mounted(generated)  # the tests that follow log in with it
