@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -92,9 +94,19 @@ def test_a_package_that_a_notebook_installs_is_on_the_workers_in_its_next_cell(
     try:
         idle = (By.CSS_SELECTOR, '.jp-Notebook-ExecutionIndicator[data-status="idle"]')
         WebDriverWait(browser, 90).until(lambda b: b.find_elements(*idle))
-        click("Run")
-        click("Run All Cells")
-        outputs = (By.CSS_SELECTOR, ".jp-OutputArea-output")
+        prompts, outputs = (By.CSS_SELECTOR, ".jp-InputPrompt"), (By.CSS_SELECTOR, ".jp-OutputArea-output")
+
+        def begun(b: webdriver.Chrome) -> bool:
+            """JupyterLab shows a kernel as idle before it takes cells from the menu: those are dropped in silence."""
+            click("Run")
+            click("Run All Cells")
+            with contextlib.suppress(TimeoutException):
+                return WebDriverWait(b, 5).until(
+                    lambda b: any(prompt.text.strip("[]: ") for prompt in b.find_elements(*prompts))
+                )
+            return False
+
+        WebDriverWait(browser, 60).until(begun)
 
         def seen(b: webdriver.Chrome) -> str:
             return next((found.text for found in b.find_elements(*outputs) if "SEEN" in found.text), "")
