@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import re
 import resource
@@ -18,8 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -31,6 +33,10 @@ RESULT = b"x" * 1024
 PAYLOAD = b"x" * 1024
 IDLE_SECONDS = 10.0
 _HANDSHAKES = 50
+
+
+StandIn = Callable[[int, ssl.SSLContext, int, asyncio.Semaphore], Coroutine[Any, Any, None]]
+"""Plays a worker: broker's port, TLS, number of the worker, limit of handshakes at once."""
 
 
 async def worker(port: int, context: ssl.SSLContext, number: int, few: asyncio.Semaphore) -> None:
@@ -93,8 +99,9 @@ def memory_mib(pid: int) -> int:
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) >> 10  # type: ignore[index]
 
 
-async def measure(workers: int, tasks: int, folder: Path) -> list[str]:
-    """Return one row of the table, from a broker of its own with that number of workers."""
+@contextlib.asynccontextmanager
+async def started(folder: Path, workers: int, stand_in: StandIn) -> AsyncIterator[tuple[int, int]]:
+    """Start a broker with that number of stand-ins, until the block ends; yield its process and port for sessions."""
     (folder / "token").write_text(TOKEN)
     environ = {
         "PATH": os.environ["PATH"], "FUTURE_KUBERNETES_TOKEN_FILE": str(folder / "token"),
@@ -110,25 +117,30 @@ async def measure(workers: int, tasks: int, folder: Path) -> list[str]:
         port, sessions = int(found[1]), int(found[2])
         context = tls.context(TOKEN.encode(), server=False)
         few = asyncio.Semaphore(_HANDSHAKES)
-        peers = [asyncio.create_task(worker(port, context, number, few)) for number in range(workers)]
+        peers = [asyncio.create_task(stand_in(port, context, number, few)) for number in range(workers)]
         while (await ask(sessions, "connected")).split()[1] != str(workers):
             await asyncio.sleep(0.2)
-        before = cpu_seconds(broker.pid)
-        await asyncio.sleep(IDLE_SECONDS)
-        idle, memory = 100 * (cpu_seconds(broker.pid) - before) / IDLE_SECONDS, memory_mib(broker.pid)
-        before = cpu_seconds(broker.pid)
-        opened, took = await plan(sessions, workers, tasks)
-        busy = cpu_seconds(broker.pid) - before
-        row = [
-            str(workers), f"{memory} MiB", f"{memory_mib(broker.pid)} MiB", f"{idle:.1f} %", f"{1000 * opened:.0f} ms",
-            f"{workers * tasks / took:.0f} a second", f"{1000 * busy / workers / tasks:.2f} ms",
-        ]  # fmt: skip
+        yield broker.pid, sessions
         for peer in peers:
             peer.cancel()
-        return row
     finally:
         broker.terminate()
         broker.wait()
+
+
+async def measure(workers: int, tasks: int, folder: Path) -> list[str]:
+    """Return one row of the table, from a broker of its own with that number of workers."""
+    async with started(folder, workers, worker) as (broker, sessions):
+        before = cpu_seconds(broker)
+        await asyncio.sleep(IDLE_SECONDS)
+        idle, memory = 100 * (cpu_seconds(broker) - before) / IDLE_SECONDS, memory_mib(broker)
+        before = cpu_seconds(broker)
+        opened, took = await plan(sessions, workers, tasks)
+        busy = cpu_seconds(broker) - before
+        return [
+            str(workers), f"{memory} MiB", f"{memory_mib(broker)} MiB", f"{idle:.1f} %", f"{1000 * opened:.0f} ms",
+            f"{workers * tasks / took:.0f} a second", f"{1000 * busy / workers / tasks:.2f} ms",
+        ]  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> int:

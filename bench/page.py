@@ -14,10 +14,8 @@ import asyncio
 import contextlib
 import os
 import random
-import re
 import resource
 import ssl
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,12 +24,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.broker import TOKEN, ask, cpu_seconds, memory_mib
-from common.paths import REPO
-from image.common import protocol, tls, wire
+from bench.broker import cpu_seconds, memory_mib, started
+from image.common import protocol, wire
 
 MEASURE_SECONDS = 30.0
-_HANDSHAKES = 50
 _LABELS = ("bootstrap", "fit-model", "cross-validate", "simulate")
 
 
@@ -112,35 +108,16 @@ async def measure(broker: int, folder: Path, pages: int) -> str:
 
 async def run(arguments: argparse.Namespace, folder: Path) -> None:
     """Start broker, stand-ins and load; measure, or keep them running."""
-    (folder / "token").write_text(TOKEN)
-    environ = {
-        "PATH": os.environ["PATH"], "FUTURE_KUBERNETES_TOKEN_FILE": str(folder / "token"),
-        "FUTURE_KUBERNETES_RUN": str(folder), "FUTURE_KUBERNETES_PORT": "0", "FUTURE_KUBERNETES_SESSION_PORT": "0",
-        "FUTURE_KUBERNETES_HTTP_PORT": "0",
-    }  # fmt: skip
-    log = folder / "log"
-    with log.open("wb") as output:
-        broker = subprocess.Popen([sys.executable, "-m", "image.broker.main"], cwd=REPO, env=environ, stderr=output)
-    try:
-        while not (found := re.search(r"'workers': (\d+), 'sessions': (\d+)", log.read_text())):
-            await asyncio.sleep(0.05)
-        port, sessions = int(found[1]), int(found[2])
-        context = tls.context(TOKEN.encode(), server=False)
-        few = asyncio.Semaphore(_HANDSHAKES)
-        work = [asyncio.create_task(worker(port, context, n, few)) for n in range(arguments.workers)]
-        while (await ask(sessions, "connected")).split()[1] != str(arguments.workers):
-            await asyncio.sleep(0.2)
-        work.append(asyncio.create_task(session(sessions, arguments.workers, arguments.tasks_an_hour)))
+    async with started(folder, arguments.workers, worker) as (broker, sessions):
+        load = asyncio.create_task(session(sessions, arguments.workers, arguments.tasks_an_hour))
         if arguments.serve:
-            print(f"broker {broker.pid}, {folder}/page.sock", flush=True)
+            print(f"broker {broker}, {folder}/page.sock", flush=True)
             await asyncio.Event().wait()
         await asyncio.sleep(min(60.0, 2000 * 3600 / arguments.tasks_an_hour))
         print("| open pages | CPU of the broker | memory | a page's first message | then |\n|" + " --- |" * 5)
         for pages in arguments.pages:
-            print(await measure(broker.pid, folder, pages), flush=True)
-    finally:
-        broker.terminate()
-        broker.wait()
+            print(await measure(broker, folder, pages), flush=True)
+        load.cancel()
 
 
 def main(argv: Sequence[str]) -> int:

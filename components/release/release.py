@@ -62,20 +62,15 @@ class Release(pulumi.ComponentResource):
         else:
             self.password = random_text(f"{name}-password", PASSWORD_LENGTH, drawn)
         token = random_text(f"{name}-token", TOKEN_LENGTH, drawn)
-        metadata: dict[str, Any] = {"name": f"{settings.name}-auth", "namespace": settings.namespace}
-        if settings.labels:  # empty ones would be a change on every run, since the cluster does not keep them
-            metadata["labels"] = dict(settings.labels)
-        secret = KubernetesObject(
-            "v1",
-            "Secret",
-            name,
-            {"metadata": metadata, "stringData": {"password": self.password, "token": token}},
-            pulumi.ResourceOptions(parent=self, depends_on=before),
-            secret=("data", "stringData"),
-        )
+        auth = f"{settings.name}-auth"
+        after = pulumi.ResourceOptions(parent=self, depends_on=before)
+        secret = self._secret(name, auth, settings, {"password": self.password, "token": token}, after)
         needed: list[pulumi.Resource] = [*cluster.ready, secret]
         if settings.environment:
-            needed.append(self._environment(name, settings, pulumi.ResourceOptions(parent=self, depends_on=before)))
+            # Pods mount it as files, which R reads when it starts, so that a change restarts no pod.
+            variables = pulumi.Output.secret(dict(settings.environment))
+            environment = f"{settings.name}-environment"
+            needed.append(self._secret(f"{name}-environment", environment, settings, variables, after))
         if cluster.shared_volume:
             needed.append(self._claim(name, settings, cluster, before))
         helm.Release(
@@ -85,7 +80,7 @@ class Release(pulumi.ComponentResource):
             chart=f"./{CHART_DIR}",
             # The provider compares only the chart's version, so without this an edited template is never deployed.
             description=f"chart {chart_hash(PROJECT_DIR / CHART_DIR)}",
-            values=chart_values(settings, cluster, image, metadata["name"]),
+            values=chart_values(settings, cluster, image, auth),
             # A failed install is removed and a failed upgrade rolled back, so that the next run starts from rest.
             atomic=True,
             timeout=READY_SECONDS,
@@ -94,13 +89,16 @@ class Release(pulumi.ComponentResource):
         )
         self.register_outputs({"namespace": self.namespace, "password": self.password})
 
-    def _environment(self, name: str, settings: Settings, opts: pulumi.ResourceOptions) -> KubernetesObject:
-        """The Secret that the pods mount as files. R reads them when it starts, so a change restarts no pod."""
-        metadata: dict[str, Any] = {"name": f"{settings.name}-environment", "namespace": settings.namespace}
-        if settings.labels:
+    @staticmethod
+    def _secret(
+        name: str, object_name: str, settings: Settings, texts: pulumi.Input[Any], opts: pulumi.ResourceOptions
+    ) -> KubernetesObject:
+        """A Secret in the stack's namespace, with the stack's labels. texts: its entries by key."""
+        metadata: dict[str, Any] = {"name": object_name, "namespace": settings.namespace}
+        if settings.labels:  # empty ones would be a change on every run, since the cluster does not keep them
             metadata["labels"] = dict(settings.labels)
-        body = {"metadata": metadata, "stringData": pulumi.Output.secret(dict(settings.environment))}
-        return KubernetesObject("v1", "Secret", f"{name}-environment", body, opts, secret=("data", "stringData"))
+        body = {"metadata": metadata, "stringData": texts}
+        return KubernetesObject("v1", "Secret", name, body, opts, secret=("data", "stringData"))
 
     def _claim(
         self, name: str, settings: Settings, cluster: Cluster, depends_on: Sequence[pulumi.Resource]

@@ -30,8 +30,7 @@ class BuildError(Exception):
 class Builds:
     """A library of such packages, with what they need beyond the image. It goes with the pod."""
 
-    def __init__(self, command: tuple[str, ...] = ("Rscript", "-e", _PROGRAM)) -> None:
-        self._command = command
+    def __init__(self) -> None:
         self._library: Path | None = None
         self._one = asyncio.Lock()
         """R locks a library for one installation at a time."""
@@ -56,7 +55,7 @@ class Builds:
         log(f"installing the package {name} for a session on another machine")
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._command, name, str(library),
+                "Rscript", "-e", _PROGRAM, name, str(library),
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
                 env={**os.environ, "FUTURE_KUBERNETES_QUIET": "1"},
             )  # fmt: skip

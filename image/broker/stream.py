@@ -81,9 +81,9 @@ class Stream:
             "object": self._object,
             "object-file": self._object_file,
             "libraries": self._libraries,
-            "package": self._package,
-            "no-package": self._no_package,
-            "build": self._build,
+            "package": self._answers(lambda body: Answer(body, "" if body else "the scheduler's disk is full")),
+            "no-package": self._answers(lambda body: Answer(reason=_text(body) or "its session could not send it")),
+            "build": self._answers(lambda body: Answer(install=_text(body))),
             "forget": lambda words: self._dispatcher.forget(self._here, words[0]),
             "cancel": self._cancel,
             "fetch": lambda words: self._dispatcher.fetch(self._here, int(words[0])),
@@ -180,30 +180,14 @@ class Stream:
 
         self._connection.expect(int(words[0]), arrived)
 
-    def _package(self, words: list[str]) -> None:
-        libraries, folder = self._here.libraries, unquote(words[1])
+    def _answers(self, read: Callable[[Blob | None], Answer]) -> Callable[[list[str]], None]:
+        """Handle what a session on another machine says of the package that it was asked for."""
 
-        def arrived(body: Blob | None) -> None:
-            full = "" if body is not None else "the scheduler's disk is full"
-            libraries.answered(folder, Answer(body=body, reason=full))
+        def handle(words: list[str]) -> None:
+            libraries, folder = self._here.libraries, unquote(words[1])
+            self._connection.expect(int(words[0]), lambda body: libraries.answered(folder, read(body)))
 
-        self._connection.expect(int(words[0]), arrived)
-
-    def _no_package(self, words: list[str]) -> None:
-        libraries, folder = self._here.libraries, unquote(words[1])
-
-        def arrived(body: Blob | None) -> None:
-            libraries.answered(folder, Answer(reason=_text(body) or "its session could not send it"))
-
-        self._connection.expect(int(words[0]), arrived)
-
-    def _build(self, words: list[str]) -> None:
-        libraries, folder = self._here.libraries, unquote(words[1])
-
-        def arrived(body: Blob | None) -> None:
-            libraries.answered(folder, Answer(install=_text(body)))
-
-        self._connection.expect(int(words[0]), arrived)
+        return handle
 
     def _cancel(self, words: list[str]) -> None:
         task = self._here.tasks.get(int(words[0]))

@@ -197,9 +197,11 @@ travels <- function(name, folder = find.package(name)) {
   target$same_platform || (target$same_r && !dir.exists(file.path(folder, "libs")))
 }
 
+description_of <- function(folder) readRDS(file.path(folder, "Meta", "package.rds"))$DESCRIPTION
+
 # TRUE if it came from a repository such as CRAN, by its name alone.
 in_repository <- function(name, folder = find.package(name)) {
-  description <- readRDS(file.path(folder, "Meta", "package.rds"))$DESCRIPTION
+  description <- description_of(folder)
   !is.na(description["Repository"]) || !is.na(description["biocViews"])
 }
 
@@ -209,7 +211,7 @@ remote_packages <- function() {
   folders <- list.dirs(c(development_library(), .libPaths()), recursive = FALSE)
   folders <- folders[file.exists(file.path(folders, "Meta", "package.rds")) & !duplicated(basename(folders))]
   keep <- vapply(folders, function(folder) {
-    description <- readRDS(file.path(folder, "Meta", "package.rds"))$DESCRIPTION
+    description <- description_of(folder)
     theirs <- target$about$packages[[basename(folder)]]
     !identical(unname(description["Priority"]), "base") && !basename(folder) %in% never_remote &&
       (is.null(theirs) || (target$same_platform && theirs != description[["Version"]]))

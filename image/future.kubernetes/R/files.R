@@ -34,9 +34,8 @@ session_files <- function(stream) {
       state$times <- c(state$times, found$files$mtime)
     }
     state$left_out <- found$left_out
-    if (!same_files(found$files, state$sent) || !all(vapply(state$bundles, known_object, NA, stream = stream))) {
-      state <- send_files(stream, state, found$files)
-    }
+    known <- all(vapply(state$bundles, known_object, NA, stream = stream))
+    if (!known || !same_files(found$files, state$sent)) state <- send_files(stream, state, found$files, known)
     took <- clock() - now
     state$due <- clock() + if (few) max(1, 4 * took) else min(max(1, 4 * took), 20 * took)
     tell_left_out(stream, folder, found)
@@ -131,10 +130,10 @@ same_files <- function(new, old) {
   identical(new$name, old$name) && identical(new$size, old$size) && identical(new$mtime, old$mtime)
 }
 
-# Send what has changed; all of it once that is no more than what has been sent for changes.
-send_files <- function(stream, state, files) {
+# Send what has changed if the bundles of before are `known` to the broker; all of it else, and once that is no more
+# than what has been sent for changes.
+send_files <- function(stream, state, files, known) {
   old <- state$sent
-  known <- all(vapply(state$bundles, known_object, NA, stream = stream))
   changed <- files
   removed <- character()
   if (known && length(state$bundles)) {
