@@ -14,6 +14,8 @@ from ..common.blob import Blob
 
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _READ_BYTES = 256 * 1024
+_RECORD_BYTES = 16 * 1024
+"""Most that one TLS record holds; a read with less room would leave its rest where poll() does not see it."""
 
 
 class ChannelError(OSError):
@@ -36,6 +38,7 @@ class Channel:
         self._gone = gone
         self._watch = watch
         self._buffer = bytearray()
+        self._chunk = memoryview(bytearray(_READ_BYTES + _RECORD_BYTES))
         self._silent = 0
         self._checked = time.monotonic()
 
@@ -45,20 +48,29 @@ class Channel:
         Raises:
             ChannelError: at the end of the stream.
         """
-        size = len(self._buffer)
-        while len(self._buffer) - size < _READ_BYTES:
+        size = self._receive()
+        self._buffer += self._chunk[:size]
+        return size > 0
+
+    def _receive(self) -> int:
+        """Read what is there now into the chunk; the number of bytes.
+
+        One chunk serves all reads: a fresh 256 KiB for each record of 16 KiB cost more than to decrypt it.
+        """
+        size = 0
+        while size < _READ_BYTES:
             try:
-                piece = self.socket.recv(_READ_BYTES)
+                count = self.socket.recv_into(self._chunk[size:])
             except _NOT_NOW:
                 break
             except OSError as error:
                 raise ChannelError(str(error)) from None
-            if not piece:
-                if len(self._buffer) > size:
+            if not count:
+                if size:
                     break  # the end is seen again by the next call
                 raise ChannelError("the other end has closed")
-            self._buffer += piece
-        return len(self._buffer) > size
+            size += count
+        return size
 
     def line(self) -> bytes | None:
         """The next line without its newline; None while it is not complete.
@@ -75,14 +87,16 @@ class Channel:
         del self._buffer[: end + 1]
         return line
 
-    def take(self, size: int) -> bytes:
-        """Up to ``size`` of the bytes that follow; waits for the first."""
-        while not self._buffer:
-            if not self.fill():
-                self._wait(select.POLLIN)
-        piece = bytes(self._buffer[: min(size, _READ_BYTES)])
-        del self._buffer[: len(piece)]
-        return piece
+    def take(self, size: int) -> memoryview:
+        """Up to ``size`` of the bytes that follow; waits for the first. They are valid until the next read."""
+        if self._buffer:
+            piece = memoryview(bytes(self._buffer[: min(size, _READ_BYTES)]))
+            del self._buffer[: len(piece)]
+            return piece
+        while not (count := self._receive()):
+            self._wait(select.POLLIN)
+        self._buffer += self._chunk[size:count]
+        return self._chunk[: min(size, count)]
 
     def body(self, size: int) -> Blob | None:
         """The body that follows; None if the disk is full, after it was read all the same."""
@@ -99,7 +113,7 @@ class Channel:
                 blob = None
         return blob
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Send all of it."""
         view = memoryview(data)
         while view:

@@ -86,7 +86,7 @@ class _Body:
     def read(self, size: int) -> bytes:
         if not self._left:
             return b""
-        piece = self._line.take(min(size, self._left))
+        piece = bytes(self._line.take(min(size, self._left)))
         self._left -= len(piece)
         return piece
 

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..common.blob import Blob
 from .channel import Channel
@@ -64,7 +65,7 @@ def said(link: Channel, line: bytes) -> tuple[str, Blob | None]:
     return word, link.body(int(size))
 
 
-def _try(action: Callable[[bytes], object], data: bytes) -> str:
+def _try(action: Callable[[Any], object], data: bytes | memoryview) -> str:
     """Do it; the reason why that failed, else empty."""
     try:
         action(data)
