@@ -10,7 +10,8 @@ from ..common import wire
 from ..common.blob import Blob
 from .plans import Plan, Task
 
-_EVENTS = 10_000
+EVENTS = 40_000
+"""Bound of the events that are kept: 10,000 tasks have 30,000, which take some 15 MiB."""
 _EVENT_SECONDS = 3600.0
 _LOSSES = 20
 
@@ -28,7 +29,7 @@ class Reports:
     def __init__(self) -> None:
         self.streams: dict[str, Stream] = {}
         """Connections of the sessions, by their plan's key."""
-        self.events: deque[dict[str, object]] = deque(maxlen=_EVENTS)
+        self.events: deque[dict[str, object]] = deque(maxlen=EVENTS)
         self.noted = 0
         """Number of events so far, those that were dropped included."""
         self.losses: deque[dict[str, object]] = deque(maxlen=_LOSSES)
@@ -63,7 +64,8 @@ class Reports:
             self.events.popleft()
         self.events.append(
             {"at": round(now, 3), "event": event, "session": task.plan.pid, "task": task.number,
-             "label": task.label, "attempt": task.attempt, **more}
+             "label": task.label, "attempt": task.attempt,
+             **({"run": task.plan.run} if task.plan.run else {}), **more}
         )  # fmt: skip
         self.noted += 1
         if event == "lost":

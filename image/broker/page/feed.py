@@ -29,6 +29,8 @@ _SAMPLES = 360
 _LABEL_CHARACTERS = 80
 _EVENTS_AT_ONCE = 2000
 """Events of tasks that one message describes at most; of more only the number is said."""
+_EVENTS_FIRST = 10_000
+"""Events of tasks that a page which opens is told of."""
 _SESSIONS = 50
 _ASK_SECONDS = 15.0
 _ASK_WAITING_SECONDS = 2.0
@@ -82,7 +84,8 @@ class Feed:
 
     def everything(self) -> dict[str, Any]:
         """The state that a page starts with; call ``changes`` right before, so that the next ones continue it."""
-        finished = list(self._bars(self._dispatcher.reports.events, {}))
+        events = self._dispatcher.reports.events
+        finished = list(self._bars(itertools.islice(events, max(0, len(events) - _EVENTS_FIRST), None), {}))
         return {
             "started": self.started,
             "at": round(time.time(), 3),
