@@ -34,7 +34,15 @@ class Reports:
         """Number of events so far, those that were dropped included."""
         self.losses: deque[dict[str, object]] = deque(maxlen=_LOSSES)
         """Events of the last losses, which outlive the many of tasks that end well."""
+        self._started = time.time()
         self.counters = {"submitted": 0, "finished": 0, "failed": 0, "repeated": 0, "cancelled": 0}
+
+    @property
+    def held_since(self) -> float:
+        """Time from which on no event is missing."""
+        if self.noted == len(self.events):
+            return self._started
+        return float(str(self.events[0]["at"])) if self.events else time.time()
 
     def tell(self, plan: Plan, line: str, body: Blob | None = None) -> None:
         """Send a line to the plan's session, if it is connected."""

@@ -18,7 +18,8 @@ import pytest
 
 from image.broker.background import Background
 from image.broker.page import server, words
-from image.broker.page.feed import Feed, cut
+from image.broker.page.feed import Feed
+from image.broker.page.words import cut
 from image.broker.plans import Task
 from image.broker.reports import Reports
 

@@ -21,12 +21,11 @@ from ..plans import Plan, Task
 from ..pool import Pool
 from ..scaling import Scaler
 from ..workers import Worker
-from .words import Situation, cure, waiting
+from .words import Situation, cure, cut, waiting
 
 SAMPLE_SECONDS = 10.0
 """Interval of the history that a page finds when it opens."""
 _SAMPLES = 360
-_LABEL_CHARACTERS = 80
 _EVENTS_AT_ONCE = 2000
 """Events of tasks that one message describes at most; of more only the number is said."""
 _EVENTS_FIRST = 10_000
@@ -37,12 +36,6 @@ _ASK_WAITING_SECONDS = 2.0
 
 Row = tuple[object, ...]
 Bar = tuple[str, str, float, float, str, str]
-
-
-def cut(text: str) -> str:
-    """A label on one line and of bounded length."""
-    line = " ".join(text[: 4 * _LABEL_CHARACTERS].split())
-    return line if len(line) <= _LABEL_CHARACTERS else line[: _LABEL_CHARACTERS - 1] + "…"
 
 
 class Feed:
