@@ -213,7 +213,7 @@ class _Reader:
     def _started(self, key: tuple[int, int], event: Event) -> None:
         waited = self._leave_queue(key, event["at"])
         run = Attempt(
-            cut(event["label"]), event["task"], event["attempt"], str(event["worker"]), event["at"], waited
+            cut(event["label"]), event["task"], event["attempt"], cut(event["worker"]), event["at"], waited
         )  # fmt: skip
         self._found.objects += event.get("objects", 0)
         self._found.attempts.append(run)
@@ -227,7 +227,7 @@ class _Reader:
             run.outcome = event.get("outcome", kind)
             run.cpu, run.peak_mib = event.get("cpu"), event.get("peak_mib", 0)
         if kind == "lost":
-            loss = run or Attempt(cut(event["label"]), event["task"], event["attempt"], str(event["worker"]), at)
+            loss = run or Attempt(cut(event["label"]), event["task"], event["attempt"], cut(event["worker"]), at)
             loss.ended, loss.outcome, loss.reason = at, "lost", str(event["reason"])
             found.losses.append(loss)
             self._wait(key, at)  # again, unless an event of its end follows

@@ -53,7 +53,7 @@ def summary(found: Figures, price: float | None) -> list[str]:
     lines = [
         f"{number(sum(found.outcomes.values()), 'future')} in {duration(found.wall)}: {_outcomes(found)}",
         f"efficiency {_efficiency(found)}: ideal {duration(found.ideal)} on {number(found.peak_workers, 'worker')}; "
-        f"{duration(found.useful)} of work, CPU time {_cpu(found)}",
+        f"{duration(found.useful)} of work, CPU time {_cpu(found)} of {_cpu_of(found)}",
         f"cost {_cost(found, price)}",
     ]
     if found.losses:
@@ -100,10 +100,13 @@ def _efficiency(found: Figures) -> str:
 
 
 def _cpu(found: Figures) -> str:
-    if found.cpu is None:
-        return "unknown"
-    of = sum(run.outcome != "running" for run in found.attempts)
-    return duration(found.cpu) + (f" (of {found.cpu_of:,} of {of:,} runs)" if found.cpu_of < of else "")
+    return "unknown" if found.cpu is None else duration(found.cpu)
+
+
+def _cpu_of(found: Figures) -> str:
+    """What the CPU time is that of: R does not say it where a worker was lost."""
+    ended = sum(run.outcome != "running" for run in found.attempts)
+    return number(ended, "run") if found.cpu_of == ended else f"{found.cpu_of:,} of {number(ended, 'run')}"
 
 
 def _cost(found: Figures, price: float | None) -> str:
@@ -123,9 +126,9 @@ def _sections(found: Figures, price: float | None) -> Iterable[str]:
     drawn = over_time(found)
     if drawn:
         yield _section(
-            "Waiting and running",
-            f'<ul class="legend"><li><i class="w"></i>wait</li><li><i class="u"></i>run</li></ul><div class="wide" '
-            f'tabindex="0" role="region" aria-label="Waiting and running">{drawn}</div>',
+            "Running and waiting",
+            f'<ul class="legend"><li><i class="r"></i>run</li><li><i class="w"></i>wait</li></ul><div class="wide" '
+            f'tabindex="0" role="region" aria-label="Running and waiting">{drawn}</div>',
         )
     if found.attempts:
         yield _stream(found)
@@ -148,7 +151,7 @@ def _tiles(found: Figures, price: float | None) -> str:
         ("Futures", f"{sum(found.outcomes.values()):,}", _outcomes(found)),
         ("Wall time", duration(found.wall), "from the first submission to the last end"),
         ("Efficiency", _efficiency(found), f"ideal {duration(found.ideal)} on {number(found.peak_workers, 'worker')}"),
-        ("CPU time", _cpu(found), f"in {duration(found.useful + found.wasted)} of runs that ended"),
+        ("CPU time", _cpu(found), f"of {_cpu_of(found)}, which took {duration(found.useful + found.wasted)}"),
         ("Bytes moved", size(found.sent + found.objects + found.received),
          f"{size(found.sent)} of futures, {size(found.objects)} of large objects to workers, "
          f"{size(found.received)} of results"),
@@ -210,7 +213,7 @@ def _by_label(found: Figures) -> str:
     rows = [
         (cut(group.name) or "no label", f"{group.attempts:,}", duration(group.seconds),
          duration(group.seconds / group.attempts), duration(group.longest),
-         duration(group.cpu) if group.cpu_known == group.attempts else "unknown",
+         duration(group.cpu) if group.cpu_known else "unknown",
          f"{group.peak_mib:,} MiB" if group.peak_mib else "unknown", f"{group.bad:,}")
         for group in found.groups[:_GROUPS]
     ]  # fmt: skip

@@ -55,8 +55,8 @@ def stream(found: Figures) -> Drawing:
     begin, span = found.begin, max(found.wall, 1e-3)
     within, rows = 0.0, [_bars(lane, found.end, None) for lane in lanes]
     while sum(map(len, rows)) > MAX_BARS:
-        within = 2 * within or span / _WIDTH / 4
-        rows = [_bars(lane, found.end, within, mixed=within > span / _WIDTH) for lane in lanes]
+        within = 1.3 * within or span / _WIDTH / 4
+        rows = [_bars(lane, found.end, within, mixed=within > span / 100) for lane in lanes]
     step = 18 if len(lanes) <= 40 else 9 if len(lanes) <= 80 else 5
     names = step >= 9
     left = 8 + _CHARACTER * min(28, max((len(lane.worker) for lane in lanes), default=0)) if names else 8.0
@@ -135,29 +135,27 @@ def _round_step(least: float) -> float:
 
 
 def over_time(found: Figures) -> str:
-    """Waiting and running futures over time."""
-    begin, span = found.begin, max(found.wall, 1e-3)
-    top = max((count for steps in (found.waiting, found.running) for _, count in steps), default=0)
+    """Running and waiting futures over time, each on a scale of its own: thousands may wait for ten that run."""
+    return _chart("run", found, found.running) + _chart("wait", found, found.waiting)
+
+
+def _chart(verb: str, found: Figures, steps: Sequence[tuple[float, int]]) -> str:
+    top = max((count for _, count in steps), default=0)
     if not top:
         return ""
-    left, height = 12 + _CHARACTER * len(f"{top:,}"), 120.0
+    begin, span, height = found.begin, max(found.wall, 1e-3), 80.0
+    left = 12 + _CHARACTER * max(6, len(f"{top:,}"))
+    drawn = f"M{left:g} {height:g}" + "".join(
+        f"H{left + x:.4g}V{height - height * count / top:.4g}" for x, count in _sampled(steps, begin, span)
+    )
     parts = [_axis(left, height, span)]
-    for line in (0, top):
-        y = height - height * line / top
+    for count, y in ((top, 0.0), (0, height)):
         parts.append(f'<path class="g" d="M{left:g} {y:g}h{_WIDTH:g}"/>')
-        parts.append(f'<text class="n" x="{left - 6:g}" y="{max(10.0, y):g}">{line:,}</text>')
-    for name, steps in (("w", found.waiting), ("u", found.running)):
-        points = _sampled(steps, begin, span)
-        drawn = f"M{left:g} {height:g}"
-        for x, count in points:
-            drawn += f"H{left + x:.4g}V{height - height * count / top:.4g}"
-        drawn += f"H{left + _WIDTH:.4g}"
-        parts.append(f'<path class="{name}" d="{drawn}"/>')
-    most = [max((count for _, count in steps), default=0) for steps in (found.waiting, found.running)]
-    about = f"Futures over time: at most {most[0]:,} waited and {most[1]:,} ran at once"
+        parts.append(f'<text class="n" x="{left - 6:g}" y="{y + 4:g}">{count:,}</text>')
+    about = f"Futures that {verb}, over {duration(span)}: at most {top:,} at once"
     return (
-        f'<svg role="img" aria-label="{text(about)}" viewBox="0 -4 {left + _WIDTH + 12:g} {height + 30:g}">'
-        f"{''.join(parts)}</svg>"
+        f'<svg role="img" aria-label="{text(about)}" viewBox="0 -8 {left + _WIDTH + 12:g} {height + 30:g}">'
+        f'{"".join(parts)}<path class="{verb[0]}" d="{drawn}H{left + _WIDTH:.4g}"/></svg>'
     )
 
 
