@@ -6,6 +6,8 @@ import html
 import json
 import math
 import os
+import subprocess
+import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,7 +25,7 @@ from image.broker.run_report.stream import MAX_BARS, stream
 from image.broker.run_report.text import duration, size
 from image.common import process
 
-from .conftest import Bed, wait_for
+from .conftest import ROOT, Bed, wait_for
 
 T0 = 1_700_000_000.0
 
@@ -372,4 +374,35 @@ def test_batch_run_is_known_by_its_variable(bed: Bed, tmp_path: Path) -> None:
         plan.run("sleep 0")
     assert asked(bed, f"run:{run} 60 -")["lines"][0].startswith("1 future in ")
     assert process.run_of(os.getpid()) == ""
+    write_report(tmp_path, run)
+    assert "<h1>Run x: Rscript main.R</h1>" in (tmp_path / "out/report.html").read_text()
+    assert "Cost</dt><dd>unknown" in (tmp_path / "out/report.html").read_text()
+    # The next one takes its place, and never that of a file of the user's own.
+    assert write_report(tmp_path, run, FUTURE_KUBERNETES_WORKER_PRICE="0.5") == ""
+    assert "Cost</dt><dd>unknown" not in (tmp_path / "out/report.html").read_text()
+    (tmp_path / "out/report.html").write_text("<html>my own</html>")
+    assert "as 0.21" in write_report(tmp_path, run, FUTURE_KUBERNETES_WORKER_PRICE="cheap")
+    assert (tmp_path / "out/report.html").read_text() == "<html>my own</html>"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", f"report-{run}.html"}
     assert process.run_of(1 << 30) == ""
+
+
+def write_report(folder: Path, run: str, **environ: str) -> str:
+    """Run the program that a batch run ends with; what it says."""
+    (folder / "out").mkdir(exist_ok=True)
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from image.scheduler.report import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, run, str(int(time.time()) - 60), "Run x: Rscript\nmain.R"],
+        cwd=folder / "out", env={"FUTURE_KUBERNETES_RUN": str(folder), **environ}, check=True, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_run_without_a_future_or_a_broker_has_no_report_and_does_not_fail(bed: Bed, tmp_path: Path) -> None:
+    assert write_report(tmp_path, "20261129-000000-none") == ""
+    bed.broker.end()
+    bed.broker.wait()
+    assert "no report of this run's futures" in write_report(tmp_path, "20261129-000000-none")
+    assert list((tmp_path / "out").iterdir()) == []
