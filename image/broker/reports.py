@@ -11,7 +11,7 @@ from ..common.blob import Blob
 from .plans import Plan, Task
 
 EVENTS = 40_000
-"""Bound of the events that are kept: 10,000 tasks have 30,000, which take some 15 MiB."""
+"""Bound of the events that are kept, which take some 17 MiB; 10,000 tasks have 30,000."""
 _EVENT_SECONDS = 3600.0
 _LOSSES = 20
 
