@@ -178,7 +178,7 @@ def test_report_of_r_is_one_file_that_needs_nothing_else(
     for _ in browser.find_elements(By.CSS_SELECTOR, ".wide"):
         browser.switch_to.active_element.send_keys(Keys.TAB)
         names.append(browser.switch_to.active_element.get_attribute("aria-label"))
-    assert names[1:3] == ["Running and waiting", "Task stream"]
+    assert names[1:3] == ["Running and waiting, a drawing", "Task stream, a drawing"]
     assert len(set(names)) == len(names)
     # On paper nothing is cut off at the right.
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})

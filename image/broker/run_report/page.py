@@ -128,7 +128,7 @@ def _sections(found: Figures, price: float | None) -> Iterable[str]:
         yield _section(
             "Running and waiting",
             f'<ul class="legend"><li><i class="r"></i>run</li><li><i class="w"></i>wait</li></ul><div class="wide" '
-            f'tabindex="0" role="region" aria-label="Running and waiting">{drawn}</div>',
+            f'tabindex="0" role="region" aria-label="Running and waiting, a drawing">{drawn}</div>',
         )
     if found.attempts:
         yield _stream(found)
@@ -205,7 +205,7 @@ def _stream(found: Figures) -> str:
     return _section(
         "Task stream",
         f'<ul class="legend">{legend}</ul><p>{text(" ".join(said))}</p>'
-        f'<div class="wide" tabindex="0" role="region" aria-label="Task stream">{drawn.svg}</div>',
+        f'<div class="wide" tabindex="0" role="region" aria-label="Task stream, a drawing">{drawn.svg}</div>',
     )
 
 
