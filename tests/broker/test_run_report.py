@@ -109,6 +109,19 @@ def test_lost_run_is_no_work_and_its_future_counts_once() -> None:
     assert "workerMemoryGiB" in text, "what helps"
 
 
+def test_future_that_its_session_sends_again_waits_once() -> None:
+    log = Log()
+    log.submitted(0, 1)
+    log.add(1, "started", 1, worker="a")
+    log.add(2, "lost", 1, worker="a", reason="the broker restarted meanwhile")
+    log.submitted(3, 1)
+    log.ran(1, "a", 5, 6)
+    found = log.figures()
+    assert found.outcomes == {"done": 1}
+    assert found.waiting == [(T0, 1), (T0 + 1, 0), (T0 + 2, 1), (T0 + 3, 1), (T0 + 5, 0)]
+    assert found.running == [(T0 + 1, 1), (T0 + 2, 0), (T0 + 5, 1), (T0 + 6, 0)]
+
+
 def test_futures_that_wait_and_run_count_up_to_now() -> None:
     log = Log()
     log.submitted(0, 1, 2)
@@ -264,6 +277,7 @@ def test_ten_thousand_futures_make_a_small_file_soon(workers: int, *, alternatin
     assert len(text) < 700_000
     assert "At most 3,000 bars are drawn" in text
     drawn = stream(found)
+    assert drawn.bars >= 40, "what happened when is still seen"
     assert drawn.lanes_left_out == max(0, workers - 150)
 
 
