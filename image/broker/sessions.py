@@ -11,9 +11,10 @@ One-off requests, each on a connection of its own:
                                 maximum, and without it
     demand                   -> ok N | error KIND TEXT   as connected, once Kubernetes has been asked for WANTED
     events                   -> one line of JSON         what happened to tasks in the last hour
-    report WHOSE SECONDS PRICE TITLE                     what futures did in the last so many seconds, as one HTML file:
+    report WHOSE SINCE PRICE TITLE                       what futures did since a time, as one HTML file:
                              -> ok JSON                  "html" and a summary in "lines"; no "html" if there were none.
-                                WHOSE is session:PID or run:NAME, PRICE that of a worker and hour, or -
+                                WHOSE is session:PID or run:NAME; SINCE is @ and a second of the epoch or, from
+                                another machine's clock, seconds ago; PRICE is that of a worker and hour, or -
     about                    -> one line of JSON         R and packages of the image, for sessions on other machines
 
 Attach mode, one connection a worker:
@@ -145,9 +146,10 @@ class Session(Borrower):
     def _events(self) -> None:
         self.say(json.dumps(list(self._services.dispatcher.reports.events), separators=(",", ":")).encode() + b"\n")
 
-    def _report(self, whose: str, seconds: str, price: str, *title: str) -> None:
+    def _report(self, whose: str, when: str, price: str, *title: str) -> None:
         kind, _, name = whose.partition(":")
-        since, each = time.time() - float(seconds), None if price == "-" else float(price)
+        since = float(when[1:]) if when.startswith("@") else time.time() - float(when)
+        each = None if price == "-" else float(price)
         if kind not in ("session", "run") or not name or not (each is None or 0 <= each < math.inf):
             raise ValueError(f"{whose} {price}")
         scope = Scope(since, session=int(name)) if kind == "session" else Scope(since, run=name)

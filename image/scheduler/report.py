@@ -10,7 +10,6 @@ import json
 import os
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def main() -> None:
     """Write it into the working directory."""
     run, began, title = sys.argv[1:4]
     try:
-        html = _asked(f"report run:{run} {time.time() - float(began):.3f} {_price()} {title[:_TITLE]}")["html"]
+        html = _asked(f"report run:{run} @{float(began):.0f} {_price()} {title[:_TITLE]}")["html"]
         if html:
             _write(_free(Path(FILE), Path(f"report-{run}.html")), html)
     except (OSError, ValueError, KeyError) as error:

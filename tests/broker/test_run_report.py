@@ -338,6 +338,9 @@ def test_session_has_a_report_of_its_own_futures(bed: Bed) -> None:
     assert got["lines"][0].startswith("1 future in ")
     [started] = [event for event in json.loads(bed.ask("events")) if event["event"] == "started"]
     assert started["objects"] == 2000
+    assert asked(bed, f"session:{os.getpid()} @{started['at'] - 60} -")["lines"] == got["lines"]
+    late = asked(bed, f"session:{os.getpid()} @{started['at'] + 0.1} -")["html"]
+    assert "1 future ended here and began before" in late
     none = asked(bed, "session:999999 60 -")
     assert none["html"] == ""
     assert "no future is known" in none["lines"][0]
@@ -353,8 +356,8 @@ def test_report_that_goes_back_before_the_brokers_start_says_so(bed: Bed) -> Non
 
 
 @pytest.mark.parametrize("request_", [
-    "", "session:x 1 -", "session:1 x -", "session:1 1 -1", "session:1 1 nan", "session:1 1 inf", "pod:1 1 -",
-    "run: 1 -", "session:1 nan x",
+    "", "session:x 1 -", "session:1 @ -", "session:1 x -", "session:1 1 -1", "session:1 1 nan", "session:1 1 inf",
+    "pod:1 1 -", "run: 1 -", "session:1 nan x",
 ])  # fmt: skip
 def test_request_that_is_none_is_refused(bed: Bed, request_: str) -> None:
     assert bed.ask(f"report {request_}").startswith("error not understood")

@@ -17,7 +17,8 @@
 #' the scheduler, disks and traffic.
 #'
 #' @param file name of the file. A report there is replaced, another file is not.
-#' @param since a time, as of [Sys.time()]: only what happened since then; `NULL` for all of this session.
+#' @param since a time, as of [Sys.time()]: only what happened since then, on another machine than the
+#'   pod from a second before; `NULL` for all of this session.
 #' @param price price of a worker and hour, in any currency; `NA` if it is not known. The default is the environment
 #'   variable `FUTURE_KUBERNETES_WORKER_PRICE`, which the stack's setting `environment` can give to everybody.
 #' @param open if `TRUE`, show the file: in RStudio's viewer, as a link in a notebook, or in a browser.
@@ -33,15 +34,16 @@
 report <- function(file = "report.html", since = NULL, price = Sys.getenv("FUTURE_KUBERNETES_WORKER_PRICE", NA),
                    open = interactive()) {
   check_report_file(file)
-  # The seconds until now, since the clock of another machine may differ from the broker's.
   seconds <- if (is.null(since)) proc.time()[["elapsed"]] else seconds_since(since)
+  # The clock of another machine may differ from the broker's, and its request is on its way for a while.
+  when <- if (remote_session()) sprintf("%.3f", seconds + 1) else sprintf("@%.3f", as.numeric(Sys.time()) - seconds)
   price <- check_price(price)
   if (!isTRUE(open) && !isFALSE(open)) {
     stop(report_error("open = ", short(open), "; it is TRUE or FALSE, as in report(open = FALSE)"))
   }
   title <- paste("Futures of the R session", if (remote_session()) "on another machine" else Sys.getpid())
   made <- jsonlite::fromJSON(ask(
-    "report", paste0("session:", session_id()), sprintf("%.3f", seconds),
+    "report", paste0("session:", session_id()), when,
     if (is.na(price)) "-" else format(price, digits = 10L, scientific = FALSE), title
   ))
   if (!nzchar(made$html)) {
