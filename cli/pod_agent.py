@@ -47,8 +47,14 @@ RUN = """
 trap '' HUP; trap : TERM
 { cat /proc/sys/kernel/random/boot_id; cat /proc/sys/kernel/hostname; cat /proc/$$/stat; } > ../process.new
 mv ../process.new ../process
+began=$(date +%s)
 "$@"
-mv ../status "../status-$?"
+status=$?
+# Before the status, with which the run has ended: what is changed after that is not copied out.
+if command -v future-report >/dev/null; then
+  timeout 30 future-report "$FUTURE_KUBERNETES_BATCH_RUN" "$began" "Run $FUTURE_KUBERNETES_BATCH_RUN: $*"
+fi
+mv ../status "../status-$status"
 """
 
 
@@ -148,7 +154,10 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
     _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
     # The packages are those of the image: renv would find the project's library, which is not copied, empty.
-    environment = {**os.environ, "RENV_CONFIG_AUTOLOADER_ENABLED": "FALSE"}
+    # By the run's name the broker knows its R sessions, also those that its R starts (image/common/process.py).
+    environment = {
+        **os.environ, "RENV_CONFIG_AUTOLOADER_ENABLED": "FALSE", "FUTURE_KUBERNETES_BATCH_RUN": request["run"],
+    }  # fmt: skip
     with (folder / "log").open("ab") as log:
         subprocess.Popen(
             ["sh", "-c", RUN, "sh", *request["command"]],

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..common import wire
 from ..common.blob import Blob
+from ..common.process import run_of
 from .background import Background
 from .idle import Activity
 from .journal import Journal, left_behind
@@ -68,6 +69,7 @@ class Dispatcher:
                     self.close(other)  # its session has gone on to another plan while this broker was away
             plan = self._new(key, pid, range_)
         plan.pid, plan.retries, plan.restored, plan.away_since = pid, retries, False, None
+        plan.run = run_of(pid) if not plan.remote else ""
         if range_.least != plan.range.least or range_.most != plan.range.most:
             plan.range = range_
         self.reports.streams[key] = stream
@@ -211,8 +213,8 @@ class Dispatcher:
         plan.running += 1
         plan.served = self._loop.time()
         self._pool.pods[worker.pod].uses += 1
-        self.reports.note("started", task, worker=worker.pod)
-        worker.run(task)
+        objects = worker.run(task)
+        self.reports.note("started", task, worker=worker.pod, **({"objects": objects} if objects else {}))
 
     def _stop(self, task: Task) -> None:
         """The task runs no more."""
@@ -367,7 +369,11 @@ class Dispatcher:
         good = outcome.startswith("done")
         self.reports.counters["finished" if good else "failed"] += 1
         task.plan.journal.end(task.number, outcome.split()[0], body)
-        more = {"worker": worker.pod, "peak_mib": worker.peak_mib} if worker is not None else {}
+        more: dict[str, object] = {}
+        if worker is not None:
+            more = {"worker": worker.pod, "peak_mib": worker.peak_mib}
+            if worker.cpu_seconds is not None:
+                more["cpu"] = worker.cpu_seconds
         self.reports.note("ended", task, outcome=outcome.split()[0], bytes=body.size, **more)
         self.reports.end(task)
 

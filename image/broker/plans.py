@@ -122,6 +122,8 @@ class Plan:
         self.key = key
         self.pid = pid
         """Process of its session in this pod; negative for a session on another machine, which has drawn it."""
+        self.run = ""
+        """Name of the batch run that its session belongs to; empty for none."""
         self.away_since: float | None = None
         """Loop time at which the connection of its session ended; None while there is one."""
         self.range = range_

@@ -10,7 +10,8 @@ from ..common import wire
 from ..common.blob import Blob
 from .plans import Plan, Task
 
-_EVENTS = 10_000
+EVENTS = 40_000
+"""Bound of the events that are kept, which take some 17 MiB; 10,000 tasks have 30,000."""
 _EVENT_SECONDS = 3600.0
 _LOSSES = 20
 
@@ -28,12 +29,20 @@ class Reports:
     def __init__(self) -> None:
         self.streams: dict[str, Stream] = {}
         """Connections of the sessions, by their plan's key."""
-        self.events: deque[dict[str, object]] = deque(maxlen=_EVENTS)
+        self.events: deque[dict[str, object]] = deque(maxlen=EVENTS)
         self.noted = 0
         """Number of events so far, those that were dropped included."""
         self.losses: deque[dict[str, object]] = deque(maxlen=_LOSSES)
         """Events of the last losses, which outlive the many of tasks that end well."""
+        self._started = time.time()
         self.counters = {"submitted": 0, "finished": 0, "failed": 0, "repeated": 0, "cancelled": 0}
+
+    @property
+    def held_since(self) -> float:
+        """Time from which on no event is missing."""
+        if self.noted == len(self.events):
+            return self._started
+        return float(str(self.events[0]["at"])) if self.events else time.time()
 
     def tell(self, plan: Plan, line: str, body: Blob | None = None) -> None:
         """Send a line to the plan's session, if it is connected."""
@@ -63,7 +72,8 @@ class Reports:
             self.events.popleft()
         self.events.append(
             {"at": round(now, 3), "event": event, "session": task.plan.pid, "task": task.number,
-             "label": task.label, "attempt": task.attempt, **more}
+             "label": task.label, "attempt": task.attempt,
+             **({"run": task.plan.run} if task.plan.run else {}), **more}
         )  # fmt: skip
         self.noted += 1
         if event == "lost":

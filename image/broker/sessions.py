@@ -11,6 +11,10 @@ One-off requests, each on a connection of its own:
                                 maximum, and without it
     demand                   -> ok N | error KIND TEXT   as connected, once Kubernetes has been asked for WANTED
     events                   -> one line of JSON         what happened to tasks in the last hour
+    report WHOSE SINCE PRICE TITLE                       what futures did since a time, as one HTML file:
+                             -> ok JSON                  "html" and a summary in "lines"; no "html" if there were none.
+                                WHOSE is session:PID or run:NAME; SINCE is @ and a second of the epoch or, from
+                                another machine's clock, seconds ago; PRICE is that of a worker and hour, or -
     about                    -> one line of JSON         R and packages of the image, for sessions on other machines
 
 Attach mode, one connection a worker:
@@ -26,6 +30,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +47,8 @@ from .leases import Leases
 from .log import log
 from .outcomes import Outcomes
 from .pool import Pool
+from .run_report import report
+from .run_report.figures import Scope
 from .scaling import Scaler
 from .stream import Stream
 
@@ -81,6 +89,7 @@ class Session(Borrower):
             "demand": self._demand,
             "events": self._events,
             "open": self._open,
+            "report": self._report,
             "scale": self._scale,
             "status": self._status,
         }
@@ -136,6 +145,15 @@ class Session(Borrower):
 
     def _events(self) -> None:
         self.say(json.dumps(list(self._services.dispatcher.reports.events), separators=(",", ":")).encode() + b"\n")
+
+    def _report(self, whose: str, when: str, price: str, *title: str) -> None:
+        kind, _, name = whose.partition(":")
+        since = float(when[1:]) if when.startswith("@") else time.time() - float(when)
+        each = None if price == "-" else float(price)
+        if kind not in ("session", "run") or not name or not (each is None or 0 <= each < math.inf):
+            raise ValueError(f"{whose} {price}")
+        scope = Scope(since, session=int(name)) if kind == "session" else Scope(since, run=name)
+        self._later(report(self._services.dispatcher.reports, scope, " ".join(title), each))
 
     def _about(self) -> None:
         try:

@@ -99,6 +99,8 @@ class Worker(Connection):
     """Memory of its container, as it said last."""
     peak_mib = 0
     """Highest memory of R in its last task; 0 while unknown."""
+    cpu_seconds: float | None = None
+    """CPU time of R for its last task; None where the kernel or an agent of an earlier image does not say."""
     memory_limit_mib: int | None = None
     """Memory that its container may use, likewise; None without a limit."""
     cpu: float | None = None
@@ -159,6 +161,8 @@ class Worker(Connection):
                 raise ValueError(f"a result has the status {status!r}")
             size, folder = int(message["size"]), self._employer.folder
             self.peak_mib = int(message.get("peak", 0))
+            spent = message.get("cpu")
+            self.cpu_seconds = min(max(0.0, float(spent)), 1e9) if spent is not None else None
             self.expect(size, lambda body: self._employer.finished(self, lease, status, body), folder)
         elif operation == "condition":
             lease = str(message["id"])
@@ -181,24 +185,27 @@ class Worker(Connection):
 
     # Tasks.
 
-    def run(self, task: Task) -> None:
-        """Send a task."""
+    def run(self, task: Task) -> int:
+        """Send a task; returns the bytes of the large objects that had to go before it."""
         assert task.payload is not None
         plan = task.plan
         if self.bound != plan.key:
             self.objects = set()
         self.task, self.bound = task, plan.key
         self.enter("busy")
+        sent = 0
         for need in [need for need in task.needs if need not in self.objects]:
             body = plan.objects[need]
             assert body is not None
             self.say(wire.encode(op="object", id=need, session=plan.key, size=body.size), body)
             self.objects.add(need)
+            sent += body.size
         more: dict[str, Any] = {"needs": task.needs} if task.needs else {}
         if plan.libraries.packages:
             more["libraries"] = plan.libraries.generation
         header = wire.encode(op="task", id=task.lease, session=plan.key, pid=plan.pid, size=task.payload.size, **more)
         self.say(header, task.payload)
+        return sent
 
     def resume(self, task: Task) -> None:
         """Note what the worker runs already."""

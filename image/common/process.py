@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Mapping
+
+RUN_VARIABLE = b"FUTURE_KUBERNETES_BATCH_RUN="
+"""Environment variable by which the processes of a batch run are known, also those that R starts (cli/pod_agent.py)."""
+_TICK = os.sysconf("SC_CLK_TCK")
 
 
 def spawn(command: list[str], environ: Mapping[str, str] | None = None, output: int | None = None) -> int:
@@ -36,3 +41,23 @@ def alive(pid: int) -> bool:
             return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
     except (OSError, IndexError):
         return False
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """CPU time of a process so far, with that of the children that it has waited for; None where it is not known."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return sum(map(int, file.read().rsplit(")", 1)[1].split()[11:15])) / _TICK
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def run_of(pid: int) -> str:
+    """Name of the batch run that a process belongs to; empty for none."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            found = [entry for entry in file.read().split(b"\0") if entry.startswith(RUN_VARIABLE)]
+    except OSError:
+        return ""
+    name = found[0].removeprefix(RUN_VARIABLE).decode(errors="replace") if found else ""
+    return name if re.fullmatch(r"[0-9a-z-]{1,40}", name) else ""

@@ -4,7 +4,7 @@ A worker's connection carries lines of JSON. A line with ``size`` is followed by
 
     worker  op=worker unused=S [running=ID session=KEY pid=N]   greeting; what it still runs or holds the result of
             op=result id=ID status=done|unread|setup|unsent    what R has sent; kept until it is acknowledged; peak: R's
-               peak=MIB size=N                                  highest memory while it ran the task
+               peak=MIB cpu=SECONDS size=N                      highest memory while it ran the task; its CPU time
             op=condition id=ID size=N                           a condition that the session is to see at once
             op=ended id=ID status=N oom=B limit=MIB tail=TEXT   its R has ended
             op=draining                                         its pod was told to go

@@ -196,9 +196,10 @@ class Agent:
         if work is None:
             return
         if work.result is not None and not work.sent:
-            peak = self._r.peak_mib() if self._r is not None else 0
+            peak, cpu = (self._r.peak_mib(), self._r.cpu_seconds()) if self._r is not None else (0, None)
             message = {
                 "op": "result", "id": work.id, "status": work.status, "peak": peak, "size": work.result.size,
+                **({"cpu": cpu} if cpu is not None else {}),
             }  # fmt: skip
             work.sent = self._line.say(message, work.result)
         now = time.monotonic()
@@ -349,7 +350,7 @@ class Agent:
             self._line.say({"op": "evicted", "ids": removed})
         assert self._link is not None
         assert self._r is not None
-        self._r.begin_peak()
+        self._r.begin_task()
         self._work.give(line, self._link, int(message["size"]), self._r.folder)
 
     def _take_package(self, line: Channel, message: dict[str, Any]) -> None:

@@ -105,6 +105,7 @@ class RProcess:
         self.folder = tempfile.mkdtemp(prefix="future-worker-")
         """Its folder of temporary files, which goes with it."""
         self._stopped = False
+        self._cpu_before: float | None = None
         self._status: int | None = None
         self.oom_before = cgroup.oom_kills()
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -137,17 +138,23 @@ class RProcess:
         self.stop()
         raise OSError(f"R was not ready within {_START_SECONDS:.0f} s; its messages are above")
 
-    def begin_peak(self) -> None:
-        """Measure R's memory from here on."""
+    def begin_task(self) -> None:
+        """Measure R's memory and CPU time from here on."""
+        self._cpu_before = process.cpu_seconds(self.pid)
         # proc(5): 5 resets the process's highest resident set.
         with contextlib.suppress(OSError):
             Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def peak_mib(self) -> int:
-        """R's highest resident set since ``begin_peak``, in MiB; 0 where the kernel does not say."""
+        """R's highest resident set since ``begin_task``, in MiB; 0 where the kernel does not say."""
         with contextlib.suppress(OSError, IndexError, ValueError):
             return int(Path(f"/proc/{self.pid}/status").read_text().split("VmHWM:")[1].split()[0]) >> 10
         return 0
+
+    def cpu_seconds(self) -> float | None:
+        """CPU time of R, and of the children that it has waited for, since ``begin_task``; None where not known."""
+        now = process.cpu_seconds(self.pid)
+        return round(now - self._cpu_before, 2) if now is not None and self._cpu_before is not None else None
 
     def wait(self, seconds: float) -> int | None:
         """R's exit status, negative for a signal; None when it still runs after ``seconds``."""

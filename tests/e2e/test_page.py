@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.e2e.browsing import chromium, forwarded, log_in
@@ -32,6 +33,15 @@ invisible(value(fs))
 cat("ALL DONE\\n")
 """.replace("LABEL", repr(MARKUP)).replace("WORKERS", str(WORKERS))
 """A map that takes some fifteen seconds."""
+REPORT = """
+suppressMessages(library(future.kubernetes))
+plan(kubernetes, workers = WORKERS, retries = 0)
+fs <- lapply(1:9, function(i) future(Sys.sleep(0.5 + i %% 2), label = if (i == 1) LABEL else paste0("nap-", i)))
+lost <- future(tools::pskill(Sys.getpid(), 9), label = "killed")
+invisible(value(fs)); stopifnot(inherits(try(value(lost), silent = TRUE), "try-error"))
+file <- report(tempfile(fileext = ".html"), price = 3, open = FALSE)
+cat(readLines(file), sep = "\\n")
+""".replace("LABEL", repr(MARKUP)).replace("WORKERS", str(WORKERS))
 BROKER = """
 for p in /proc/[0-9]*; do
   if tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q 'broker[.]main import'; then kill -9 "${p#/proc/}"; fi
@@ -135,3 +145,43 @@ def test_page_says_that_the_broker_was_restarted_and_goes_on(
 def test_r_names_the_page_of_this_release(stack: Stack) -> None:
     printed = stack.rscript('library(future.kubernetes); stopifnot(identical(dashboard(), "/cluster/"))')
     assert "http://localhost:8787/cluster/" in printed
+
+
+def test_report_of_r_is_one_file_that_needs_nothing_else(
+    stack: Stack, browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    said, _, html = stack.rscript(REPORT).partition("<!DOCTYPE html>")
+    assert "10 futures in " in said
+    assert "1 loss of a worker" in said
+    file = tmp_path / "report.html"
+    file.write_text(f"<!DOCTYPE html>{html}")
+    for scheme in ("light", "dark"):
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        browser.set_window_size(1280, 1900)
+        browser.get(f"file://{file}")
+        browser.save_screenshot(str(tmp_path / f"report-{scheme}.png"))
+        back = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", back)[:3])) < 300) == (scheme == "dark")
+    shown = browser.find_element(By.TAG_NAME, "main").text
+    assert MARKUP in shown
+    assert not browser.find_elements(By.CSS_SELECTOR, "img, script, [src], [href]")
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    bars = browser.find_elements(By.CSS_SELECTOR, "section[aria-labelledby=h-task-stream] rect")
+    assert len(bars) == 10
+    assert all(bar.size["width"] > 0 and bar.size["height"] > 5 for bar in bars)
+    assert len(browser.find_elements(By.CSS_SELECTOR, "rect.l")) == 1
+    assert re.search(r"Efficiency\n\d+ %", shown)
+    assert "unknown" not in shown.split("Cost\n")[1].split("\n")[0]
+    # By keyboard: each part that may scroll is reached, in order, and has a name.
+    names = []
+    for _ in browser.find_elements(By.CSS_SELECTOR, ".wide"):
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        names.append(browser.switch_to.active_element.get_attribute("aria-label"))
+    assert names[1:3] == ["Running and waiting, a drawing", "Task stream, a drawing"]
+    assert len(set(names)) == len(names)
+    # On paper nothing is cut off at the right.
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    browser.set_window_size(1050, 900)
+    cut = "return [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth)"
+    assert not browser.execute_script(cut)

@@ -97,6 +97,12 @@ def test_a_project_runs_on_the_workers_and_its_status_is_passed_on(stack: Stack,
     assert came[-1] - came[0] > 3, "progress comes as it is made"
     assert (project / "out/squares.txt").read_text().split() == [str(x**2) for x in range(1, 31)]
     assert len((project / "out/pods.txt").read_text().split()) == WORKERS
+    assert "report.html (new)" in told, "also of a failure"
+    report = (project / "report.html").read_text()
+    assert f"<h1>Run {run_named_in(told)}: Rscript main.R 1 3</h1>" in report
+    assert f"<dt>Futures</dt><dd>{WORKERS}<small>{WORKERS} done<" in report
+    assert "CPU time</dt><dd>unknown" not in report
+    assert "has events since" not in report
     # A failure leaves all as it is, for the script to be mended.
     assert "kept" in told
     assert stack.pods("scheduler")

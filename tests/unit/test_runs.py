@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,6 +149,42 @@ def test_the_scripts_output_results_and_status_are_the_commands(place: Place) ->
     # Neither input nor script are results.
     assert b"input" not in place.told
     assert (place.runs[0].stat().st_mode & 0o777) == 0o700
+
+
+REPORT = """#!/bin/sh
+echo "$@" >&2
+test -e report.html && exit 1
+echo "report $2 of $1" > report.html
+"""
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_report_is_a_result_also_of_a_failure_and_in_time(place: Place, status: int) -> None:
+    (place.folder / "bin/future-report").write_text(REPORT.replace("test -e", "sleep 0.5; test -e"))
+    (place.folder / "bin/future-report").chmod(0o755)
+    place.script(f"echo $FUTURE_KUBERNETES_BATCH_RUN; exit {status}")
+    assert place.run("--", "two words") == status
+    run = place.runs[0].name
+    assert place.printed.startswith(f"{run}\n{run} ".encode())
+    assert f" Run {run}: Rscript main.R two words\n".encode() in place.printed
+    assert b"report.html (new)" in place.told
+    words = (place.project / "report.html").read_text().split()
+    assert words[-1] == run
+    assert 0 <= time.time() - float(words[1]) < 30
+
+
+def test_failing_report_leaves_the_status_and_a_stopped_run_has_one(place: Place) -> None:
+    (place.folder / "bin/future-report").write_text(REPORT)
+    (place.folder / "bin/future-report").chmod(0o755)
+    (place.project / "report.html").write_text("mine")
+    place.script("exit 4")
+    assert place.run() == 4
+    assert (place.project / "report.html").read_text() == "mine"
+    (place.project / "report.html").unlink()
+    place.script("echo here; sleep 30")
+    with _once_printed(lambda: place.batch("stop", place.runs[-1].name)):
+        assert place.run() == 143
+    assert (place.project / "report.html").exists()
 
 
 def test_results_go_to_a_folder_of_their_own(place: Place, tmp_path: Path) -> None:

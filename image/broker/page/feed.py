@@ -21,26 +21,21 @@ from ..plans import Plan, Task
 from ..pool import Pool
 from ..scaling import Scaler
 from ..workers import Worker
-from .words import Situation, cure, waiting
+from .words import Situation, cure, cut, waiting
 
 SAMPLE_SECONDS = 10.0
 """Interval of the history that a page finds when it opens."""
 _SAMPLES = 360
-_LABEL_CHARACTERS = 80
 _EVENTS_AT_ONCE = 2000
 """Events of tasks that one message describes at most; of more only the number is said."""
+_EVENTS_FIRST = 10_000
+"""Events of tasks that a page which opens is told of."""
 _SESSIONS = 50
 _ASK_SECONDS = 15.0
 _ASK_WAITING_SECONDS = 2.0
 
 Row = tuple[object, ...]
 Bar = tuple[str, str, float, float, str, str]
-
-
-def cut(text: str) -> str:
-    """A label on one line and of bounded length."""
-    line = " ".join(text[: 4 * _LABEL_CHARACTERS].split())
-    return line if len(line) <= _LABEL_CHARACTERS else line[: _LABEL_CHARACTERS - 1] + "…"
 
 
 class Feed:
@@ -82,7 +77,8 @@ class Feed:
 
     def everything(self) -> dict[str, Any]:
         """The state that a page starts with; call ``changes`` right before, so that the next ones continue it."""
-        finished = list(self._bars(self._dispatcher.reports.events, {}))
+        events = self._dispatcher.reports.events
+        finished = list(self._bars(itertools.islice(events, max(0, len(events) - _EVENTS_FIRST), None), {}))
         return {
             "started": self.started,
             "at": round(time.time(), 3),

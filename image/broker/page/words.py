@@ -15,6 +15,15 @@ _CURES = (
 )
 
 
+_LABEL_CHARACTERS = 80
+
+
+def cut(text: str) -> str:
+    """A label on one line and of bounded length."""
+    line = " ".join(text[: 4 * _LABEL_CHARACTERS].split())
+    return line if len(line) <= _LABEL_CHARACTERS else line[: _LABEL_CHARACTERS - 1] + "…"
+
+
 @dataclass(frozen=True)
 class Situation:
     """What is known of the workers that are wanted, and of those that are there."""

@@ -14,6 +14,7 @@
 #' restarting.
 #' \item `KubernetesVersionError`: this package and the broker are of different versions; the message gives the fix.
 #' \item `KubernetesPageError`: [dashboard()] has no page to show here, or its `height` is no number of pixels.
+#' \item `KubernetesReportError`: [report()] has no future to report on, or an argument that it cannot use.
 #' \item `KubernetesPackageError`: a future needs a package that its worker does not have.
 #' \item `KubernetesGlobalsError`: a future needs more data than `maxSizeOfObjects` of the plan allows, which is the
 #' option `future.globals.maxSize` where it is set.

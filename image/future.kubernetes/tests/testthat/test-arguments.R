@@ -73,3 +73,44 @@ test_that("dashboard() prints the address, or opens it in the viewer where there
   dashboard()
   expect_identical(opened, address)
 })
+
+test_that("report() refuses what it cannot use before it asks the broker", {
+  withr::local_dir(withr::local_tempdir())
+  for (bad in list(1, "", NA_character_, c("a", "b"), NULL, "none/report.html", ".")) {
+    expect_error(report(bad), "report\\(", class = "KubernetesReportError")
+  }
+  for (bad in list(1, "today", Sys.time() + c(-1, -2), as.POSIXct(NA), Sys.time() + 100)) {
+    expect_error(report(since = bad), "Sys.time\\(\\) - 600", class = "KubernetesReportError")
+  }
+  for (bad in list(-1, "cheap", Inf, c(1, 2), TRUE, list())) {
+    expect_error(report(price = bad), "price = 0.21", class = "KubernetesReportError")
+  }
+  expect_error(report(open = NA), "open = FALSE", class = "KubernetesReportError")
+  withr::local_envvar(FUTURE_KUBERNETES_WORKER_PRICE = "much")
+  expect_error(report(), "FUTURE_KUBERNETES_WORKER_PRICE", class = "KubernetesReportError")
+})
+
+test_that("report() replaces a report, and no file of the user's own", {
+  withr::local_dir(withr::local_tempdir())
+  withr::local_envvar(FUTURE_KUBERNETES_WORKER_PRICE = NA)
+  html <- "<!DOCTYPE html>\n<meta name=\"generator\" content=\"future.kubernetes report\">\n\u00b5 %s"
+  asked <- NULL
+  local_mocked_bindings(ask = function(...) {
+    asked <<- c(...)
+    paste0("{\"html\": ", jsonlite::toJSON(html, auto_unbox = TRUE), ", \"lines\": [\"4 futures in 25 s\"]}")
+  })
+  expect_output(path <- report(since = Sys.time() - 60, price = 0.21, open = FALSE), "4 futures in 25 s\nwritten to report")
+  expect_identical(path, normalizePath("report.html"))
+  expect_identical(asked[c(1, 2, 4)], c("report", paste0("session:", Sys.getpid()), "0.21"))
+  expect_equal(as.numeric(Sys.time()) - as.numeric(sub("@", "", asked[3])), 60, tolerance = 0.1)
+  expect_identical(readChar("report.html", 1e4, useBytes = TRUE), html)
+  expect_output(report(open = FALSE))
+  expect_identical(asked[4], "-")
+  expect_identical(list.files(), "report.html")
+  writeLines("<html>my own</html>", "report.html")
+  expect_error(report(), "it stays", class = "KubernetesReportError")
+  expect_identical(readLines("report.html"), "<html>my own</html>")
+  html <- ""
+  expect_error(report("other.html"), "Run futures first", class = "KubernetesReportError")
+  expect_false(file.exists("other.html"))
+})

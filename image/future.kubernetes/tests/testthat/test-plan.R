@@ -354,6 +354,30 @@ test_that("hundreds of large globals of one future are no line too long", {
   expect_length(f[["task_needs"]], most_references)
 })
 
+test_that("report() is about the futures of this session since a time", {
+  file <- withr::local_tempfile(fileext = ".html")
+  plan(kubernetes, workers = 2)
+  begin <- Sys.time()
+  busy <- function() {
+    end <- proc.time()[[1L]] + 0.3
+    while (proc.time()[[1L]] < end) NULL
+  }
+  fs <- lapply(1:4, function(i) future(busy(), label = paste0("<i>burn</i>-", i)))
+  invisible(value(fs))
+  said <- capture.output(path <- report(file, since = begin, price = 36, open = FALSE))
+  expect_match(said[1], "^4 futures in .*: 4 done$")
+  expect_match(said[2], "on 2 workers.*CPU time .* of 4 runs$")
+  expect_match(said[3], "^cost .* at 36 each")
+  html <- paste(readLines(path), collapse = "\n")
+  expect_match(html, "&lt;i&gt;burn&lt;/i&gt;-4", fixed = TRUE)
+  expect_no_match(html, "<i>burn", fixed = TRUE)
+  cpu <- as.numeric(sub(".*CPU time</dt><dd>([0-9.]+) s<.*", "\\1", html))
+  expect_gt(cpu, 1)
+  expect_lt(cpu, 4)
+  expect_error(report(file, since = Sys.time(), open = FALSE), "without 'since'", class = "KubernetesReportError")
+  plan(sequential)
+})
+
 test_that("a restart of the broker loses nothing and computes nothing twice", {
   plan(kubernetes, workers = 1)
   go <- tempfile()

@@ -1,0 +1,425 @@
+"""The report on what futures did: its figures on known events, its file, and the requests for it."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from image.broker import reports as reports_module
+from image.broker.plans import Task
+from image.broker.reports import Reports
+from image.broker.run_report.figures import Figures, Scope, figures, group_of
+from image.broker.run_report.page import page, summary
+from image.broker.run_report.stream import MAX_BARS, stream
+from image.broker.run_report.text import duration, size
+from image.common import process
+
+from .conftest import ROOT, Bed, wait_for
+
+T0 = 1_700_000_000.0
+
+
+class Log:
+    """Events of one session, written down by hand."""
+
+    def __init__(self, session: int = 1, run: str = "") -> None:
+        self.events: list[dict[str, Any]] = []
+        self.common: dict[str, Any] = {"session": session, **({"run": run} if run else {})}
+
+    def add(self, at: float, event: str, task: int, attempt: int = 1, label: str = "", **more: Any) -> None:
+        self.events.append(
+            {"at": T0 + at, "event": event, "task": task, "attempt": attempt, "label": label, **self.common, **more}
+        )
+
+    def submitted(self, at: float, *tasks: int, label: str = "", size: int = 100) -> None:
+        for task in tasks:
+            self.add(at, "submitted", task, label=label, bytes=size)
+
+    def ran(
+        self, task: int, worker: str, begin: float, end: float, *, label: str = "", cpu: float | None = None,
+        attempt: int = 1, objects: int = 0,
+    ) -> None:  # fmt: skip
+        self.add(begin, "started", task, attempt, label, worker=worker, **({"objects": objects} if objects else {}))
+        more = {} if cpu is None else {"cpu": cpu}
+        self.add(end, "ended", task, attempt, label, worker=worker, outcome="done", bytes=1000, peak_mib=50, **more)
+
+    def figures(self, now: float = 100.0, since: float = -1.0, held_since: float = -2.0, **scope: Any) -> Figures:
+        events = sorted(self.events, key=lambda event: float(event["at"]))
+        return figures(events, Scope(T0 + since, **scope), T0 + now, T0 + held_since)
+
+
+@pytest.fixture
+def known() -> Log:
+    """Four futures of 10 s on two workers, of which the second comes 5 s late: 25 s instead of 20."""
+    log = Log()
+    log.submitted(0, 1, 2, 3, 4, label="fit-1")
+    log.ran(1, "a", 0, 10, label="fit-1", cpu=9.5, objects=5000)
+    log.ran(2, "b", 5, 15, cpu=9.5)
+    log.ran(3, "a", 10, 20, cpu=9.5)
+    log.ran(4, "b", 15, 25, cpu=9.5)
+    return log
+
+
+def test_efficiency_is_ideal_over_wall_time(known: Log) -> None:
+    found = known.figures()
+    assert (found.wall, found.peak_workers, found.useful, found.ideal) == (25, 2, 40, 20)
+    assert found.efficiency == pytest.approx(0.8)
+    assert found.cpu == pytest.approx(38)
+    assert (found.sent, found.objects, found.received) == (400, 5000, 4000)
+    assert found.worker_seconds == 20 + 20
+    assert found.outcomes == {"done": 4}
+    assert [run.waited for run in found.attempts] == [0, 5, 10, 15]
+    # The longest future bounds the ideal, so that one long future is not called inefficient.
+    one = Log()
+    one.submitted(0, 1, 2)
+    one.ran(1, "a", 0, 20)
+    one.ran(2, "b", 0, 2)
+    assert one.figures().efficiency == pytest.approx(1.0)
+
+
+def test_lost_run_is_no_work_and_its_future_counts_once() -> None:
+    log = Log()
+    log.submitted(0, 1)
+    log.add(1, "started", 1, worker="a")
+    log.add(5, "lost", 1, worker="a", reason="R was killed: out of memory")
+    log.ran(1, "b", 6, 10, attempt=2)
+    log.submitted(10, 2)
+    log.add(10, "started", 2, worker="b")
+    log.add(12, "lost", 2, worker="b", reason="the pod was deleted")
+    log.add(12, "ended", 2, outcome="lost", bytes=10)
+    found = log.figures()
+    assert found.outcomes == {"done": 1, "lost": 1}
+    assert [run.worker for run in found.losses] == ["a", "b"]
+    assert (found.useful, found.wasted, found.wall) == (4, 6, 12)
+    assert found.attempts[1].waited == 1, "since the loss"
+    assert found.cpu is None
+    text = page(found, "x", None)
+    assert "out of memory" in text
+    assert "workerMemoryGiB" in text, "what helps"
+
+
+def test_future_that_its_session_sends_again_waits_once() -> None:
+    log = Log()
+    log.submitted(0, 1)
+    log.add(1, "started", 1, worker="a")
+    log.add(2, "lost", 1, worker="a", reason="the broker restarted meanwhile")
+    log.submitted(3, 1)
+    log.ran(1, "a", 5, 6)
+    found = log.figures()
+    assert found.outcomes == {"done": 1}
+    assert found.waiting == [(T0, 1), (T0 + 1, 0), (T0 + 2, 1), (T0 + 3, 1), (T0 + 5, 0)]
+    assert found.running == [(T0 + 1, 1), (T0 + 2, 0), (T0 + 5, 1), (T0 + 6, 0)]
+
+
+def test_futures_that_wait_and_run_count_up_to_now() -> None:
+    log = Log()
+    log.submitted(0, 1, 2)
+    log.add(2, "started", 1, worker="a")
+    found = log.figures(now=10)
+    assert found.outcomes == {"waiting": 1, "running": 1}
+    assert found.wall == 10
+    assert found.efficiency is None
+    assert found.lanes[0].busy == 8
+    assert "still running" in page(found, "x", None)
+    log.add(11, "cancelled", 1)
+    log.add(11, "cancelled", 2)
+    assert log.figures(now=50).outcomes == {"cancelled": 2}
+    assert log.figures(now=50).wall == 11
+
+
+def test_report_is_about_its_session_run_and_time_only(known: Log) -> None:
+    other = Log(session=7, run="20261129-000000-abcd")
+    other.submitted(0, 1)
+    other.ran(1, "c", 1, 3)
+    known.events += other.events
+    assert known.figures(session=1).outcomes == {"done": 4}
+    assert known.figures(session=7).wall == 3
+    assert known.figures(run="20261129-000000-abcd").useful == 2
+    assert known.figures(run="20261129-000000-abce").outcomes == {}
+    late = known.figures(session=1, since=12)
+    assert late.outcomes == {"done": 3}, "those that ended since"
+    assert len(late.attempts) == 1
+    assert late.unseen == 2
+    assert "2 futures ended here and began before" in page(late, "x", None)
+
+
+def test_second_plan_of_a_session_counts_its_futures_from_1_again() -> None:
+    log = Log()
+    for start in (0.0, 10.0):
+        log.submitted(start, 1)
+        log.ran(1, "a", start + 1, start + 3)
+    found = log.figures()
+    assert found.outcomes == {"done": 2}
+    assert [run.waited for run in found.attempts] == [1, 1]
+
+
+def test_what_the_broker_no_longer_holds_is_said(known: Log) -> None:
+    assert known.figures().complete
+    assert "not in this report" not in page(known.figures(), "x", None)
+    cut = known.figures(since=-10, held_since=-5)
+    assert "not in this report" in page(cut, "x", None)
+    assert "not in this report" in " ".join(summary(cut, None))
+
+
+def test_cost_is_of_a_price_that_was_given_or_unknown(known: Log) -> None:
+    found = known.figures()
+    assert "Cost</dt><dd>unknown" in page(found, "x", None)
+    assert any(line.startswith("cost unknown") for line in summary(found, None))
+    assert "Cost</dt><dd>0.40" in page(found, "x", 36.0), "40 s are 1/90 of an hour"
+    assert "Cost</dt><dd>0<" in page(found, "x", 0.0).replace("0.00<", "0<")
+
+
+class Strict(HTMLParser):
+    """Every element is closed in its turn; what is in the file beside text."""
+
+    void = ("meta",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.shown = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += attrs
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.shown += data
+
+
+def parsed(text: str) -> Strict:
+    parser = Strict()
+    parser.feed(text)
+    parser.close()
+    assert not parser.open
+    return parser
+
+
+@pytest.mark.parametrize("label", [
+    "<img src=x onerror=alert(1)>", '"><script>alert(1)</script>', "</title></style>&amp;", "a\nb\r\n\tc",
+    "\u202eevil\x00\x1b[31m", "x" * 10_000_000, "",
+])  # fmt: skip
+def test_label_of_any_kind_is_text_and_cut(label: str) -> None:
+    log = Log(session=3)
+    log.submitted(0, 1, label=label)
+    log.ran(1, "a", 0, 10, label=label)
+    log.add(11, "lost", 2, label=label, worker=label or "a", reason=label or "?")
+    text = page(log.figures(), label, None)
+    seen = parsed(text)
+    assert len(text) < 30_000
+    assert not seen.tags & {"img", "script", "b", "a", "link", "iframe"}
+    assert not [name for name, _ in seen.attributes if name.startswith("on") or name in ("src", "href")]
+    assert not set("\u202e\x00\x1b") & set(text)
+    first = " ".join(label[:20].split())
+    assert html.escape("".join(c for c in first if c.isprintable())[:4]) in text
+
+
+def test_file_needs_nothing_else_and_has_names_for_a_screen_reader(known: Log) -> None:
+    text = page(known.figures(), "A run", 1.0)
+    seen = parsed(text)
+    assert "//" not in text.replace("<!DOCTYPE", ""), "no other host"
+    assert "url(" not in text
+    assert "script" not in seen.tags
+    assert "default-src 'none'" in text
+    assert text.count("<svg ") == text.count('<svg role="img" aria-label="')
+    assert text.count("<table>") == text.count("<caption>")
+    assert text.count('class="wide"') == text.count('class="wide" tabindex="0" role="region" aria-label="')
+    assert text.count("<section ") == text.count("<section aria-label")
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+    assert "fit-1: done, 10 s, begun after 0 s" in text, "a bar's own words"
+
+
+@pytest.mark.parametrize("workers", [1, 40, 300])
+@pytest.mark.parametrize("alternating", [False, True])
+def test_ten_thousand_futures_make_a_small_file_soon(workers: int, *, alternating: bool) -> None:
+    log = Log()
+    free = [2.0 + worker / 100 for worker in range(workers)]
+    for task in range(10_000):
+        worker = task % workers
+        begin, end = free[worker], free[worker] + 1 + task * 7919 % 100 / 100
+        free[worker] = end + 0.01
+        log.submitted(task / 10_000, task, label=f"fit-{task}")
+        if alternating and task // workers % 2:
+            log.add(begin, "started", task, worker=f"w{worker}")
+            log.add(end, "lost", task, worker=f"w{worker}", reason="out of memory")
+            log.add(end, "ended", task, outcome="lost", bytes=10)
+        else:
+            log.ran(task, f"w{worker}", begin, end, label=f"fit-{task}")
+    began = time.process_time()
+    found = log.figures(now=1e6)
+    text = page(found, "many", None)
+    assert time.process_time() - began < 3
+    assert sum(found.outcomes.values()) == 10_000
+    assert text.count("<rect ") <= MAX_BARS
+    assert len(text) < 700_000
+    assert "At most 3,000 bars are drawn" in text
+    drawn = stream(found)
+    assert drawn.bars >= 40, "what happened when is still seen"
+    assert drawn.lanes_left_out == max(0, workers - 150)
+
+
+def test_few_futures_have_a_bar_each_within_the_drawing(known: Log) -> None:
+    drawn = stream(known.figures())
+    assert (drawn.bars, drawn.merged_within) == (4, 0)
+    rects = [dict(part.split("=", 1) for part in rect.split('" ') if "=" in part)
+             for rect in (piece.split(">")[0] for piece in drawn.svg.split("<rect ")[1:])]  # fmt: skip
+    spans = [(float(rect["x"].strip('"')), float(rect["width"].strip('"'))) for rect in rects]
+    assert spans == [(0, 400), (400, 400), (200, 400), (600, 400)]
+
+
+def test_numbers_are_for_people() -> None:
+    assert [duration(s) for s in (0, 0.0421, 1.5, 59.6, 125, 3700, 7300, 90_000)] == [
+        "0 s", "42 ms", "1.5 s", "60 s", "2 min 5 s", "61 min 40 s", "2 h 2 min", "25 h",
+    ]  # fmt: skip
+    assert [size(n) for n in (0, 1023, 1536, 5 << 30)] == ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]
+    assert [group_of(name) for name in ("fit-17", "future_lapply-3", "17", "a 2 b", "")] == [
+        "fit", "future_lapply", "17", "a 2 b", "",
+    ]  # fmt: skip
+
+
+def test_events_of_an_hour_are_held_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [T0]
+    monkeypatch.setattr(reports_module, "time", SimpleNamespace(time=lambda: clock[0]))
+    reports = Reports()
+    task = cast(Task, SimpleNamespace(plan=SimpleNamespace(pid=1, run=""), number=1, label="", attempt=1))
+    assert reports.held_since == T0
+    reports.note("submitted", task)
+    assert reports.held_since == T0
+    clock[0] += 3700
+    reports.note("ended", task)
+    assert reports.held_since == T0 + 3700, "the first event has gone"
+    for _ in range(reports_module.EVENTS):
+        clock[0] += 0.01
+        reports.note("ended", task)
+    assert len(reports.events) == reports_module.EVENTS == 40_000
+    assert reports.held_since == pytest.approx(T0 + 3700.01)
+
+
+# The requests, and what workers say.
+
+
+def asked(bed: Bed, request: str) -> dict[str, Any]:
+    answer = bed.ask(f"report {request}")
+    assert answer.startswith("ok "), answer
+    return cast(dict[str, Any], json.loads(answer[3:]))
+
+
+def test_session_has_a_report_of_its_own_futures(bed: Bed) -> None:
+    bed.worker("a")
+    with bed.plan() as plan:
+        plan.object("f" * 64, b"z" * 2000)
+        plan.result(plan.submit("sleep 0.5", label="my nap", needs="f" * 64))
+    got = asked(bed, f"session:{os.getpid()} 60 - <My> report")
+    assert "<h1>&lt;My&gt; report</h1>" in got["html"]
+    assert "my nap" in got["html"]
+    assert got["lines"][0].startswith("1 future in ")
+    [started] = [event for event in json.loads(bed.ask("events")) if event["event"] == "started"]
+    assert started["objects"] == 2000
+    assert asked(bed, f"session:{os.getpid()} @{started['at'] - 60} -")["lines"] == got["lines"]
+    late = asked(bed, f"session:{os.getpid()} @{started['at'] + 0.1} -")["html"]
+    assert "1 future ended here and began before" in late
+    none = asked(bed, "session:999999 60 -")
+    assert none["html"] == ""
+    assert "no future is known" in none["lines"][0]
+
+
+def test_report_that_goes_back_before_the_brokers_start_says_so(bed: Bed) -> None:
+    bed.worker("a")
+    time.sleep(0.6)
+    with bed.plan() as plan:
+        plan.run("sleep 0")
+    assert "has events since" not in asked(bed, f"session:{os.getpid()} 0.5 -")["html"]
+    assert "has events since" in asked(bed, f"session:{os.getpid()} 600 -")["html"]
+
+
+@pytest.mark.parametrize("request_", [
+    "", "session:x 1 -", "session:1 @ -", "session:1 x -", "session:1 1 -1", "session:1 1 nan", "session:1 1 inf",
+    "pod:1 1 -", "run: 1 -", "session:1 nan x",
+])  # fmt: skip
+def test_request_that_is_none_is_refused(bed: Bed, request_: str) -> None:
+    assert bed.ask(f"report {request_}").startswith("error not understood")
+    assert bed.ask("count 1") == "ok 0 0 0"
+
+
+def test_cpu_time_of_a_future_is_in_its_event(bed: Bed) -> None:
+    bed.worker("a")
+    with bed.plan() as plan:
+        plan.run("burn 0.4")
+        plan.run("sleep 0.4")
+    burnt, slept = (event["cpu"] for event in json.loads(bed.ask("events")) if event["event"] == "ended")
+    assert 0.3 < burnt < 1
+    assert slept < 0.2, "each future has its own"
+    assert process.cpu_seconds(os.getpid()) == pytest.approx(math.fsum(os.times()[:4]), abs=0.2)
+    assert process.cpu_seconds(1 << 30) is None
+
+
+def test_batch_run_is_known_by_its_variable(bed: Bed, tmp_path: Path) -> None:
+    run = "20261129-000000-abcd"
+    bed.worker("a")
+    pid = process.spawn(["sleep", "60"], {**os.environ, "FUTURE_KUBERNETES_BATCH_RUN": run})
+    try:
+        wait_for(lambda: process.run_of(pid) == run)
+        with bed.plan(pid=pid) as plan:
+            plan.run("sleep 0")
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    with bed.plan() as plan:
+        plan.run("sleep 0")
+    assert asked(bed, f"run:{run} 60 -")["lines"][0].startswith("1 future in ")
+    assert process.run_of(os.getpid()) == ""
+    write_report(tmp_path, run)
+    assert "<h1>Run x: Rscript main.R</h1>" in (tmp_path / "out/report.html").read_text()
+    assert "Cost</dt><dd>unknown" in (tmp_path / "out/report.html").read_text()
+    # The next one takes its place, and never that of a file of the user's own.
+    assert write_report(tmp_path, run, FUTURE_KUBERNETES_WORKER_PRICE="0.5") == ""
+    assert "Cost</dt><dd>unknown" not in (tmp_path / "out/report.html").read_text()
+    (tmp_path / "out/report.html").write_text("<html>my own</html>")
+    assert "as 0.21" in write_report(tmp_path, run, FUTURE_KUBERNETES_WORKER_PRICE="cheap")
+    assert (tmp_path / "out/report.html").read_text() == "<html>my own</html>"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", f"report-{run}.html"}
+    assert process.run_of(1 << 30) == ""
+
+
+def write_report(folder: Path, run: str, **environ: str) -> str:
+    """Run the program that a batch run ends with; what it says."""
+    (folder / "out").mkdir(exist_ok=True)
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from image.scheduler.report import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, run, str(int(time.time()) - 60), "Run x: Rscript\nmain.R"],
+        cwd=folder / "out", env={"FUTURE_KUBERNETES_RUN": str(folder), **environ}, check=True, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_run_without_a_future_or_a_broker_has_no_report_and_does_not_fail(bed: Bed, tmp_path: Path) -> None:
+    assert write_report(tmp_path, "20261129-000000-none") == ""
+    bed.broker.end()
+    bed.broker.wait()
+    assert "no report of this run's futures" in write_report(tmp_path, "20261129-000000-none")
+    assert list((tmp_path / "out").iterdir()) == []
