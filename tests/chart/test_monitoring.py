@@ -387,3 +387,8 @@ def test_every_query_of_the_dashboard_has_an_answer(
     assert done.returncode == 0, done.stdout + done.stderr
     nothing = counted('sum(future_kubernetes_workers{state="nonsense"})')
     assert promtool("test", "rules", tests=file([nothing])).returncode != 0, "the check can fail"
+
+
+def test_the_readme_lists_every_alert(helm: Helm) -> None:
+    table = re.findall(r"^\| `(FutureKubernetes\w+)` \|", (CHART / "README.md").read_text(), re.MULTILINE)
+    assert table == [rule["alert"] for rule in rules(helm)]
