@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -63,12 +64,19 @@ def test_wanted_workers_that_do_not_come_are_counted_with_the_time_of_the_wait(b
         assert (found["waiting_seconds"], found["workers_joined_total"]) == (0, 1)
 
 
-def test_attach_mode_that_waits_for_a_worker_wants_one_within_the_maximum(scaled: Bed, api: Api) -> None:
-    with scaled.session() as session:
-        session.send("attach 1 60")
-        assert session.line().startswith("wait")
-        found = wait_for(lambda: (found := values(scaled))["waiting_seconds"] > 0 and found)
-        assert (found["workers_wanted"], found["waiting"], found["workers_maximum"]) == (1, 1, 10)
+def test_attach_mode_that_waits_for_workers_wants_them_within_the_maximum(
+    scaled: Bed, api: Api, tmp_path: Path
+) -> None:
+    (tmp_path / "config" / "maxWorkers").write_text("2")
+    with ExitStack() as sessions:
+        for wanted in (1, 2, 2):
+            session = sessions.enter_context(scaled.session())
+            session.send("attach 1 60")
+            assert session.line().startswith("wait")
+            found = values(scaled)
+            assert (found["workers_wanted"], found["workers_maximum"]) == (wanted, 2)
+        assert found["waiting"] == 3
+        assert 0 < found["waiting_seconds"] < 30
 
 
 def test_a_worker_joins_once_and_its_seconds_go_on_over_connections(bed: Bed) -> None:
