@@ -163,8 +163,8 @@ class Settings(BaseModel):
     labels: Labels = setting({}, "Labels and tags on every resource, for cost reports", example="team=statistics")
     monitoring: bool = setting(
         False,
-        "Whether the Prometheus operator of the cluster reads the metrics, with alerts and a Grafana dashboard; "
-        "`chartValues.monitoring` has the details, such as the budget",
+        "Whether the Prometheus operator of the cluster reads the metrics, with alerts and a Grafana dashboard. On a "
+        "new cluster, set it once the operator is installed. `chartValues.monitoring` has the budget and details",
         example="true",
     )
     chart_values: ChartValues = setting(
