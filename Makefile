@@ -39,9 +39,10 @@ lint: .venv/ready-test ## types, style, imports, spelling, shell, workflows, pro
 coverage: .venv/ready-test ## the unit tests, with the share of lines and branches that they reach; each line in coverage.xml
 	$(RUN) -m pytest -n auto --cov --cov-report=term:skip-covered --cov-report=xml tests/unit tests/broker
 
-generate: .venv/ready-test ## write what is made from the settings' models (Pulumi.yaml, docs/settings.md) and from chart/values.schema.yaml
+generate: .venv/ready-test ## write what is made from the settings' models (Pulumi.yaml, docs/settings.md) and from chart/values.schema.yaml, and the dashboard
 	@$(RUN) -m components.generate
 	@$(RUN) -m ci.generate_chart
+	@$(RUN) -m ci.generate_dashboard
 
 bench: .venv/ready-test ## benchmarks, beside their baselines: the program alone, the workers on stack dev, and up to 1,000 that are simulated there
 	$(RUN) bench/program.py && $(RUN) bench/workers.py && $(RUN) bench/simulated.py

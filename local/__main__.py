@@ -47,11 +47,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tools(_arguments: argparse.Namespace) -> None:
-    print(
-        json.dumps(
-            [str(go_binaries.build(module)) for module in (go_binaries.NODE, go_binaries.KUBE_SCORE, go_binaries.KWOK)]
-        )
-    )
+    modules = (go_binaries.NODE, go_binaries.KUBE_SCORE, go_binaries.PROMTOOL, go_binaries.KWOK)
+    print(json.dumps([str(go_binaries.build(module)) for module in modules]))
 
 
 def _standin(arguments: argparse.Namespace) -> None:

@@ -50,6 +50,37 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
+{{/*
+Labels of an object that another program selects by labels of its own. Call with (list $ "scheduler" map). A label of
+the whole release wins, since a key may stand in an object only once.
+*/}}
+{{- define "future-kubernetes.labelsWith" -}}
+{{- $root := index . 0 -}}
+{{ include "future-kubernetes.labels" . }}
+{{- range $key, $value := index . 2 }}
+{{- if not (hasKey $root.Values.labels $key) }}
+{{ $key }}: {{ $value | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/*
+An error where Prometheus could not read the metrics. A missing CRD is reported before anything is created, if the
+cluster can be asked: `lookup` finds the ConfigMap kube-root-ca.crt, which every namespace has.
+*/}}
+{{- define "future-kubernetes.checkMonitoring" -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.monitoring.namespace) (not .Values.networkPolicy.metricsFrom) -}}
+{{- fail "monitoring.enabled is true, but monitoring.namespace and networkPolicy.metricsFrom are empty, so that no Prometheus could read the metrics. Give the namespace of Prometheus: --set monitoring.namespace=NAME" -}}
+{{- end -}}
+{{- if lookup "v1" "ConfigMap" .Release.Namespace "kube-root-ca.crt" -}}
+{{- range $kind := list "ServiceMonitor" "PrometheusRule" -}}
+{{- if not ($.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" $kind)) -}}
+{{- fail (printf "monitoring.enabled is true, but this cluster has no %s: the Prometheus operator is not installed. Install it, for example by the chart kube-prometheus-stack, or give --set monitoring.enabled=false (stack: pulumi config set monitoring false)." $kind) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The image, or an error with the option that sets it. */}}
 {{- define "future-kubernetes.image" -}}
 {{- required "image is empty. Give the image that scheduler and workers run: --set image=REGISTRY/NAME@sha256:DIGEST" .Values.image -}}

@@ -44,6 +44,7 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
         "idleMinutes": settings.idle_minutes,
         "ttlHours": settings.ttl_hours,
         "resourceQuota": {"hard": quota(settings, cluster.worker_size, cluster.scheduler_size)},
+        "monitoring": {"enabled": settings.monitoring},
         "labels": dict(settings.labels),
     }
     laid: dict[str, Any] = merged(values, settings.chart_values)

@@ -161,6 +161,12 @@ class Settings(BaseModel):
         example='{"PGHOST": "db.example.org"}',
     )
     labels: Labels = setting({}, "Labels and tags on every resource, for cost reports", example="team=statistics")
+    monitoring: bool = setting(
+        False,
+        "Whether the Prometheus operator of the cluster reads the metrics, with alerts and a Grafana dashboard. On a "
+        "new cluster, set it once the operator is installed. `chartValues.monitoring` has the budget and details",
+        example="true",
+    )
     chart_values: ChartValues = setting(
         {},
         "Map laid over the values of the chart, for what has no key of its own: pull secrets, CPU limits, priority, "

@@ -158,6 +158,8 @@ class Borrower(Connection):
     """Process of the R session."""
     deadline = 0.0
     """Loop time at which a waiting session is refused."""
+    asked = 0.0
+    """Loop time at which it asked for a worker."""
     left = False
     """True once the session has closed its connection."""
 

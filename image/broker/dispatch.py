@@ -348,6 +348,7 @@ class Dispatcher:
             task.losses.append((pod, text))
         else:
             task.repeats += 1
+        self._outcomes.count(text)
         log(f"{pod} was lost while it ran a task: {text}")
         self.reports.note("lost", task, worker=pod, reason=text)
         if task.payload is None:  # the session has it, and counts anew
@@ -378,6 +379,11 @@ class Dispatcher:
         self.reports.end(task)
 
     # Numbers.
+
+    def waiting_seconds(self) -> float:
+        """Seconds for which a plan has waited longest that could run another task; since its last start of one."""
+        now = self._loop.time()
+        return max((now - plan.served for plan in self.plans.values() if plan.waiting), default=0.0)
 
     def in_use(self) -> bool:
         """True while a task waits or runs."""

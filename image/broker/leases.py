@@ -43,6 +43,7 @@ class Leases:
     def request(self, session: Borrower) -> None:
         """Queue a session that asks for a worker."""
         self._activity.touch()
+        session.asked = self._loop.time()
         self.queue.append(session)
         self._serve()
         if session in self.queue:
@@ -115,11 +116,7 @@ class Leases:
     def _loss(self, worker: Worker) -> None:
         self.lost_total += 1
         self._pool.pods[worker.pod].losses += 1
-        if worker.lease not in self._outcomes:
-            if self._pool.draining(worker):
-                self._outcomes.record(worker.lease, "its pod was told to go, and its time to finish was over")
-            else:
-                self._outcomes.look_up(worker)
+        self._outcomes.lost(worker)
         log(f"{worker.pod} was lost while a session used it")
 
     # Numbers.
@@ -127,6 +124,10 @@ class Leases:
     def in_use(self) -> bool:
         """True while a session has a worker as a whole or waits for one."""
         return bool(self.queue) or any(worker.session for worker in self._pool.leased.values())
+
+    def waiting_seconds(self) -> float:
+        """Seconds for which the session that has waited longest has waited for a worker; 0 for none."""
+        return max((self._loop.time() - session.asked for session in self.queue), default=0.0)
 
     def count(self, pid: int) -> tuple[int, int, int]:
         """Number of workers that are free or about to be, leased to process ``pid``, and leased to others."""

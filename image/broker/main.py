@@ -31,6 +31,7 @@ from .health import HttpPort, drop_silent_workers
 from .idle import Activity, IdleWatch
 from .leases import Leases
 from .log import log
+from .metrics import Metrics, volumes_of
 from .outcomes import Outcomes
 from .page.feed import Feed
 from .page.server import PageServer
@@ -75,7 +76,11 @@ class Broker:
         )  # fmt: skip
         feed = Feed(self._pool, self._dispatcher, self._leases, self._demand, self._scaler, self._activity)
         self.page = PageServer(loop, feed, self.background)
-        self.http = HttpPort(self._pool, self._leases, self._dispatcher)
+        metrics = Metrics(
+            self._pool, self._leases, self._dispatcher, self._demand, self._scaler, self._outcomes, self._activity,
+            volumes_of(environ),
+        )  # fmt: skip
+        self.http = HttpPort(metrics)
 
     def worker(self) -> Worker:
         """A new worker's connection."""

@@ -22,6 +22,21 @@ _RETURN_SECONDS = 1.5
 _LOOK_UPS_AT_ONCE = 4
 
 
+_CAUSES = (
+    ("memory", ("out of memory",)),
+    ("eviction", ("Evicted",)),
+    ("deletion", ("its pod was told to go", "its pod was deleted", "its pod was ended")),
+    ("network", ("its network fell silent",)),
+    ("crash", ("its R process", "its container ended")),
+)
+"""Causes of losses, each with words of which the texts of its losses have one; of several the first one counts."""
+
+
+def kind_of(text: str) -> str:
+    """The cause of a loss in one word, from the text that describes the loss."""
+    return next((cause for cause, words in _CAUSES if any(word in text for word in words)), "unknown")
+
+
 @dataclass(frozen=True)
 class Cause:
     """Why a worker was lost, in words, and whether its task can have caused that."""
@@ -40,10 +55,9 @@ class Outcomes:
         """True if a worker's pod was told to go."""
         self._known: OrderedDict[str, str] = OrderedDict()
         self._look_ups: dict[str, asyncio.Task[None]] = {}
+        self.losses = {**{cause: 0 for cause, _ in _CAUSES}, "unknown": 0}
+        """Number of workers lost while they ran something, by cause. With zeros, so that a first loss is a rise."""
         self._at_once = asyncio.Semaphore(_LOOK_UPS_AT_ONCE)
-
-    def __contains__(self, lease: str) -> bool:
-        return lease in self._known
 
     def record(self, lease: str, text: str) -> None:
         """Remember how the worker of a lease ended; the oldest of 10,000 outcomes is forgotten."""
@@ -51,13 +65,26 @@ class Outcomes:
         while len(self._known) > _KEPT:
             self._known.popitem(last=False)
 
+    def count(self, text: str) -> None:
+        """Count a worker that was lost while it ran something."""
+        self.losses[kind_of(text)] += 1
+
+    def lost(self, worker: Worker) -> None:
+        """Count a worker that attach mode lost, once it is known how that worker ended."""
+        if worker.lease not in self._known and self.drained(worker):
+            self.record(worker.lease, "its pod was told to go, and its time to finish was over")
+        if worker.lease in self._known:
+            self.count(self._known[worker.lease])
+        else:
+            self._look_up_end(worker)
+
     async def of(self, lease: str) -> str:
         """How the worker of a lease ended, after a look-up that is under way; empty while unknown."""
         if lease in self._look_ups:
             await asyncio.wait([self._look_ups[lease]])
         return self._known.get(lease, "")
 
-    def look_up(self, worker: Worker) -> None:
+    def _look_up_end(self, worker: Worker) -> None:
         """Ask Kubernetes how a worker ended that could not report its end itself.
 
         With cgroup v2 the kernel may end the agent together with an R that is out of memory.
@@ -71,6 +98,7 @@ class Outcomes:
                 self.record(lease, text)
         finally:
             self._look_ups.pop(lease, None)
+            self.count(self._known.get(lease, ""))
 
     async def _how_ended(self, worker: Worker) -> str:
         """What Kubernetes shows of the end of a worker's pod or container; empty if it shows none in time."""

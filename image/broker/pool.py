@@ -39,6 +39,12 @@ class Pool:
         """Connected but unready, so that Kubernetes deletes their pods first; they can be reinstated."""
         self.leased: dict[str, Worker] = {}
         self.pods: dict[str, Pod] = {}
+        self.joined_total = 0
+        """Number of workers that connected for the first time."""
+        self._connected: dict[Worker, float] = {}
+        """Loop time at which each worker connected."""
+        self._seconds = 0.0
+        """Seconds that workers were connected which are not any more."""
         self._bound: dict[str, OrderedDict[Worker, None]] = {}
         self.when_idle: list[Callable[[], None]] = []
         """Called one after the other when a worker has become idle, as long as one is."""
@@ -53,6 +59,8 @@ class Pool:
         if len(self.pods) > 2 * len(self.workers) + _FORGOTTEN:
             here = {other.pod for other in known}
             self.pods = {name: pod for name, pod in self.pods.items() if name in here}
+        self.joined_total += worker.pod not in self.pods
+        self._connected[worker] = self._loop.time()
         pod = self.pods.setdefault(worker.pod, Pod(worker.node))
         pod.node, pod.draining, pod.expected_until = worker.node, False, 0.0
 
@@ -106,6 +114,8 @@ class Pool:
 
     def forget(self, worker: Worker) -> None:
         """Remove a worker whose connection has ended."""
+        if (since := self._connected.pop(worker, None)) is not None:
+            self._seconds += self._loop.time() - since
         if worker in self.idle:
             self._take(worker)
         self.retiring.pop(worker, None)
@@ -142,6 +152,11 @@ class Pool:
     def connected(self) -> int:
         """Number of workers that sessions have or can have; without the retiring ones."""
         return len(self.idle) + len(self.leased)
+
+    def connected_seconds(self) -> float:
+        """Seconds that workers were connected, summed over the workers; retiring and draining ones count."""
+        now = self._loop.time()
+        return self._seconds + sum(now - since for since in self._connected.values())
 
     def retire(self, worker: Worker, seconds: float) -> None:
         """Make an idle worker unready. It is reinstated if Kubernetes has not deleted its pod after ``seconds``."""

@@ -58,6 +58,7 @@ class Api(ThreadingHTTPServer):
         self.tables = False
         self.created = "2026-01-01T00:00:00Z"
         self.asked: list[str] = []
+        self.read: list[str] = []
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
 
@@ -78,6 +79,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
+        self.server.read.append(path)
         name = path.rsplit("/", 1)[1]
         if self.server.tables and name.startswith("r-worker-"):
             self._answer(next(item for item in self.server.pods if item["metadata"]["name"] == name))

@@ -209,6 +209,16 @@ def test_missing_workers_are_explained(scaled: Bed, api: Api, tmp_path: Path) ->
         assert page.details["maximum"] == 5
 
 
+def test_memory_is_shown_on_a_cluster_without_metrics_server(scaled: Bed, api: Api, tmp_path: Path) -> None:
+    scaled.worker("r-worker-a")
+    api.pods = [pod("a")]
+    with scaled.plan() as plan, Page(tmp_path) as page:
+        plan.submit("sleep 600")
+        page.until(lambda: page.workers.get("r-worker-a", [0] * 7)[6])
+        page.until(lambda: api.read)
+    assert not [path for path in api.read if path.startswith("/apis/metrics.k8s.io")]
+
+
 @pytest.mark.parametrize(
     ("situation", "text"),
     [

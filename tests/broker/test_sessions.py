@@ -13,7 +13,6 @@ import time
 from contextlib import suppress
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from image.common import protocol, tls, wire
 
@@ -191,38 +190,6 @@ def test_peer_with_a_malformed_greeting_is_dropped(bed: Bed) -> None:
             with suppress(ConnectionError, ssl.SSLError):
                 assert sock.recv(100) == b""
     assert bed.ask("count 1") == "ok 0 0 0"
-
-
-def get(bed: Bed, path: str) -> str:
-    with socket.create_connection(("127.0.0.1", bed.ports["http"]), timeout=5) as sock:
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        return sock.makefile(newline="").read()
-
-
-def test_metrics_and_readiness_are_answered(bed: Bed) -> None:
-    for pod in ("w1", "w2", "w3"):
-        bed.worker(pod)
-    with bed.attach(), bed.plan() as plan:
-        assert get(bed, "/readyz").startswith("HTTP/1.0 200")
-        assert get(bed, "/nothing").startswith("HTTP/1.0 404")
-        plan.run("sleep 0")
-        plan.submit("sleep 600")
-        plan.submit("sleep 600")
-        wait_for(lambda: "future_kubernetes_tasks_queued 1\n" in get(bed, "/metrics"))
-        metrics = get(bed, "/metrics").partition("\r\n\r\n")[2]
-    families = list(text_string_to_metric_families(metrics))
-    assert all(family.documentation for family in families)
-    found = {
-        sample.name.removeprefix("future_kubernetes_") + "".join(sample.labels.values()): sample.value
-        for family in families
-        for sample in family.samples
-    }
-    assert {name: found[name] for name in ("workersidle", "workersbusy", "attached_total", "sessions")} == {
-        "workersidle": 1, "workersbusy": 2, "attached_total": 1, "sessions": 2,
-    }  # fmt: skip
-    assert {name: found[name] for name in ("tasks_queued", "tasks_running", "tasks_totalsubmitted")} == {
-        "tasks_queued": 1, "tasks_running": 1, "tasks_totalsubmitted": 3,
-    }  # fmt: skip
 
 
 @pytest.mark.timeout(60)

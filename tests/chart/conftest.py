@@ -39,7 +39,8 @@ def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 def binary(name: str) -> str:
     """Path of a tool at the version that the project pins; built at its first use on a machine."""
-    return str(go_binaries.build(go_binaries.KUBE_SCORE if name == "kube-score" else go_binaries.NODE) / name)
+    modules = {"kube-score": go_binaries.KUBE_SCORE, "promtool": go_binaries.PROMTOOL}
+    return str(go_binaries.build(modules.get(name, go_binaries.NODE)) / name)
 
 
 RENDERED: dict[str, str] = {}
@@ -113,7 +114,7 @@ def case(request: pytest.FixtureRequest) -> dict[str, Any]:
 class ClusterStandIn:
     """The little of a Kubernetes API that Helm's ``lookup`` and dry run ask for; it holds ``objects`` by their path."""
 
-    groups = ("apps", "networking.k8s.io", "policy", "rbac.authorization.k8s.io")
+    groups: tuple[str, ...] = ("apps", "networking.k8s.io", "policy", "rbac.authorization.k8s.io")
     resources: Mapping[str, Mapping[str, str]] = {
         "v1": {
             "configmaps": "ConfigMap",
@@ -132,6 +133,12 @@ class ClusterStandIn:
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, Any]] = {}
+
+    def install_prometheus_operator(self) -> None:
+        """Serve the kinds of the Prometheus operator too."""
+        kinds = {"servicemonitors": "ServiceMonitor", "prometheusrules": "PrometheusRule"}
+        self.groups = (*self.groups, "monitoring.coreos.com")
+        self.resources = {**self.resources, "monitoring.coreos.com/v1": kinds}
 
     def answer(self, path: str) -> dict[str, Any] | None:
         """The body for a GET of ``path``; None if there is no such thing."""

@@ -86,6 +86,7 @@ def test_the_packaged_chart_holds_what_helm_needs_and_nothing_else(helm: Helm, t
         "Chart.yaml",
         "NEWS.md",
         "README.md",
+        "dashboard.json",
         "templates",
         "values.schema.json",
         "values.yaml",

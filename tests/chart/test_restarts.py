@@ -40,8 +40,10 @@ def test_a_changed_value_restarts_the_pods_that_its_description_names(helm: Helm
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: value.name)
 def test_a_changed_value_changes_an_object_of_the_release(helm: Helm, value: Value) -> None:
-    # With what other values need: an Ingress, both volumes.
-    before = {"host": "r.example.org", "shared": {"GiB": 1}}
+    # With what other values need: an Ingress, both volumes, the objects for Prometheus.
+    before: dict[str, Any] = {"host": "r.example.org", "shared": {"GiB": 1}}
+    if value.path[0] == "monitoring" and value.name != "monitoring.enabled":
+        before["monitoring"] = {"enabled": True}
     assert helm.template(merged(before, nested(value))) != helm.template(before)
 
 

@@ -119,6 +119,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, **_more: f"/nowhere/bin/{name}")
     for module in (existing, local):
         monkeypatch.setattr(module, "read_nodes", lambda _access: [Allocatable(64000, 262144)] * 4)
+        monkeypatch.setattr(module, "check_operator", lambda _access: None)
 
 
 def program(config: Mapping[str, Any]) -> Recording:

@@ -53,6 +53,34 @@ def test_without_a_kubectl_of_the_machines_own_the_commands_name_the_one_of_make
     assert program(LOCAL).outputs["shell"][0].startswith("kubectl --kubeconfig ")
 
 
+@pytest.mark.parametrize("config", [CAMPUS, LOCAL], ids=lambda config: config["cloud"])
+def test_monitoring_without_the_prometheus_operator_is_refused_before_anything_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, str]
+) -> None:
+    asked = tmp_path / "asked"
+    own = tmp_path / "kubectl"
+    own.write_text(
+        f"""#!/bin/sh
+echo "$@" > {asked}
+if [ -e {tmp_path}/operator ]; then echo '{{}}'; exit; fi
+echo 'Error from server (NotFound): the server could not find the requested resource' >&2
+exit 1
+"""
+    )
+    own.chmod(0o755)
+    monkeypatch.setenv("FUTURE_KUBERNETES_BIN", str(tmp_path))
+    said = refusal({**config, "monitoring": "true"})
+    assert "monitoring is true, and the cluster at https://10.0.0.1:6443 does not know" in said
+    assert "pulumi config set monitoring false" in said
+    assert asked.read_text().endswith("get --raw /apis/monitoring.coreos.com/v1\n")
+    assert values(program(config))["monitoring"] == {"enabled": False}
+    (tmp_path / "operator").touch()
+    assert values(program({**config, "monitoring": "true"}))["monitoring"] == {"enabled": True}
+    # An answer of another kind refuses nothing: the chart checks again.
+    own.write_text("#!/bin/sh\necho 'error: You must be logged in' >&2\nexit 1\n")
+    assert values(program({**config, "monitoring": "true"}))["monitoring"] == {"enabled": True}
+
+
 def test_a_worker_on_this_machine_requests_the_cores_of_the_setting(nodes: list[Allocatable]) -> None:
     nodes[:] = [Allocatable(8000, 16000)]
     requests = values(program({**LOCAL, "workerCpu": "1.5"}))["worker"]["resources"]["requests"]

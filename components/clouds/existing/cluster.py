@@ -13,7 +13,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.clouds.base import GUEST_PLACEMENT, Cluster, PodSize, scheduler_size
 from components.clouds.existing.access import Access, kubeconfig_files, read_access, text_access
-from components.clouds.existing.nodes import check_fit, read_nodes
+from components.clouds.existing.nodes import check_fit, check_operator, read_nodes
 from components.clouds.existing.settings import KubeconfigSettings
 
 WORKER_MILLICORES, WORKER_MIB = 900, 2048
@@ -44,6 +44,8 @@ class KubeconfigCluster(ExistingCluster):
         self.worker_size = worker_size(settings)
         self.worker_placement = GUEST_PLACEMENT
         nodes = read_nodes(access)
+        if settings.monitoring:
+            check_operator(access)
         if nodes is None:
             pulumi.log.info("the nodes for workers cannot be read, so whether workers fit is not checked", self)
             self.nodes = "an existing cluster"

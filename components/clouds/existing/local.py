@@ -19,7 +19,7 @@ from components.clouds.base import PodSize, scheduler_size
 from components.clouds.checks import problem
 from components.clouds.existing.access import KubeconfigError, read_access
 from components.clouds.existing.cluster import ExistingCluster
-from components.clouds.existing.nodes import kubectl, read_nodes
+from components.clouds.existing.nodes import check_operator, kubectl, read_nodes
 from components.clouds.existing.settings import LocalSettings
 from components.clouds.sizing import size_shared
 
@@ -40,6 +40,8 @@ class LocalCluster(ExistingCluster):
         nodes = read_nodes(access)
         if nodes == []:
             raise KubeconfigError(problem("the node on this machine is not ready", "a node that is", "make up"))
+        if settings.monitoring:
+            check_operator(access)
         free = (nodes or [UNKNOWN_NODE])[0].less(SYSTEM_PODS)
         self.scheduler_size = modest(scheduler_size(settings), free)
         self.worker_size = size_shared(

@@ -1,4 +1,4 @@
-"""Reads an existing cluster's nodes through kubectl, and checks that they can hold a worker."""
+"""Asks an existing cluster through kubectl: whether its nodes can hold a worker, and for the Prometheus operator."""
 
 from __future__ import annotations
 
@@ -29,18 +29,9 @@ def read_nodes(access: Access) -> list[Allocatable] | None:
     Unknown are they without kubectl, without permission to list nodes, and while another stack's worker pool has no
     node. Raises KubeconfigError where the cluster does not answer or refuses the credentials.
     """
-    program = kubectl()
-    if program is None:
+    answer = asked(access, "get", "nodes", "--output", "json")
+    if answer is None:
         return None
-    # A file of mode 0600 rather than standard input: kubectl reads a kubeconfig more than once.
-    with tempfile.NamedTemporaryFile("w", prefix="kubeconfig-") as file:
-        file.write(access.text)
-        file.flush()
-        command = [program, "--kubeconfig", file.name, "--request-timeout=8s", "get", "nodes", "--output", "json"]
-        try:
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-        except subprocess.TimeoutExpired:
-            raise KubeconfigError(unreachable(access, "no answer within 30 s")) from None
     if answer.returncode == 0:
         nodes = json.loads(answer.stdout)["items"]
         usable = [node for node in nodes if is_schedulable(node)]
@@ -51,6 +42,39 @@ def read_nodes(access: Access) -> list[Allocatable] | None:
         return None
     lines = [line for line in answer.stderr.strip().splitlines() if line.strip()]
     raise KubeconfigError(unreachable(access, lines[-1] if lines else f"kubectl exited with {answer.returncode}"))
+
+
+def asked(access: Access, *question: str) -> subprocess.CompletedProcess[str] | None:
+    """kubectl's answer; None where it is not installed. Raises KubeconfigError where the cluster is silent."""
+    program = kubectl()
+    if program is None:
+        return None
+    # A file of mode 0600 rather than standard input: kubectl reads a kubeconfig more than once.
+    with tempfile.NamedTemporaryFile("w", prefix="kubeconfig-") as file:
+        file.write(access.text)
+        file.flush()
+        command = [program, "--kubeconfig", file.name, "--request-timeout=8s", *question]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        except subprocess.TimeoutExpired:
+            raise KubeconfigError(unreachable(access, "no answer within 30 s")) from None
+
+
+OPERATOR = "/apis/monitoring.coreos.com/v1"
+"""Path of the Prometheus operator's kinds. Every user may ask for it, unlike for a CRD by its name."""
+
+
+def check_operator(access: Access) -> None:
+    """Raises KubeconfigError where the cluster has no Prometheus operator. Without an answer nothing is checked."""
+    answer = asked(access, "get", "--raw", OPERATOR)
+    if answer is not None and answer.returncode != 0 and "(NotFound)" in answer.stderr:
+        raise KubeconfigError(
+            problem(
+                f"monitoring is true, and the cluster at {access.server} does not know {OPERATOR}",
+                "a cluster with the Prometheus operator, or monitoring = false",
+                "install it, for example by the chart kube-prometheus-stack, or pulumi config set monitoring false",
+            )
+        )
 
 
 def unreachable(access: Access, reason: str) -> str:
