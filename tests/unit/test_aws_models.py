@@ -247,3 +247,13 @@ def test_commands_of_the_aws_cli_exist_with_their_options() -> None:
         shape = operation(name, by_command[verb]).input_shape
         known = {xform_name(member, "-") for member in shape.members} if shape else set()
         assert set(options) <= known | set(GLOBAL_OPTIONS), f"aws {name} {verb}: {set(options) - known}"
+
+
+def test_questions_to_the_price_list_are_of_the_form_that_aws_describes() -> None:
+    shape = operation("pricing", "GetProducts").input_shape
+    assert shape is not None
+    asked = [args for token, args, _ in eks(VARIATIONS["most"]).asked if token == "aws:pricing/getProduct:getProduct"]
+    assert len(asked) == 8
+    for args in asked:
+        filters = [{"Type": "TERM_MATCH", "Field": each["field"], "Value": each["value"]} for each in args["filters"]]
+        assert complaints({"ServiceCode": args["serviceCode"], "Filters": filters}, shape) == []

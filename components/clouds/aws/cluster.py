@@ -71,7 +71,7 @@ class EksCluster(ManagedCluster):
         self.kubeconfig_command = access.kubeconfig_command(cluster, settings.region)
         self.kubectl = access.kubectl(cluster)
         self.node_shell = access.node_shell(cluster, settings.region)
-        self.hourly_cost = hourly_cost(scope, settings, location, pool)
+        self.hourly_cost = hourly_cost(scope, settings, location, pool).output()
         self.register_outputs({"kubeconfigCommand": self.kubeconfig_command, "nodes": self.nodes})
 
     def _scope(self, name: str, settings: EksSettings) -> Scope:

@@ -15,6 +15,7 @@ from components.clouds.google.control_plane import create_control_plane
 from components.clouds.google.location import Location
 from components.clouds.google.network import create_network, reserve_address
 from components.clouds.google.nodes import create_node_identity, create_system_pool, create_worker_pools
+from components.clouds.google.pricing import hourly_cost
 from components.clouds.google.registry import create_registry
 from components.clouds.google.settings import GkeSettings
 from components.clouds.google.storage import create_disk_class, create_filestore, create_shared_volume
@@ -25,8 +26,6 @@ from components.clouds.scope import Scope
 
 class GkeCluster(ManagedCluster):
     """A private, VPC-native GKE cluster with a system pool and a pool of tainted nodes for workers."""
-
-    hourly_cost = None  # the provider has no data source for the price list (Cloud Billing Catalog)
 
     def __init__(self, name: str, settings: GkeSettings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("future-kubernetes:index:GkeCluster", name, None, opts)
@@ -63,6 +62,7 @@ class GkeCluster(ManagedCluster):
         self.kubeconfig_command = access.kubeconfig_command(cluster, settings)
         self.kubectl = access.kubectl(cluster, settings)
         self.node_shell = access.node_shell(cluster, settings, location.system_zone)
+        self.hourly_cost = hourly_cost(settings, location, pool, scope.lookup)
         self.register_outputs({"kubeconfigCommand": self.kubeconfig_command, "nodes": self.nodes})
 
     def _scope(self, name: str, settings: GkeSettings) -> Scope:
