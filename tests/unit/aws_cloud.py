@@ -151,7 +151,13 @@ def product(args: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": name, "serviceCode": args["serviceCode"], "result": json.dumps({"terms": {"OnDemand": terms}})}
 
 
+def no_budget(args: Mapping[str, Any]) -> dict[str, Any]:
+    """An account without this budget, whose budgets the caller may see."""
+    raise PermissionError(f"reading AWS Budgets Budget ({args['name']}): couldn't find resource")
+
+
 ANSWERS: dict[str, Answer] = {
+    "aws:budgets/getBudget:getBudget": no_budget,
     "aws:index/getCallerIdentity:getCallerIdentity": lambda _args: {
         "id": "123456789012",
         "accountId": "123456789012",

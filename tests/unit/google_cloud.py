@@ -132,6 +132,18 @@ ANSWERS: dict[str, Answer] = {
     "gcp:compute/getZones:getZones": zones,
     "gcp:compute/getMachineTypes:getMachineTypes": machine_types,
     "gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": no_quota,
+    "gcp:organizations/getProject:getProject": lambda args: {
+        "id": f"projects/{args['projectId']}",
+        "projectId": args["projectId"],
+        "number": "123456789",
+        "billingAccount": "012345-6789AB-CDEF01",
+    },
+    "gcp:organizations/getBillingAccount:getBillingAccount": lambda args: {
+        "id": args["billingAccount"],
+        "billingAccount": args["billingAccount"],
+        "open": True,
+        "projectIds": [],
+    },
     "gcp:organizations/getClientConfig:getClientConfig": lambda _args: {
         "id": "client",
         "accessToken": "short-lived-token",

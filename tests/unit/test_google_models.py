@@ -27,7 +27,14 @@ pytestmark = pytest.mark.usefixtures("installed_tools")
 
 VARIATIONS: Mapping[str, dict[str, Any]] = {
     "least": {},
-    "most": {"maxWorkers": 40, "sharedGiB": 1024, "host": "r.example.org", "authorizedNetworks": "203.0.113.0/24"},
+    "most": {
+        "maxWorkers": 40,
+        "sharedGiB": 1024,
+        "host": "r.example.org",
+        "authorizedNetworks": "203.0.113.0/24",
+        "monthlyBudget": 500,
+        "budgetEmail": "team@example.org",
+    },
     "spot": {"spot": True, "maxWorkers": 40, "zone": "us-west1-b", "machineType": "n4-standard-4"},
     "fallback": {"spot": "fallback", "maintenanceWindow": "FR,SA,SU 22:30"},
     "given": {"network": "campus", "subnets": "nodes", "image": "ghcr.io/o/i@sha256:" + "b" * 64},
@@ -119,6 +126,19 @@ MODELS = {
         "artifactregistry.v1",
         "Repository",
         {"location": None, "repositoryId": None, "cleanupPolicies[]": "cleanupPolicies.any"},
+    ),
+    "gcp:billing/budget:Budget": Model(
+        "billingbudgets.v1",
+        "GoogleCloudBillingBudgetsV1Budget",
+        {
+            "billingAccount": None,
+            "allUpdatesRule": "notificationsRule",
+            # The provider sends each value as a list of any type, which these checks do not know.
+            "budgetFilter.labels": None,
+        },
+    ),
+    "gcp:monitoring/notificationChannel:NotificationChannel": Model(
+        "monitoring.v3", "NotificationChannel", {"project": None}
     ),
     "gcp:serviceaccount/account:Account": Model(
         "iam.v1", "CreateServiceAccountRequest", {"displayName": "serviceAccount.displayName"}

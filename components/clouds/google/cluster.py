@@ -11,6 +11,7 @@ import pulumi_gcp as gcp
 
 from components.clouds.checks import require_tool
 from components.clouds.google import access, preflight
+from components.clouds.google.budget import create_budget, find_billed_project
 from components.clouds.google.control_plane import create_control_plane
 from components.clouds.google.location import Location
 from components.clouds.google.network import create_network, reserve_address
@@ -33,7 +34,9 @@ class GkeCluster(ManagedCluster):
             access.AUTH_PLUGIN, "kubectl and Pulumi get their credentials for GKE from it", access.INSTALL_AUTH_PLUGIN
         )
         scope = self._scope(name, settings)
-        location, pool = preflight.check(settings, scope.lookup, self._quota_lookup(name, settings))
+        paying = self._paying_provider(name, settings)
+        location, pool = preflight.check(settings, scope.lookup, pulumi.InvokeOptions(provider=paying))
+        billed = find_billed_project(settings, pulumi.InvokeOptions(provider=paying))
 
         network = create_network(scope, settings)
         identity, log_role = create_node_identity(scope, settings, network.suffix)
@@ -58,6 +61,7 @@ class GkeCluster(ManagedCluster):
             ready.append(self.publish(name, settings, system, [address.address], balancer))
         self.ready = tuple(ready)
 
+        create_budget(scope.within(paying), settings, billed)
         self.set_sizes(settings, pool)
         self.kubeconfig_command = access.kubeconfig_command(cluster, settings)
         self.kubectl = access.kubectl(cluster, settings)
@@ -77,19 +81,18 @@ class GkeCluster(ManagedCluster):
         )
         return Scope(name, self, provider, labels)
 
-    def _quota_lookup(self, name: str, settings: GkeSettings) -> pulumi.InvokeOptions:
-        """Options of a data source of the Cloud Quotas API, which refuses a user's login unless the project pays.
+    def _paying_provider(self, name: str, settings: GkeSettings) -> gcp.Provider:
+        """A provider for the APIs of quotas and budgets, which refuse a user's login unless the project pays.
 
         Only there, because it takes a permission more (serviceusage.services.use).
         """
-        provider = gcp.Provider(
+        return gcp.Provider(
             f"{name}-google-quotas",
             project=settings.project,
             billing_project=settings.project,
             user_project_override=True,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        return pulumi.InvokeOptions(provider=provider)
 
     def _storage(
         self, scope: Scope, settings: GkeSettings, location: Location, instance: gcp.filestore.Instance | None
