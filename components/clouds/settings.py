@@ -94,7 +94,7 @@ class ManagedSettings(Settings):
     @property
     def scales_to_zero(self) -> bool:
         """True if all workers may be removed, and their nodes with them."""
-        return self.idle_minutes > 0 or self.ttl_hours > 0
+        return self.idle_minutes > 0 or self.ttl_hours > 0 or self.work_hours is not None
 
     @property
     def autoscaled(self) -> bool:

@@ -43,6 +43,7 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
         },
         "idleMinutes": settings.idle_minutes,
         "ttlHours": settings.ttl_hours,
+        "workHours": settings.work_hours or "",
         "resourceQuota": {"hard": quota(settings, cluster.worker_size, cluster.scheduler_size)},
         "labels": dict(settings.labels),
     }

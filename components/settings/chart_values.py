@@ -31,6 +31,7 @@ OWNED: Mapping[str, tuple[str, str]] = {
     "labels": ("labels", ""),
     "idleMinutes": ("idleMinutes", ""),
     "ttlHours": ("ttlHours", ""),
+    "workHours": ("workHours", ""),
     "shared.GiB": ("sharedGiB", ""),
     "scheduler.homeGiB": ("homeGiB", ""),
     "scheduler.resources.requests.cpu": ("schedulerCpu", "nodes are sized by it"),
