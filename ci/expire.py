@@ -1,7 +1,7 @@
 """Destroys stacks that have outlived their `ttlHours`.
 
-`python -m ci.expire` writes the stacks that have the setting as a matrix for GitHub Actions. `python -m ci.expire STACK`
-destroys that one where its time is over. The time counts from its oldest resource, so from the first `pulumi up` after
+`python -m ci.expire` writes the stacks that have the setting as a matrix for GitHub Actions. With a stack's name
+after it, it destroys that one where its time is over. The time counts from its oldest resource, so from the first `pulumi up` after
 it was last destroyed.
 """
 
@@ -84,8 +84,9 @@ def expire(repo: Path, stack: str, now: datetime) -> int:
     if now < end:
         print(f"stack {stack} ends at {end.astimezone(UTC):%Y-%m-%d %H:%M} UTC: ttlHours is {hours}")
         return 0
+    ended = f"{end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     print(
-        f"::warning::stack {stack} is destroyed: {hours} hours (ttlHours) ended at {end.astimezone(UTC):%Y-%m-%d %H:%M} UTC. "
+        f"::warning::stack {stack} is destroyed: {hours} hours (ttlHours) ended at {ended}. "
         "Its home and /shared are deleted too, and no snapshot of them is made",
         flush=True,
     )
