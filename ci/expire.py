@@ -1,8 +1,8 @@
 """Destroys stacks that have outlived their `ttlHours`.
 
-`python -m ci.expire` writes the stacks that have the setting as a matrix for GitHub Actions. With a stack's name
-after it, it destroys that one where its time is over. The time counts from its oldest resource, so from the first `pulumi up` after
-it was last destroyed.
+`python -m ci.expire` writes the stacks that have the setting as a matrix for GitHub Actions. With a stack's name after
+it, it destroys that one where its time is over. The time counts from the stack's oldest resource, so from the first
+`pulumi up` after it was last destroyed.
 """
 
 from __future__ import annotations
