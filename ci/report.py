@@ -65,11 +65,11 @@ def _cost(state: StepEventStateMetadata | None, missing: str) -> str:
     if cost == UNKNOWN:
         return "known after the update"
     # A text in the state of a stack that was last updated before the output was a map.
-    return f"{cost['now']} now, {cost['atRest']} at rest, {cost['atMost']} at most" if _is_map(cost) else str(cost)
+    return f"{cost['now']} now, {cost['idle']} idle, {cost['max']} at most" if _is_map(cost) else str(cost)
 
 
 def _is_map(cost: object) -> bool:
-    return isinstance(cost, dict) and {"now", "atRest", "atMost"} <= set(cost)
+    return isinstance(cost, dict) and {"now", "idle", "max"} <= set(cost)
 
 
 def read_events(file: Path) -> list[EngineEvent]:

@@ -111,12 +111,12 @@ class PublicAccess:
 
 
 UNKNOWN = "unknown"
-"""Stands for a price that nobody states. None is guessed."""
+"""Stands for a price that no price list states. None is guessed."""
 
 
 def flat(text: str) -> dict[str, Any]:
     """The output `hourlyCost` of a cluster that the stack does not create: the same text for each figure."""
-    return {"now": text, "atRest": text, "atMost": text, "parts": {}, "notIncluded": ""}
+    return {"now": text, "idle": text, "max": text, "parts": {}, "notIncluded": ""}
 
 
 class Cluster(pulumi.ComponentResource):

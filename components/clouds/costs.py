@@ -1,4 +1,4 @@
-"""The hourly cost of a stack: now, at rest and at most, with a line for each part. Pure: no I/O.
+"""The hourly cost of a stack: now, idle and at most, with a line for each part. Pure: no I/O.
 
 Nothing here imports a cloud's SDK.
 """
@@ -23,16 +23,16 @@ class Numbers:
     """How many of something there are with `workers` workers, with none, and with `maxWorkers`."""
 
     now: float
-    rest: float
+    idle: float
     most: float
 
     def times(self, factor: float) -> Numbers:
         """So many of each."""
-        return Numbers(self.now * factor, self.rest * factor, self.most * factor)
+        return Numbers(self.now * factor, self.idle * factor, self.most * factor)
 
     def plus(self, other: Numbers) -> Numbers:
         """The sum of both."""
-        return Numbers(self.now + other.now, self.rest + other.rest, self.most + other.most)
+        return Numbers(self.now + other.now, self.idle + other.idle, self.most + other.most)
 
 
 ONE = Numbers(1, 1, 1)
@@ -52,7 +52,7 @@ class Part:
 
     name: str
     now: float | None = None
-    rest: float | None = None
+    idle: float | None = None
     most: float | None = None
     note: str = ""
 
@@ -60,17 +60,17 @@ class Part:
     def of(cls, name: str, numbers: Numbers, price: float | None, most_price: float | None = None) -> Part:
         """So many of one price an hour. most_price: that of each at most, where it differs."""
         highest = price if most_price is None else most_price
-        return cls(name, product(numbers.now, price), product(numbers.rest, price), product(numbers.most, highest))
+        return cls(name, product(numbers.now, price), product(numbers.idle, price), product(numbers.most, highest))
 
     @property
     def line(self) -> str:
         """The part's cost in a line."""
         if self.note:
             return self.note
-        figures = [UNKNOWN if each is None else f"${each:.3f}" for each in (self.now, self.rest, self.most)]
+        figures = [UNKNOWN if each is None else f"${each:.3f}" for each in (self.now, self.idle, self.most)]
         if len(set(figures)) == 1:
             return figures[0]
-        return f"{figures[0]} now, {figures[1]} at rest, {figures[2]} at most"
+        return f"{figures[0]} now, {figures[1]} idle, {figures[2]} at most"
 
 
 def product(count: float, price: float | None) -> float | None:
@@ -96,8 +96,8 @@ class Costs:
         counted = [part for part in self.parts if not part.note]
         return {
             "now": total([(part.name, part.now) for part in counted]),
-            "atRest": total([(part.name, part.rest) for part in counted]),
-            "atMost": total([(part.name, part.most) for part in counted]),
+            "idle": total([(part.name, part.idle) for part in counted]),
+            "max": total([(part.name, part.most) for part in counted]),
             "parts": {part.name: part.line for part in self.parts},
             "notIncluded": self.excluded,
         }

@@ -83,13 +83,13 @@ def test_a_replacement_counts_once(tmp_path: Path) -> None:
         ({"hourlyCost": "unknown"}, {"hourlyCost": UNKNOWN}, "`unknown` before, `known after the update` after"),
         (
             {"hourlyCost": "unknown"},
-            {"hourlyCost": {"now": "$1.20", "atRest": "$0.30", "atMost": "$4.80", "parts": {"NAT": "$0.05"}}},
-            "`hourlyCost`: `unknown` before, `$1.20 now, $0.30 at rest, $4.80 at most` after",
+            {"hourlyCost": {"now": "$1.20", "idle": "$0.30", "max": "$4.80", "parts": {"NAT": "$0.05"}}},
+            "`hourlyCost`: `unknown` before, `$1.20 now, $0.30 idle, $4.80 at most` after",
         ),
         (
-            {"hourlyCost": {"now": "$1", "atRest": "$1", "atMost": "$1"}},
+            {"hourlyCost": {"now": "$1", "idle": "$1", "max": "$1"}},
             {"hourlyCost": UNKNOWN},
-            "`$1 now, $1 at rest, $1 at most` before, `known after the update` after",
+            "`$1 now, $1 idle, $1 at most` before, `known after the update` after",
         ),
         ({"hourlyCost": "$1.20"}, None, "`hourlyCost`: `$1.20` before, `not computed` after"),
     ],

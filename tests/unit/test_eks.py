@@ -192,7 +192,7 @@ def cost(config: dict[str, Any], answers: dict[str, Answer] | None = None) -> di
     return found
 
 
-def test_hourly_cost_of_a_fixed_stack_is_the_same_at_rest_and_at_most() -> None:
+def test_hourly_cost_of_a_fixed_stack_is_the_same_when_idle_and_at_most() -> None:
     disk = 0.073 / 730
     expected = {
         "worker nodes": 3 * 0.2,
@@ -204,23 +204,23 @@ def test_hourly_cost_of_a_fixed_stack_is_the_same_at_rest_and_at_most() -> None:
     }
     found = cost({"workers": 10})
     assert found["parts"] == {name: f"${price:.3f}" for name, price in expected.items()}
-    assert found["now"] == found["atRest"] == found["atMost"] == f"${sum(expected.values()):.2f}"
+    assert found["now"] == found["idle"] == found["max"] == f"${sum(expected.values()):.2f}"
     assert "traffic" in found["notIncluded"]
 
 
-def test_hourly_cost_of_an_autoscaled_stack_is_without_workers_at_rest() -> None:
+def test_hourly_cost_of_an_autoscaled_stack_is_without_workers_when_idle() -> None:
     found = cost({"workers": 10, "maxWorkers": 40})
-    assert found["parts"]["worker nodes"] == "$0.600 now, $0.000 at rest, $2.000 at most"
-    assert found["parts"]["system nodes"] == "$0.100 now, $0.100 at rest, $0.300 at most"
+    assert found["parts"]["worker nodes"] == "$0.600 now, $0.000 idle, $2.000 at most"
+    assert found["parts"]["system nodes"] == "$0.100 now, $0.100 idle, $0.300 at most"
     assert found["now"] == cost({"workers": 10})["now"], "counts nodes that do not run yet"
-    assert float(found["atRest"][1:]) < float(found["now"][1:]) < float(found["atMost"][1:])
+    assert float(found["idle"][1:]) < float(found["now"][1:]) < float(found["max"][1:])
 
 
 def test_hourly_cost_at_most_has_the_higher_price_of_a_fallback() -> None:
     spot = cost({"workers": 10, "maxWorkers": 40, "spot": True})["parts"]["worker nodes"]
-    assert spot == f"${3 * SPOT_PRICE:.3f} now, $0.000 at rest, ${10 * SPOT_PRICE:.3f} at most"
+    assert spot == f"${3 * SPOT_PRICE:.3f} now, $0.000 idle, ${10 * SPOT_PRICE:.3f} at most"
     both = cost({"workers": 10, "maxWorkers": 40, "spot": "fallback"})["parts"]["worker nodes"]
-    assert both == f"${3 * SPOT_PRICE:.3f} now, $0.000 at rest, $2.000 at most"
+    assert both == f"${3 * SPOT_PRICE:.3f} now, $0.000 idle, $2.000 at most"
 
 
 def test_hourly_cost_has_gateways_addresses_balancer_and_shared_files_only_where_there_are_some() -> None:

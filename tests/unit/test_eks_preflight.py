@@ -315,7 +315,7 @@ def test_spot_cost_is_linux_price_in_the_first_zone() -> None:
     done = eks({"spot": True, "workers": 8}, {"aws:ec2/getSpotPrice:getSpotPrice": priced})
     nodes = 2
     line = done.outputs["hourlyCost"][0]["parts"]["worker nodes"]
-    assert line == f"${0.01 * nodes:.3f} now, $0.000 at rest, ${0.01 * nodes:.3f} at most"
+    assert line == f"${0.01 * nodes:.3f} now, $0.000 idle, ${0.01 * nodes:.3f} at most"
 
 
 def test_workers_beyond_the_cpu_quota_are_refused() -> None:

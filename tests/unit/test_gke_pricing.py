@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -30,32 +31,32 @@ def cost(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_cost_has_each_part_now_at_rest_and_at_most() -> None:
+def test_cost_has_each_part_now_when_idle_and_at_most() -> None:
     found = cost({"workers": 10, "maxWorkers": 40, "homeGiB": 100})
     node = 4 * 0.02 + 16 * 0.002
     system = 2 * 0.02 + 8 * 0.002
     boot = 50 * DISK
     assert found["parts"] == {
-        "worker nodes": f"${3 * node:.3f} now, $0.000 at rest, ${10 * node:.3f} at most",
-        "system nodes": f"${system:.3f} now, ${system:.3f} at rest, ${3 * system:.3f} at most",
+        "worker nodes": f"${3 * node:.3f} now, $0.000 idle, ${10 * node:.3f} at most",
+        "system nodes": f"${system:.3f} now, ${system:.3f} idle, ${3 * system:.3f} at most",
         "control plane": "$0.100",
-        "worker disks": f"${3 * boot:.3f} now, $0.000 at rest, ${10 * boot:.3f} at most",
-        "other disks": f"${(50 + 100) * DISK:.3f} now, ${150 * DISK:.3f} at rest, ${250 * DISK:.3f} at most",
-        "NAT": "$0.004 now, $0.001 at rest, $0.013 at most",
+        "worker disks": f"${3 * boot:.3f} now, $0.000 idle, ${10 * boot:.3f} at most",
+        "other disks": f"${(50 + 100) * DISK:.3f} now, ${150 * DISK:.3f} idle, ${250 * DISK:.3f} at most",
+        "NAT": "$0.004 now, $0.001 idle, $0.013 at most",
         "NAT address": "$0.005",
     }
     now = 3 * node + system + 0.1 + 3 * boot + 150 * DISK + 0.004 + 0.005
     rest = system + 0.1 + 150 * DISK + 0.001 + 0.005
     most = 10 * node + 3 * system + 0.1 + 10 * boot + 250 * DISK + 0.013 + 0.005
-    assert (found["now"], found["atRest"], found["atMost"]) == (f"${now:.2f}", f"${rest:.2f}", f"${most:.2f}")
+    assert (found["now"], found["idle"], found["max"]) == (f"${now:.2f}", f"${rest:.2f}", f"${most:.2f}")
 
 
 def test_cost_at_most_has_the_price_on_demand_of_a_fallback() -> None:
     spot, on_demand = 4 * 0.005 + 16 * 0.0005, 4 * 0.02 + 16 * 0.002
     only = cost({"workers": 4, "maxWorkers": 8, "spot": True})["parts"]["worker nodes"]
-    assert only == f"${spot:.3f} now, $0.000 at rest, ${2 * spot:.3f} at most"
+    assert only == f"${spot:.3f} now, $0.000 idle, ${2 * spot:.3f} at most"
     both = cost({"workers": 4, "maxWorkers": 8, "spot": "fallback"})["parts"]["worker nodes"]
-    assert both == f"${spot:.3f} now, $0.000 at rest, ${2 * on_demand:.3f} at most"
+    assert both == f"${spot:.3f} now, $0.000 idle, ${2 * on_demand:.3f} at most"
 
 
 def test_cost_follows_zone_network_host_and_shared_files() -> None:
@@ -185,7 +186,7 @@ def test_shared_core_machine_is_billed_for_its_share() -> None:
 
 def test_endless_price_list_ends_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock: Iterator[int] = iter(range(0, 10_000, 50))
-    monkeypatch.setattr(catalog.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(catalog, "fetch", lambda *_: {"skus": [], "nextPageToken": "again"})
     with pytest.raises(CatalogError, match="no whole answer within 120 s"):
         catalog.prices([CORE], "us-west1", "p", "t")

@@ -28,7 +28,7 @@ class BilledProject:
 
 
 def find_billed_project(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> BilledProject | None:
-    """What the budget is about; None without `monthlyBudget`.
+    """The project that the budget is for; None without `monthlyBudget`.
 
     Raises CloudError where the project has no billing account, or the caller may not see that account: only those who
     may can create a budget in it.

@@ -82,7 +82,7 @@ def hourly_cost(
 
 
 def all_queries(settings: GkeSettings, location: Location) -> list[Query]:
-    """What a stack needs of the price list."""
+    """The prices that a stack needs."""
     spot = bool(settings.spot)
     wanted = [*machine_queries(location.worker_machine, spot=spot), *machine_queries(location.system_machine)]
     if settings.falls_back:
@@ -108,7 +108,7 @@ def parts(settings: GkeSettings, location: Location, pool: WorkerPool, prices: P
     )
     boot = nodes.times(worker_disk_gib(pool.workers_per_node))
     machines = nodes.plus(system)
-    billed = Numbers(*(min(each, MAX_BILLED_MACHINES) for each in (machines.now, machines.rest, machines.most)))
+    billed = Numbers(*(min(each, MAX_BILLED_MACHINES) for each in (machines.now, machines.idle, machines.most)))
     found = [
         Part.of("worker nodes", nodes, worker, most),
         Part.of("system nodes", system, machine_price(location.system_machine, prices)),
