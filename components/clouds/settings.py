@@ -22,7 +22,7 @@ from components.settings.fields import (
 )
 from components.settings.model import Settings
 
-MAX_BUDGET = 10_000_000
+MAX_BUDGET = 999_999
 
 
 def spot_choice(value: Any) -> Any:
