@@ -52,6 +52,7 @@ class Scaler:
         self._scale_down: asyncio.Task[None] | None = None
         self._scale_down_to = 0
         self._created: float | None = None
+        self._unread_hours = ""
 
     def _api(self) -> KubernetesApi:
         return KubernetesApi(self._environ)
@@ -66,12 +67,18 @@ class Scaler:
     def closed_until(self) -> str:
         """When ``workHours`` begin again, for people; empty within them, or without any.
 
-        A text that cannot be read is no hours: the settings refuse it, and a typing error must not stop a session.
+        A text that cannot be read is no hours, which is logged once: an image without the time zone must not stop a
+        session.
         """
         try:
             text = (self._config / "workHours").read_text().strip()
             opens = WorkHours.parse(text).closed_until(time.time()) if text else None
-        except (OSError, ValueError):
+        except OSError:
+            return ""
+        except ValueError as error:
+            if str(error) != self._unread_hours:
+                self._unread_hours = str(error)
+                log(f"workHours are not kept: {error}")
             return ""
         return f"{opens:%A %Y-%m-%d %H:%M} {opens.tzinfo}" if opens else ""
 

@@ -103,3 +103,6 @@ def test_session_learns_until_when_no_worker_comes(scaled: Bed, api: Api, tmp_pa
 def test_hours_that_cannot_be_read_stop_nobody(scaled: Bed, tmp_path: Path) -> None:
     (tmp_path / "config" / "workHours").write_text("whenever")
     assert scaled.ask("scale 2") == "ok 2"
+    assert scaled.ask("scale 3") == "ok 3"
+    told = "workHours are not kept: 'whenever' is no days, hours and time zone"
+    wait_for(lambda: scaled.broker.log().count(told) == 1)
