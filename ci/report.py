@@ -59,10 +59,17 @@ class Preview:
 
 
 def _cost(state: StepEventStateMetadata | None, missing: str) -> str:
-    cost = (state.outputs or {}).get("hourlyCost") if state else None
+    cost: Any = (state.outputs or {}).get("hourlyCost") if state else None
     if cost is None:
         return missing
-    return "known after the update" if cost == UNKNOWN else str(cost)
+    if cost == UNKNOWN:
+        return "known after the update"
+    # A text in the state of a stack that was last updated before the output was a map.
+    return f"{cost['now']} now, {cost['idle']} idle, {cost['max']} at most" if _is_map(cost) else str(cost)
+
+
+def _is_map(cost: object) -> bool:
+    return isinstance(cost, dict) and {"now", "idle", "max"} <= set(cost)
 
 
 def read_events(file: Path) -> list[EngineEvent]:

@@ -110,6 +110,15 @@ class PublicAccess:
     annotations: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
 
 
+UNKNOWN = "unknown"
+"""Stands for a price that no price list states. None is guessed."""
+
+
+def flat(text: str) -> dict[str, Any]:
+    """The output `hourlyCost` of a cluster that the stack does not create: the same text for each figure."""
+    return {"now": text, "idle": text, "max": text, "parts": {}, "notIncluded": ""}
+
+
 class Cluster(pulumi.ComponentResource):
     """Base of every cluster component. A subclass sets each attribute before it calls `register_outputs`."""
 
@@ -154,8 +163,8 @@ class Cluster(pulumi.ComponentResource):
     nodes: pulumi.Input[str]
     """Description of the nodes, such as `10 x e2-standard-4 (autoscaled 0 to 10)`."""
 
-    hourly_cost: pulumi.Input[float | None] = None
-    """US dollars an hour of everything that the cluster component creates; None where a price is unknown."""
+    hourly_cost: pulumi.Input[Mapping[str, Any]] = flat(UNKNOWN)
+    """US dollars an hour of everything that the cluster component creates, as `Costs.output` returns them."""
 
     node_shell: pulumi.Input[str]
     """Command that opens a shell on a node."""

@@ -27,6 +27,9 @@ IMAGE_TAG = "v3.7.11"
 STORAGE = "/data/acme.json"
 """File with the certificate, on the volume."""
 
+CERTIFICATE_GIB = 1
+"""Size of that volume."""
+
 COMMANDS = """\
 pause() { sleep "$1"; }
 end_traefik() {
@@ -156,7 +159,7 @@ def traefik_values(args: PublicIngressArgs) -> dict[str, Any]:
             "websecure": {"transport": {"respondingTimeouts": {"readTimeout": "0s"}}},
         },
         "service": service,
-        "persistence": {"enabled": True, "size": "1Gi", "storageClass": args.storage_class},
+        "persistence": {"enabled": True, "size": f"{CERTIFICATE_GIB}Gi", "storageClass": args.storage_class},
         "podSecurityContext": {
             "runAsNonRoot": True,
             "runAsUser": 65532,

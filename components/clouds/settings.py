@@ -17,9 +17,12 @@ from components.settings.fields import (
     Line,
     MachineType,
     RepositoryUrl,
+    Whole,
     setting,
 )
 from components.settings.model import Settings
+
+MAX_BUDGET = 999_999
 
 
 def spot_choice(value: Any) -> Any:
@@ -55,6 +58,21 @@ class ManagedSettings(Settings):
     )
     network: Line | None = setting(None, "Existing network to use", default_words="a new one", example="my-network")
     subnets: Items[Line] = setting((), "Subnets of `network` for the nodes", example="my-subnet")
+    monthly_budget: Whole | None = setting(
+        None,
+        "Costs of this stack in a calendar month above which the cloud writes to `budgetEmail`; nothing is stopped",
+        default_words="no budget",
+        counts="units of the billing account's currency (US dollars on eks)",
+        ge=1,
+        le=MAX_BUDGET,
+        example=500,
+    )
+    budget_email: EmailAddress | None = setting(
+        None,
+        "E-mail address that is told of 80 % and 100 % of `monthlyBudget`, and of a forecast above it",
+        default_words="nobody",
+        example="team@example.org",
+    )
     acme_email: EmailAddress | None = setting(
         None,
         "E-mail address of the account at Let's Encrypt, which signs the certificate of `host`",
@@ -76,7 +94,7 @@ class ManagedSettings(Settings):
     @property
     def scales_to_zero(self) -> bool:
         """True if all workers may be removed, and their nodes with them."""
-        return self.idle_minutes > 0 or self.ttl_hours > 0
+        return self.idle_minutes > 0 or self.ttl_hours > 0 or self.work_hours is not None
 
     @property
     def autoscaled(self) -> bool:
@@ -121,6 +139,18 @@ class ManagedSettings(Settings):
             )
         if self.subnets and not self.network:
             yield self.without_network("subnets")
+        if self.monthly_budget and not self.budget_email:
+            yield Problem(
+                "budgetEmail",
+                "not set, and monthlyBudget is",
+                "the e-mail address that is told when costs reach the budget",
+                self.key("budgetEmail").command(),
+                others=("monthlyBudget",),
+            )
+        if self.budget_email and not self.monthly_budget:
+            fix = self.key("monthlyBudget").command()
+            only = "only together with monthlyBudget"
+            yield Problem("budgetEmail", repr(self.budget_email), only, fix, others=("monthlyBudget",))
         if self.acme_email and not self.host:
             fix = self.key("host").command()
             yield Problem("acmeEmail", repr(self.acme_email), "only together with host", fix, others=("host",))

@@ -40,7 +40,7 @@ def stack_outputs(settings: Settings, cluster: Cluster, image: pulumi.Input[str]
         "maxWorkers": settings.max_workers,
         "nodes": cluster.nodes,
         "nodeShell": cluster.node_shell,
-        "hourlyCost": pulumi.Output.from_input(cluster.hourly_cost).apply(in_dollars),
+        "hourlyCost": cluster.hourly_cost,
         "copyTo": pulumi.Output.concat(kubectl, " cp MY_FILE ", pod, f":{HOME}/"),
         "copyFrom": pulumi.Output.concat(kubectl, " cp ", pod, f":{HOME}/MY_FILE MY_FILE"),
         "shell": pulumi.Output.concat(kubectl, f" exec --stdin --tty deployment/{scheduler} -- bash"),
@@ -50,8 +50,3 @@ def stack_outputs(settings: Settings, cluster: Cluster, image: pulumi.Input[str]
             lambda known: known or "unknown"
         )
     return outputs
-
-
-def in_dollars(cost: float | None) -> str:
-    """A price for people to read; `unknown` rather than a guess."""
-    return "unknown" if cost is None else f"${cost:.2f}"

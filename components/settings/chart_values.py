@@ -31,6 +31,7 @@ OWNED: Mapping[str, tuple[str, str]] = {
     "labels": ("labels", ""),
     "idleMinutes": ("idleMinutes", ""),
     "ttlHours": ("ttlHours", ""),
+    "workHours": ("workHours", ""),
     "monitoring.enabled": ("monitoring", ""),
     "shared.GiB": ("sharedGiB", ""),
     "scheduler.homeGiB": ("homeGiB", ""),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+import zoneinfo
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -169,6 +170,28 @@ def whole_kubeconfig(value: SecretStr) -> SecretStr:
     return value
 
 
+DAY, CLOCK = r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)", r"([01][0-9]|2[0-3]):[0-5][0-9]"
+WORK_HOURS = rf"{DAY}(-{DAY})? {CLOCK}-{CLOCK} [A-Za-z0-9_+/-]+"
+
+
+def hours_of_a_week(value: str) -> str:
+    """Days, hours and a time zone that exists. Equal times would be a whole day or no time at all."""
+    _, hours, zone = value.split(" ")
+    if hours[:5] == hours[6:]:
+        raise ValueError("begin and end are the same time")
+    try:
+        zoneinfo.ZoneInfo(zone)
+    except Exception as error:  # OSError, ValueError or KeyError, by the form of the name
+        raise ValueError(f"there is no time zone {zone}") from error
+    return value
+
+
+WorkHours = Annotated[
+    str,
+    matching(WORK_HOURS, 100),
+    AfterValidator(hours_of_a_week),
+    Allowed("days, hours and time zone, such as Mon-Fri 08:00-18:00 Europe/Berlin"),
+]
 Whole = Annotated[int, BeforeValidator(whole_number)]
 Cores = Annotated[float, BeforeValidator(decimal_number), Allowed("a number of cores, such as 1 or 0.5")]
 Gib = Annotated[float, BeforeValidator(decimal_number), Allowed("an amount of memory in GiB, such as 3.5")]

@@ -27,6 +27,7 @@ from components.settings.fields import (
     Password,
     RPackage,
     Whole,
+    WorkHours,
     setting,
 )
 from components.settings.keys import Key, key_name, keys_of
@@ -152,6 +153,13 @@ class Settings(BaseModel):
         ge=0,
         le=MAX_TTL_HOURS,
         example=72,
+    )
+    work_hours: WorkHours | None = setting(
+        None,
+        "Days, hours and time zone outside of which workers are scaled to 0 and none can be started (workers in use "
+        "finish first)",
+        default_words="always",
+        example="Mon-Fri 08:00-18:00 Europe/Berlin",
     )
     environment: Environment = setting(
         {},

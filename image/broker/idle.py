@@ -80,6 +80,9 @@ class Scaling(Protocol):
     async def expired(self) -> bool:
         """True if the release has outlived ``ttlHours``."""
 
+    def closed_until(self) -> str:
+        """When ``workHours`` begin again; empty within them."""
+
     async def wanted(self) -> int:
         """Number of workers that the Deployment asks for."""
 
@@ -95,7 +98,7 @@ class Usage(Protocol):
 
 
 class IdleWatch:
-    """Scales to 0 once no session has used a worker for ``idleMinutes``, or ``ttlHours`` are over."""
+    """Scales to 0 workers that no session uses: after ``idleMinutes`` or ``ttlHours``, and outside of ``workHours``."""
 
     def __init__(
         self,
@@ -132,6 +135,8 @@ class IdleWatch:
             self._activity.touch()  # decide again in as many minutes, not in a few seconds
         elif await self._scaling.expired():
             reason = f"the stack's {self._scaling.setting('ttlHours'):g} hours are over: scaling to 0 (ttlHours)"
+        elif opens := self._scaling.closed_until():
+            reason = f"outside of workHours until {opens}: scaling to 0"
         else:
             return
         if not self._scaling.lowering() and await self._scaling.wanted():

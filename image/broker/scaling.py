@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import diagnosis, idle
 from .background import Background
+from .hours import WorkHours
 from .kubernetes import KubeError, KubernetesApi
 from .log import log
 from .pool import Pool
@@ -51,6 +52,7 @@ class Scaler:
         self._scale_down: asyncio.Task[None] | None = None
         self._scale_down_to = 0
         self._created: float | None = None
+        self._unread_hours = ""
 
     def _api(self) -> KubernetesApi:
         return KubernetesApi(self._environ)
@@ -61,6 +63,24 @@ class Scaler:
             return float((self._config / name).read_text())
         except (OSError, ValueError):
             return 0.0
+
+    def closed_until(self) -> str:
+        """When ``workHours`` begin again, for people; empty within them, or without any.
+
+        A text that cannot be read is no hours, which is logged once: an image without the time zone must not stop a
+        session.
+        """
+        try:
+            text = (self._config / "workHours").read_text().strip()
+            opens = WorkHours.parse(text).closed_until(time.time()) if text else None
+        except OSError:
+            return ""
+        except ValueError as error:
+            if str(error) != self._unread_hours:
+                self._unread_hours = str(error)
+                log(f"workHours are not kept: {error}")
+            return ""
+        return f"{opens:%A %Y-%m-%d %H:%M} {opens.tzinfo}" if opens else ""
 
     def maximum(self) -> int | None:
         """The release's ``maxWorkers``; 0 when it cannot be read, as it bounds the cost; None outside of a release."""
@@ -120,6 +140,16 @@ class Scaler:
                 f"this stack's time is over: it was given ttlHours = {self.setting('ttlHours'):g}. "
                 "For more: 'pulumi config set ttlHours' with a larger number, and 'pulumi up'",
             )
+
+        if workers and (refusal := self._outside_hours()):
+            raise KubeError("refused", refusal)
+
+    def _outside_hours(self) -> str:
+        opens = self.closed_until()
+        return opens and (
+            f"no worker starts before {opens}: it is outside of this stack's workHours. "
+            "For other hours: 'pulumi config set workHours', and 'pulumi up'"
+        )
 
     async def _lower(self, api: KubernetesApi, workers: int) -> None:
         """Scale down safely.
@@ -188,6 +218,8 @@ class Scaler:
         # The number that it is being lowered to: a plan must not count on workers that are about to go.
         wanted = self._scale_down_to if lowering or self.lowering() else found.wanted
         problem, patience = found.problem, found.patience
+        if not found.wanted and (refusal := self._outside_hours()):
+            problem, patience = refusal, 0
         if not problem and (refusal := self._refusal()):
             problem, patience = refusal, _REFUSED_PATIENCE_SECONDS
         numbers = f"{wanted} {self._pool.connected} {found.starting} {found.waiting}"

@@ -67,4 +67,5 @@ def test_notes_describe_the_end_of_files_and_of_idle_workers(notes: Install) -> 
     assert "deleted with the scheduler's pod" in notes({"scheduler": {"homeGiB": 0}})
     assert "after 30 minutes" in notes({"idleMinutes": 30})
     assert "for good 30 hours after" in notes({"ttlHours": 30})
+    assert "Outside of Mon 08:00-09:00 UTC workers are scaled to 0" in notes({"workHours": "Mon 08:00-09:00 UTC"})
     assert "minutes without" not in notes({})

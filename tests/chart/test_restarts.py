@@ -81,6 +81,7 @@ def test_the_scheduler_reads_worker_numbers_from_a_live_file(helm: Helm) -> None
         "maxWorkers": "40",
         "idleMinutes": "30",
         "ttlHours": "0",
+        "workHours": "Mon-Fri 08:00-18:00 Europe/Berlin",
     }
     # A file mounted by subPath would never change in a running pod.
     assert not any("subPath" in mount for mount in container(objects, "scheduler")["volumeMounts"])

@@ -53,8 +53,17 @@ NO_ACCELERATOR: dict[str, Any] = {
     "inferenceAccelerators": [],
 }
 FREE_PLAN = ("t3.small", "m7i-flex.large", "t4g.small")
-PRICES = {"m6i.large": 0.1, "m6i.xlarge": 0.2, "AmazonEKS": 0.1, "NAT": 0.05}
-"""Invented round figures, because the tests are about their use."""
+PRICES = {
+    "m6i.large": 0.1,
+    "m6i.xlarge": 0.2,
+    "AmazonEKS": 0.1,
+    "NAT": 0.05,
+    "gp3": 0.073,
+    "AmazonVPC": 0.005,
+    "AWSELB": 0.02,
+    "AmazonEFS": 0.3,
+}
+"""Invented round figures, because the tests are about their use. Disks and files for a month, the rest for an hour."""
 SPOT_PRICE = 0.08
 
 STATISTICS = "arn:aws:iam::123456789012:role/statistics"
@@ -130,14 +139,25 @@ def role(args: Mapping[str, Any]) -> dict[str, Any]:
 def product(args: Mapping[str, Any]) -> dict[str, Any]:
     """One product of the price list."""
     wanted = {entry["field"]: entry["value"] for entry in args["filters"]}
-    name = wanted.get("instanceType") or ("NAT" if "productFamily" in wanted else args["serviceCode"])
+    name = (
+        wanted.get("instanceType")
+        or wanted.get("volumeApiName")
+        or ("NAT" if wanted.get("productFamily") == "NAT Gateway" else args["serviceCode"])
+    )
     if name not in PRICES:
         raise PermissionError("Pricing product query not precise enough. Returned 0 elements")
-    terms = {"x": {"priceDimensions": {"y": {"unit": "Hrs", "pricePerUnit": {"USD": str(PRICES[name])}}}}}
+    unit = "GB-Mo" if name in ("gp3", "AmazonEFS") else "Hrs"
+    terms = {"x": {"priceDimensions": {"y": {"unit": unit, "pricePerUnit": {"USD": str(PRICES[name])}}}}}
     return {"id": name, "serviceCode": args["serviceCode"], "result": json.dumps({"terms": {"OnDemand": terms}})}
 
 
+def no_budget(args: Mapping[str, Any]) -> dict[str, Any]:
+    """An account without this budget, whose budgets the caller may see."""
+    raise PermissionError(f"reading AWS Budgets Budget ({args['name']}): couldn't find resource")
+
+
 ANSWERS: dict[str, Answer] = {
+    "aws:budgets/getBudget:getBudget": no_budget,
     "aws:index/getCallerIdentity:getCallerIdentity": lambda _args: {
         "id": "123456789012",
         "accountId": "123456789012",

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 import pulumi
 import pytest
 
+from components.clouds.google import catalog
+from tests.unit.google_cloud import catalog_page
+
 
 @pytest.fixture(autouse=True)
 def event_loop_of_its_own() -> Iterator[None]:
@@ -30,3 +33,9 @@ def docker_that_builds(monkeypatch: pytest.MonkeyPatch) -> None:
 def installed_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command is found on PATH, such as the clouds' command lines."""
     monkeypatch.setattr(shutil, "which", lambda name: f"/nowhere/bin/{name}")
+
+
+@pytest.fixture(autouse=True)
+def google_price_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Google's price list of the tests. No test asks Google."""
+    monkeypatch.setattr(catalog, "fetch", catalog_page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,61 @@ def machine_types(args: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+COMPUTE, NETWORKING, CLUSTERS, FILES = "6F81-5844-456A", "E505-1604-58F8", "CCD8-9BF1-090E", "D97E-AB26-5D95"
+
+
+def sku(
+    description: str, price: float, unit: str = "h", regions: tuple[str, ...] = ("us-west1",), usage: str = "OnDemand"
+) -> dict[str, Any]:
+    """A SKU of the Cloud Billing Catalog, of which only the asked fields are present."""
+    rate = {"startUsageAmount": 0, "unitPrice": {"currencyCode": "USD", "units": "0", "nanos": round(price * 1e9)}}
+    return {
+        "description": description,
+        "category": {"usageType": usage},
+        "serviceRegions": list(regions),
+        "pricingInfo": [{"pricingExpression": {"usageUnit": unit, "tieredRates": [rate]}}],
+    }
+
+
+CATALOG: dict[str, list[dict[str, Any]]] = {
+    COMPUTE: [
+        sku("E2 Instance Core running in Americas", 0.02, regions=("us-central1", "us-west1")),
+        sku("E2 Instance Ram running in Americas", 0.002, "GiBy.h", ("us-central1", "us-west1")),
+        sku("E2 Instance Core running in Belgium", 9, regions=("europe-west1",)),
+        sku("Spot Preemptible E2 Instance Core running in Americas", 0.005, usage="Preemptible"),
+        sku("Spot Preemptible E2 Instance Ram running in Americas", 0.0005, "GiBy.h", usage="Preemptible"),
+        sku("Commitment v1: E2 Cpu in Americas for 1 Year", 0.01, usage="Commit1Yr"),
+        sku("N4 Instance Core running in Oregon", 0.03),
+        sku("N4 Instance Ram running in Oregon", 0.003, "GiBy.h"),
+        sku("C3 Instance Core running in Oregon", 0.03),
+        sku("C3 Instance Ram running in Oregon", 0.003, "GiBy.h"),
+        sku("Balanced PD Capacity", 0.073, "GiBy.mo"),
+        sku("Regional Balanced PD Capacity", 0.146, "GiBy.mo"),
+        sku("Hyperdisk Balanced Capacity in Oregon", 0.0365, "GiBy.mo"),
+        sku("Network Load Balancing: Forwarding Rule Minimum Service Charge in Oregon", 0.025),
+    ],
+    NETWORKING: [
+        sku("Networking Cloud Nat Gateway Uptime", 0.001, regions=("global",)),
+        sku("Networking Cloud NAT IP Usage", 0.005, regions=("global",)),
+    ],
+    CLUSTERS: [
+        sku("Regional Kubernetes Clusters", 0.1, regions=("global",)),
+        sku("Zonal Kubernetes Clusters", 0.09, regions=("global",)),
+    ],
+    FILES: [sku("Filestore Capacity Basic HDD (Standard) Oregon", 0.146, "GiBy.mo")],
+}
+"""Invented round figures by service, because the tests are about their use."""
+
+
+def catalog_page(url: str, _project: str, _token: str) -> dict[str, Any]:
+    """A page of a service's price list. Each service has two pages."""
+    parts = urllib.parse.urlsplit(url)
+    listed = CATALOG[parts.path.split("/")[3]]
+    if "pageToken" in urllib.parse.parse_qs(parts.query):
+        return {"skus": listed[1:]}
+    return {"skus": listed[:1], "nextPageToken": "next"}
+
+
 def no_quota(_args: Mapping[str, Any]) -> dict[str, Any]:
     """A project whose quotas this user may not see."""
     raise PermissionError("403 cloudquotas.googleapis.com is not enabled")
@@ -76,6 +132,18 @@ ANSWERS: dict[str, Answer] = {
     "gcp:compute/getZones:getZones": zones,
     "gcp:compute/getMachineTypes:getMachineTypes": machine_types,
     "gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": no_quota,
+    "gcp:organizations/getProject:getProject": lambda args: {
+        "id": f"projects/{args['projectId']}",
+        "projectId": args["projectId"],
+        "number": "123456789",
+        "billingAccount": "012345-6789AB-CDEF01",
+    },
+    "gcp:organizations/getBillingAccount:getBillingAccount": lambda args: {
+        "id": args["billingAccount"],
+        "billingAccount": args["billingAccount"],
+        "open": True,
+        "projectIds": [],
+    },
     "gcp:organizations/getClientConfig:getClientConfig": lambda _args: {
         "id": "client",
         "accessToken": "short-lived-token",

@@ -81,6 +81,16 @@ def test_a_replacement_counts_once(tmp_path: Path) -> None:
         ({"hourlyCost": "$1.20"}, {"hourlyCost": "$4.80"}, "`hourlyCost`: `$1.20` before, `$4.80` after"),
         (None, {"hourlyCost": "$4.80"}, "`hourlyCost`: `none` before, `$4.80` after"),
         ({"hourlyCost": "unknown"}, {"hourlyCost": UNKNOWN}, "`unknown` before, `known after the update` after"),
+        (
+            {"hourlyCost": "unknown"},
+            {"hourlyCost": {"now": "$1.20", "idle": "$0.30", "max": "$4.80", "parts": {"NAT": "$0.05"}}},
+            "`hourlyCost`: `unknown` before, `$1.20 now, $0.30 idle, $4.80 at most` after",
+        ),
+        (
+            {"hourlyCost": {"now": "$1", "idle": "$1", "max": "$1"}},
+            {"hourlyCost": UNKNOWN},
+            "`$1 now, $1 idle, $1 at most` before, `known after the update` after",
+        ),
         ({"hourlyCost": "$1.20"}, None, "`hourlyCost`: `$1.20` before, `not computed` after"),
     ],
 )

@@ -61,6 +61,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 CHANGES["gke"] |= {"project": "other-project", "authorizedNetworks": "198.51.100.0/24", "ide": "jupyterlab"}
 CHANGES["eks"] |= {"authorizedNetworks": "198.51.100.0/24", "region": "us-west-2"}
 COMMON = {"ide": "jupyterlab", "schedulerCpu": 1, "password": "long enough it is", "rRepository": "https://e.org/r"}
+BUDGET = {"monthlyBudget": 500, "budgetEmail": "team@example.org"}
 CAMPUS_NETWORK = {"network": "vpc-campus", "subnets": "subnet-1,subnet-2"}
 TOGETHER: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("gke", "network"): ({}, {"network": "campus", "subnets": "nodes"}),
@@ -77,6 +78,7 @@ TOGETHER: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
         (cloud, "acmeEmail"): ({"host": "r.example.org"}, {"host": "r.example.org", "acmeEmail": "a@example.org"})
         for cloud in ("gke", "eks")
     },
+    **{(cloud, name): ({}, BUDGET) for cloud in ("gke", "eks") for name in ("monthlyBudget", "budgetEmail")},
     ("eks", "spot"): ({}, {"spot": "true"}),
     # Four cores of a node are shared out among four workers, so that one of 1 core is no change of the number of nodes.
     ("gke", "workerCpu"): ({}, {"workerCpu": 2}),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from tests.unit.aws_cloud import (
-    PRICES,
+    ANSWERS,
     SPOT_PRICE,
     eks,
     refuse,
     release_of,
     team,
 )
-from tests.unit.cloud_mocks import DRAWN, labelled, unchecked
+from tests.unit.cloud_mocks import DRAWN, Answer, labelled, unchecked
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
@@ -183,35 +186,83 @@ def test_every_taggable_resource_carries_the_stacks_and_users_tags() -> None:
     assert dict(pair.split("=") for pair in balancer.split(",")) == wanted
 
 
-def test_hourly_cost_sums_nodes_control_plane_and_nat() -> None:
-    expected = 3 * PRICES["m6i.xlarge"] + PRICES["m6i.large"] + PRICES["AmazonEKS"] + PRICES["NAT"]
-    assert eks({"workers": 10}).outputs["hourlyCost"][0] == f"${expected:.2f}"
-    growing = eks({"workers": 10, "maxWorkers": 40})
-    assert growing.outputs["hourlyCost"][0] == f"${expected:.2f}", "counts nodes that do not run yet"
-    spot = expected + 3 * (SPOT_PRICE - PRICES["m6i.xlarge"])
-    assert eks({"workers": 10, "spot": True}).outputs["hourlyCost"][0] == f"${spot:.2f}"
-    given = eks({"workers": 10, "network": "vpc-campus", "subnets": "subnet-1,subnet-2"})
-    assert given.outputs["hourlyCost"][0] == f"${expected - PRICES['NAT']:.2f}", "its way out is somebody else's"
-    gateways = expected + 2 * PRICES["NAT"]
-    assert eks({"workers": 10, "natPerZone": True}).outputs["hourlyCost"][0] == f"${gateways:.2f}"
-    asked = [provider for token, _, provider in eks({"workers": 10}).asked if token.startswith("aws:pricing/")]
-    assert asked
+def cost(config: dict[str, Any], answers: dict[str, Answer] | None = None) -> dict[str, Any]:
+    """The output `hourlyCost` of a stack."""
+    found: dict[str, Any] = eks(config, answers).outputs["hourlyCost"][0]
+    return found
+
+
+def test_hourly_cost_of_a_fixed_stack_is_the_same_when_idle_and_at_most() -> None:
+    disk = 0.073 / 730
+    expected = {
+        "worker nodes": 3 * 0.2,
+        "system nodes": 0.1,
+        "control plane": 0.1,
+        "disks": (3 * 50 + 50 + 10) * disk,
+        "NAT": 0.05,
+        "public addresses": 0.005,
+    }
+    found = cost({"workers": 10})
+    assert found["parts"] == {name: f"${price:.3f}" for name, price in expected.items()}
+    assert found["now"] == found["idle"] == found["max"] == f"${sum(expected.values()):.2f}"
+    assert "traffic" in found["notIncluded"]
+
+
+def test_hourly_cost_of_an_autoscaled_stack_is_without_workers_when_idle() -> None:
+    found = cost({"workers": 10, "maxWorkers": 40})
+    assert found["parts"]["worker nodes"] == "$0.600 now, $0.000 idle, $2.000 at most"
+    assert found["parts"]["system nodes"] == "$0.100 now, $0.100 idle, $0.300 at most"
+    assert found["now"] == cost({"workers": 10})["now"], "counts nodes that do not run yet"
+    assert float(found["idle"][1:]) < float(found["now"][1:]) < float(found["max"][1:])
+
+
+def test_hourly_cost_at_most_has_the_higher_price_of_a_fallback() -> None:
+    spot = cost({"workers": 10, "maxWorkers": 40, "spot": True})["parts"]["worker nodes"]
+    assert spot == f"${3 * SPOT_PRICE:.3f} now, $0.000 idle, ${10 * SPOT_PRICE:.3f} at most"
+    both = cost({"workers": 10, "maxWorkers": 40, "spot": "fallback"})["parts"]["worker nodes"]
+    assert both == f"${3 * SPOT_PRICE:.3f} now, $0.000 idle, $2.000 at most"
+
+
+def test_hourly_cost_has_gateways_addresses_balancer_and_shared_files_only_where_there_are_some() -> None:
+    given = cost({"workers": 10, "network": "vpc-campus", "subnets": "subnet-1,subnet-2"})["parts"]
+    assert (given["NAT"], given["public addresses"]) == ("$0.000", "$0.000"), "its way out is somebody else's"
+    zones = cost({"workers": 10, "natPerZone": True})["parts"]
+    assert (zones["NAT"], zones["public addresses"]) == ("$0.150", "$0.015")
+    public = cost({"workers": 10, "host": "r.example.org", "homeGiB": 100})["parts"]
+    assert (public["load balancer"], public["public addresses"]) == ("$0.020", "$0.010")
+    assert public["disks"] == f"${(3 * 50 + 50 + 100 + 1) * 0.073 / 730:.3f}"
+    shared = cost({"workers": 10, "sharedGiB": 100})
+    assert shared["parts"]["shared files"].startswith("by use: $0.300 a GB-month stored")
+    assert shared["now"] == cost({"workers": 10})["now"], "what is billed by use is in no sum"
+
+
+def products(config: dict[str, Any]) -> list[dict[str, str]]:
+    """The filters of each question to the price list."""
+    asked = [args for token, args, _ in eks(config).asked if token.startswith("aws:pricing/")]
+    return [{entry["field"]: entry["value"] for entry in args["filters"]} for args in asked]
+
+
+def test_price_list_is_asked_for_one_product_each() -> None:
+    everything = {"workers": 10, "host": "r.example.org", "sharedGiB": 10}
+    asked = [provider for token, _, provider in eks(everything).asked if token.startswith("aws:pricing/")]
+    assert len(asked) == 8
     assert all("-prices" in provider for provider in asked)
-    products = [
-        {entry["field"]: entry["value"] for entry in args["filters"]}
-        for token, args, _ in eks({"workers": 10}).asked
-        if token.startswith("aws:pricing/")
-    ]
-    assert [each["regionCode"] for each in products] == ["us-west-2"] * 4
-    machines = [each for each in products if "instanceType" in each]
+    found = products(everything)
+    assert [each["regionCode"] for each in found] == ["us-west-2"] * 8
+    machines = [each for each in found if "instanceType" in each]
     assert len(machines) == 2
     for each in machines:
         assert (each["operatingSystem"], each["tenancy"], each["preInstalledSw"]) == ("Linux", "Shared", "NA")
         assert each["capacitystatus"] == "Used", "else unused reservations match too"
-    control_plane = [each["operation"] for each in products if "operation" in each]
+    assert len(products({"machineType": "m6i.large"})) == 5, "asks twice for one machine type"
+    control_plane = [each["operation"] for each in found if "operation" in each]
     assert control_plane == ["CreateOperation"], "else other products of EKS match too"
-    gateway = [each["groupDescription"] for each in products if each.get("productFamily") == "NAT Gateway"]
-    assert gateway == ["Hourly charge for NAT Gateways"], "else the price of traffic matches too"
+    hourly = [each["groupDescription"] for each in found if "groupDescription" in each]
+    assert hourly == [
+        "Hourly charge for NAT Gateways",
+        "Hourly charge for In-use Public IPv4 Addresses",
+        "LoadBalancer hourly usage by Network Load Balancer",
+    ], "else the price of traffic matches too"
     prices = eks({"workers": 10}).one("pulumi:providers:aws", "-prices")
     assert prices.inputs["region"] == "us-east-1", "where the price list is served, wherever the cluster is"
 
@@ -219,13 +270,27 @@ def test_hourly_cost_sums_nodes_control_plane_and_nat() -> None:
 def test_hourly_cost_is_unknown_without_a_price() -> None:
     denied = {"aws:pricing/getProduct:getProduct": refuse("AccessDenied")}
     done = eks({}, denied)
-    assert done.outputs["hourlyCost"][0] == "unknown"
+    assert done.outputs["hourlyCost"][0]["now"] == "unknown"
+    assert set(done.outputs["hourlyCost"][0]["parts"].values()) == {"unknown"}
     assert done.warnings == []
     assert unchecked(done).count("not checked: the price of") == 1, "one reason is enough"
 
 
-def test_price_must_be_single_and_hourly() -> None:
-    from components.clouds.aws.pricing import hourly_price
+def test_part_without_a_price_is_unknown_and_named_in_the_sum() -> None:
+    def product(args: Mapping[str, Any]) -> dict[str, Any]:
+        if args["serviceCode"] == "AmazonEKS":
+            raise PermissionError("Pricing product query not precise enough. Returned 2 elements")
+        found: dict[str, Any] = ANSWERS["aws:pricing/getProduct:getProduct"](args)
+        return found
+
+    found = cost({"workers": 10}, {"aws:pricing/getProduct:getProduct": product})
+    assert found["parts"]["control plane"] == "unknown"
+    assert found["parts"]["NAT"] == "$0.050", "a product that is not there is no refusal of the next one"
+    assert re.fullmatch(r"at least \$0\.\d\d \(unknown: control plane\)", found["now"])
+
+
+def test_price_must_be_single_and_of_the_unit() -> None:
+    from components.clouds.aws.pricing import GIB_MONTH, HOUR, unit_price
 
     def product(*dimensions: tuple[str, str]) -> str:
         entries = {
@@ -233,11 +298,12 @@ def test_price_must_be_single_and_hourly() -> None:
         }
         return json.dumps({"terms": {"OnDemand": {"x": {"priceDimensions": entries}}}})
 
-    assert hourly_price(product(("Hrs", "0.5"))) == 0.5
-    assert hourly_price(product(("Hrs", "0.5"), ("Hrs", "0.6"))) is None
-    assert hourly_price(product(("GB", "0.5"))) is None
-    assert hourly_price("{}") is None
-    assert hourly_price(product(("Hrs", "0.5")).replace("USD", "CNY")) is None, "not in dollars"
+    assert unit_price(product(("Hrs", "0.5")), HOUR) == 0.5
+    assert unit_price(product(("Hrs", "0.5"), ("Hrs", "0.6")), HOUR) is None
+    assert unit_price(product(("GB", "0.5")), HOUR) is None
+    assert unit_price(product(("GB-Mo", "0.5")), GIB_MONTH) == 0.5
+    assert unit_price("{}", HOUR) is None
+    assert unit_price(product(("Hrs", "0.5")).replace("USD", "CNY"), HOUR) is None, "not in dollars"
 
 
 def test_outputs_give_the_commands_to_connect() -> None:

@@ -58,9 +58,11 @@ def test_autoscaled_group_starts_at_zero_and_ranges_to_max_workers() -> None:
     assert workers.ignore_changes == ["scalingConfig.desiredSize"]
 
 
-@pytest.mark.parametrize("key", ["idleMinutes", "ttlHours"])
-def test_nodes_scale_to_zero_with_their_workers(key: str) -> None:
-    workers = eks({"workers": 8, key: 30}).one("nodeGroup:NodeGroup", "workers")
+@pytest.mark.parametrize(
+    ("key", "value"), [("idleMinutes", 30), ("ttlHours", 30), ("workHours", "Mon-Fri 08:00-18:00 UTC")]
+)
+def test_nodes_scale_to_zero_with_their_workers(key: str, value: Any) -> None:
+    workers = eks({"workers": 8, key: value}).one("nodeGroup:NodeGroup", "workers")
     assert workers.inputs["scalingConfig"] == {"desiredSize": 0, "minSize": 0, "maxSize": 2}
 
 

@@ -12,7 +12,6 @@ from components.clouds.aws.preflight import has_standard_quota
 from tests.unit.aws_cloud import (
     ACCELERATORS,
     ANSWERS,
-    PRICES,
     STATISTICS,
     eks,
     refuse,
@@ -315,8 +314,8 @@ def test_spot_cost_is_linux_price_in_the_first_zone() -> None:
 
     done = eks({"spot": True, "workers": 8}, {"aws:ec2/getSpotPrice:getSpotPrice": priced})
     nodes = 2
-    others = PRICES["m6i.large"] + PRICES["AmazonEKS"] + PRICES["NAT"]
-    assert done.outputs["hourlyCost"][0] == f"${0.01 * nodes + others:.2f}"
+    line = done.outputs["hourlyCost"][0]["parts"]["worker nodes"]
+    assert line == f"${0.01 * nodes:.3f} now, $0.000 idle, ${0.01 * nodes:.3f} at most"
 
 
 def test_workers_beyond_the_cpu_quota_are_refused() -> None:

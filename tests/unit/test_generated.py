@@ -66,6 +66,8 @@ def test_every_key_has_a_description_and_an_example_that_is_valid(cloud: str) ->
             given |= {"network": "vpc-1", "subnets": "a,b" if cloud == "eks" else "a"}
         if name == "acmeEmail":
             given["host"] = "r.example.org"
+        if name in ("monthlyBudget", "budgetEmail"):
+            given = {"monthlyBudget": "5", "budgetEmail": "a@example.org", **given}
         if name in ("rPackages", "aptPackages"):
             given = {"cloud": "eks", **LEAST["eks"], name: key.example}
         if name == "sharedGiB":

@@ -64,9 +64,11 @@ def test_autoscaled_pools_start_at_zero_in_each_zone(config: dict[str, Any]) -> 
         assert "nodeCount" not in pool
 
 
-@pytest.mark.parametrize("key", ["idleMinutes", "ttlHours"])
-def test_nodes_scale_to_zero_with_their_workers(key: str) -> None:
-    workers = gke({"workers": 8, key: 30}).one("nodePool:NodePool", "workers")
+@pytest.mark.parametrize(
+    ("key", "value"), [("idleMinutes", 30), ("ttlHours", 30), ("workHours", "Mon-Fri 08:00-18:00 UTC")]
+)
+def test_nodes_scale_to_zero_with_their_workers(key: str, value: Any) -> None:
+    workers = gke({"workers": 8, key: value}).one("nodePool:NodePool", "workers")
     assert workers.inputs["autoscaling"]["totalMinNodeCount"] == 0
     assert workers.inputs["autoscaling"]["totalMaxNodeCount"] == 2
 

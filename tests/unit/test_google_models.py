@@ -1,6 +1,7 @@
 """Google's own descriptions of its APIs, as google-api-python-client has them, against what the program declares.
 
-Nothing here shares code with the program. No Google Cloud is called: the descriptions are files of the package.
+Nothing here shares code with the program, except the address and the fields of the price list. No Google Cloud is
+called: the descriptions are files of the package.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import re
+import unittest.mock
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +19,22 @@ from typing import Any
 import googleapiclient
 import pytest
 
+from components.clouds.google import catalog
 from tests.unit.cloud_mocks import ROOT
-from tests.unit.google_cloud import gke, team
+from tests.unit.google_cloud import CATALOG, COMPUTE, catalog_page, gke, team
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
 VARIATIONS: Mapping[str, dict[str, Any]] = {
     "least": {},
-    "most": {"maxWorkers": 40, "sharedGiB": 1024, "host": "r.example.org", "authorizedNetworks": "203.0.113.0/24"},
+    "most": {
+        "maxWorkers": 40,
+        "sharedGiB": 1024,
+        "host": "r.example.org",
+        "authorizedNetworks": "203.0.113.0/24",
+        "monthlyBudget": 500,
+        "budgetEmail": "team@example.org",
+    },
     "spot": {"spot": True, "maxWorkers": 40, "zone": "us-west1-b", "machineType": "n4-standard-4"},
     "fallback": {"spot": "fallback", "maintenanceWindow": "FR,SA,SU 22:30"},
     "given": {"network": "campus", "subnets": "nodes", "image": "ghcr.io/o/i@sha256:" + "b" * 64},
@@ -115,6 +126,19 @@ MODELS = {
         "artifactregistry.v1",
         "Repository",
         {"location": None, "repositoryId": None, "cleanupPolicies[]": "cleanupPolicies.any"},
+    ),
+    "gcp:billing/budget:Budget": Model(
+        "billingbudgets.v1",
+        "GoogleCloudBillingBudgetsV1Budget",
+        {
+            "billingAccount": None,
+            "allUpdatesRule": "notificationsRule",
+            # The provider sends each value as a list of any type, which these checks do not know.
+            "budgetFilter.labels": None,
+        },
+    ),
+    "gcp:monitoring/notificationChannel:NotificationChannel": Model(
+        "monitoring.v3", "NotificationChannel", {"project": None}
     ),
     "gcp:serviceaccount/account:Account": Model(
         "iam.v1", "CreateServiceAccountRequest", {"displayName": "serviceAccount.displayName"}
@@ -270,3 +294,37 @@ def test_services_on_the_page_exist() -> None:
     assert len(asked) >= 8
     # Two that the package has no description of.
     assert {name.split(".")[0] for name in asked} - names <= {"cloudquotas", "containerscanning"}
+
+
+def test_price_list_is_asked_and_answered_as_google_describes() -> None:
+    document = Path(googleapiclient.__file__).parent / "discovery_cache" / "documents" / "cloudbilling.v1.json"
+    described = json.loads(document.read_text())
+    method = described["resources"]["services"]["resources"]["skus"]["methods"]["list"]
+    assert f"{described['rootUrl']}v1/services" == catalog.ADDRESS
+    assert set(method["scopes"]) & {"https://www.googleapis.com/auth/cloud-platform"}, "the scope of the callers' token"
+    asked: list[str] = []
+
+    def answer(url: str, project: str, token: str) -> dict[str, Any]:
+        asked.append(url)
+        return catalog_page(url, project, token)
+
+    with unittest.mock.patch.object(catalog, "fetch", answer):
+        gke(VARIATIONS["most"], {"never-called": lambda _args: {}})
+    assert len(asked) == 8, "two pages of each service"
+    for url in asked:
+        parts = urllib.parse.urlsplit(url)
+        assert re.fullmatch(method["flatPath"].replace("{servicesId}", "[A-F0-9-]+"), parts.path.lstrip("/"))
+        assert set(urllib.parse.parse_qs(parts.query)) <= {*method["parameters"], *described["parameters"]}
+    model = Model("cloudbilling.v1", "ListSkusResponse", {})
+    for path, value in leaves({"skus": CATALOG[COMPUTE], "nextPageToken": "next"}):
+        assert list(field_complaints(model, path, value)) == [], path
+    for path in (
+        "nextPageToken",
+        "skus[].description",
+        "skus[].category.usageType",
+        "skus[].serviceRegions",
+        "skus[].pricingInfo[].pricingExpression.usageUnit",
+        "skus[].pricingInfo[].pricingExpression.tieredRates",
+    ):
+        assert field(model, path)[0] is not None, path
+        assert path.rsplit(".", 1)[-1] in catalog.FIELDS

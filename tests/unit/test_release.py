@@ -48,8 +48,9 @@ def test_release_and_namespace_have_the_stacks_name_without_a_suffix() -> None:
 
 
 def test_a_cost_that_is_not_known_is_called_so_rather_than_guessed() -> None:
-    assert program(CAMPUS).outputs["hourlyCost"][0] == "unknown"
-    assert program(LOCAL).outputs["hourlyCost"][0] == "$0.00"
+    for config, told in ((CAMPUS, "unknown"), (LOCAL, "$0.00")):
+        cost = program(config).outputs["hourlyCost"][0]
+        assert cost == {"now": told, "idle": told, "max": told, "parts": {}, "notIncluded": ""}
 
 
 def test_values_hold_what_the_chart_asks_for_and_the_image_by_digest() -> None:
@@ -70,6 +71,7 @@ def test_what_the_settings_ask_of_the_chart_reaches_it() -> None:
                 "sharedGiB": "5",
                 "idleMinutes": "30",
                 "ttlHours": "72",
+                "workHours": "Mon-Fri 08:00-18:00 Europe/Berlin",
                 "host": "r.example.org",
                 "labels": "team=statistics",
             }
@@ -78,6 +80,8 @@ def test_what_the_settings_ask_of_the_chart_reaches_it() -> None:
     assert (found["ide"], found["host"], found["labels"]) == ("jupyterlab", "r.example.org", {"team": "statistics"})
     assert (found["scheduler"]["homeGiB"], found["shared"]["GiB"]) == (20, 5)
     assert (found["idleMinutes"], found["ttlHours"]) == (30, 72)
+    assert found["workHours"] == "Mon-Fri 08:00-18:00 Europe/Berlin"
+    assert values(program(LOCAL))["workHours"] == ""
 
 
 def test_a_worker_may_take_the_memory_that_it_asks_for_and_cores_that_nobody_uses() -> None:

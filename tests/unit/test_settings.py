@@ -344,3 +344,25 @@ def test_a_setting_of_another_cloud_is_shown_unless_it_may_hold_credentials() ->
 )
 def test_a_required_setting_that_is_absent_is_described(values: dict[str, Any], key: str, words: str) -> None:
     assert f"allowed: {words}" in problems(values)[key]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("08:00-18:00", "days, hours and time zone, such as Mon-Fri 08:00-18:00 Europe/Berlin"),
+        ("Mon-Fri 8-18 Europe/Berlin", "days, hours and time zone"),
+        ("Mon-Fri 08:00-25:00 UTC", "days, hours and time zone"),
+        ("Mo-Fr 08:00-18:00 UTC", "days, hours and time zone"),
+        ("Mon-Fri 08:00-18:00", "days, hours and time zone"),
+        ("Mon-Fri 08:00-18:00 Europe/Berln", "there is no time zone Europe/Berln"),
+        ("Mon-Fri 08:00-18:00 ../../etc/passwd", "days, hours and time zone"),
+        ("Mon-Fri 08:00-08:00 UTC", "begin and end are the same time"),
+        ("0", "days, hours and time zone"),
+    ],
+)
+def test_wrong_work_hours_are_refused_with_the_fix(wrong: str, said: str) -> None:
+    for cloud in (LOCAL, GKE):
+        found = problems({**cloud, "workHours": wrong})
+        assert list(found) == ["workHours"]
+        assert said in found["workHours"]
+        assert "pulumi config set workHours 'Mon-Fri 08:00-18:00 Europe/Berlin'" in found["workHours"]

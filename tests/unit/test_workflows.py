@@ -64,6 +64,18 @@ def test_a_deployment_waits_for_an_approval_and_for_the_one_before_it() -> None:
     assert job["concurrency"] == {"group": "deploy-${{ matrix.stack }}", "cancel-in-progress": False}
 
 
+def test_a_stack_ends_only_where_a_person_has_allowed_it_and_beside_no_deployment() -> None:
+    assert set(WORKFLOWS["expire"][True]) == {"schedule", "workflow_dispatch"}
+    assert jobs("expire")["ending"]["if"] == "vars.PULUMI_EXPIRE == 'true'"
+    job = jobs("expire")["stack"]
+    assert job["environment"] == "expire"
+    assert job["concurrency"] == jobs("deploy")["stack"]["concurrency"]
+    for name, workflow in WORKFLOWS.items():
+        runs = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+        assert any("ci.expire" in run for run in runs) == (name == "expire"), name
+        assert not any("pulumi destroy" in run for run in runs), name
+
+
 def test_only_a_deployment_updates_a_stack() -> None:
     for name, workflow in WORKFLOWS.items():
         runs = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]

@@ -12,6 +12,7 @@ import pulumi_aws as aws
 from components.clouds.aws import access, preflight
 from components.clouds.aws.addons import create_addons_before_nodes, create_addons_on_nodes
 from components.clouds.aws.autoscaler import create_autoscaler, grant_autoscaler
+from components.clouds.aws.budget import create_budget
 from components.clouds.aws.control_plane import create_control_plane, grant_access
 from components.clouds.aws.network import create_network
 from components.clouds.aws.nodes import create_node_groups, worker_scalings
@@ -67,11 +68,12 @@ class EksCluster(ManagedCluster):
             ready.append(self.publish(name, settings, groups.system, [each.public_ip for each in addresses], balancer))
         self.ready = tuple(ready)
 
+        create_budget(scope, settings, location)
         self.set_sizes(settings, pool)
         self.kubeconfig_command = access.kubeconfig_command(cluster, settings.region)
         self.kubectl = access.kubectl(cluster)
         self.node_shell = access.node_shell(cluster, settings.region)
-        self.hourly_cost = hourly_cost(scope, settings, location, pool)
+        self.hourly_cost = hourly_cost(scope, settings, location, pool).output()
         self.register_outputs({"kubeconfigCommand": self.kubeconfig_command, "nodes": self.nodes})
 
     def _scope(self, name: str, settings: EksSettings) -> Scope:

@@ -15,7 +15,7 @@ import pulumi
 
 from common.paths import kubeconfig_path
 from components.clouds.allocatable import Allocatable
-from components.clouds.base import PodSize, scheduler_size
+from components.clouds.base import PodSize, flat, scheduler_size
 from components.clouds.checks import problem
 from components.clouds.existing.access import KubeconfigError, read_access
 from components.clouds.existing.cluster import ExistingCluster
@@ -53,7 +53,7 @@ class LocalCluster(ExistingCluster):
         )
         self.use(name, access)
         self.nodes = "1 x this machine"
-        self.hourly_cost = 0.0
+        self.hourly_cost = flat("$0.00")
         self.kubeconfig_command = f"export KUBECONFIG={shlex.quote(str(file))}"
         self.kubectl = f"{kubectl_for_people()} --kubeconfig {shlex.quote(str(file))}"
         self.node_shell = "bash"

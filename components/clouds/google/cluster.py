@@ -11,10 +11,12 @@ import pulumi_gcp as gcp
 
 from components.clouds.checks import require_tool
 from components.clouds.google import access, preflight
+from components.clouds.google.budget import create_budget, find_billed_project
 from components.clouds.google.control_plane import create_control_plane
 from components.clouds.google.location import Location
 from components.clouds.google.network import create_network, reserve_address
 from components.clouds.google.nodes import create_node_identity, create_system_pool, create_worker_pools
+from components.clouds.google.pricing import hourly_cost
 from components.clouds.google.registry import create_registry
 from components.clouds.google.settings import GkeSettings
 from components.clouds.google.storage import create_disk_class, create_filestore, create_shared_volume
@@ -26,15 +28,15 @@ from components.clouds.scope import Scope
 class GkeCluster(ManagedCluster):
     """A private, VPC-native GKE cluster with a system pool and a pool of tainted nodes for workers."""
 
-    hourly_cost = None  # the provider has no data source for the price list (Cloud Billing Catalog)
-
     def __init__(self, name: str, settings: GkeSettings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("future-kubernetes:index:GkeCluster", name, None, opts)
         require_tool(
             access.AUTH_PLUGIN, "kubectl and Pulumi get their credentials for GKE from it", access.INSTALL_AUTH_PLUGIN
         )
         scope = self._scope(name, settings)
-        location, pool = preflight.check(settings, scope.lookup, self._quota_lookup(name, settings))
+        paying = self._paying_provider(name, settings)
+        location, pool = preflight.check(settings, scope.lookup, pulumi.InvokeOptions(provider=paying))
+        billed = find_billed_project(settings, pulumi.InvokeOptions(provider=paying))
 
         network = create_network(scope, settings)
         identity, log_role = create_node_identity(scope, settings, network.suffix)
@@ -59,10 +61,12 @@ class GkeCluster(ManagedCluster):
             ready.append(self.publish(name, settings, system, [address.address], balancer))
         self.ready = tuple(ready)
 
+        create_budget(scope.within(paying), settings, billed)
         self.set_sizes(settings, pool)
         self.kubeconfig_command = access.kubeconfig_command(cluster, settings)
         self.kubectl = access.kubectl(cluster, settings)
         self.node_shell = access.node_shell(cluster, settings, location.system_zone)
+        self.hourly_cost = hourly_cost(settings, location, pool, scope.lookup)
         self.register_outputs({"kubeconfigCommand": self.kubeconfig_command, "nodes": self.nodes})
 
     def _scope(self, name: str, settings: GkeSettings) -> Scope:
@@ -77,19 +81,18 @@ class GkeCluster(ManagedCluster):
         )
         return Scope(name, self, provider, labels)
 
-    def _quota_lookup(self, name: str, settings: GkeSettings) -> pulumi.InvokeOptions:
-        """Options of a data source of the Cloud Quotas API, which refuses a user's login unless the project pays.
+    def _paying_provider(self, name: str, settings: GkeSettings) -> gcp.Provider:
+        """A provider for the APIs of quotas and budgets, which refuse a user's login unless the project pays.
 
         Only there, because it takes a permission more (serviceusage.services.use).
         """
-        provider = gcp.Provider(
+        return gcp.Provider(
             f"{name}-google-quotas",
             project=settings.project,
             billing_project=settings.project,
             user_project_override=True,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        return pulumi.InvokeOptions(provider=provider)
 
     def _storage(
         self, scope: Scope, settings: GkeSettings, location: Location, instance: gcp.filestore.Instance | None

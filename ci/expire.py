@@ -1,0 +1,116 @@
+"""Destroys stacks that have outlived their `ttlHours`.
+
+`python -m ci.expire` writes the stacks that have the setting as a matrix for GitHub Actions. With a stack's name after
+it, it destroys that one where its time is over. The time counts from the stack's oldest resource, so from the first
+`pulumi up` after it was last destroyed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ci.affected import PROJECT, Stack, matrix, stacks
+from ci.preview import NO_STACK
+from common.errors import UserError
+
+ENVIRONMENT = {"PULUMI_SKIP_UPDATE_CHECK": "true", "PULUMI_OPTION_SKIP_PLUGIN_PRE_INSTALL": "true"}
+
+
+def ttl_hours(repo: Path, stack: str) -> int:
+    """Return the hours that a stack's file gives it; 0 for no end. Raises UserError for another value."""
+    config = (yaml.safe_load((repo / f"Pulumi.{stack}.yaml").read_text()) or {}).get("config") or {}
+    given = config.get(f"{PROJECT}:ttlHours", 0)
+    text = str(given or 0).strip()
+    if isinstance(given, bool) or not text.isdecimal():
+        raise UserError(
+            f"ttlHours of stack {stack} is {given!r}\n    allowed: a whole number of hours, 0 for no end\n"
+            f"    fix: pulumi config set ttlHours 72 --stack {stack}"
+        )
+    return int(text)
+
+
+def ending(repo: Path) -> list[Stack]:
+    """Return the stacks that have a `ttlHours`."""
+    return [stack for stack in stacks(repo) if ttl_hours(repo, stack.name)]
+
+
+def born(state: Mapping[str, Any]) -> datetime | None:
+    """Return when the oldest resource of an exported state was created; None for a stack without resources.
+
+    Raises UserError where no resource has a time: then nothing says how old the stack is.
+    """
+    resources = (state.get("deployment") or {}).get("resources") or []
+    times = [datetime.fromisoformat(each["created"]) for each in resources if each.get("created")]
+    if resources and not times:
+        raise UserError(
+            "the state has no times of creation, so nothing is destroyed.\n    fix: pulumi destroy, by hand"
+        )
+    return min(times, default=None)
+
+
+def pulumi(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the Pulumi CLI and return what it printed."""
+    variables = {**os.environ, **ENVIRONMENT}
+    return subprocess.run(["pulumi", *arguments], env=variables, capture_output=True, text=True, check=False)
+
+
+def expire(repo: Path, stack: str, now: datetime) -> int:
+    """Destroy a stack whose time is over, and return Pulumi's exit status; 0 where there is nothing to do."""
+    hours = ttl_hours(repo, stack)
+    if not hours:
+        print(f"stack {stack} has no ttlHours: nothing to destroy")
+        return 0
+    exported = pulumi("stack", "export", "--stack", stack, "--non-interactive")
+    if exported.returncode != 0:
+        if NO_STACK in exported.stderr:
+            print(f"the backend has no stack {stack}: nothing to destroy")
+            return 0
+        raise UserError(f"pulumi stack export failed: {exported.stderr.strip()[-800:]}")
+    since = born(json.loads(exported.stdout))
+    if since is None:
+        print(f"stack {stack} has no resources: nothing to destroy")
+        return 0
+    end = since + timedelta(hours=hours)
+    if now < end:
+        print(f"stack {stack} ends at {end.astimezone(UTC):%Y-%m-%d %H:%M} UTC: ttlHours is {hours}")
+        return 0
+    ended = f"{end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    print(
+        f"::warning::stack {stack} is destroyed: {hours} hours (ttlHours) ended at {ended}. "
+        "Its home and /shared are deleted too, and no snapshot of them is made",
+        flush=True,
+    )
+    command = ["pulumi", "destroy", "--stack", stack, "--yes", "--non-interactive", "--suppress-outputs"]
+    return subprocess.run(command, env={**os.environ, **ENVIRONMENT}, check=False).returncode
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Return Pulumi's exit status, or 1 for what a person can fix."""
+    repo = Path.cwd()
+    try:
+        if arguments:
+            return expire(repo, arguments[0], datetime.now(UTC))
+        extras = tomllib.loads((repo / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        entries = json.dumps(matrix(ending(repo), extras))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"stacks={entries}")
+    if output := os.environ.get("GITHUB_OUTPUT"):
+        with Path(output).open("a") as file:
+            file.write(f"stacks={entries}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

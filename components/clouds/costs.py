@@ -1,0 +1,113 @@
+"""The hourly cost of a stack: now, idle and at most, with a line for each part. Pure: no I/O.
+
+Nothing here imports a cloud's SDK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.clouds.base import UNKNOWN
+from components.clouds.settings import ManagedSettings
+from components.clouds.sizing import WorkerPool
+
+HOURS_A_MONTH = 730
+"""Hours by which both clouds divide a price for a month
+(https://cloud.google.com/compute/vm-instance-pricing, https://docs.aws.amazon.com/ebs/latest/userguide/)."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How many of something there are with `workers` workers, with none, and with `maxWorkers`."""
+
+    now: float
+    idle: float
+    most: float
+
+    def times(self, factor: float) -> Numbers:
+        """So many of each."""
+        return Numbers(self.now * factor, self.idle * factor, self.most * factor)
+
+    def plus(self, other: Numbers) -> Numbers:
+        """The sum of both."""
+        return Numbers(self.now + other.now, self.idle + other.idle, self.most + other.most)
+
+
+ONE = Numbers(1, 1, 1)
+
+
+def node_numbers(settings: ManagedSettings, pool: WorkerPool) -> Numbers:
+    """Worker nodes. They stay where no autoscaler removes them."""
+    return Numbers(pool.nodes, 0 if settings.autoscaled else pool.nodes, pool.max_nodes)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the bill in US dollars an hour; None where its price is unknown.
+
+    note: replaces the three figures, for what is billed by use only. It is not part of the sums.
+    """
+
+    name: str
+    now: float | None = None
+    idle: float | None = None
+    most: float | None = None
+    note: str = ""
+
+    @classmethod
+    def of(cls, name: str, numbers: Numbers, price: float | None, most_price: float | None = None) -> Part:
+        """So many of one price an hour. most_price: that of each at most, where it differs."""
+        highest = price if most_price is None else most_price
+        return cls(name, product(numbers.now, price), product(numbers.idle, price), product(numbers.most, highest))
+
+    @property
+    def line(self) -> str:
+        """The part's cost in a line."""
+        if self.note:
+            return self.note
+        figures = [UNKNOWN if each is None else f"${each:.3f}" for each in (self.now, self.idle, self.most)]
+        if len(set(figures)) == 1:
+            return figures[0]
+        return f"{figures[0]} now, {figures[1]} idle, {figures[2]} at most"
+
+
+def product(count: float, price: float | None) -> float | None:
+    """The price of `count`. None of something costs nothing, whatever the price of one."""
+    return 0.0 if count == 0 else None if price is None else count * price
+
+
+def most_of(*prices: float | None) -> float | None:
+    """The highest price. None where one is unknown, since that one may be the highest."""
+    known = [price for price in prices if price is not None]
+    return max(known) if len(known) == len(prices) else None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Every part of a stack's bill. excluded: what is billed by use and is in no figure."""
+
+    parts: Sequence[Part]
+    excluded: str
+
+    def output(self) -> dict[str, Any]:
+        """The stack's output `hourlyCost`."""
+        counted = [part for part in self.parts if not part.note]
+        return {
+            "now": total([(part.name, part.now) for part in counted]),
+            "idle": total([(part.name, part.idle) for part in counted]),
+            "max": total([(part.name, part.most) for part in counted]),
+            "parts": {part.name: part.line for part in self.parts},
+            "notIncluded": self.excluded,
+        }
+
+
+def total(parts: Sequence[tuple[str, float | None]]) -> str:
+    """The sum of the known parts, with the names of the others. `unknown` where no price is known."""
+    known = [cost for _, cost in parts if cost is not None]
+    missing = [name for name, cost in parts if cost is None]
+    if missing and not any(known):
+        return UNKNOWN
+    dollars = f"${sum(known):.2f}"
+    return f"at least {dollars} (unknown: {', '.join(missing)})" if missing else dollars

@@ -1,0 +1,104 @@
+"""The monthly budget of a stack, which writes to a person and stops nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_gcp as gcp
+
+from components.clouds.checks import CloudError, problem
+from components.clouds.google.api import ask
+from components.clouds.google.settings import GkeSettings
+from components.clouds.scope import Scope
+
+ALERTS = (("CURRENT_SPEND", 0.8), ("CURRENT_SPEND", 1.0), ("FORECASTED_SPEND", 1.0))
+"""Shares of the budget that are told."""
+
+ROLE = "roles/billing.costsManager"
+MAX_NAME = 60
+
+
+@dataclass(frozen=True)
+class BilledProject:
+    """The project's number, and the ID of the billing account that pays for it."""
+
+    number: str
+    billing_account: str
+
+
+def find_billed_project(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> BilledProject | None:
+    """The project that the budget is for; None without `monthlyBudget`.
+
+    Raises CloudError where the project has no billing account, or the caller may not see that account: only those who
+    may can create a budget in it.
+    """
+    if not settings.monthly_budget:
+        return None
+    name = settings.project
+    found = ask(
+        f"which billing account pays for {name}",
+        lambda: gcp.organizations.get_project(project_id=name, opts=lookup),
+    )
+    account = found.billing_account
+    given = f"monthlyBudget is {settings.monthly_budget}"
+    without = "pulumi config rm monthlyBudget && pulumi config rm budgetEmail"
+    if not account:
+        raise CloudError(
+            problem(
+                f"{given}, and project {name} has no billing account",
+                "a project with one: gcloud billing accounts list",
+                f"gcloud billing projects link {name} --billing-account=ACCOUNT, or {without}",
+            )
+        )
+    try:
+        gcp.organizations.get_billing_account(billing_account=account, opts=lookup)
+    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        reason = " ".join(str(error).split())
+        raise CloudError(
+            problem(
+                f"{given}, and Google does not show you billing account {account} ({reason[:200]})",
+                f"a user with {ROLE} on the billing account, and a project with billingbudgets.googleapis.com, "
+                "cloudbilling.googleapis.com and monitoring.googleapis.com enabled",
+                f"gcloud billing accounts add-iam-policy-binding {account} --member=user:YOU --role={ROLE} (its "
+                f"administrator can), or {without}",
+            )
+        ) from error
+    return BilledProject(found.number, account)
+
+
+def create_budget(scope: Scope, settings: GkeSettings, billed: BilledProject | None) -> None:
+    """A budget of the costs with the stack's label, where `monthlyBudget` is set.
+
+    scope: with a provider whose project pays for the requests, which Google refuses a user's login otherwise.
+    """
+    if billed is None or not settings.budget_email:
+        return
+    channel = gcp.monitoring.NotificationChannel(
+        f"{scope.name}-budget",
+        project=settings.project,
+        display_name=f"Budget of {scope.name}",
+        type="email",
+        labels={"email_address": settings.budget_email},
+        user_labels=dict(scope.labels),
+        opts=scope.options(),
+    )
+    gcp.billing.Budget(
+        f"{scope.name}-budget",
+        billing_account=billed.billing_account,
+        display_name=scope.name[:MAX_NAME],
+        # Without a currency it is that of the billing account.
+        amount=gcp.billing.BudgetAmountArgs(
+            specified_amount=gcp.billing.BudgetAmountSpecifiedAmountArgs(units=str(settings.monthly_budget))
+        ),
+        budget_filter=gcp.billing.BudgetBudgetFilterArgs(
+            projects=[f"projects/{billed.number}"],
+            labels={"stack": scope.labels["stack"]},
+            calendar_period="MONTH",
+        ),
+        threshold_rules=[
+            gcp.billing.BudgetThresholdRuleArgs(spend_basis=basis, threshold_percent=share) for basis, share in ALERTS
+        ],
+        all_updates_rule=gcp.billing.BudgetAllUpdatesRuleArgs(monitoring_notification_channels=[channel.id]),
+        opts=scope.options(),
+    )

@@ -1,0 +1,141 @@
+"""The end of stacks past their `ttlHours`, with a Pulumi CLI of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ci import expire
+from common.errors import UserError
+from tests.unit.cloud_mocks import ROOT
+
+NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
+
+
+class Backend:
+    """A repository with stacks, and a `pulumi` that exports a state and notes what it is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.repo, self.calls, self.state = folder / "repo", folder / "calls", folder / "state"
+        self.repo.mkdir()
+        (self.repo / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+        program = folder / "pulumi"
+        program.write_text(
+            f'#!/bin/sh\necho "$*" >> {self.calls}\n'
+            f'case "$1" in stack) cat {self.state} || {{ echo "error: $FAILS" >&2; exit 1; }} ;; '
+            '*) exit "${STATUS:-0}" ;; esac\n'
+        )
+        program.chmod(0o755)
+
+    def stack(self, name: str, ttl: object, cloud: str = "eks") -> None:
+        lines = f"config:\n  future-kubernetes:cloud: {cloud}\n"
+        ended = "" if ttl is None else f"  future-kubernetes:ttlHours: {json.dumps(ttl)}\n"
+        (self.repo / f"Pulumi.{name}.yaml").write_text(lines + ended)
+
+    def created(self, *times: datetime | None) -> None:
+        listed = [{"urn": "u", **({"created": time.isoformat()} if time else {})} for time in times]
+        self.state.write_text(json.dumps({"version": 3, "deployment": {"resources": listed}}))
+
+    @property
+    def destroyed(self) -> list[str]:
+        calls = self.calls.read_text().splitlines() if self.calls.exists() else []
+        return [call for call in calls if call.startswith("destroy")]
+
+
+@pytest.fixture
+def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FAILS", "expired token")
+    return Backend(tmp_path)
+
+
+def test_stack_past_its_hours_is_destroyed_and_its_home_is_said_to_go(
+    backend: Backend, capfd: pytest.CaptureFixture[str]
+) -> None:
+    backend.stack("team", 72)
+    backend.created(NOW - timedelta(hours=1), NOW - timedelta(hours=72), None)
+    assert expire.expire(backend.repo, "team", NOW) == 0
+    assert backend.destroyed == ["destroy --stack team --yes --non-interactive --suppress-outputs"]
+    told = capfd.readouterr().out
+    assert "::warning::stack team is destroyed: 72 hours (ttlHours) ended at 2026-12-01 12:00 UTC" in told
+    assert "home and /shared are deleted too" in told
+
+
+def test_stack_within_its_hours_stays_whatever_was_replaced_since(
+    backend: Backend, capfd: pytest.CaptureFixture[str]
+) -> None:
+    backend.stack("team", "72")
+    backend.created(NOW, NOW - timedelta(hours=71, minutes=59))
+    assert expire.expire(backend.repo, "team", NOW) == 0
+    backend.state.write_text(backend.state.read_text().replace("+00:00", ".123456789Z"))  # as Pulumi writes it
+    assert expire.expire(backend.repo, "team", NOW) == 0
+    assert not backend.destroyed
+    assert "stack team ends at 2026-12-01 12:01 UTC" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("ttl", [None, 0, "0", ""])
+def test_stack_without_hours_is_not_even_asked_for(backend: Backend, ttl: object) -> None:
+    backend.stack("team", ttl)
+    assert expire.expire(backend.repo, "team", NOW) == 0
+    assert not backend.calls.exists()
+
+
+def test_stack_that_is_empty_or_in_no_backend_is_left(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend.stack("team", 1)
+    backend.created()
+    assert expire.expire(backend.repo, "team", NOW) == 0
+    backend.state.write_text(json.dumps({"version": 3, "deployment": None}))
+    assert expire.expire(backend.repo, "team", NOW) == 0
+    backend.state.unlink()
+    monkeypatch.setenv("FAILS", "no stack named 'team' found")
+    assert expire.expire(backend.repo, "team", NOW) == 0
+    assert not backend.destroyed
+
+
+def test_state_that_is_hidden_or_has_no_times_stops_and_destroys_nothing(backend: Backend) -> None:
+    backend.stack("team", 1)
+    with pytest.raises(UserError, match="expired token"):
+        expire.expire(backend.repo, "team", NOW)
+    backend.created(None, None)
+    with pytest.raises(UserError, match="no times of creation"):
+        expire.expire(backend.repo, "team", NOW)
+    assert not backend.destroyed
+
+
+@pytest.mark.parametrize("ttl", [-1, "three", 1.5, True, "72 h"])
+def test_wrong_hours_are_refused_with_a_fix(backend: Backend, ttl: object) -> None:
+    backend.stack("team", ttl)
+    with pytest.raises(UserError, match=r"(?s)ttlHours of stack team is .*allowed: .*fix: pulumi config set ttlHours"):
+        expire.expire(backend.repo, "team", NOW)
+    assert not backend.calls.exists()
+
+
+def test_failed_destroy_fails_the_job(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend.stack("team", 1)
+    backend.created(NOW - timedelta(hours=2))
+    monkeypatch.setenv("STATUS", "3")
+    assert expire.expire(backend.repo, "team", NOW) == 3
+
+
+def test_only_stacks_with_hours_are_in_the_matrix(backend: Backend, tmp_path: Path) -> None:
+    backend.stack("team", 72)
+    backend.stack("lasting", None)
+    backend.stack("dev", 5, "local")
+    output = tmp_path / "output"
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from ci import expire; sys.exit(expire.main([]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=backend.repo, env={**os.environ, "GITHUB_OUTPUT": str(output)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == output.read_text()
+    assert json.loads(done.stdout.removeprefix("stacks=")) == [{"stack": "team", "extra": "eks"}]
+    backend.stack("team", "soon")
+    done = subprocess.run([sys.executable, "-c", script], cwd=backend.repo, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "error: ttlHours of stack team" in done.stderr
