@@ -34,7 +34,9 @@ def problems(ide):
     if ide == "rstudio":
         found["lab"] = "This stack has only RStudio. For JupyterLab too: pulumi config set ide both"
     elif importlib.util.find_spec("jupyterlab") is None:
-        found["lab"] = f"This image has no JupyterLab, and the stack's ide is {ide}: it was built for another ide. {_BUILD}"
+        found["lab"] = (
+            f"This image has no JupyterLab, and the stack's ide is {ide}: it was built for another ide. {_BUILD}"
+        )
     return found
 
 
@@ -67,8 +69,8 @@ def rstudio_problem():
         version = "of this image"
     # Without www-socket it would listen on a port of all addresses, without a login.
     return (
-        f"RStudio Server {version} is too old to be used behind this login: it has no option {' and no '.join(lacking)}. "
-        + _BASE
+        f"RStudio Server {version} is too old to be used behind this login: "
+        f"it has no option {' and no '.join(lacking)}. {_BASE}"
     )
 
 

@@ -24,8 +24,8 @@ _WAITING = 10
 class Guesses:
     """Checks one guess at a time, and waits after each wrong one: 0.5 s, then twice as long, 4 s at most.
 
-    It counts for all addresses together: through a port-forward, everybody has the same one. A right password resets the
-    delay. A person who logs in while somebody guesses waits 40 s at most, or is asked to try again.
+    It counts for all addresses together: through a port-forward, everybody has the same one. A right password resets
+    the delay. A person who logs in while somebody guesses waits 40 s at most, or is asked to try again.
     """
 
     def __init__(self) -> None:

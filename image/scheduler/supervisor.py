@@ -75,8 +75,8 @@ class Supervisor:
     def _save_sessions(self) -> None:
         """Let RStudio's sessions save their data and exit, as by `rstudio-server force-suspend-all`.
 
-        They do so on SIGUSR2 (rstudio/rstudio: src/cpp/session/SessionSuspend.cpp, handleUSR2). Not every release of the
-        server sends it (rstudio/rstudio issue 8917, PR 18091), and the sessions are not in the server's process group.
+        They do so on SIGUSR2 (rstudio/rstudio: src/cpp/session/SessionSuspend.cpp, handleUSR2). Not every release of
+        the server sends it (rstudio/rstudio issue 8917, PR 18091), and the sessions are not in the server's process group.
         """
         for pid in r_sessions(os.getpid()):
             with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -104,13 +104,14 @@ class Rserver:
             status, extra["Location"] = 302, "../../../page"
         elif path == "/help/page":
             body = "Fitting Linear Models"
-        elif path == "/big":
-            body = "x" * 20_000_000
+        elif found := re.match(r"/export/(\d+)", path):  # a download of so many MB
+            body = "x" * 1_000_000 * int(found[1])
         elif path == "/as-seen":
             body = json.dumps({"address": address, "headers": headers, "options": self.options})
         else:
             status = 404
         answer(writer, status, body, extra)
+        return None
 
     async def pass_on(
         self, port: int, path: str, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -127,7 +128,7 @@ class Rserver:
         if headers.get("upgrade", "").lower() != "websocket":
             return answer(writer, 200, "<p id=application>an application</p>", {})
         key = headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()  # noqa: S324
+        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
         writer.write(
             f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Accept: {accept}\r\n\r\n".encode()
@@ -138,6 +139,7 @@ class Rserver:
             text = b"heard " + text
             writer.write(bytes([0x81, len(text)]) + text)
         writer.close()
+        return None
 
     def start_session(self) -> int:
         account = pwd.getpwuid(os.getuid())
@@ -177,8 +179,8 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 def main() -> int:
     options: dict[str, str] = {}
     configuration = os.environ.get("FAKE_RSERVER_CONF", "/etc/rstudio/rserver.conf")
-    if os.path.exists(configuration):  # noqa: PTH110
-        with open(configuration) as file:  # noqa: PTH123
+    if os.path.exists(configuration):
+        with open(configuration) as file:
             options = dict(line.strip().split("=", 1) for line in file if "=" in line)
     for word in sys.argv[1:]:
         name, _, value = word.removeprefix("--").partition("=")

@@ -1,4 +1,4 @@
-"""The Jupyter server in front of everything, as the image configures it, with a stand-in for RStudio Server behind it."""
+"""The Jupyter server in front of everything, as the image has it, and a stand-in for RStudio Server behind it."""
 
 from __future__ import annotations
 
@@ -120,10 +120,8 @@ class Door:
         try:
             self.process.wait(10)
         finally:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self.log_file.close()
 
 
@@ -225,6 +223,10 @@ def test_redirection_of_rs_help_stays_below_the_path(logged_in: Door) -> None:
     location = logged_in.ask("/rstudio/help/library/stats/html/lm.html")[1]["Location"]
     assert urllib.parse.urlsplit(location).path == "/rstudio/help/page"
     assert logged_in.ask("/rstudio/help/page")[2] == "Fitting Linear Models"
+
+
+def test_download_of_tens_of_megabytes_gets_through(logged_in: Door) -> None:
+    assert len(logged_in.ask("/rstudio/export/40")[2]) == 40_000_000
 
 
 def websocket(door: Door, path: str, headers: dict[str, str] | None = None) -> tuple[bytes, bytes]:

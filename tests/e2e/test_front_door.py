@@ -104,9 +104,7 @@ def test_r_session_of_rstudio_has_the_pods_environment_and_workers(
     assert there.strip() in {worker["metadata"]["name"] for worker in both.pods("worker")}
 
 
-def test_jupyterlab_is_beside_rstudio_and_has_its_tile(
-    browser: tuple[webdriver.Chrome, str], tmp_path: Path
-) -> None:
+def test_jupyterlab_is_beside_rstudio_and_has_its_tile(browser: tuple[webdriver.Chrome, str], tmp_path: Path) -> None:
     driver, address = browser
     driver.get(f"{address}/lab")
     try:
