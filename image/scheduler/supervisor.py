@@ -76,7 +76,7 @@ class Supervisor:
         """Let RStudio's sessions save their data and exit, as by `rstudio-server force-suspend-all`.
 
         They do so on SIGUSR2 (rstudio/rstudio: src/cpp/session/SessionSuspend.cpp, handleUSR2). Not every release of
-        the server sends it (rstudio/rstudio issue 8917, PR 18091), and the sessions are not in the server's process group.
+        the server sends it (rstudio/rstudio issue 8917, PR 18091), and the sessions are not in its process group.
         """
         for pid in r_sessions(os.getpid()):
             with contextlib.suppress(ProcessLookupError, PermissionError):
