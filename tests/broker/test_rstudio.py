@@ -111,6 +111,23 @@ def supervise(run: Path, tmp_path: Path) -> Iterator[Callable[[str], subprocess.
     end_session(tmp_path)
 
 
+def test_session_of_a_grandchild_is_found_and_none_of_other_processes(run: Path, tmp_path: Path) -> None:
+    front_door = SUPERVISED.format(session=str(tmp_path / "rsession"), then="time.sleep(600)")
+    process = subprocess.Popen([sys.executable, "-c", front_door], start_new_session=True)
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        wait_for((tmp_path / "session.arguments").exists)
+        session = int((tmp_path / "session.pid").read_text())
+        assert ide.r_sessions(os.getpid()) == {session}
+        assert ide.r_sessions(other.pid) == set()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        end_session(tmp_path)
+        other.kill()
+        process.wait(5)
+        other.wait(5)
+
+
 def test_r_sessions_save_before_the_scheduler_exits(
     supervise: Callable[[str], subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
