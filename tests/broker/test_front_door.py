@@ -34,7 +34,7 @@ UPGRADE = {
 
 
 INGRESS = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "r.example.org", "Host": "r.example.org"}
-"""What an Ingress that ends TLS adds to a request."""
+"""Headers that an Ingress which ends TLS adds to a request."""
 
 
 class Door:
@@ -329,7 +329,7 @@ def test_wrong_guesses_are_slowed_down_and_too_many_refused(doors: OpenDoor) -> 
         thread.start()
     wait_for(lambda: len(statuses) >= 4, 5)
     assert statuses[:4] == [429] * 4
-    assert door.ask("/login")[0] == 302  # who is logged in waits for nobody
+    assert door.ask("/login")[0] == 302  # a person who is logged in does not wait
     door.process.kill()
     for thread in threads:
         thread.join()

@@ -106,8 +106,8 @@ def supervise(run: Path, tmp_path: Path) -> Iterator[Callable[[str], subprocess.
 
     yield supervise
     for process in started:
-        process.kill()
-        process.wait(5)
+        process.terminate()
+        process.wait(20)  # its sessions have ended by then
     end_session(tmp_path)
 
 
