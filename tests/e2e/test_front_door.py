@@ -39,7 +39,8 @@ def both(stack: Stack) -> Iterator[Stack]:
     files = {
         "rserver": (REPO / "tests/broker/fake_rserver.py").read_text().replace('"""', '#!/usr/bin/python3\n"""', 1),
         "rsession": SESSION,
-        "rserver.conf": "rsession-path=/usr/local/bin/future-rsession\n",
+        "start": f"#!/bin/sh\nexec env FUTURE_KUBERNETES_RSESSION={BIN}/rsession future-rsession \"$@\"\n",
+        "rserver.conf": f"rsession-path={BIN}/start\n",
     }
     for name, text in files.items():
         place = f"mkdir -p {BIN} && cat > {BIN}/{name} && chmod +x {BIN}/{name}"
@@ -47,7 +48,6 @@ def both(stack: Stack) -> Iterator[Stack]:
     environment = {
         "PATH": f"{BIN}:/opt/jupyter/bin:/usr/local/bin:/usr/bin:/bin",
         "FAKE_RSERVER_CONF": f"{BIN}/rserver.conf",
-        "FUTURE_KUBERNETES_RSESSION": f"{BIN}/rsession",
     }
     values = {"scheduler": {"extraEnv": [{"name": name, "value": value} for name, value in environment.items()]}}
     reference = image.push(stack.node, image.ImageRequest("both"))
