@@ -35,7 +35,7 @@ def problems(ide):
         found["lab"] = "This stack has only RStudio. For JupyterLab too: pulumi config set ide both"
     elif importlib.util.find_spec("jupyterlab") is None:
         found["lab"] = (
-            f"This image has no JupyterLab, and the stack's ide is {ide}: it was built for another ide. {_BUILD}"
+            f"This image has no JupyterLab, and the stack's ide is {ide!r}: it was built for another ide. {_BUILD}"
         )
     return found
 

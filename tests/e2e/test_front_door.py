@@ -39,7 +39,7 @@ def both(stack: Stack) -> Iterator[Stack]:
     files = {
         "rserver": (REPO / "tests/broker/fake_rserver.py").read_text().replace('"""', '#!/usr/bin/python3\n"""', 1),
         "rsession": SESSION,
-        "start": f"#!/bin/sh\nexec env FUTURE_KUBERNETES_RSESSION={BIN}/rsession future-rsession \"$@\"\n",
+        "start": f'#!/bin/sh\nexec env FUTURE_KUBERNETES_RSESSION={BIN}/rsession future-rsession "$@"\n',
         "rserver.conf": f"rsession-path={BIN}/start\n",
     }
     for name, text in files.items():
