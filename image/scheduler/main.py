@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from .ide import FRONT_DOOR, ide_command
+from .start_here import start_here
 from .supervisor import Supervisor
 
 
@@ -27,6 +28,7 @@ def main() -> None:
     """Run the scheduler with the container's environment."""
     ide = os.environ.get("FUTURE_KUBERNETES_IDE", "jupyterlab")
     command = ide_command(ide, Path(os.environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")))
+    start_here(Path.home(), ide)
     # One socket a worker in the R session and two in the broker: a soft limit of 1,024 files would be the ceiling.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
