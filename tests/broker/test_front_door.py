@@ -159,6 +159,15 @@ def test_versions_of_the_tests_are_those_of_the_image() -> None:
             assert f"{name}=={version(name)} " in text, f"{file} has another {name} than {version(name)}"
 
 
+def test_variables_of_the_front_door_are_not_the_sessions_choice() -> None:
+    world = (ROOT / "image/future.kubernetes/R/world.R").read_text()
+    pattern = "".join(re.findall(r'^  "(.*)",?$', world.split("own_variables <- paste0(")[1].split("\n)")[0], re.M))
+    config = (ROOT / "image/etc/jupyter_server_config.py").read_text()
+    names = re.findall(r'os\.environ(?:\[|\.setdefault\()"(\w+)"', config)
+    assert len(names) == 2
+    assert all(re.search(pattern, name) for name in names)
+
+
 @pytest.mark.parametrize("path", ["/", "/rstudio/", "/rstudio/as-seen", "/rstudio/p/80/", "/proxy/8785/", "/lab"])
 def test_nothing_is_served_without_a_login(logged_in: Door, path: str) -> None:
     stranger = Stranger(logged_in)
