@@ -7,6 +7,7 @@ folder, which comes first in this stack's PATH. Its R session is a script that r
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,9 +100,11 @@ def test_r_session_of_rstudio_has_the_pods_environment_and_workers(
     pod = both.scheduler()["metadata"]["name"]
     shown = ("exec", pod, "--", "sh", "-c", "cat session.out 2>&1; true")
     both.wait("the session's future", 120, lambda: "WORKER" in both.kubectl(*shown))
-    _, here, _, there = both.kubectl(*shown).split()
-    assert here == pod
-    assert there in {worker["metadata"]["name"] for worker in both.pods("worker")}
+    printed = both.kubectl(*shown)
+    found = re.search(r"POD (\S+) WORKER (\S+)", printed)
+    assert found, printed
+    assert found[1] == pod, printed
+    assert found[2] in {worker["metadata"]["name"] for worker in both.pods("worker")}
 
 
 def test_jupyterlab_is_beside_rstudio_and_has_its_tile(browser: tuple[webdriver.Chrome, str], tmp_path: Path) -> None:
