@@ -67,7 +67,7 @@ def say(text: str) -> None:
 
 def introduce(stack: Stack, url: str, *, show_password: bool) -> None:
     """Say where the IDE is and how to log in; the password only if it was asked for."""
-    print(f"{url}  user {stack.outputs['username']}", flush=True)
+    print(url, flush=True)
     if show_password:
         print(f"password {stack.outputs['password']}", flush=True)
     else:

@@ -121,7 +121,7 @@ def status(name: StackName = LOCAL_STACK) -> None:
 
 @app.command(rich_help_panel=ANY)
 def password(name: StackName = LOCAL_STACK) -> None:
-    """Print the password of the IDE's user rstudio."""
+    """Print the IDE's password."""
     with stack.opened(name) as opened:
         print(opened.outputs["password"])
 

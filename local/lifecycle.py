@@ -17,7 +17,7 @@ from common.local_stack import LocalStack
 from common.paths import LOCAL_STACK, local_cluster, state_dir
 from components.settings.model import Settings
 from local import cluster, debian_rootfs, engines, go_binaries, image, machine, smoke_test
-from local.stack_config import read_settings
+from local.stack_config import IMAGE_TO_BE_BUILT, read_settings
 
 
 def up(config: Mapping[str, str], *, full: bool = False) -> None:
@@ -81,5 +81,11 @@ def _settings(config: Mapping[str, str]) -> Settings:
         raise UserError(
             f"cloud is {settings.cloud!r} in stack {LOCAL_STACK}\n    allowed: local\n"
             "    fix:     pulumi up, in a stack for that cloud"
+        )
+    if settings.ide == "rstudio" and settings.image == IMAGE_TO_BE_BUILT:
+        raise UserError(
+            f"ide is 'rstudio' in stack {LOCAL_STACK}, whose image is of Debian packages, without RStudio Server\n"
+            "    allowed: jupyterlab, both (RStudio's page then gives the reason)\n"
+            '    fix:     make up CONFIG="ide=jupyterlab"'
         )
     return settings

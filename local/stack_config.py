@@ -46,12 +46,15 @@ def read_config(stack: str, overrides: Mapping[str, str]) -> dict[str, str]:
     return {key: _as_text(value) for key, value in merged.items() if value not in (None, "")}
 
 
+IMAGE_TO_BE_BUILT = f"{REGISTRY}/future-kubernetes"
+
+
 def read_settings(stack: str, overrides: Mapping[str, str]) -> Settings:
     """Return the settings as the program will read them. Raises SettingsError, with all errors at once, or UserError.
 
     The image is a placeholder where none is given: its digest is known only once it is built.
     """
-    config = read_config(stack, {"image": f"{REGISTRY}/future-kubernetes", **overrides})
+    config = read_config(stack, {"image": IMAGE_TO_BE_BUILT, **overrides})
     return parse(config, MODELS, stack=stack, secrets=SECRET_KEYS)
 
 

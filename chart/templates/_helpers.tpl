@@ -162,7 +162,7 @@ capabilities:
 {{- end -}}
 
 {{/*
-Environment of both components. RStudio Server reads USER, which a container without a login does not have.
+Environment of both components. RStudio's sessions read USER, which a container without a login does not have.
 */}}
 {{- define "future-kubernetes.env" -}}
 - name: USER
@@ -177,11 +177,6 @@ Environment of both components. RStudio Server reads USER, which a container wit
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: NODE_NAME
   valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
-{{- end -}}
-
-{{/* Path of the IDE's login page. */}}
-{{- define "future-kubernetes.loginPath" -}}
-{{- ternary "/login" "/auth-sign-in" (eq .Values.ide "jupyterlab") -}}
 {{- end -}}
 
 {{/*

@@ -89,7 +89,11 @@ class Settings(BaseModel):
     scheduler_memory_gib: Gib = setting(
         2.0, "Memory in GiB that the scheduler requests, also its limit", ge=0.25, le=16384, example=4
     )
-    ide: Literal["rstudio", "jupyterlab"] = setting("rstudio", "Web IDE", example="rstudio")
+    ide: Literal["rstudio", "jupyterlab", "both"] = setting(
+        "both",
+        "Web IDE in the image; with `both`, the address leads to RStudio, and JupyterLab is at /lab",
+        example="rstudio",
+    )
     password: Password | None = setting(
         None, "Password of the IDE", default_words="a random one, drawn once", secret=True
     )

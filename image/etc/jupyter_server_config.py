@@ -1,31 +1,23 @@
-"""Configures JupyterLab in the scheduler pod; installed as /etc/jupyter/jupyter_server_config.py.
+"""Configures the Jupyter server of the scheduler pod; installed as /etc/jupyter/jupyter_server_config.py.
 
-The password is read from the mounted Secret at each login, so that a change takes effect without a restart, which would
-end the R sessions. It is never in a file of the image, in an argument or in a variable.
+It is the only door: JupyterLab, RStudio, the live page, and web applications of R sessions are behind its login.
 """
 
-import hmac
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-from jupyter_server.auth.identity import PasswordIdentityProvider
+sys.path.append("/usr/local/lib/future-kubernetes/etc")
+
+import future_kubernetes_login
 
 c = get_config()  # noqa: F821
 
-_PASSWORD = Path(os.environ.get("FUTURE_KUBERNETES_PASSWORD_FILE", "/etc/future-kubernetes/secret/password"))
+_IDE = os.environ.get("FUTURE_KUBERNETES_IDE", "jupyterlab")
 
-
-class SecretIdentityProvider(PasswordIdentityProvider):
-    """Accepts the current password of the Secret; an empty one accepts nobody."""
-
-    def passwd_check(self, password):
-        """True if this is the password."""
-        now = _PASSWORD.read_text().strip().encode()
-        return bool(now) and hmac.compare_digest(password.encode(), now)
-
-
-c.ServerApp.identity_provider_class = SecretIdentityProvider
+c.ServerApp.identity_provider_class = future_kubernetes_login.SecretIdentityProvider
+c.IdentityProvider.login_handler_class = future_kubernetes_login.SlowLoginHandler
 c.PasswordIdentityProvider.hashed_password = "in the Secret"  # noqa: S105 - not empty: a password is set
 c.PasswordIdentityProvider.password_required = True
 c.PasswordIdentityProvider.allow_password_change = False
@@ -39,12 +31,33 @@ c.ServerApp.quit_button = False
 c.ServerApp.root_dir = str(Path.home())
 # The Host header is localhost through a port-forward, and the host's name through an Ingress.
 c.ServerApp.allow_remote_access = True
+# The Ingress ends TLS: its X-Forwarded-Proto makes the login's cookie one that the browser sends only by https.
+c.ServerApp.trust_xheaders = True
+
+# Where `/` leads. JupyterLab is at /lab, RStudio at /rstudio/, whichever is first.
+c.ServerApp.default_url = "/lab" if _IDE == "jupyterlab" else "/rstudio/"
+c.ServerApp.jpserver_extensions.update(
+    {
+        "future_kubernetes_page": True,  # the live page at /cluster/
+        "future_kubernetes_ides": True,  # a page where an IDE is missing
+        "jupyterlab": _IDE != "rstudio" and find_spec("jupyterlab") is not None,
+        "jupyter_server_proxy": True,
+    }
+)
+
+c.ServerApp.extra_template_paths = [str(Path(future_kubernetes_login.__file__).with_name("templates"))]
+c.ServerApp.jinja_template_vars = {
+    "namespace": os.environ.get("FUTURE_KUBERNETES_NAMESPACE", ""),
+    "release": os.environ.get("FUTURE_KUBERNETES_RELEASE", ""),
+}
+
+# RStudio's server inherits both. The base image's logging.conf says syslog, which no container has: a server that fails
+# to start would log nothing (rstudio/rstudio: src/cpp/core/LogOptions.cpp, loggerType).
+os.environ["RS_LOGGER_TYPE"] = "stderr"
+# Seconds until RStudio Server must answer; a pod has half a core unless more is asked for.
+os.environ.setdefault("RSERVER_TIMEOUT", "30")
 
 # Notebooks are in R. JupyterLab's own Python kernel has none of this project's packages.
 c.KernelSpecManager.ensure_native_kernel = False
 c.KernelSpecManager.allowed_kernelspecs = {"ir"}
 c.MappingKernelManager.default_kernel_name = "ir"
-
-# The broker's live page at /cluster/, behind the same login.
-sys.path.append("/usr/local/lib/future-kubernetes/etc")
-c.ServerApp.jpserver_extensions.update({"future_kubernetes_page": True})

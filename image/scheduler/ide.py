@@ -1,9 +1,7 @@
-"""The IDE's command, and RStudio's R sessions.
+"""The front door's command, and RStudio's R sessions.
 
-Both IDEs run as the container's user. RStudio Server does so when it is told that user (it exits when told another one,
-rstudio/rstudio: src/cpp/server/ServerOptions.cpp, Options::read) and given folders to write to, as in rocker's recipe
-for Singularity (https://rocker-project.org/use/singularity.html). The helper that checks its password reads the
-Secret's file: the password is never an argument or a variable.
+One Jupyter server is in front of everything. It starts RStudio Server at the first visit, by jupyter-rsession-proxy: as
+the container's user, on a Unix socket, without a login of its own.
 """
 
 from __future__ import annotations
@@ -11,48 +9,29 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-PASSWORD_CHECK = "/usr/local/bin/future-check-password"  # noqa: S105 (a program)
-SESSION = "/usr/local/bin/future-rsession"
-USER = "rstudio"
+FRONT_DOOR = "jupyter"
+IDES = ("rstudio", "jupyterlab", "both")
 
 
 def ide_command(ide: str, run: Path) -> list[str]:
-    """Command that starts the IDE in the foreground on port 8787; its files are written below ``run``.
+    """Command that starts the front door in the foreground on port 8787; files for R sessions go below ``run``.
+
+    The rest, with the password, is in /etc/jupyter/jupyter_server_config.py.
 
     Raises:
-        SystemExit: for an IDE that is not one of the two.
+        SystemExit: for an IDE that is none of the three.
     """
-    if ide == "jupyterlab":
-        # The rest, with the password, is in /etc/jupyter/jupyter_server_config.py.
-        return ["jupyter", "lab", "--no-browser"]
-    if ide == "rstudio":
+    if ide not in IDES:
+        known = ", ".join(repr(name) for name in IDES)
+        raise SystemExit(f"future-scheduler: FUTURE_KUBERNETES_IDE is {ide!r}; it is one of {known}")
+    if ide != "jupyterlab":
         folder = run / "rstudio"
         folder.mkdir(parents=True, exist_ok=True)
-        database = folder / "database.conf"
-        database.write_text(f"provider=sqlite\ndirectory={folder}\n")
-        # The base image's logging.conf says syslog, which no container has: a server that fails to start would log
-        # nothing. This variable overrides the file (rstudio/rstudio: src/cpp/core/LogOptions.cpp, loggerType).
-        log_to = {"RS_LOGGER_TYPE": "stderr"}
-        session_environment(folder / "environment", {**os.environ, **log_to})
-        return [
-            *["env", *(f"{name}={value}" for name, value in log_to.items())],
-            "/usr/lib/rstudio-server/bin/rserver",
-            "--server-daemonize=0",
-            "--www-port=8787",
-            f"--server-user={USER}",
-            "--auth-none=0",
-            # One login lasts for a day-long computation, as with JupyterLab.
-            "--auth-timeout-minutes=0",
-            f"--auth-pam-helper-path={PASSWORD_CHECK}",
-            f"--rsession-path={SESSION}",
-            f"--server-data-dir={folder}",
-            f"--database-config-file={database}",
-            f"--secure-cookie-key-file={folder}/secure-cookie-key",
-        ]
-    raise SystemExit(f"future-scheduler: FUTURE_KUBERNETES_IDE is {ide!r}; it is 'jupyterlab' or 'rstudio'")
+        session_environment(folder / "environment", {**os.environ, "RS_LOGGER_TYPE": "stderr"})
+    return ["jupyter", "server"]
 
 
 def session_environment(file: Path, environ: Mapping[str, str]) -> None:
@@ -74,12 +53,19 @@ def is_r_session(pid: int) -> bool:
     return False
 
 
-def r_sessions(parents: Collection[int]) -> set[int]:
-    """RStudio's R sessions whose parent is one of these processes; a session outlives its server and is inherited."""
-    found = set()
+def r_sessions(ancestor: int) -> set[int]:
+    """RStudio's R sessions among the descendants of a process.
+
+    A session is a child of rserver, which is a child of the Jupyter server; a session that outlives both is inherited.
+    """
+    parents: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent in parents and is_r_session(int(folder.name)):
-                found.add(int(folder.name))
-    return found
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+
+    def descends(pid: int) -> bool:
+        while pid != ancestor and pid in parents:
+            pid = parents[pid]
+        return pid == ancestor
+
+    return {pid for pid in parents if is_r_session(pid) and descends(pid)}

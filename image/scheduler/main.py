@@ -1,6 +1,7 @@
-"""The scheduler pod's first process: starts the broker and the IDE, and supervises both.
+"""The scheduler pod's first process: starts the broker and the Jupyter server, and supervises both.
 
-Environment: FUTURE_KUBERNETES_IDE (jupyterlab or rstudio). For tests: FUTURE_KUBERNETES_{RUN,PASSWORD_FILE,RSESSION}.
+Environment: FUTURE_KUBERNETES_IDE (rstudio, jupyterlab or both). For tests:
+FUTURE_KUBERNETES_{RUN,PASSWORD_FILE,RSESSION}.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import resource
 import sys
 from pathlib import Path
 
-from .ide import ide_command
+from .ide import FRONT_DOOR, ide_command
+from .start_here import start_here
 from .supervisor import Supervisor
 
 
@@ -23,19 +25,14 @@ def broker_command() -> list[str]:
 
 
 def main() -> None:
-    """Run the scheduler with the container's environment.
-
-    With --verify: only let RStudio Server do all that it does before it listens, and start one R session. Its exit
-    status reports whether it could (rstudio/rstudio: src/cpp/server/ServerMain.cpp, verifyInstallation).
-    """
+    """Run the scheduler with the container's environment."""
     ide = os.environ.get("FUTURE_KUBERNETES_IDE", "jupyterlab")
     command = ide_command(ide, Path(os.environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")))
-    if sys.argv[1:] == ["--verify"]:
-        os.execvp(command[0], [*command, "--verify-installation=1"])  # noqa: S606
+    start_here(Path.home(), ide)
     # One socket a worker in the R session and two in the broker: a soft limit of 1,024 files would be the ceiling.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    Supervisor({"broker": broker_command(), ide: command}).run()
+    Supervisor({"broker": broker_command(), FRONT_DOOR: command}).run()
 
 
 if __name__ == "__main__":

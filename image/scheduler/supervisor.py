@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 
 from ..common import process
-from .ide import is_r_session, r_sessions
+from .ide import FRONT_DOOR, is_r_session, r_sessions
 
 _SHORT_LIFE = 5.0
 _LONGEST_DELAY = 10.0
@@ -42,9 +42,11 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGTERM)
 
-    def _ended(self, name: str, status: int) -> None:
+    def _ended(self, name: str, pid: int, status: int) -> None:
         if self._stopping.is_set():
             return
+        if name == FRONT_DOOR:
+            self._end_rserver(pid)
         if time.monotonic() - self._started[name] >= _SHORT_LIFE:
             self._short_lives[name] = 0
         delay = min(_LONGEST_DELAY, 0.1 * 4.0 ** self._short_lives[name])
@@ -53,16 +55,30 @@ class Supervisor:
         if not self._stopping.wait(delay):
             self._start(name)
 
+    def _end_rserver(self, group: int) -> None:
+        """End the rserver that an ended Jupyter server left behind, since the next one starts its own.
+
+        The sessions save their data, which the next session restores. Else they would keep their memory, unreachable.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGTERM)
+        self._save_sessions()
+
     def _stop(self, *_: object) -> None:
         if self._stopping.is_set():
             return
         self._stopping.set()
         self._signal(signal.SIGTERM)
         signal.setitimer(signal.ITIMER_REAL, _STOP_SECONDS)
-        # On SIGUSR2 RStudio's sessions save their data and exit, as by `rstudio-server force-suspend-all`
-        # (rstudio/rstudio: src/cpp/session/SessionSuspend.cpp, handleUSR2). Not every release of the server sends it
-        # (rstudio/rstudio issue 8917, PR 18091), and the sessions are not in the server's process group.
-        for pid in r_sessions({os.getpid(), *self._running}):
+        self._save_sessions()
+
+    def _save_sessions(self) -> None:
+        """Let RStudio's sessions save their data and exit, as by `rstudio-server force-suspend-all`.
+
+        They do so on SIGUSR2 (rstudio/rstudio: src/cpp/session/SessionSuspend.cpp, handleUSR2). Not every release of
+        the server sends it (rstudio/rstudio issue 8917, PR 18091), and the sessions are not in its process group.
+        """
+        for pid in r_sessions(os.getpid()):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGUSR2)
                 self._saving.add(pid)
@@ -86,7 +102,7 @@ class Supervisor:
             pid, status = os.waitpid(-1, 0)
             name = self._running.pop(pid, "")
             if name:
-                self._ended(name, os.waitstatus_to_exitcode(status))
+                self._ended(name, pid, os.waitstatus_to_exitcode(status))
         while any(is_r_session(pid) for pid in self._saving):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-1, os.WNOHANG)

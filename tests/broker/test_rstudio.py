@@ -1,24 +1,23 @@
-"""The image's contract with RStudio Server: password helper, start of sessions, their end."""
+"""The image's contract with RStudio Server: its build step, the environment of sessions, their end."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from image.scheduler import ide, main
+from image.scheduler import ide
 
 from .conftest import ROOT, wait_for
 
-RSERVER = Path(__file__).parent / "fake_rserver.py"
 SESSION = """#!/bin/sh
 env >{folder}/session.env
 echo $$ >{folder}/session.pid
@@ -26,6 +25,9 @@ echo "$@" >{folder}/session.arguments
 trap 'sleep 0.3; echo saved >{folder}/session.saved; exit 0' USR2
 while :; do sleep 0.05; done
 """
+RSERVERS = {"HOME": "/home/x", "PATH": os.environ["PATH"], "RSTUDIO_VERSION": "2026.06.0+242"}
+"""What rserver gives to a session (rstudio/rstudio: src/cpp/core/system/PosixSystem.cpp, runProcess)."""
+
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -37,89 +39,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     session.chmod(0o755)
     monkeypatch.setenv("FUTURE_KUBERNETES_RUN", str(tmp_path / "run"))
     monkeypatch.setenv("FUTURE_KUBERNETES_RSESSION", str(session))
-    monkeypatch.setattr(ide, "SESSION", str(ROOT / "image/bin/future-rsession"))
-    monkeypatch.setattr(ide, "PASSWORD_CHECK", str(ROOT / "image/bin/future-check-password"))
     return tmp_path / "run"
-
-
-def rserver(run: Path, *words: str) -> list[str]:
-    """The command of the IDE, with a stand-in for rserver."""
-    command = ide.ide_command("rstudio", run)
-    at = command.index("/usr/lib/rstudio-server/bin/rserver")
-    return [*command[:at], sys.executable, str(RSERVER), *command[at + 1 :], *words]
 
 
 def end_session(folder: Path) -> None:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         os.kill(int((folder / "session.pid").read_text()), signal.SIGKILL)
-
-
-@pytest.mark.parametrize(
-    ("words", "status"),
-    [
-        (("rstudio", "s3cret"), 0),
-        (("rstudio", "s3cret", "123456"), 0),
-        (("rstudio", "s3cret "), 1),
-        (("rstudio", "("), 1),
-        (("rstudio", "!"), 1),
-        (("rstudio", "-n"), 1),
-        (("(", "s3cret"), 1),
-        (("!", "s3cret"), 1),
-    ],
-)
-def test_password_helper_accepts_or_refuses_and_never_wants_a_one_time_password(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], status: int
-) -> None:
-    (tmp_path / "password").write_text("s3cret")
-    monkeypatch.setenv("FUTURE_KUBERNETES_PASSWORD_FILE", str(tmp_path / "password"))
-    assert subprocess.run(rserver(run, "login", *words), check=False).returncode == status
-
-
-def test_password_helper_refuses_when_the_secret_is_unreadable(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FUTURE_KUBERNETES_PASSWORD_FILE", str(run))  # a folder
-    run.mkdir()
-    assert subprocess.run(rserver(run, "login", "rstudio", "s3cret"), check=False, stderr=-3).returncode == 1
-
-
-def test_verify_runs_rserver_with_the_options_of_the_pod(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    executed: list[str] = []
-
-    def execvp(_: str, command: list[str]) -> None:
-        executed.extend(command)
-        raise SystemExit
-
-    monkeypatch.setattr(os, "execvp", execvp)
-    monkeypatch.setattr(sys, "argv", ["-c", "--verify"])
-    monkeypatch.setenv("FUTURE_KUBERNETES_IDE", "rstudio")
-    with pytest.raises(SystemExit):
-        main.main()
-    assert executed == [*ide.ide_command("rstudio", run), "--verify-installation=1"]
-
-
-def test_build_warns_when_rserver_cannot_start(tmp_path: Path) -> None:
-    step = re.search(
-        r'^RUN \[ "\$\{IDE\}" != rstudio \].*?[^\\]$', (ROOT / "image/Dockerfile").read_text(), re.M | re.S
-    )
-    assert step
-    script = step[0].removeprefix("RUN ").replace("\\\n", "").replace("/tmp/verify", str(tmp_path / "verify"))
-    program = tmp_path / "future-scheduler"
-    program.write_text('#!/bin/sh\nmkdir -p "$FUTURE_KUBERNETES_RUN"\n[ "$1" = --verify ] && exit "$STATUS"\n')
-    program.chmod(0o755)
-
-    def warned(ide: str, status: int) -> bool:
-        environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "IDE": ide, "STATUS": str(status)}
-        built = subprocess.run(["sh", "-c", script], env=environ, check=True, capture_output=True, text=True)
-        assert not (tmp_path / "verify").exists()
-        return "WARNING" in built.stderr
-
-    assert not warned("rstudio", 0)
-    assert warned("rstudio", 1)
-    assert not warned("jupyterlab", 1)
-
-
-def test_rserver_logs_to_the_container(run: Path) -> None:
-    command = ide.ide_command("rstudio", run)
-    assert command[: command.index("/usr/lib/rstudio-server/bin/rserver")] == ["env", "RS_LOGGER_TYPE=stderr"]
 
 
 def test_rsession_gets_the_containers_environment_below_rservers(
@@ -130,13 +55,15 @@ def test_rsession_gets_the_containers_environment_below_rservers(
     monkeypatch.setenv("NOT-A-NAME", "x")
     monkeypatch.setenv("HOME", "/elsewhere")
     monkeypatch.setenv("RSTUDIO_VERSION", "of the base image")
-    server = subprocess.Popen(rserver(run, "session"))
+    ide.ide_command("rstudio", run)
+    session = subprocess.Popen([ROOT / "image/bin/future-rsession", "--launcher-token", "123"], env=RSERVERS | {
+        name: value for name, value in os.environ.items() if name.startswith("FUTURE_KUBERNETES_R")
+    })  # fmt: skip
     try:
         wait_for((tmp_path / "session.arguments").exists)
     finally:
-        end_session(tmp_path)
-        server.terminate()
-        server.wait(5)
+        session.kill()
+        session.wait(5)
     environ = (tmp_path / "session.env").read_text()
     assert "EXTRA=two words, a 'quote', a $HOME and\na second line\n" in environ
     assert "\nEMPTY=\n" in environ
@@ -151,27 +78,70 @@ def test_environment_file_is_readable_only_by_its_owner(run: Path) -> None:
     assert (run / "rstudio/environment").stat().st_mode & 0o777 == 0o600
 
 
-def test_r_sessions_save_before_the_scheduler_exits(run: Path, tmp_path: Path) -> None:
-    commands = {"rstudio": rserver(run, "session")}
-    code = f"from image.scheduler.supervisor import Supervisor; Supervisor({commands!r}).run()"
+SUPERVISED = """
+import subprocess, sys, time
+rserver = "import subprocess; subprocess.Popen([{session!r}], process_group=0).wait()"
+child = subprocess.Popen([sys.executable, "-c", rserver])
+{then}
+"""
+
+
+@pytest.fixture
+def supervise(run: Path, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+    """Runs a supervisor with a front door whose child rserver has a session, and which then does something."""
+    started = []
 
     def as_first_process() -> None:
         # An orphan becomes this process's child, as in a container.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        preexec_fn=as_first_process,
-    )
+    def supervise(then: str) -> subprocess.Popen[bytes]:
+        front_door = SUPERVISED.format(session=str(tmp_path / "rsession"), then=then)
+        commands = {ide.FRONT_DOOR: [sys.executable, "-c", front_door]}
+        code = f"from image.scheduler.supervisor import Supervisor; Supervisor({commands!r}).run()"
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, preexec_fn=as_first_process)
+        started.append(process)
+        wait_for((tmp_path / "session.arguments").exists)
+        return process
+
+    yield supervise
+    for process in started:
+        process.terminate()
+        process.wait(20)  # its sessions have ended by then
+    end_session(tmp_path)
+
+
+def test_session_of_a_grandchild_is_found_and_none_of_other_processes(run: Path, tmp_path: Path) -> None:
+    front_door = SUPERVISED.format(session=str(tmp_path / "rsession"), then="time.sleep(600)")
+    process = subprocess.Popen([sys.executable, "-c", front_door], start_new_session=True)
+    other = subprocess.Popen(["sleep", "60"])
     try:
         wait_for((tmp_path / "session.arguments").exists)
-        process.terminate()
-        assert process.wait(5) == 0
-        assert (tmp_path / "session.saved").exists()
+        session = int((tmp_path / "session.pid").read_text())
+        assert ide.r_sessions(os.getpid()) == {session}
+        assert ide.r_sessions(other.pid) == set()
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         end_session(tmp_path)
+        other.kill()
+        process.wait(5)
+        other.wait(5)
+
+
+def test_r_sessions_save_before_the_scheduler_exits(
+    supervise: Callable[[str], subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    process = supervise("time.sleep(600)")
+    process.terminate()
+    assert process.wait(5) == 0
+    assert (tmp_path / "session.saved").exists()
+
+
+def test_r_sessions_save_when_the_front_door_dies_since_the_next_one_cannot_find_them(
+    supervise: Callable[[str], subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    supervise(f"while not __import__('os').path.exists({str(tmp_path / 'session.arguments')!r}): time.sleep(0.05)")
+    wait_for((tmp_path / "session.saved").exists)
 
 
 def base_with_rstudio(root: Path, knows: str) -> None:
@@ -193,7 +163,7 @@ def test_secrets_of_the_base_image_are_removed(tmp_path: Path) -> None:
             (folder / name).write_text("everyone's")
     subprocess.run(["sh", ROOT / "image/etc/rstudio-server", tmp_path], check=True)
     assert not list(tmp_path.rglob("*-key"))
-    assert (tmp_path / "etc/rstudio/rserver.conf").exists()
+    assert (tmp_path / "etc/rstudio/rserver.conf").read_text() == "rsession-path=/usr/local/bin/future-rsession\n"
 
 
 @pytest.mark.parametrize(

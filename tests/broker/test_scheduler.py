@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -73,40 +72,5 @@ supervisor.run()
 
 
 def test_unknown_ide_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="'emacs'; it is 'jupyterlab' or 'rstudio'"):
+    with pytest.raises(SystemExit, match="'emacs'; it is one of 'rstudio', 'jupyterlab', 'both'"):
         ide.ide_command("emacs", tmp_path)
-
-
-def test_rstudio_writes_only_to_the_run_folder_with_login(tmp_path: Path) -> None:
-    command = ide.ide_command("rstudio", tmp_path)
-    assert {"--auth-none=0", "--server-user=rstudio"} <= set(command)
-    written = [word.partition("=")[2] for word in command if "-dir=" in word or "-file=" in word]
-    assert len(written) == 3
-    assert all(path.startswith(str(tmp_path)) for path in written)
-    assert f"directory={tmp_path}/rstudio" in (tmp_path / "rstudio/database.conf").read_text()
-
-
-@pytest.mark.parametrize(
-    ("user", "typed", "status"),
-    [
-        ("rstudio", "s3cret\n", 0),
-        ("rstudio", "s3cret", 0),
-        ("rstudio", "S3cret\n", 1),
-        ("rstudio", "\n", 1),
-        ("rstudio", "", 1),
-        ("root", "s3cret\n", 1),
-    ],
-)
-def test_password_is_compared_with_the_secrets_file(tmp_path: Path, user: str, typed: str, status: int) -> None:
-    (tmp_path / "password").write_text("s3cret")
-    program = ROOT / "image/bin/future-check-password"
-    environment = {**os.environ, "FUTURE_KUBERNETES_PASSWORD_FILE": str(tmp_path / "password")}
-    assert subprocess.run([program, user], input=typed, text=True, env=environment, check=False).returncode == status
-
-
-def test_empty_or_missing_secret_accepts_no_password(tmp_path: Path) -> None:
-    program = ROOT / "image/bin/future-check-password"
-    environment = {**os.environ, "FUTURE_KUBERNETES_PASSWORD_FILE": str(tmp_path / "password")}
-    assert subprocess.run([program, "rstudio"], input="\n", text=True, env=environment, check=False).returncode
-    (tmp_path / "password").write_text("")
-    assert subprocess.run([program, "rstudio"], input="\n", text=True, env=environment, check=False).returncode

@@ -72,7 +72,7 @@ def test_a_missing_secret_is_reported_before_anything_is_created(helm: Helm, clu
     assert 'has no key "token"' in done.stderr
 
 
-@pytest.mark.parametrize("ide", ["rstudio", "jupyterlab"])
+@pytest.mark.parametrize("ide", ["rstudio", "jupyterlab", "both"])
 def test_neither_password_nor_token_is_in_anything_that_helm_prints(
     cluster: ClusterStandIn, install: Callable[[Mapping[str, Any]], str], ide: str
 ) -> None:

@@ -34,13 +34,17 @@ def test_notes_give_the_commands_that_diagnose(notes: Install) -> None:
     assert "helm test lab --namespace team || kubectl --namespace team logs pod/lab-future-kubernetes-test\n" in text
 
 
-def test_notes_name_the_ide_and_its_user(notes: Install) -> None:
-    assert notes({}).startswith("RStudio Server with 2 R workers: release lab in namespace team.\n")
-    assert "The user is rstudio." in notes({})
+def test_notes_name_the_ide_and_its_login(notes: Install) -> None:
+    assert notes({}).startswith("RStudio Server and JupyterLab with 2 R workers: release lab in namespace team.\n")
+    assert "JupyterLab is at /lab." in notes({})
+    rstudio = notes({"ide": "rstudio"})
+    assert rstudio.startswith("RStudio Server with 2 R workers")
+    assert "asks only for the password" in rstudio
+    assert "JupyterLab" not in rstudio
     jupyterlab = notes({"ide": "jupyterlab", "worker": {"replicas": 1, "maxReplicas": 4}})
     assert jupyterlab.startswith("JupyterLab with 1 R worker (up to 4): release lab")
     assert "asks only for the password" in jupyterlab
-    assert "rstudio." not in jupyterlab
+    assert "RStudio" not in jupyterlab
 
 
 def test_notes_with_a_host_give_its_address_and_a_command_that_diagnoses(notes: Install) -> None:

@@ -63,11 +63,9 @@ def ready(helm: Helm, ide: str, ide_port: int, http_port: int) -> bool:
     return subprocess.run(["bash", "-c", script], capture_output=True, timeout=20).returncode == 0
 
 
-@pytest.mark.parametrize(("ide", "page"), [("rstudio", "/auth-sign-in"), ("jupyterlab", "/login")])
-def test_the_scheduler_is_ready_when_the_login_page_and_the_broker_answer(
-    helm: Helm, serve: Serve, ide: str, page: str
-) -> None:
-    assert ready(helm, ide, serve({page: 200}), serve({"/readyz": 200}))
+@pytest.mark.parametrize("ide", ["rstudio", "jupyterlab", "both"])
+def test_the_scheduler_is_ready_when_the_login_page_and_the_broker_answer(helm: Helm, serve: Serve, ide: str) -> None:
+    assert ready(helm, ide, serve({"/login": 200}), serve({"/readyz": 200}))
 
 
 @pytest.mark.parametrize("login", [302, 404, 503])
@@ -88,11 +86,11 @@ def test_a_server_that_hangs_does_not_hang_the_probe(helm: Helm, serve: Serve) -
     assert not ready(helm, "jupyterlab", serve({"/login": 0}), serve({"/readyz": 200}))
 
 
-@pytest.mark.parametrize(("ide", "page"), [("rstudio", "/auth-sign-in"), ("jupyterlab", "/login")])
-def test_only_five_minutes_without_a_login_page_restart_the_scheduler(helm: Helm, ide: str, page: str) -> None:
+@pytest.mark.parametrize("ide", ["rstudio", "jupyterlab", "both"])
+def test_only_five_minutes_without_a_login_page_restart_the_scheduler(helm: Helm, ide: str) -> None:
     probes = container(helm, {"ide": ide}, "scheduler")
     for kind in ("startupProbe", "livenessProbe"):
-        assert probes[kind]["httpGet"] == {"path": page, "port": "ide"}
+        assert probes[kind]["httpGet"] == {"path": "/login", "port": "ide"}
         assert probes[kind]["periodSeconds"] * probes[kind]["failureThreshold"] >= 300
 
 

@@ -36,7 +36,7 @@ from .conftest import CHART, MINIMAL, Helm, merged
         ({"networkPolicy": {"extraEgress": [{}]}}, ["/networkPolicy/extraEgress/0"]),
         ({"networkPolicy": {"extraEgress": [{"to": [{"ipBlok": {}}]}]}}, ["/networkPolicy/extraEgress/0", "'ipBlok'"]),
         ({"networkPolicy": {"metricsFrom": [{}]}}, ["/networkPolicy/metricsFrom/0"]),
-        ({"ide": "emacs"}, ["/ide", "'rstudio', 'jupyterlab'"]),
+        ({"ide": "emacs"}, ["/ide", "'rstudio', 'jupyterlab', 'both'"]),
         ({"scheduler": {"homeGiB": "10Gi"}}, ["/scheduler/homeGiB", "want integer"]),
         ({"shared": {"GiB": -1}}, ["/shared/GiB"]),
         ({"host": "https://r.example.org"}, ["/host"]),

@@ -116,7 +116,7 @@ def answers(port: int) -> bool:
 
 def test_it_says_where_the_ide_is_and_the_password_only_when_asked(connecting: Connecting, port: int) -> None:
     connecting.start(port)
-    connecting.until(lambda: f"http://localhost:{port}/  user rstudio" in connecting.said())
+    connecting.until(lambda: f"http://localhost:{port}/" in connecting.said())
     assert answers(port)
     connecting.until(lambda: "future-kubernetes password --stack team" in connecting.said())
     assert "the secret word" not in connecting.said()
@@ -131,13 +131,13 @@ def test_the_password_is_shown_when_asked(connecting: Connecting, port: int) -> 
 
 def test_a_forward_that_drops_is_made_again(connecting: Connecting, port: int) -> None:
     connecting.start(port)
-    connecting.until(lambda: "user rstudio" in connecting.said())
+    connecting.until(lambda: "Ctrl-C ends the connection" in connecting.said())
     (connecting.folder / "down").touch()
     connecting.until(lambda: "The connection was lost: error: lost connection to pod." in connecting.said())
     (connecting.folder / "down").unlink()
     connecting.until(lambda: "Connected again." in connecting.said())
     assert answers(port)
-    assert connecting.said().count("user rstudio") == 1
+    assert connecting.said().count("Ctrl-C ends the connection") == 1
     assert connecting.said().count("The connection was lost") == 1, "once, however often it is tried"
 
 
@@ -146,7 +146,7 @@ def test_another_port_is_taken_where_this_one_is_in_use(connecting: Connecting) 
         port = taken.getsockname()[1]
         connecting.start(port)
         connecting.until(lambda: f"Port {port} of this machine is taken: using" in connecting.said())
-        connecting.until(lambda: "user rstudio" in connecting.said())
+        connecting.until(lambda: "Ctrl-C ends the connection" in connecting.said())
 
 
 def test_what_cannot_be_reached_at_all_ends_with_the_reason(connecting: Connecting, port: int) -> None:
@@ -169,7 +169,7 @@ def test_without_a_free_port_the_option_is_named(monkeypatch: pytest.MonkeyPatch
 
 def test_no_kubectl_is_left_behind(connecting: Connecting, port: int) -> None:
     connecting.start(port)
-    connecting.until(lambda: "user rstudio" in connecting.said())
+    connecting.until(lambda: "Ctrl-C ends the connection" in connecting.said())
     assert connecting.process is not None
     children = Path(f"/proc/{connecting.process.pid}/task/{connecting.process.pid}/children").read_text().split()
     assert len(children) == 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from local import image
+from local import image, lifecycle
 
 BUSY = "Close_Fd sealing memfd copy: Device or resource busy"
 
@@ -39,3 +39,10 @@ def test_a_build_that_fails_ends_with_what_it_said(
     with pytest.raises(UserError, match=message):
         image._build_layers("tag", {})
     assert runs.read_text().count("x") == expected
+
+
+def test_rstudio_alone_is_refused_where_the_base_cannot_have_it() -> None:
+    with pytest.raises(UserError, match=r"(?s)ide is 'rstudio' .* allowed: jupyterlab, both .* fix: "):
+        lifecycle._settings({"ide": "rstudio"})
+    assert lifecycle._settings({"ide": "both"}).ide == "both"
+    assert lifecycle._settings({"ide": "rstudio", "image": f"registry.example.org/r@sha256:{'a' * 64}"}).image

@@ -37,7 +37,7 @@ def problems(values: dict[str, Any], stack: str = "dev", secrets: frozenset[str]
 def test_the_smallest_stack_gets_every_default() -> None:
     settings = parse(LOCAL, stack="dev")
     assert (settings.workers, settings.max_workers, settings.namespace) == (4, 4, "future-dev")
-    assert (settings.ide, settings.home_gib, settings.shared_gib, settings.password) == ("rstudio", 10, 0, None)
+    assert (settings.ide, settings.home_gib, settings.shared_gib, settings.password) == ("both", 10, 0, None)
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "four", "1e6", "2.5", "", " ", "true", "5001", "4 ", 0, -1, True, "٤"])

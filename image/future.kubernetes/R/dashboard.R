@@ -2,8 +2,8 @@
 #'
 #' Shows the page on which the release's workers and futures are seen as they run: workers as tiles, a lane of futures
 #' for each worker, counts over time, what is waited for, and why workers were lost. The page is behind the login of
-#' JupyterLab. In a notebook it opens below the cell, with a link for a tab of its own. In RStudio it opens in the
-#' viewer pane. Elsewhere its address is printed.
+#' the IDE. In a notebook it opens below the cell, with a link for a tab of its own. In RStudio it opens in a tab of the
+#' browser. Elsewhere its address is printed.
 #'
 #' @param height height of the page in a notebook, in pixels.
 #' @return The page's path below the address of the IDE, invisibly.
@@ -19,11 +19,15 @@ dashboard <- function(height = 700L) {
   }
   path <- page_path()
   viewer <- getOption("viewer")
+  # RStudio's address in the browser. Its viewer would come through rserver, as another host, and so without the login.
+  browser <- sub("^(https?://[^/]+)/.*", "\\1", grep("^https?://", Sys.getenv("RSTUDIO_HTTP_REFERER"), value = TRUE))
   if (isTRUE(getOption("jupyter.in_kernel")) && requireNamespace("IRdisplay", quietly = TRUE)) {
     IRdisplay::display_html(sprintf(paste0(
       "<p><a href=\"%1$s\" target=\"_blank\">Open in a tab</a></p>",
       "<iframe src=\"%1$s\" title=\"Cluster\" style=\"width: 100%%; height: %2$dpx; border: 0\"></iframe>"
     ), path, as.integer(height)))
+  } else if (length(browser)) {
+    utils::browseURL(paste0(browser, path))
   } else if (is.function(viewer)) {
     viewer(paste0("http://localhost:", ide_port, path))
   } else {
@@ -40,8 +44,8 @@ page_path <- function() {
   path <- tryCatch(suppressWarnings(readLines(file, 1L)), error = function(e) character())
   if (length(path) != 1L || !grepl("^/[A-Za-z0-9_./~%-]*$", path)) {
     stop(kubernetes_error(
-      "Page", "There is no page here: ", file, " does not exist. The page is behind JupyterLab's login, ",
-      "so it needs a stack with 'ide: jupyterlab'. workers() shows the workers in any IDE"
+      "Page", "There is no page here: ", file, " does not exist. The Jupyter server of the scheduler's pod ",
+      "writes it when it starts: try again in a minute. workers() shows the workers meanwhile"
     ))
   }
   path

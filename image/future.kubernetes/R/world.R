@@ -5,6 +5,7 @@
 # Variables that mean something only where they are: of R, the IDE, the shell, the pod.
 own_variables <- paste0(
   "^(_?R_|RSTUDIO|RS_|JPY_|JUPYTER|IPY|KUBERNETES_|FUTURE_KUBERNETES_|LD_|DYLD_|XDG_|SSH_|TERM|LESS|LS_COLORS|",
+  "RSERVER_|",
   "(_|PWD|OLDPWD|SHLVL|HOME|USER|LOGNAME|SHELL|HOSTNAME|PATH|TMPDIR|TMP|TEMP|DISPLAY|COLUMNS|LINES|MAIL|LANGUAGE|",
   "POD_NAME|POD_IP|NODE_NAME)$)"
 )

@@ -48,7 +48,7 @@ test_that("dashboard() says what it needs where no page is served, and refuses a
   dir.create(folder)
   Sys.setenv(FUTURE_KUBERNETES_RUN = folder)
   on.exit(Sys.unsetenv("FUTURE_KUBERNETES_RUN"))
-  expect_error(dashboard(), "ide: jupyterlab", class = "KubernetesPageError")
+  expect_error(dashboard(), "try again in a minute", class = "KubernetesPageError")
   for (bad in list("tall", 0, NA, c(1, 2), NULL, 1e6)) {
     expect_error(dashboard(bad), "100 to 10000", class = "KubernetesPageError")
   }
@@ -56,22 +56,25 @@ test_that("dashboard() says what it needs where no page is served, and refuses a
   expect_error(dashboard(), class = "KubernetesPageError")
 })
 
-test_that("dashboard() prints the address, or opens it in the viewer where there is one", {
+test_that("dashboard() prints the address, or opens it in a viewer or RStudio's browser", {
   folder <- tempfile()
   dir.create(folder)
   writeLines("/team/r/cluster/", file.path(folder, "page.path"))
   Sys.setenv(FUTURE_KUBERNETES_RUN = folder)
   opened <- NULL
-  old <- options(viewer = NULL)
+  old <- options(viewer = NULL, browser = NULL)
   on.exit({
-    Sys.unsetenv("FUTURE_KUBERNETES_RUN")
+    Sys.unsetenv(c("FUTURE_KUBERNETES_RUN", "RSTUDIO_HTTP_REFERER"))
     options(old)
   })
   address <- "http://localhost:8787/team/r/cluster/"
   expect_output(expect_identical(dashboard(), "/team/r/cluster/"), address, fixed = TRUE)
-  options(viewer = function(url) opened <<- url)
+  options(viewer = function(url) opened <<- url, browser = function(url) opened <<- paste("tab", url))
   dashboard()
   expect_identical(opened, address)
+  Sys.setenv(RSTUDIO_HTTP_REFERER = "https://r.example.org/team/r/rstudio/")
+  dashboard()
+  expect_identical(opened, "tab https://r.example.org/team/r/cluster/")
 })
 
 test_that("report() refuses what it cannot use before it asks the broker", {

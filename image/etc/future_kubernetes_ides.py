@@ -1,0 +1,138 @@
+"""Extension of the Jupyter server: a page that gives the reason where an IDE cannot be opened.
+
+jupyter-rsession-proxy starts RStudio Server at the first request to /rstudio/. Without its program, or with a release
+that is too old, the person would get only "Internal Server Error". So both are looked at before, once.
+
+As a program it checks the image at its build: `--look` for what is looked at here, `--verify FOLDER` for more.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.utils import url_path_join
+from tornado import web
+
+_NAMES = {"rstudio": "RStudio", "lab": "JupyterLab"}
+_OTHER = {"rstudio": "lab", "lab": "rstudio"}
+_NEEDED = ("www-socket", "www-root-path", "server-data-dir", "database-config-file")
+"""Options of rserver that jupyter-rsession-proxy uses where there are any, and without which it is no use here."""
+_OLDEST = "2024.12"
+"""First release with www-socket (rstudio/rstudio: pull request 14938)."""
+
+
+def problems(ide):
+    """Return the IDEs that cannot be opened, each with the reason and what fixes it."""
+    found = {}
+    if ide == "jupyterlab":
+        found["rstudio"] = "This stack has only JupyterLab. For RStudio too: pulumi config set ide both"
+    elif reason := rstudio_problem():
+        found["rstudio"] = reason
+    if ide == "rstudio":
+        found["lab"] = "This stack has only RStudio. For JupyterLab too: pulumi config set ide both"
+    elif importlib.util.find_spec("jupyterlab") is None:
+        found["lab"] = (
+            f"This image has no JupyterLab, and the stack's ide is {ide!r}: it was built for another ide. {_BUILD}"
+        )
+    return found
+
+
+_BUILD = "Let the stack build its image, or name one that is built with the same ide."
+_BASE = (
+    f"Name a base with RStudio Server {_OLDEST} or later, such as: pulumi config set baseImage rocker/rstudio:4.6.1\n"
+    "Or do without RStudio: pulumi config set ide jupyterlab"
+)
+
+
+def rstudio_problem():
+    """Return why RStudio Server cannot be started, and what fixes it; empty if it can."""
+    if importlib.util.find_spec("jupyter_rsession_proxy") is None:
+        return f"This image has no jupyter-rsession-proxy: it was built for another ide. {_BUILD}"
+    from jupyter_rsession_proxy import get_rstudio_executable
+
+    try:
+        program = get_rstudio_executable("rserver")
+        options = _output(program, "--help")
+    except FileNotFoundError:
+        return f"This image has no RStudio Server (rserver). {_BASE}"
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"RStudio Server of this image does not start: {error}. {_BASE}"
+    lacking = [name for name in _NEEDED if f"--{name}" not in options]
+    if not lacking:
+        return ""
+    try:
+        version = _output(program, "--version").split()[0].split("+")[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        version = "of this image"
+    # Without www-socket it would listen on a port of all addresses, without a login.
+    return (
+        f"RStudio Server {version} is too old to be used behind this login: "
+        f"it has no option {' and no '.join(lacking)}. {_BASE}"
+    )
+
+
+def _output(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+
+
+class MissingIde(JupyterHandler):
+    """Gives the reason, and a link to the other IDE where there is one."""
+
+    def initialize(self, ide, reason, other):
+        """Take what the page shows."""
+        self.page = {
+            "status_code": 503,
+            "status_message": f"{_NAMES[ide]} cannot be opened",
+            "message": reason,
+            "other": _NAMES[other] if other else "",
+            "other_url": url_path_join(self.base_url, other or "", "/"),
+        }
+
+    @web.authenticated
+    async def get(self):
+        """Answer with the page."""
+        self.set_status(503)
+        self.finish(self.render_template("future_kubernetes_ide.html", **self.page))
+
+
+def _jupyter_server_extension_points():
+    return [{"module": "future_kubernetes_ides"}]
+
+
+def _load_jupyter_server_extension(server):
+    # Extensions are loaded by the alphabet, and the first handler that matches takes a request: this one stands before
+    # jupyter_server_proxy's and JupyterLab's.
+    base = server.web_app.settings["base_url"]
+    found = problems(os.environ.get("FUTURE_KUBERNETES_IDE", "jupyterlab"))
+    for ide, reason in found.items():
+        server.log.warning("%s cannot be opened: %s", _NAMES[ide], reason)
+        page = {"ide": ide, "reason": reason, "other": "" if _OTHER[ide] in found else _OTHER[ide]}
+        server.web_app.add_handlers(".*$", [(url_path_join(base, ide) + r"(?:/.*)?", MissingIde, page)])
+
+
+def verify(folder):
+    """Let RStudio Server do all that it does before it listens, and start one R session; exit with its status.
+
+    The options are those of the pod (rstudio/rstudio: src/cpp/server/ServerMain.cpp, verifyInstallation).
+    """
+    from jupyter_rsession_proxy import setup_rserver
+
+    os.environ["RS_LOGGER_TYPE"] = "stderr"
+    command = setup_rserver()["command"](0, str(folder / "socket"))
+    words = {"{base_url}": "/", "{unix_socket}": str(folder / "socket")}
+    for name, value in words.items():
+        command = [word.replace(name, value) for word in command]
+    os.execvp(command[0], [*command, "--verify-installation=1"])  # noqa: S606
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["--look"]:
+            sys.exit(rstudio_problem() or 0)
+        case ["--verify", folder]:
+            verify(Path(folder))
+        case _:
+            sys.exit("future_kubernetes_ides.py --look, or --verify FOLDER")

@@ -1,0 +1,446 @@
+"""The Jupyter server in front of everything, as the image has it, and a stand-in for RStudio Server behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import ROOT, free_port, wait_for
+
+FAKE_RSERVER = Path(__file__).parent / "fake_rserver.py"
+PASSWORD = "right password"
+UPGRADE = {
+    "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw==",
+}  # fmt: skip
+
+
+INGRESS = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "r.example.org", "Host": "r.example.org"}
+"""Headers that an Ingress which ends TLS adds to a request."""
+
+
+class Door:
+    """A running front door, and the cookies of one browser."""
+
+    def __init__(self, folder: Path, ide: str, rserver: bool, base: str, environ: dict[str, str]) -> None:
+        self.folder, self.base, self.port = folder, base, free_port()
+        self.cookies: dict[str, str] = {}
+        self.headers: dict[str, str] = {}
+        (folder / "run").mkdir()
+        (folder / "home").mkdir()
+        (folder / "bin").mkdir()
+        (folder / "password").write_text(PASSWORD)
+        (folder / "rserver.conf").write_text(f"rsession-path={ROOT}/image/bin/future-rsession\n")
+        if rserver:
+            program = folder / "bin/rserver"
+            program.write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE_RSERVER} "$@"\n')
+            program.chmod(0o755)
+        self.log_file = (folder / "log").open("wb")
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-m", "jupyter_server", f"--config={ROOT}/image/etc/jupyter_server_config.py",
+                "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.port}",
+                f"--ServerApp.base_url={base}",
+            ],
+            env={
+                "PATH": f"{folder}/bin:{os.environ['PATH']}", "HOME": f"{folder}/home", "TMPDIR": str(folder),
+                "PYTHONPATH": f"{ROOT}/image/etc", "FUTURE_KUBERNETES_RUN": f"{folder}/run",
+                "FUTURE_KUBERNETES_PASSWORD_FILE": f"{folder}/password", "FUTURE_KUBERNETES_IDE": ide,
+                "FUTURE_KUBERNETES_NAMESPACE": "team", "FUTURE_KUBERNETES_RELEASE": "r",
+                "FAKE_RSERVER_CONF": f"{folder}/rserver.conf", **environ,
+            },
+            stdout=self.log_file, stderr=self.log_file, start_new_session=True,
+        )  # fmt: skip
+        wait_for(self.answers, 30)
+
+    def answers(self) -> bool:
+        assert self.process.poll() is None, self.log()
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def ask(
+        self, path: str, data: dict[str, str] | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, http.client.HTTPMessage, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        sent = {"Cookie": cookies, **self.headers, **(headers or {})}
+        body = None
+        if data is not None:
+            body = urllib.parse.urlencode(data)
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
+        connection.request("GET" if data is None else "POST", path, body, sent)
+        answer = connection.getresponse()
+        text = "" if answer.status == 101 else answer.read().decode()
+        for cookie in answer.headers.get_all("Set-Cookie") or ():
+            name, _, value = cookie.split(";")[0].partition("=")
+            self.cookies[name] = value
+        connection.close()
+        return answer.status, answer.headers, text
+
+    def log_in(self, password: str = PASSWORD, headers: dict[str, str] | None = None) -> int:
+        if "_xsrf" not in self.cookies:
+            self.ask(f"{self.base}login")
+        return self.ask(f"{self.base}login", {"password": password, "_xsrf": self.cookies["_xsrf"]}, headers)[0]
+
+    def rservers(self) -> set[int]:
+        found = set()
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                group = os.getpgid(int(folder.name))
+            except OSError:
+                continue
+            if group == self.process.pid and str(FAKE_RSERVER).encode() in words:
+                found.add(int(folder.name))
+        return found
+
+    def end(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.log_file.close()
+
+
+OpenDoor = Callable[..., Door]
+
+
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenDoor]:
+    opened: list[Door] = []
+
+    def start(ide: str = "both", rserver: bool = True, base: str = "/", **environ: str) -> Door:
+        opened.append(Door(tmp_path_factory.mktemp("door"), ide, rserver, base, environ))
+        return opened[-1]
+
+    yield start
+    for door in opened:
+        door.end()
+
+
+@pytest.fixture(scope="module")
+def logged_in(doors: OpenDoor) -> Door:
+    door = doors()
+    assert door.log_in() == 302
+    return door
+
+
+def test_versions_of_the_tests_are_those_of_the_image() -> None:
+    for file, names in {
+        "requirements-server.txt": ("jupyter-server", "jupyter-server-proxy", "tornado"),
+        "requirements-jupyterlab.txt": ("jupyter-server", "jupyter-server-proxy", "tornado"),
+        "requirements-rstudio.txt": ("jupyter-rsession-proxy",),
+    }.items():
+        text = (ROOT / "image" / file).read_text()
+        for name in names:
+            assert f"{name}=={version(name)} " in text, f"{file} has another {name} than {version(name)}"
+
+
+def test_variables_of_the_front_door_are_not_the_sessions_choice() -> None:
+    world = (ROOT / "image/future.kubernetes/R/world.R").read_text()
+    pattern = "".join(re.findall(r'^  "(.*)",?$', world.split("own_variables <- paste0(")[1].split("\n)")[0], re.M))
+    config = (ROOT / "image/etc/jupyter_server_config.py").read_text()
+    names = re.findall(r'os\.environ(?:\[|\.setdefault\()"(\w+)"', config)
+    assert len(names) == 2
+    assert all(re.search(pattern, name) for name in names)
+
+
+@pytest.mark.parametrize("path", ["/", "/rstudio/", "/rstudio/as-seen", "/rstudio/p/80/", "/proxy/8785/", "/lab"])
+def test_nothing_is_served_without_a_login(logged_in: Door, path: str) -> None:
+    stranger = Stranger(logged_in)
+    status, headers, text = stranger.ask(path)
+    assert status == 302
+    assert re.search(r"/login\?next=|/rstudio/\??$", headers["Location"])
+    assert "stand-in" not in text
+    assert stranger.ask(path, {"a": "b"})[0] in (302, 403, 405)
+
+
+@pytest.mark.parametrize("path", ["/rstudio/p/80/", "/proxy/8785/", "/rstudio/"])
+def test_websocket_is_refused_without_a_login(logged_in: Door, path: str) -> None:
+    assert Stranger(logged_in).ask(path, headers=UPGRADE)[0] == 403
+
+
+class Stranger(Door):
+    """Another browser at the same door."""
+
+    def __init__(self, door: Door, headers: dict[str, str] | None = None) -> None:
+        self.base, self.port, self.folder = door.base, door.port, door.folder
+        self.cookies, self.headers = {}, dict(headers or {})
+
+
+def test_root_leads_to_rstudio_and_its_page_and_calls_get_through(logged_in: Door) -> None:
+    status, headers, _ = logged_in.ask("/")
+    assert (status, urllib.parse.urlsplit(headers["Location"]).path) == (302, "/rstudio/")
+    status, headers, text = logged_in.ask("/rstudio/")
+    assert status == 200
+    assert "RStudio (stand-in)" in text
+    assert "Path=/rstudio" in "".join(headers.get_all("Set-Cookie") or ())
+    call = {"X-RS-CSRF-Token": logged_in.cookies["rs-csrf-token"]}
+    assert logged_in.ask("/rstudio/rpc/other", {}, call)[0] in (200, 400)
+    assert logged_in.ask("/rstudio/events/get_events", {}, call)[::2] == (200, '{"result": "none"}')
+    assert logged_in.ask("/rstudio/events/get_events", {})[0] == 400
+
+
+def test_rserver_gets_the_options_of_the_proven_way(logged_in: Door) -> None:
+    options = json.loads(logged_in.ask("/rstudio/as-seen")[2])["options"]
+    assert options["auth-none"] == "1"
+    assert options["server-user"] == pwd.getpwuid(os.getuid()).pw_name
+    assert options["www-root-path"] == "/rstudio/"
+    assert options["rsession-path"].endswith("/future-rsession")
+    assert "www-port" not in options
+    listening = Path(options["www-socket"])
+    assert listening.is_socket()
+    assert listening.parent.stat().st_mode & 0o077 == 0
+    assert Path(options["server-data-dir"]).parent.stat().st_mode & 0o077 == 0
+    assert "rserver: logs go to stderr" in logged_in.log()
+
+
+def test_rserver_sees_the_browsers_address_behind_an_ingress(logged_in: Door) -> None:
+    browser = Stranger(logged_in, INGRESS)
+    browser.log_in()
+    seen = json.loads(browser.ask("/rstudio/as-seen")[2])
+    assert seen["address"] == "https://r.example.org/rstudio/as-seen"
+    assert "; Secure" in "".join(browser.ask("/rstudio/")[1].get_all("Set-Cookie") or ())
+    location = browser.ask("/rstudio/auth-sign-in")[1]["Location"]
+    assert location == "https://r.example.org/rstudio/"
+
+
+def test_redirection_of_rs_help_stays_below_the_path(logged_in: Door) -> None:
+    location = logged_in.ask("/rstudio/help/library/stats/html/lm.html")[1]["Location"]
+    assert urllib.parse.urlsplit(location).path == "/rstudio/help/page"
+    assert logged_in.ask("/rstudio/help/page")[2] == "Fitting Linear Models"
+
+
+def test_download_of_tens_of_megabytes_gets_through(logged_in: Door) -> None:
+    assert len(logged_in.ask("/rstudio/export/40")[2]) == 40_000_000
+
+
+def websocket(door: Door, path: str, headers: dict[str, str] | None = None) -> tuple[bytes, bytes]:
+    """Answer to an upgrade, and to the text `ping` on it."""
+    with socket.create_connection(("127.0.0.1", door.port), 10) as client:
+        cookies = "; ".join(f"{name}={value}" for name, value in door.cookies.items())
+        lines = {"Host": f"127.0.0.1:{door.port}", "Cookie": cookies, **UPGRADE, **(headers or {})}
+        client.sendall(
+            f"GET {path} HTTP/1.1\r\n".encode()
+            + "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode()
+            + b"\r\n"
+        )
+        stream = client.makefile("rb")
+        head = b"".join(iter(stream.readline, b"\r\n"))
+        if b" 101 " not in head:
+            return head, b""
+        client.sendall(bytes([0x81, 0x84, 0, 0, 0, 0]) + b"ping")
+        length = stream.read(2)[1]
+        return head, stream.read(length)
+
+
+def application(door: Door) -> str:
+    found = re.search(r"p/\d+/", door.ask(f"{door.base}rstudio/")[2])
+    assert found
+    return f"{door.base}rstudio/{found[0]}"
+
+
+def test_application_of_a_session_and_its_websocket_get_through(logged_in: Door) -> None:
+    path = application(logged_in)
+    assert "an application" in logged_in.ask(f"{path}app/")[2]
+    assert websocket(logged_in, f"{path}websocket/")[1] == b"heard ping"
+    port = re.sub(r"\D", "", path)
+    assert websocket(logged_in, f"/proxy/{port}/websocket/")[1] == b"heard ping"
+
+
+def test_websocket_from_another_sites_page_is_refused(logged_in: Door) -> None:
+    path = f"{application(logged_in)}websocket/"
+    assert b" 403 " in websocket(logged_in, path, {"Origin": "https://evil.example"})[0]
+    assert websocket(logged_in, path, {"Origin": f"http://127.0.0.1:{logged_in.port}"})[1] == b"heard ping"
+
+
+def test_everything_works_below_a_path(doors: OpenDoor) -> None:
+    door = doors(base="/team/r/")
+    assert door.log_in() == 302
+    assert door.ask("/team/r/")[1]["Location"].endswith("/team/r/rstudio/?")
+    browser = Stranger(door, INGRESS)
+    browser.log_in()
+    seen = json.loads(browser.ask("/team/r/rstudio/as-seen")[2])
+    assert seen["address"] == "https://r.example.org/team/r/rstudio/as-seen"
+    location = door.ask("/team/r/rstudio/help/library/stats/html/lm.html")[1]["Location"]
+    assert urllib.parse.urlsplit(location).path == "/team/r/rstudio/help/page"
+    assert websocket(door, f"{application(door)}websocket/")[1] == b"heard ping"
+    assert door.ask("/rstudio/")[0] == 404
+
+
+def test_killed_rserver_is_started_again(doors: OpenDoor) -> None:
+    door = doors()
+    door.log_in()
+    door.ask("/rstudio/")
+    (before,) = door.rservers()
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: door.rservers() - {before})
+    wait_for(lambda: door.ask("/rstudio/")[0] == 200)
+    door.process.terminate()
+    door.process.wait(10)
+    wait_for(lambda: not door.rservers())
+
+
+def test_changed_password_holds_at_once_and_a_cookie_stays(doors: OpenDoor) -> None:
+    door = doors()
+    assert door.log_in() == 302
+    (door.folder / "password").write_text("another one\n")
+    stranger = Stranger(door)
+    assert stranger.log_in() == 401
+    assert stranger.log_in("another one") == 302
+    assert door.ask("/rstudio/")[0] == 200
+    (door.folder / "password").write_text("")
+    assert Stranger(door).log_in("") == 401
+
+
+def test_wrong_guesses_are_slowed_down_and_too_many_refused(doors: OpenDoor) -> None:
+    door = doors("jupyterlab", rserver=False)
+    begun = time.monotonic()
+    assert [door.log_in(guess) for guess in ("a", "b", "c")] == [401] * 3
+    assert time.monotonic() - begun >= 1.5  # 0, 0.5 and 1 s
+    assert door.log_in() == 302  # after 2 s more
+    assert time.monotonic() - begun >= 3.5
+    assert Stranger(door).log_in("d") == 401
+    statuses: list[int] = []
+    guessers = [Stranger(door) for _ in range(14)]
+    for guesser in guessers:
+        guesser.ask("/login")
+
+    def guess(guesser: Door) -> None:
+        with contextlib.suppress(http.client.RemoteDisconnected):  # at the end of the test
+            statuses.append(guesser.log_in("e"))
+
+    threads = [threading.Thread(target=guess, args=(guesser,)) for guesser in guessers]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(statuses) >= 4, 5)
+    assert statuses[:4] == [429] * 4
+    assert door.ask("/login")[0] == 302  # a person who is logged in does not wait
+    door.process.kill()
+    for thread in threads:
+        thread.join()
+
+
+def test_login_cookie_is_for_https_only_behind_an_ingress(doors: OpenDoor) -> None:
+    door = doors("jupyterlab", rserver=False)
+    for proto, secure in (("https", True), ("http", False)):
+        stranger = Stranger(door)
+        stranger.ask("/login")
+        form = {"password": PASSWORD, "_xsrf": stranger.cookies["_xsrf"]}
+        headers = stranger.ask("/login", form, {"X-Forwarded-Proto": proto})[1]
+        cookie = next(c for c in headers.get_all("Set-Cookie") or () if c.startswith("username-"))
+        assert ("secure" in cookie.lower()) is secure
+        assert "httponly" in cookie.lower()
+
+
+LACKS_SOCKET = {"FAKE_RSERVER_LACKS": "www-socket"}
+
+
+@pytest.mark.parametrize(
+    ("ide", "path", "environ", "rserver", "said"),
+    [
+        ("rstudio", "/rstudio/", {}, False, ["no RStudio Server", "baseImage rocker/rstudio:4.6.1"]),
+        ("both", "/rstudio/p/1/x", LACKS_SOCKET, True, ["2023.03.0 is too old", "no option www-socket", "2024.12"]),
+        ("rstudio", "/lab", {}, True, ["only RStudio", "set ide both"]),
+        ("jupyterlab", "/rstudio", {}, True, ["only JupyterLab", "set ide both"]),
+        ("both", "/lab/tree/x", {}, True, ["no JupyterLab", "built for another ide"]),  # as in the tests' environment
+    ],
+)
+def test_page_gives_the_reason_where_an_ide_cannot_be_opened(
+    doors: OpenDoor, ide: str, path: str, environ: dict[str, str], rserver: bool, said: list[str]
+) -> None:
+    door = doors(ide, rserver=rserver, **environ)
+    assert Stranger(door).ask(path)[0] == 302
+    door.log_in()
+    status, _, text = door.ask(path)
+    assert status == 503
+    for words in said:
+        assert words in text
+    # A link to the other one, if it can be opened.
+    assert ('<a href="/rstudio/">RStudio</a>' in text) is (path.startswith("/lab") and rserver)
+    assert not door.rservers()
+
+
+def test_rserver_that_does_not_start_is_named_with_its_log(doors: OpenDoor) -> None:
+    door = doors(RSERVER_TIMEOUT="1")
+    (door.folder / "rserver.conf").write_text("unknown-option=1\nserver-user=nobody\n")
+    broken = door.folder / "bin/rserver"
+    broken.write_text(broken.read_text().replace("exec", '[ "$1" = --help ] || { sleep 0.3; exit 1; }; exec'))
+    door.log_in()
+    status, _, text = door.ask("/rstudio/")
+    assert status == 500
+    assert "could not start rstudio in time" in text
+    assert "kubectl --namespace team logs deployment/r-scheduler" in text
+
+
+def check(tmp_path: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The check at the image's build."""
+    command = [sys.executable, str(ROOT / "image/etc/future_kubernetes_ides.py"), *words]
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path), **environ}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=30)
+
+
+def test_build_looks_at_rserver_and_lets_it_verify_itself(tmp_path: Path) -> None:
+    assert "no RStudio Server" in check(tmp_path, "--look").stderr
+    shutil.copy(FAKE_RSERVER, tmp_path / "rserver")
+    (tmp_path / "rserver").write_text(f"#!{sys.executable}\n{FAKE_RSERVER.read_text()}")
+    (tmp_path / "rserver").chmod(0o755)
+    assert check(tmp_path, "--look").returncode == 0
+    assert "too old" in check(tmp_path, "--look", **LACKS_SOCKET).stderr
+    verified = check(tmp_path, "--verify", str(tmp_path))
+    assert verified.returncode == 0, verified.stderr
+    options: dict[str, Any] = json.loads(verified.stdout)
+    assert options["verify-installation"] == "1"
+    assert options["auth-none"] == "1"
+    assert options["www-root-path"] == "/rstudio/"
+    assert not any("{" in value for value in options.values())
+
+
+@pytest.mark.parametrize(
+    ("ide", "look", "verify", "built", "warns"),
+    [
+        ("rstudio", 0, 0, True, ""),
+        ("rstudio", 0, 1, True, "may not start"),
+        ("rstudio", 1, 0, False, ""),
+        ("both", 1, 0, True, "JupyterLab can"),
+        ("jupyterlab", 1, 1, True, ""),
+    ],
+)
+def test_build_refuses_an_image_without_its_only_ide(
+    tmp_path: Path, ide: str, look: int, verify: int, built: bool, warns: str
+) -> None:
+    step = re.search(r"^RUN mkdir /tmp/verify;.*?[^\\]$", (ROOT / "image/Dockerfile").read_text(), re.M | re.S)
+    assert step
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$2" != --look ] || exit $LOOK\nexit $VERIFY\n')
+    python.chmod(0o755)
+    script = step[0].removeprefix("RUN ").replace("\\\n", "").replace("/tmp/verify", str(tmp_path / "verify"))
+    script = script.replace("/opt/jupyter/bin/python", str(python))
+    environ = {"PATH": os.environ["PATH"], "IDE": ide, "LOOK": str(look), "VERIFY": str(verify)}
+    done = subprocess.run(["sh", "-c", script], env=environ, check=False, capture_output=True, text=True)
+    assert (done.returncode == 0) is built
+    assert warns in done.stderr
+    assert ("WARNING" in done.stderr) is bool(warns)
