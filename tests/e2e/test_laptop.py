@@ -137,6 +137,29 @@ def test_a_pod_that_is_replaced_gets_the_futures_again(laptop: Laptop, stack: St
     assert stack.scheduler(other_than=before)
 
 
+def test_an_expired_login_is_named_and_the_futures_come_once_it_is_renewed(laptop: Laptop, stack: Stack) -> None:
+    config = yaml.safe_load(stack.node.kubeconfig.read_text())
+    config["users"] = [{"name": config["users"][0]["name"], "user": {"token": "expired"}}]
+    (laptop.root / "root/expired").write_text(yaml.safe_dump(config))
+    shutil.copy(stack.node.kubeconfig, laptop.root / "root/login")
+    laptop.r(
+        f"""
+        plan(kubernetes, workers = 1, cluster = {laptop.cluster("/root/login")})
+        f <- future({{ Sys.sleep(1); 42 }})
+        file.copy("/root/expired", "/root/login", overwrite = TRUE)
+        tools::pskill(forward(), 9)
+        said <- character()
+        v <- withCallingHandlers(value(f), message = function(m) {{
+          said <<- c(said, conditionMessage(m))
+          if (grepl("login has not expired", conditionMessage(m))) {{
+            file.copy("/root/kubeconfig", "/root/login", overwrite = TRUE)
+          }}
+        }})
+        stopifnot(v == 42, sum(grepl("Unauthorized|logged in", said)) == 1L)
+        """
+    )
+
+
 @pytest.mark.parametrize("case", ["release", "right", "cluster"])
 def test_what_cannot_be_reached_is_named_with_its_fix_and_r_stays_usable(
     laptop: Laptop, stack: Stack, case: str
