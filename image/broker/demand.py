@@ -57,7 +57,7 @@ class Demand:
         """How often a session has set the number itself."""
         self._error: KubeError | None = None
         dispatcher.when_load_changes = self._woken.set
-        dispatcher.when_closed = self._closed
+        dispatcher.plans.when_closed = self._closed
 
     def total(self) -> int:
         """Number of workers that all plans want together, within ``maxWorkers``."""
