@@ -27,7 +27,7 @@ SETTLE_SECONDS = 3.0
 
 
 class Dispatcher:
-    """Who works on what."""
+    """Decides who works on what."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class Dispatcher:
             if task is None or (task.payload is None and task.state != "ended"):
                 self.reports.tell(plan, f"unknown {number}")
 
-    # What workers say.
+    # Messages of workers.
 
     def condition(self, worker: Worker, lease: str, body: Blob | None) -> None:
         """Pass on a condition that the session is to see at once."""

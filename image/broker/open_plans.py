@@ -54,7 +54,7 @@ class OpenPlans:
         return self._by_key.values()
 
     def open(self, key: str, pid: int, range_: Range, retries: int, stream: Stream) -> Plan:
-        """The plan of this key, new or taken up again by its session; tells the session what it has yet to collect."""
+        """The plan of this key, new or taken up again by its session, which gets what it has yet to collect."""
         plan = self.get(key)
         if plan is None:
             for other in [other for other in self.values() if other.pid == pid]:
