@@ -67,8 +67,8 @@ def test_every_chart_value_that_a_setting_decides_is_owned() -> None:
     resources = {"requests.cpu", "requests.memory", "limits.memory"}
     sized = {f"{pod}.resources.{name}" for pod in ("scheduler", "worker") for name in resources}
     counted = {"worker.replicas", "worker.maxReplicas", "scheduler.homeGiB", "shared.GiB"}
-    own = {"image", "auth", "fullnameOverride", "ide", "host", "labels", "idleMinutes", "ttlHours"}
-    assert set(OWNED) == sized | counted | own
+    own = {"image", "auth", "fullnameOverride", "ide", "host", "labels", "idleMinutes", "ttlHours", "workHours"}
+    assert set(OWNED) == sized | counted | own | {"monitoring.enabled"}
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,17 @@ def test_every_chart_value_that_a_setting_decides_is_owned() -> None:
         ({"networkPolicy": {"enabled": "x"}}, "networkPolicy.enabled", "true or false"),
         ({"networkPolicy": {"extraEgress": "x"}}, "networkPolicy.extraEgress", "a list"),
         ({"worker": "x"}, "worker", "a map"),
+        ({"worker": {"nodeSelector": {"a": 1}}}, "worker.nodeSelector.a", "text"),
+        (
+            {"worker": {"extraEnv": [{"name": "1A"}]}},
+            "worker.extraEnv[0].name",
+            "text that matches ^[A-Za-z_][A-Za-z0-9_]*$",
+        ),
+        (
+            {"worker": {"extraEnv": [{"value": "x"}]}},
+            "worker.extraEnv[0]",
+            "what chart/values.schema.json allows ('name' is a required property)",
+        ),
         ({"scheduler": {"gracePeriodSeconds": -1}}, "scheduler.gracePeriodSeconds", "a whole number from 0 to 86400"),
     ],
 )

@@ -168,6 +168,12 @@ def test_a_namespace_that_somebody_made_is_used_and_left_alone() -> None:
     assert values(recording)["resourceQuota"] == {"hard": {}}, "a quota would bind others in the namespace"
 
 
+def test_the_namespace_default_exists_already_and_is_left_alone() -> None:
+    recording = program({**CAMPUS, "namespace": "default"})
+    assert recording.all("Namespace") == []
+    assert values(recording)["resourceQuota"] == {"hard": {}}
+
+
 def test_a_namespace_of_the_stacks_own_has_a_quota_that_holds_all_its_pods() -> None:
     found = values(program({**LOCAL, "workers": "2", "maxWorkers": "3"}))
     hard = found["resourceQuota"]["hard"]

@@ -176,6 +176,13 @@ def test_wrong_values_are_reported_before_the_cloud_is_known() -> None:
     assert "did you mean 'eks'?" in found["cloud"]
 
 
+def test_a_value_that_is_wrong_on_every_cloud_is_reported_once() -> None:
+    for values in ({"workers": "four"}, {"cloud": "moon", "workers": "four"}):
+        with pytest.raises(SettingsError) as caught:
+            parse(values)
+        assert sorted(problem.key for problem in caught.value.problems) == ["cloud", "workers"]
+
+
 def test_another_clouds_setting_is_an_error_unless_it_is_the_default() -> None:
     assert "only where cloud is gke or eks" in problems({**LOCAL, "spot": "true"})["spot"]
     assert parse({**LOCAL, "spot": "false", "authorizedNetworks": "[]", "region": ""}).cloud == "local"
@@ -265,6 +272,7 @@ def test_a_wrong_repository_is_refused_and_never_repeated(value: str) -> None:
     assert "plain text" in problems({**GKE, "rRepository": url})["rRepository"]
     settings = parse({**GKE, "rRepository": url}, stack="dev", secrets=frozenset({"rRepository"}))
     assert "geheim" not in repr(settings)
+    assert settings.r_repository.get_secret_value() == url
 
 
 @pytest.mark.parametrize("text", ["~/.kube/config", "", "clusters: []" + " " * 1_000_000])
