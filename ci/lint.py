@@ -31,10 +31,12 @@ PROSE = (
     "cli/*.py",
     "common/*.py",
     "components/*.py",
+    "image/*.py",
     "local/*.py",
     "policy/*.py",
     "tests/broker/*.py",
     "tests/chart/*.py",
+    "tests/e2e/*.py",
     "tests/unit/*.py",
     "tests/vm/*.py",
 )

@@ -2,7 +2,7 @@
 
 Each plan has a number (``plans.Range``), which goes with it. What Kubernetes is asked for is their sum within
 ``maxWorkers``, and never fewer than are at work. A request that fails is made again until it has succeeded, so that
-nothing stays asked for that nobody wants.
+no request outlives the wish for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RETRY_SECONDS = 5.0
 
 
 def _moves(plan: Plan) -> bool:
-    """True if the plan's number may change by time alone."""
+    """True if the plan's number may change by time only."""
     away = plan.remote and plan.away_since is not None and plan.range.level > 0
     return away or (plan.range.elastic and bool(plan.load or plan.range.level > plan.range.least))
 
@@ -57,7 +57,7 @@ class Demand:
         """How often a session has set the number itself."""
         self._error: KubeError | None = None
         dispatcher.when_load_changes = self._woken.set
-        dispatcher.when_closed = self._closed
+        dispatcher.plans.when_closed = self._closed
 
     def total(self) -> int:
         """Number of workers that all plans want together, within ``maxWorkers``."""
@@ -94,7 +94,7 @@ class Demand:
         self._woken.set()
 
     def _closed(self, plan: Plan, abandoned: bool) -> None:
-        """A plan has ended. An elastic one gives back in time; one that never began gives back at once."""
+        """A plan has ended. An elastic one releases workers in time, one that never began at once."""
         if abandoned:
             if plan.wanted_before is not None:
                 self._lower(max(plan.wanted_before, self.total()))
@@ -103,11 +103,11 @@ class Demand:
         self.changed()
 
     def _give_back(self, least: int, scaled: int) -> None:
-        if scaled == self._scaled:  # else somebody has set the number since
+        if scaled == self._scaled:  # else a session has set the number since
             self._lower(max(least, self.total()))
 
     def rested(self) -> None:
-        """The workers were scaled to 0 because nobody used them: no plan wants any until its next task."""
+        """The workers were scaled to 0 for want of use: no plan wants any until its next task."""
         for plan in self._dispatcher.plans.values():
             plan.range.rest()
         self._asked = 0

@@ -232,8 +232,8 @@ def how_ended(pod: Object, since: float) -> str:
 def by_task(ended: str) -> bool:
     """True if what ran in a pod can have caused its end, as ``how_ended`` words it.
 
-    A deleted, preempted or reclaimed pod is nobody's fault. One that was evicted because its node ran out of memory or
-    disk may be.
+    What ran in a deleted, preempted or reclaimed pod has not caused its end. In one that was evicted because its node
+    ran out of memory or disk it may have.
     """
     if ended.startswith("its pod was ended"):
         return "Evicted" in ended or "DeadlineExceeded" in ended

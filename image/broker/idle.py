@@ -1,4 +1,4 @@
-"""Decides when workers that nobody uses are scaled to 0."""
+"""Decides when unused workers are scaled to 0."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Activity:
 
 
 class Scaling(Protocol):
-    """What the decision needs to know of the number of workers, and to change about it."""
+    """Reads the number of workers for the decision, and changes it."""
 
     def setting(self, name: str) -> float:
         """A number of the release's settings."""
@@ -91,7 +91,7 @@ class Scaling(Protocol):
 
 
 class Usage(Protocol):
-    """Who uses workers."""
+    """Reports whether workers are in use."""
 
     def in_use(self) -> bool:
         """True while a session has a worker or waits for one."""

@@ -63,7 +63,7 @@ class Broker:
         folder = run / "results"
         folder.mkdir(mode=0o700, exist_ok=True)
         self._dispatcher = Dispatcher(loop, self._pool, self._outcomes, self._activity, self.background, folder)
-        self._dispatcher.restore()
+        self._dispatcher.plans.restore()
         self._registration = Registration(self._pool, self._dispatcher, self._outcomes, self._activity, environ)
         self._scaler = Scaler(loop, self._pool, self._activity, self.background, environ, self._registration.refusal)
         rest = float(environ.get("FUTURE_KUBERNETES_REST_SECONDS", REST_SECONDS))
@@ -92,7 +92,7 @@ class Broker:
 
     def start(self) -> None:
         """Start what runs beside the connections."""
-        for work in (self._dispatcher.run(), self._demand.run(), self._idle_watch.run()):
+        for work in (self._dispatcher.plans.run(), self._demand.run(), self._idle_watch.run()):
             self.background.start(work)
         self.background.start(drop_silent_workers(self._pool))
 

@@ -101,7 +101,7 @@ class Outcomes:
             self.count(self._known.get(lease, ""))
 
     async def _how_ended(self, worker: Worker) -> str:
-        """What Kubernetes shows of the end of a worker's pod or container; empty if it shows none in time."""
+        """Facts that Kubernetes shows of the end of a worker's pod or container; empty if it shows none in time."""
         with contextlib.suppress(kubernetes.KubeError, TimeoutError):
             api = kubernetes.KubernetesApi(self._environ)
             async with asyncio.timeout(_LOOK_UP_SECONDS):

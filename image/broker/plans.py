@@ -63,7 +63,7 @@ class Range:
                 self.level, self._since, self._peak = self._peak, now, need
 
     def rest(self) -> None:
-        """Want nothing until the next task: the workers were scaled to 0 because nobody used them."""
+        """Want nothing until the next task: the workers were scaled to 0 for want of use."""
         self.level = 0
         self._since = None
 
@@ -91,7 +91,7 @@ class Task:
     repeats: int = 0
     """Number of losses that it cannot have caused."""
     outcome: str = ""
-    """Line that tells the session how the task ended."""
+    """Line to the session on how the task ended."""
     result: Blob | None = None
 
     @property

@@ -19,7 +19,7 @@ _FORGOTTEN = 1000
 
 @dataclass
 class Pod:
-    """What is remembered of a worker's pod across its connections."""
+    """Memory of a worker's pod across its connections."""
 
     node: str
     uses: int = 0

@@ -1,4 +1,4 @@
-"""What sessions are told of their tasks, and the record of what happened to them."""
+"""Messages to sessions about their tasks, and the record of what happened to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Stream(Protocol):
 
 
 class Reports:
-    """Tells the sessions that are connected, and keeps the events of the last hour within a bound."""
+    """Sends to the sessions that are connected, and keeps the events of the last hour within a bound."""
 
     def __init__(self) -> None:
         self.streams: dict[str, Stream] = {}

@@ -108,7 +108,7 @@ class Stream:
             self._refuse(error.kind, str(error))
             return
         self.tell(f"opened {most} {room()}")
-        self._plan = self._dispatcher.open(key, pid, Range(least, most), retries, self)
+        self._plan = self._dispatcher.plans.open(key, pid, Range(least, most), retries, self)
         self._demand.changed()
 
     def _refuse(self, kind: str, text: str) -> None:
@@ -200,7 +200,7 @@ class Stream:
 
     def _close(self, words: list[str]) -> None:
         plan, abandoned = self._here, words == ["abandon"]
-        self._dispatcher.close(plan, abandoned=abandoned)
+        self._dispatcher.plans.close(plan, abandoned=abandoned)
         if abandoned and plan.wanted_before is not None:
             self._demand.when_settled(self._connection.finish)
         else:
@@ -209,7 +209,7 @@ class Stream:
     def lost(self) -> None:
         """The connection has ended."""
         if self._plan is not None:
-            self._dispatcher.left(self._plan, self)
+            self._dispatcher.plans.left(self._plan, self)
 
 
 def _name(word: str) -> str:

@@ -20,7 +20,7 @@ from .plans import Task
 _GREETING_SECONDS = 10.0
 _ATTACH_SECONDS = 15.0
 _SILENT_ERRORS = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
-"""Errors with which the kernel ends a connection whose keepalive probes nobody answers."""
+"""Errors with which the kernel ends a connection whose keepalive probes the peer does not answer."""
 
 
 _NAME = re.compile(r"[a-zA-Z0-9._-]{1,253}")
@@ -48,7 +48,7 @@ class Greeter(Protocol):
 
 
 class Lender(Protocol):
-    """Is told what becomes of a worker that is offered or leased to a session as a whole."""
+    """Hears what becomes of a worker that is offered or leased to a session as a whole."""
 
     def attached(self, worker: Worker) -> None:
         """The worker has accepted its lease."""
@@ -61,7 +61,7 @@ class Lender(Protocol):
 
 
 class Employer(Protocol):
-    """Is told what becomes of a task."""
+    """Hears what becomes of a task."""
 
     folder: Path
     """Where large results go."""

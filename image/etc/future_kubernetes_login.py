@@ -25,7 +25,7 @@ class Guesses:
     """Checks one guess at a time, and waits after each wrong one: 0.5 s, then twice as long, 4 s at most.
 
     It counts for all addresses together: through a port-forward, everybody has the same one. A right password resets
-    the delay. A person who logs in while somebody guesses waits 40 s at most, or is asked to try again.
+    the delay. A person who logs in while another guesses waits 40 s at most, or is asked to try again.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class SlowLoginHandler(LoginFormHandler):
 
 
 class SecretIdentityProvider(PasswordIdentityProvider):
-    """Accepts the current password of the Secret; an empty one accepts nobody."""
+    """Accepts the current password of the Secret; an empty one accepts none."""
 
     def passwd_check(self, password):
         """True if this is the password."""

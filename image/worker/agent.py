@@ -1,8 +1,8 @@
 """The worker's agent: keeps one R process, gives it the tasks that the broker sends, and reports how they end.
 
-It is the first process of the worker's container: it starts R, reaps orphans, answers the probes and turns SIGTERM into
-an orderly end. It knows nothing of futures: a task and its result are bytes. In attach mode it joins its R to an R
-session, and R's own stream passes through unread.
+It is the first process of the worker's container: it starts R, reaps orphans and answers the probes. duty.py turns
+SIGTERM into an orderly end. The agent knows nothing of futures: a task and its result are bytes. In attach mode it
+joins its R to an R session, and R's own stream passes through unread.
 
 A running R and a result that the broker has not acknowledged survive the loss of the broker's connection.
 
@@ -13,12 +13,9 @@ For tests: FUTURE_KUBERNETES_{PORT,TOKEN_FILE,HTTP_PORT,R}.
 
 from __future__ import annotations
 
-import math
 import os
 import select
 import shlex
-import signal
-import threading
 import time
 from typing import Any, NoReturn
 
@@ -28,6 +25,7 @@ from . import cgroup
 from .attach import attach
 from .channel import Channel, ChannelError
 from .dialer import Dialer
+from .duty import FAREWELL_SECONDS, Duty
 from .library import Library
 from .line import Line
 from .log import log
@@ -36,11 +34,7 @@ from .probes import Attendant
 from .r_process import PROGRAM, Children, RProcess
 from .work import Work, said
 
-_FAREWELL_SECONDS = 1.0
 _FIRST_USAGE_SECONDS = 2.0
-
-CONNECTED = frozenset({"idle", "busy", "draining"})
-"""States in which the worker's connection stands: the readiness probe succeeds."""
 
 
 class Agent:
@@ -52,17 +46,10 @@ class Agent:
         command = environ.get("FUTURE_KUBERNETES_R")
         self._command = shlex.split(command) if command else ["Rscript", str(PROGRAM)]
         self._children = Children()
-        self._lock = threading.Lock()
-        self._stopping = False
-        self._said_so = False
-        self._leave_at = math.inf
-        self._state = "starting"
-        self._lease: str | None = None
-        self._work: Work | None = None
-        self._used = time.monotonic()  # when this worker last worked, or its own start
         self._r: RProcess | None = None
         self._link: Channel | None = None
         self._line = Line(self._dialer)
+        self._duty = Duty(self._dialer, self._line, self._children, self._abandon_r)
         self._bound = ""
         self._objects = Objects()
         self._objects_of = ""
@@ -70,47 +57,6 @@ class Agent:
         self._usage = cgroup.Usage()
         self._usage_due = 0.0
         self._dial_at = 0.0
-
-    def _probed(self) -> tuple[str, bool]:
-        """The state, and True if it is one of a ready worker."""
-        return self._state, self._state in CONNECTED
-
-    # Signals, handled in the attendant's thread.
-
-    def _signalled(self, number: int) -> None:
-        if number == signal.SIGCHLD:
-            self._children.reap()
-            return
-        name = signal.Signals(number).name
-        with self._lock:
-            if self._stopping:
-                return
-            if self._lease is None and self._work is None and self._line.channel is not None:
-                # The broker may have sent a task already. It answers with "leave" unless it has.
-                log(f"told to go ({name}) while {self._state}")
-                self._stopping = True
-                self._leave_at = time.monotonic() + _FAREWELL_SECONDS
-                self._children.wake()
-                return
-            if self._lease is None and self._work is None:
-                if self._state not in CONNECTED:  # no connection whose end says it; a session may count on the return
-                    notice = threading.Thread(target=self._dialer.notify, kwargs={"op": "draining"}, daemon=True)
-                    notice.start()
-                    notice.join(_FAREWELL_SECONDS)
-                self._leave(f"told to go ({name}) while {self._state}")
-            self._stopping = True
-            self._state = "draining"
-        log(f"told to go ({name}) while busy: what runs may finish, nothing follows")
-        if self._lease is not None:
-            message = {"op": "draining", "id": self._lease}
-            threading.Thread(target=self._dialer.notify, kwargs=message, daemon=True).start()
-        self._children.wake()
-
-    def _leave(self, reason: str) -> NoReturn:
-        log(reason)
-        if self._r is not None:
-            self._r.abandon()
-        os._exit(0)
 
     # R.
 
@@ -130,26 +76,21 @@ class Agent:
         if r is not None:
             r.stop()
 
+    def _abandon_r(self) -> None:
+        if self._r is not None:
+            self._r.abandon()
+
     # The broker's connection.
 
     def _connect(self) -> float:
         """Dial once; seconds to pause after a failure, 0 after success."""
-        if not self._stopping:
-            self._state = "connecting"
-        pause = self._line.dial(self._work, self._bound, int(time.monotonic() - self._used))
+        self._duty.dialling()
+        pause = self._line.dial(self._duty.work, self._bound, self._duty.unused())
         if not pause:
-            self._state = "draining" if self._stopping else "busy" if self._work is not None else "idle"
-            self._said_so = False
-            if self._work is not None:
-                self._ask_for_package(self._work)  # the answer may have been lost with the last connection
+            self._duty.connected()
+            if self._duty.work is not None:
+                self._ask_for_package(self._duty.work)  # the answer may have been lost with the last connection
         return pause
-
-    def _disconnected(self) -> None:
-        """Take note of a connection that has ended."""
-        if not self._stopping:
-            self._state = "connecting"
-        elif self._work is None:
-            self._leave("the broker has gone: leaving")
 
     # The loop.
 
@@ -177,22 +118,19 @@ class Agent:
             seconds = max(0.0, self._dial_at - time.monotonic())
         else:
             poller.register(line.socket, select.POLLIN)
-            if self._stopping:
-                seconds = _FAREWELL_SECONDS
-            if self._work is not None:
+            if self._duty.stopping:
+                seconds = FAREWELL_SECONDS
+            if self._duty.work is not None:
                 seconds = min(wire.CHECK_SECONDS, max(0.0, self._usage_due - time.monotonic()))
                 if line.silent():
                     self._line.close()
-                    self._disconnected()
+                    self._duty.disconnected()
         poller.poll(seconds * 1000)
         self._children.clear()
 
     def _send_what_is_due(self) -> None:
-        work = self._work
-        if self._stopping and not self._said_so:
-            self._said_so = self._line.say({"op": "draining"})
-        if work is None and time.monotonic() >= self._leave_at:
-            self._leave("leaving")
+        work = self._duty.work
+        self._duty.say_farewell()
         if work is None:
             return
         if work.result is not None and not work.sent:
@@ -231,7 +169,7 @@ class Agent:
 
     def _r_said(self, link: Channel, line: bytes) -> None:
         word, body = said(link, line)
-        work = self._work
+        work = self._duty.work
         if work is None or work.result is not None:
             return
         if word == "condition":
@@ -254,34 +192,22 @@ class Agent:
         status, oom, tail = r.wait(2.0), cgroup.oom_kills() > r.oom_before, r.tail()
         limit = cgroup.memory_limit_mib() if oom else None
         self._stop_r()
-        work = self._work
+        work = self._duty.work
         if work is None or work.result is not None:
             log(f"R ended with status {status} while it waited; starting another")
             return
         log(f"R ended with status {status} in use" + (", out of memory" if oom else ""))
-        self._finish_work()
+        self._duty.finish()
         self._line.say({"op": "ended", "id": work.id, "status": status, "oom": oom, "limit": limit, "tail": tail})
-        self._go_if_told()
-
-    def _finish_work(self) -> None:
-        with self._lock:
-            self._work = None
-            self._used = time.monotonic()
-            if not self._stopping and self._line.channel is not None:
-                self._state = "idle"
-
-    def _go_if_told(self) -> None:
-        with self._lock:
-            if self._stopping and self._work is None:
-                self._leave("what ran has finished: leaving")
+        self._duty.go_if_told()
 
     # The broker's side.
 
     def _hear_broker(self) -> None:
         line = self._line.channel
         if line is None:
-            if self._state != "starting":
-                self._disconnected()
+            if self._duty.state != "starting":
+                self._duty.disconnected()
             return
         try:
             line.fill()
@@ -292,10 +218,10 @@ class Agent:
                 log(f"the broker broke the protocol: {error!r}")
                 self._dial_at = time.monotonic() + protocol.RETRY_SECONDS  # it may do so again at once
             self._line.close()
-            self._disconnected()
+            self._duty.disconnected()
 
     def _broker_said(self, line: Channel, message: dict[str, Any]) -> None:
-        operation, work = message["op"], self._work
+        operation, work = message["op"], self._duty.work
         if operation == "task":
             self._take_task(line, message)
         elif operation == "object":
@@ -309,8 +235,8 @@ class Agent:
             self._take_package(line, message)
         elif operation == "ack":
             if work is not None and work.id == message["id"] and work.result is not None:
-                self._finish_work()
-                self._go_if_told()
+                self._duty.finish()
+                self._duty.go_if_told()
         elif operation == "cancel":
             if work is not None and work.id == message["id"] and work.result is None:
                 self._end_cancelled(work)
@@ -321,9 +247,9 @@ class Agent:
             self._bound = ""
         elif operation in ("retire", "reinstate"):
             # Unready, so that Kubernetes deletes this pod before one in use; ready again if it does not.
-            self._state = "retiring" if operation == "retire" else "idle"
+            self._duty.state = "retiring" if operation == "retire" else "idle"
         elif operation == "leave":
-            self._leave("leaving")
+            self._duty.leave("leaving")
         elif operation == "attach":
             self._attach(line, str(message["id"]))
         else:
@@ -331,33 +257,31 @@ class Agent:
 
     def _end_cancelled(self, work: Work) -> None:
         self._stop_r()
-        self._finish_work()
+        self._duty.finish()
         self._line.say({"op": "ended", "id": work.id, "status": None, "oom": False, "limit": None, "tail": ""})
-        self._go_if_told()
+        self._duty.go_if_told()
 
     def _take_task(self, line: Channel, message: dict[str, Any]) -> None:
         """Pass a task's bytes on to R as they come, or in a file; if that is not possible, read and drop them."""
-        with self._lock:
-            self._leave_at = math.inf
-            self._work = Work(str(message["id"]), str(message["session"]), int(message["pid"]))
-            self._state = "draining" if self._stopping else "busy"
-        outdated = self._library.outdated(self._work.session, int(message.get("libraries", 0)))
-        if outdated or self._bound not in ("", self._work.session) or self._r is None:
+        work = Work(str(message["id"]), str(message["session"]), int(message["pid"]))
+        self._duty.begin(work)
+        outdated = self._library.outdated(work.session, int(message.get("libraries", 0)))
+        if outdated or self._bound not in ("", work.session) or self._r is None:
             self._start_r()
-        self._bound = self._work.session
+        self._bound = work.session
         self._usage_due = time.monotonic() + _FIRST_USAGE_SECONDS
         if removed := self._objects.use(message.get("needs", ())):
             self._line.say({"op": "evicted", "ids": removed})
         assert self._link is not None
         assert self._r is not None
         self._r.begin_task()
-        self._work.give(line, self._link, int(message["size"]), self._r.folder)
+        work.give(line, self._link, int(message["size"]), self._r.folder)
 
     def _take_package(self, line: Channel, message: dict[str, Any]) -> None:
         """Keep a package that R waits for, and say so; or pass on the list of them."""
         name = str(message["name"])
         answer = self._library.receive(line, name, int(message["size"])) or str(message["reason"]).encode()
-        work, link = self._work, self._link
+        work, link = self._duty.work, self._link
         if work is not None and link is not None and work.id == message["id"] and work.looks_for == name:
             work.looks_for = None
             link.send(b"have %d\n%b" % (len(answer), answer))
@@ -371,26 +295,20 @@ class Agent:
         r, link = self._r, self._link
         assert r is not None
         assert link is not None
-        with self._lock:
-            self._lease = lease
-            self._state = "busy"
+        self._duty.begin_lease(lease)
         try:
             attach(line, r, link, lease, self._dialer)
         except ChannelError as error:
             log(f"could not be attached: {error}")
         finally:
             self._line.close()
-            self._state = "starting"
+            self._duty.state = "starting"
             self._stop_r()
-            with self._lock:
-                self._used = time.monotonic()
-                self._lease = None
-                if self._stopping:
-                    self._leave("the session has released this worker: leaving")
+            self._duty.end_lease()
 
     def run(self) -> NoReturn:
         """Serve until SIGTERM."""
-        Attendant(self._http_port, self._probed, self._signalled).start()
+        Attendant(self._http_port, self._duty.probed, self._duty.signalled).start()
         failures = 0
         while True:
             began = time.monotonic()
@@ -399,9 +317,9 @@ class Agent:
             except OSError as error:
                 log(str(error))
                 failures = 1 if time.monotonic() - began > 60 else failures + 1
-                self._work = None
+                self._duty.work = None
                 self._line.close()  # the broker gives what it had for this worker to another
-                self._state = "starting"
+                self._duty.state = "starting"
                 time.sleep(min(30.0, 2.0**failures))
 
 

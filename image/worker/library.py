@@ -25,7 +25,7 @@ class Library:
         self._clean = True
 
     def environ(self) -> dict[str, str]:
-        """What worker.R has to know."""
+        """Environment variables for worker.R."""
         return {"FUTURE_KUBERNETES_LIBRARY": str(self.folder)}
 
     def outdated(self, session: str, generation: int) -> bool:
@@ -77,7 +77,7 @@ class Library:
 
 
 class _Body:
-    """What follows on the broker's connection, as a file to read once."""
+    """Bytes that follow on the broker's connection, as a file to read once."""
 
     def __init__(self, line: Channel, size: int) -> None:
         self._line = line

@@ -26,7 +26,7 @@ class Objects:
         self._sizes: OrderedDict[str, int] = OrderedDict()
 
     def environ(self) -> dict[str, str]:
-        """What worker.R has to know: where the files are, and how many bytes of them it may hold in memory."""
+        """Environment variables for worker.R: where the files are, and how many bytes of them it may hold in memory."""
         limit = cgroup.memory_limit_mib()
         most = (limit << 20) // 4 if limit else _MEMORY_BYTES
         return {"FUTURE_KUBERNETES_OBJECTS": str(self.folder), "FUTURE_KUBERNETES_OBJECT_BYTES": str(most)}

@@ -24,7 +24,7 @@ class Work:
     pid: int
     status: str = ""
     result: Blob | None = None
-    """What R has sent; None while R runs."""
+    """Result that R has sent; None while R runs."""
     sent: bool = False
     looks_for: str | None = None
     """The package that its R waits for; "" for the list of them."""
@@ -55,7 +55,7 @@ class Work:
 
 
 def said(link: Channel, line: bytes) -> tuple[str, Blob | None]:
-    """What R says in a line: ``done``, ``condition``, ``unread``, ``setup``, ``unsent`` or ``want``, and its body.
+    """Word that R says in a line: ``done``, ``condition``, ``unread``, ``setup``, ``unsent`` or ``want``, and its body.
 
     The body is None if there was no room for it.
     """

@@ -435,7 +435,7 @@ def collect(bed: Bed, *programs: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("method", ["open", "submit", "_start", "condition", "finished", "_end", "fetch", "collected"])
+@pytest.mark.parametrize("method", ["open", "submit", "_start", "condition", "finished", "end", "fetch", "collected"])
 def test_a_broker_killed_at_any_step_loses_nothing_and_computes_nothing_twice(
     bed: Bed, tmp_path: Path, when: str, method: str
 ) -> None:

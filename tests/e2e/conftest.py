@@ -31,7 +31,7 @@ APART = {
     "test_r_faults": "faults",
     "test_node": "faults",
 }
-"""Modules that leave the cluster's first stack alone, and the group in which each runs beside the others."""
+"""Modules that leave the cluster's first stack as it is, and the group in which each runs beside the others."""
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]
@@ -183,7 +183,7 @@ def made_up(own_state: Path) -> tuple[cluster.Node, str]:
 
 @contextmanager
 def users(state: Path) -> Iterator[dict[str, Any]]:
-    """What this run's processes know of their cluster, and how many of them use it; one of them at a time."""
+    """Record of this run's cluster for its processes, and how many of them use it; one of them at a time."""
     state.parent.mkdir(parents=True, exist_ok=True)
     with state.with_name(f"{state.name}.users").open("a+") as ledger:
         fcntl.flock(ledger, fcntl.LOCK_EX)
@@ -195,7 +195,7 @@ def users(state: Path) -> Iterator[dict[str, Any]]:
 
 
 def clear(state: Path) -> None:
-    """What this run or an earlier, aborted one has left."""
+    """Clusters that this run or an earlier, aborted one has left."""
     for name in (CLUSTER, *OTHER_CLUSTERS):
         cluster.stop(name)
     subprocess.run(["rm", "-rf", str(state)], check=True)

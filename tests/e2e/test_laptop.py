@@ -1,4 +1,4 @@
-"""R on another machine: the root of the image's base, outside of any pod, that reaches the release by kubectl alone."""
+"""R on another machine: the root of the image's base, outside of any pod, that reaches the release only by kubectl."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Laptop:
         return "list({})".format(", ".join(f'{name} = "{value}"' for name, value in fields.items()))
 
     def r(self, code: str) -> str:
-        """What an R program of the laptop prints; it must print GOOD at its end."""
+        """Output of an R program of the laptop; it must print GOOD at its end."""
         prelude = f"""
             options(warn = 1)
             suppressMessages(library(future.kubernetes))

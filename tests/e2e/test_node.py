@@ -1,4 +1,4 @@
-"""The node itself: what it leaves alone on the machine, what it leaves behind, and how it comes back after a crash."""
+"""The node itself: what it does not touch, what it leaves behind, and how it comes back after a crash."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OTHER_TESTS = re.compile(r"\bfk\d+-|/run/netns|198\.(18|19)\.")
 
 
 def footprint() -> dict[str, object]:
-    """What the machine has of mounts, network devices, routes, firewall rules, settings and cgroups."""
+    """State of the machine: mounts, network devices, routes, firewall rules, settings and cgroups."""
 
     def output(*argv: str) -> str:
         return subprocess.run(argv, capture_output=True, text=True, check=False).stdout

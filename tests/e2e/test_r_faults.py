@@ -63,7 +63,7 @@ def faulty(own_state: Path) -> Iterator[Stack]:
 
 
 class Program:
-    """An R program in the scheduler's pod that runs beside the test, and tells it of its steps."""
+    """An R program in the scheduler's pod that runs beside the test, and reports its steps."""
 
     def __init__(self, cluster: Stack, code: str, timeout: float = 120) -> None:
         self.cluster = cluster
@@ -83,7 +83,7 @@ class Program:
             self._error = error
 
     def told(self, name: str, seconds: float = 60) -> str:
-        """What it has told under that name."""
+        """Report of the program under that name."""
 
         def read() -> str:
             if self._error:
@@ -182,7 +182,7 @@ def no_room(cluster: Stack) -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_api(cluster: Stack) -> Iterator[None]:
-    """What the scheduler's pod sends to the Kubernetes API is lost on the way."""
+    """Lose on the way what the scheduler's pod sends to the Kubernetes API."""
     pod = name_of(cluster.scheduler())
     address = cluster.node.kubectl("get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}").stdout
     rule = ["OUTPUT", "-d", address, "-j", "DROP"]

@@ -1,4 +1,4 @@
-"""What builds on future works on plan(kubernetes): other packages, the vignette, the examples of the help pages."""
+"""Software on top of future works on plan(kubernetes): other packages, the vignette, examples of the help pages."""
 
 from __future__ import annotations
 

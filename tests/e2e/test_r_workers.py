@@ -1,4 +1,4 @@
-"""What an R user of future.kubernetes sees on a real cluster: workers come, are lost, are run short of, and go."""
+"""View of an R user of future.kubernetes on a real cluster: workers come, are lost, are run short of, and go."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_an_elastic_plan_grows_while_futures_queue_and_gives_back_while_r_does_n
         where <- function(i) { Sys.sleep(3); Sys.info()[["nodename"]] }
         used <- function() unique(future_sapply(1:16, where, future.scheduling = 4))
         stopifnot(length(used()) == 4L)
-        # These ask the broker, as anyone may: what the plan does runs with its futures alone.
+        # These ask the broker, as anyone may: the plan itself acts only with its futures.
         given_back <- function() future.kubernetes:::kubernetes_status()$wanted == 1 && nrow(workers()) == 1L
         for (i in 1:300) if (given_back()) break else Sys.sleep(0.5)
         stopifnot(given_back(), value(future(42)) == 42, nrow(workers()) == 1L, length(used()) == 4L)

@@ -1,4 +1,4 @@
-"""What a future finds of its session on a real cluster: packages, files, variables, and a setup of its own."""
+"""Parts of its session that a future finds on a real cluster: packages, files, variables, and a setup of its own."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_package_that_was_installed_again_is_the_new_one_in_the_next_future(st
 
 
 def test_a_package_under_development_is_the_one_that_was_loaded_last(stack: Stack) -> None:
-    # What pkgload::load_all() leaves behind: a namespace of a folder, with its mark. pkgload is not in the image.
+    # pkgload::load_all() leaves behind a namespace of a folder, with its mark. pkgload is not in the image.
     r(
         stack,
         """

@@ -103,7 +103,7 @@ def test_a_project_runs_on_the_workers_and_its_status_is_passed_on(stack: Stack,
     assert f"<dt>Futures</dt><dd>{WORKERS}<small>{WORKERS} done<" in report
     assert "CPU time</dt><dd>unknown" not in report
     assert "has events since" not in report
-    # A failure leaves all as it is, for the script to be mended.
+    # A failure leaves all as it is, for the script to be fixed.
     assert "kept" in told
     assert stack.pods("scheduler")
     inside = stack.kubectl("exec", f"deployment/{release(stack)}-scheduler", "--", "sh", "-c",
@@ -134,7 +134,7 @@ def test_a_run_outlives_its_connection_and_its_command(stack: Stack, project: Pa
     assert attached.returncode == 0, attached.stderr
     assert [line for line in attached.stdout.splitlines(keepends=True) if line in PROGRESS] == PROGRESS
     assert len((project / "out/squares.txt").read_text().split()) == 30
-    # And again, as from another laptop, when it has ended.
+    # Fetch again, as from another laptop, when it has ended.
     again = command("attach", run, "--results", str(project.parent / "other"))
     assert again.returncode == 0
     assert (project.parent / "other/out/squares.txt").read_text() == (project / "out/squares.txt").read_text()

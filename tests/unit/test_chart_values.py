@@ -63,6 +63,38 @@ def test_chart_values_are_reported_together_with_other_wrong_settings() -> None:
     assert set(found) == {"chartValues.nope", "chartValues.auth", "workers", "maxWorkers"}
 
 
+def test_every_chart_value_that_a_setting_decides_is_owned() -> None:
+    resources = {"requests.cpu", "requests.memory", "limits.memory"}
+    sized = {f"{pod}.resources.{name}" for pod in ("scheduler", "worker") for name in resources}
+    counted = {"worker.replicas", "worker.maxReplicas", "scheduler.homeGiB", "shared.GiB"}
+    own = {"image", "auth", "fullnameOverride", "ide", "host", "labels", "idleMinutes", "ttlHours", "workHours"}
+    assert set(OWNED) == sized | counted | own | {"monitoring.enabled"}
+
+
+@pytest.mark.parametrize(
+    ("overlay", "key", "allowed"),
+    [
+        ({"networkPolicy": {"enabled": "x"}}, "networkPolicy.enabled", "true or false"),
+        ({"networkPolicy": {"extraEgress": "x"}}, "networkPolicy.extraEgress", "a list"),
+        ({"worker": "x"}, "worker", "a map"),
+        ({"worker": {"nodeSelector": {"a": 1}}}, "worker.nodeSelector.a", "text"),
+        (
+            {"worker": {"extraEnv": [{"name": "1A"}]}},
+            "worker.extraEnv[0].name",
+            "text that matches ^[A-Za-z_][A-Za-z0-9_]*$",
+        ),
+        (
+            {"worker": {"extraEnv": [{"value": "x"}]}},
+            "worker.extraEnv[0]",
+            "what chart/values.schema.json allows ('name' is a required property)",
+        ),
+        ({"scheduler": {"gracePeriodSeconds": -1}}, "scheduler.gracePeriodSeconds", "a whole number from 0 to 86400"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_with_the_right_one(overlay: Any, key: str, allowed: str) -> None:
+    assert f"allowed: {allowed}\n" in problems(overlay)[f"chartValues.{key}"]
+
+
 @pytest.mark.parametrize("path", OWNED)
 def test_a_value_that_the_program_guarantees_is_refused_and_says_why(path: str) -> None:
     overlay: Any = "x"
@@ -104,3 +136,5 @@ def test_maps_are_merged_lists_appended_and_other_values_replaced() -> None:
         "new": {},
     }
     assert values == {"a": {"b": 1, "c": 2}, "list": [1], "kept": 0}
+    assert merged({"a": {"b": 1}, "c": [1]}, {"a": "text", "c": {"d": 1}}) == {"a": "text", "c": {"d": 1}}
+    assert merged({"a": "text", "c": 0}, {"a": {"b": 1}, "c": [1]}) == {"a": {"b": 1}, "c": [1]}

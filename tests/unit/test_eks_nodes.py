@@ -358,6 +358,7 @@ def test_pods_per_node_follow_network_interfaces_and_eks_limits() -> None:
     assert eks_allocatable(Machine("m6i.16xlarge", 64, 262144, 737)).pods == 250
     assert eks_allocatable(Machine("m6i.4xlarge", 16, 65536, 234)).pods == 110
     assert eks_allocatable(Machine("m6i.large", 2, 8192, 29)).pods == 29
+    assert [eks_allocatable(Machine("m", vcpus, 65536, 737)).pods for vcpus in (30, 31)] == [110, 250]
     few, many = (eks_allocatable(Machine("m", 64, 262144, pods)).memory_mib for pods in (250, 737))
     assert few - many == 11 * (737 - 250), "the kubelet reserves memory for every address"
     full = eks({"workers": 46, "workerCpu": 0.01, "workerMemoryGiB": 0.0625, "machineType": "m6i.large"})

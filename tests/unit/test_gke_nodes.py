@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.clouds.google.allocatable import SYSTEM_DISK_GIB, disk_for_pods, worker_disk_gib
+from components.clouds.google.allocatable import SYSTEM_DISK_GIB, boot_disk_type, disk_for_pods, worker_disk_gib
 from components.clouds.managed import SCHEDULER_DISK_GIB, WORKER_DISK_GIB
 from tests.unit.google_cloud import gke, team
 
@@ -104,6 +104,12 @@ def test_machines_without_persistent_disks_boot_from_hyperdisk() -> None:
     assert done.one("nodePool:NodePool", "system").inputs["nodeConfig"]["diskType"] == "pd-balanced"
 
 
+@pytest.mark.parametrize("family", ["c4", "c4d", "h4d", "m4", "n4", "n4d", "x4"])
+def test_families_without_persistent_disks_are_those_that_google_names(family: str) -> None:
+    assert boot_disk_type(f"{family}-standard-4") == "hyperdisk-balanced"
+    assert boot_disk_type(f"{family.rstrip('d').replace('4', '2')}-standard-4") == "pd-balanced"
+
+
 def test_boot_disk_grows_with_the_workers_of_a_node() -> None:
     def sizes(config: dict[str, Any]) -> list[int]:
         done = gke(config)
@@ -126,6 +132,7 @@ def test_disk_has_room_for_the_requests_of_all_workers_of_a_node(workers: int) -
 def test_disk_for_pods_is_less_than_google_shows() -> None:
     """On https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes, of a node with 100 GiB."""
     assert 0.95 * 47060071478 / 2**30 < disk_for_pods(100) <= 47060071478 / 2**30
+    assert disk_for_pods(1000) == pytest.approx(0.9 * 994 - 100), "GKE reserves at most 100 GiB"
 
 
 def test_node_upgrade_adds_a_node_before_draining_one() -> None:

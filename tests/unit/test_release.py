@@ -149,6 +149,9 @@ def test_an_edited_template_changes_the_releases_inputs(monkeypatch: pytest.Monk
     assert chart_hash(chart) == before
     (chart / "values.schema.json").write_text("{}")
     assert chart_hash(chart) != before
+    (chart / "values.schema.json").unlink()
+    (chart / "templates" / "a.yaml").rename(chart / "templates" / "_a.yaml")
+    assert chart_hash(chart) != before, "a file that begins with _ renders nothing"
     assert chart_hash(ROOT / "chart") in program(LOCAL).one("helm.sh/v3:Release").inputs["description"]
 
 
@@ -165,6 +168,12 @@ def test_a_namespace_that_somebody_made_is_used_and_left_alone() -> None:
     assert values(recording)["resourceQuota"] == {"hard": {}}, "a quota would bind others in the namespace"
 
 
+def test_the_namespace_default_exists_already_and_is_left_alone() -> None:
+    recording = program({**CAMPUS, "namespace": "default"})
+    assert recording.all("Namespace") == []
+    assert values(recording)["resourceQuota"] == {"hard": {}}
+
+
 def test_a_namespace_of_the_stacks_own_has_a_quota_that_holds_all_its_pods() -> None:
     found = values(program({**LOCAL, "workers": "2", "maxWorkers": "3"}))
     hard = found["resourceQuota"]["hard"]
@@ -176,6 +185,15 @@ def test_a_namespace_of_the_stacks_own_has_a_quota_that_holds_all_its_pods() -> 
     assert int(hard["requests.cpu"].removesuffix("m")) >= 3 * int(
         found["worker"]["resources"]["requests"]["cpu"].removesuffix("m")
     ) + int(found["scheduler"]["resources"]["requests"]["cpu"].removesuffix("m"))
+
+
+def test_a_quota_has_cores_for_every_worker_its_successor_and_two_schedulers() -> None:
+    for workers, scheduler in (("4", "2"), ("40", "2"), ("4", "64")):
+        config = {**CAMPUS, "workers": workers, "workerCpu": "3", "schedulerCpu": scheduler}
+        hard = values(program(config))["resourceQuota"]["hard"]
+        need = 1000 * (3 * int(workers) * 2 + 2 * int(scheduler))
+        assert need <= int(hard["requests.cpu"].removesuffix("m")) <= 2 * need
+        assert int(hard["pods"]) >= 2 * int(workers) + 2
 
 
 def test_a_quota_has_memory_for_every_worker_its_successor_and_two_schedulers() -> None:

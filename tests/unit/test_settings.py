@@ -176,6 +176,13 @@ def test_wrong_values_are_reported_before_the_cloud_is_known() -> None:
     assert "did you mean 'eks'?" in found["cloud"]
 
 
+def test_a_value_that_is_wrong_on_every_cloud_is_reported_once() -> None:
+    for values in ({"workers": "four"}, {"cloud": "moon", "workers": "four"}):
+        with pytest.raises(SettingsError) as caught:
+            parse(values)
+        assert sorted(problem.key for problem in caught.value.problems) == ["cloud", "workers"]
+
+
 def test_another_clouds_setting_is_an_error_unless_it_is_the_default() -> None:
     assert "only where cloud is gke or eks" in problems({**LOCAL, "spot": "true"})["spot"]
     assert parse({**LOCAL, "spot": "false", "authorizedNetworks": "[]", "region": ""}).cloud == "local"
@@ -216,6 +223,17 @@ def test_lists_are_read_from_yaml_and_from_the_command_line(value: Any) -> None:
     assert set(parse({**GKE, "rPackages": value}, stack="dev").r_packages) == {"data.table", "sf"}
 
 
+@pytest.mark.parametrize("value", ["data.table, sf,", " data.table sf "])
+def test_blanks_and_commas_at_the_ends_of_a_list_are_no_items(value: str) -> None:
+    assert parse({**GKE, "rPackages": value}).r_packages == ("data.table", "sf")
+
+
+def test_a_wrong_item_of_a_list_is_named_with_what_an_item_may_be() -> None:
+    message = problems({**GKE, "rPackages": "data.table 9lives"})["rPackages"]
+    assert "'9lives' is not the name of an R package" in message
+    assert "'data.table'" not in message.split("allowed:")[1].split("fix:")[0]
+
+
 @pytest.mark.parametrize("value", ['{"team": "statistics", "course": "243"}', "team=statistics,course=243"])
 def test_labels_are_read_from_yaml_and_from_the_command_line(value: str) -> None:
     assert parse({**GKE, "labels": value}, stack="dev").labels == {"team": "statistics", "course": "243"}
@@ -254,6 +272,16 @@ def test_a_wrong_repository_is_refused_and_never_repeated(value: str) -> None:
     assert "plain text" in problems({**GKE, "rRepository": url})["rRepository"]
     settings = parse({**GKE, "rRepository": url}, stack="dev", secrets=frozenset({"rRepository"}))
     assert "geheim" not in repr(settings)
+    assert settings.r_repository.get_secret_value() == url
+
+
+@pytest.mark.parametrize("text", ["~/.kube/config", "", "clusters: []" + " " * 1_000_000])
+def test_a_text_that_is_no_kubeconfig_is_refused_and_never_repeated(text: str) -> None:
+    given = {"cloud": "kubeconfig", "image": "a/b:1", "kubeconfigText": text or "users: [{token: geheim}]"}
+    message = problems(given, secrets=frozenset({"kubeconfigText"}))["kubeconfigText"]
+    assert "for a path there is kubeconfig" in message
+    assert "geheim" not in message
+    assert "~" not in message
 
 
 def test_a_kubeconfig_is_given_by_its_path_or_by_its_text() -> None:
@@ -290,6 +318,12 @@ def test_short_names_fit_and_stay_apart(one: str, two: str, limit: int) -> None:
         assert short_name(one, limit) != short_name(two, limit)
 
 
+def test_a_short_name_is_kept_up_to_its_limit_and_uses_it_where_it_is_cut() -> None:
+    assert short_name("a" * 20, 20) == "a" * 20
+    assert len(short_name("a" * 21, 20)) == 20
+    assert "--" not in short_name("a" * 12 + "-" + "b" * 10, 20)
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("Pulumi.*.yaml")), ids=lambda path: path.name)
 def test_every_stack_file_of_the_project_is_accepted(path: Path) -> None:
     config = {
@@ -311,9 +345,24 @@ def test_environment_variables_are_a_map_of_text_and_numbers() -> None:
     [
         ({"1A": "secret"}, "1A is no name of a variable"),
         ({"A-B": "secret"}, "A-B is no name of a variable"),
-        ({"HOME": "secret"}, "HOME belongs to the pod itself"),
-        ({"LD_PRELOAD": "secret"}, "LD_PRELOAD belongs to the pod itself"),
-        ({"FUTURE_KUBERNETES_RUN": "secret"}, "FUTURE_KUBERNETES_RUN belongs to the pod itself"),
+        *(
+            ({name: "secret"}, f"{name} belongs to the pod itself")
+            for name in (
+                "PATH",
+                "HOME",
+                "USER",
+                "LOGNAME",
+                "SHELL",
+                "HOSTNAME",
+                "TMPDIR",
+                "R_HOME",
+                "LD_PRELOAD",
+                "POD_NAME",
+                "NODE_NAME",
+                "KUBERNETES_PORT",
+                "FUTURE_KUBERNETES_RUN",
+            )
+        ),
         ({"ON": True}, "the value of ON is no text: write it in quotes"),
         ({"A": ["secret"]}, "the value of A is no text: write it in quotes"),
         ({"A": "secret\0"}, "the value of A has a zero byte"),

@@ -139,6 +139,8 @@ def test_reserved_memory_is_as_published(gib: int, reserved_gib: float) -> None:
 
 def test_reserved_memory_of_a_tiny_machine_is_as_published() -> None:
     assert gke_reserved_memory(614) == 255
+    assert gke_reserved_memory(1023) == 255
+    assert gke_reserved_memory(1024) > 255
 
 
 def test_shared_cores_lose_more_than_a_core() -> None:

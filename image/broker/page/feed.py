@@ -1,4 +1,4 @@
-"""What the page shows, as one state of everything and as what changed since the last one.
+"""Content of the page, as one state of everything and as what changed since the last one.
 
 All pages that are open get the same changes, so that ten cost as much as one. The messages are in ``server.py``. Times
 are seconds of the epoch, on the broker's clock.
@@ -29,7 +29,7 @@ _SAMPLES = 360
 _EVENTS_AT_ONCE = 2000
 """Events of tasks that one message describes at most; of more only the number is said."""
 _EVENTS_FIRST = 10_000
-"""Events of tasks that a page which opens is told of."""
+"""Events of tasks that a page shows when it opens."""
 _SESSIONS = 50
 _ASK_SECONDS = 15.0
 _ASK_WAITING_SECONDS = 2.0
@@ -61,7 +61,7 @@ class Feed:
         self._open: dict[str, Bar] = {}
         """Bars of the tasks that run, by the name of their attempt."""
         self._shown: set[str] = set()
-        """Those of them that were said."""
+        """Names of the bars that were said."""
         self._noted = 0
         self._said: dict[str, object] = {}
         self._asked = 0.0
@@ -90,7 +90,7 @@ class Feed:
         }
 
     def changes(self) -> dict[str, Any]:
-        """What has changed since the last call."""
+        """Changes since the last call."""
         reports = self._dispatcher.reports
         rows = {worker.pod: self._row(worker) for worker in (*self._pool.workers, *self._pool.retiring)}
         before, self._rows = self._rows, rows
@@ -171,7 +171,7 @@ class Feed:
         return new
 
     def _details(self) -> Iterable[tuple[str, object]]:
-        """What changes seldom, by name."""
+        """Parts that change seldom, by name."""
         queued, running, *_, connected, wanted = self._numbers()
         now = Situation(
             queued, connected, wanted, self._scaler.maximum(), self._starting, self._problem, self._error

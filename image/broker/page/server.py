@@ -31,7 +31,7 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 
 
 class PageServer:
-    """Answers the requests of open pages, and tells them once a second what has changed."""
+    """Answers the requests of open pages, and sends them once a second what has changed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, feed: Feed, background: Background) -> None:
         self._loop = loop

@@ -1,4 +1,4 @@
-"""What the page says in words: what is waited for, and what cures a loss. Pure: no I/O."""
+"""Texts of the page: what is waited for, and what cures a loss. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cut(text: str) -> str:
 
 @dataclass(frozen=True)
 class Situation:
-    """What is known of the workers that are wanted, and of those that are there."""
+    """Facts about the workers that are wanted, and of those that are there."""
 
     queued: int
     connected: int
@@ -42,12 +42,12 @@ class Situation:
 
 
 def cure(reason: str) -> str:
-    """What helps against a loss with this reason; empty where nothing is known."""
+    """Advice against a loss with this reason; empty where nothing is known."""
     return next((text for word, text in _CURES if word in reason), "")
 
 
 def waiting(now: Situation) -> str:
-    """What is waited for; empty for nothing."""
+    """Text of what is waited for; empty for nothing."""
     missing = max(0, now.wanted - now.connected)
     if missing and now.problem:
         return f"{_workers(missing)} cannot start: {now.problem}"

@@ -79,7 +79,7 @@ class Group:
 
 @dataclass
 class Lane:
-    """What one worker did."""
+    """Work of one worker."""
 
     worker: str
     attempts: list[Attempt] = field(default_factory=list)
@@ -90,7 +90,7 @@ class Lane:
 
 @dataclass
 class Figures:
-    """What happened, in numbers."""
+    """Events of the run, in numbers."""
 
     scope: Scope
     now: float

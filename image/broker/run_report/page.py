@@ -68,7 +68,7 @@ def _period(found: Figures) -> str:
 
 
 def _limits_in_words(found: Figures) -> list[str]:
-    """What is not in this report."""
+    """Sentences on what this report does not hold."""
     limits = []
     if not found.complete:
         limits.append(
@@ -104,7 +104,7 @@ def _cpu(found: Figures) -> str:
 
 
 def _cpu_of(found: Figures) -> str:
-    """What the CPU time is that of: R does not say it where a worker was lost."""
+    """Number of runs that the CPU time is of: R does not say it where a worker was lost."""
     ended = sum(run.outcome != "running" for run in found.attempts)
     return number(ended, "run") if found.cpu_of == ended else f"{found.cpu_of:,} of {number(ended, 'run')}"
 
