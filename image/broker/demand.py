@@ -182,9 +182,11 @@ class Demand:
                 await self._scaler.scale(total)
             self._asked = total
         if self._lower_to is not None:
-            number = max(self._lower_to, total)
+            number = max(self._lower_to, self.total())  # a plan may have ended while Kubernetes was asked
             await self._scaler.scale(number)
-            self._asked, self._lower_to = number, None
+            self._asked = number
+            if max(self._lower_to, self.total()) >= number:  # else it has been lowered further meanwhile
+                self._lower_to = None
 
     async def run(self) -> None:
         """Follow the load of the plans, and ask Kubernetes when what they want has changed."""

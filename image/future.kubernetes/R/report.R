@@ -6,8 +6,8 @@
 #'
 #' @section What it covers:
 #' The futures of `plan(kubernetes)` in this session, as the broker saw them. The broker keeps what happened in the last
-#' hour, at most 40,000 events, which are some 13,000 futures; a restart of the broker starts anew. The report says if it
-#' lacks something for that reason. Workers of `plan(cluster)` are not in it.
+#' hour, at most 40,000 events, which are some 13,000 futures; a restart of the broker starts anew. The report says if
+#' it lacks something for that reason. Workers of `plan(cluster)` are not in it.
 #'
 #' @section Figures:
 #' The ideal is the time of all runs that gave a result, divided by the most workers that ran at once, and at least the

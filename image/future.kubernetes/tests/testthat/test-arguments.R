@@ -102,7 +102,9 @@ test_that("report() replaces a report, and no file of the user's own", {
     asked <<- c(...)
     paste0("{\"html\": ", jsonlite::toJSON(html, auto_unbox = TRUE), ", \"lines\": [\"4 futures in 25 s\"]}")
   })
-  expect_output(path <- report(since = Sys.time() - 60, price = 0.21, open = FALSE), "4 futures in 25 s\nwritten to report")
+  expect_output(
+    path <- report(since = Sys.time() - 60, price = 0.21, open = FALSE), "4 futures in 25 s\nwritten to report"
+  )
   expect_identical(path, normalizePath("report.html"))
   expect_identical(asked[c(1, 2, 4)], c("report", paste0("session:", Sys.getpid()), "0.21"))
   expect_equal(as.numeric(Sys.time()) - as.numeric(sub("@", "", asked[3])), 60, tolerance = 0.1)
