@@ -99,6 +99,7 @@ def test_claim_of_filestore_outlives_a_failed_release() -> None:
     """Retain keeps a volume for the claim that it was bound to, and the next claim would wait for ever."""
     done = gke({"sharedGiB": 1024})
     claim, volume = done.one("PersistentVolumeClaim"), done.one("core/v1:PersistentVolume")
+    assert claim.inputs["spec"]["accessModes"] == ["ReadWriteMany"], "scheduler and all workers mount it"
     release = done.one("v3:Release", "future-team")
     assert release.inputs["values"]["shared"]["existingClaim"] == claim.inputs["metadata"]["name"]
     assert claim.inputs["spec"]["volumeName"] == volume.inputs["metadata"]["name"]

@@ -135,6 +135,7 @@ def test_the_outputs_are_those_that_users_rely_on() -> None:
     assert recording.outputs["url"] == ("http://localhost:8787", False)
     services = (ROOT / "chart" / "templates" / "services.yaml").read_text()
     assert recording.outputs["portForward"][0].endswith(" service/future-dev-scheduler 8787:8787")
+    assert recording.outputs["shell"][0].endswith(" exec --stdin --tty deployment/future-dev-scheduler -- bash")
     assert "{name: ide, port: 8787," in services
 
 

@@ -40,6 +40,7 @@ def test_drawn_secrets_have_the_inputs_of_stacks_that_are_up_which_another_input
 def test_release_and_namespace_have_the_stacks_name_without_a_suffix() -> None:
     recording = program(LOCAL)
     assert recording.one("helm.sh/v3:Release").inputs["name"] == "future-dev"
+    assert recording.one("helm.sh/v3:Release").inputs["chart"] == "./chart", "an absolute path differs between machines"
     namespace, secret = recording.one("core/v1:Namespace").inputs, recording.one("core/v1:Secret").inputs
     assert namespace["metadata"]["name"] == "future-dev"
     assert (namespace["apiVersion"], namespace["kind"]) == ("v1", "Namespace")
