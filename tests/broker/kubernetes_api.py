@@ -59,6 +59,9 @@ class Api(ThreadingHTTPServer):
         self.created = "2026-01-01T00:00:00Z"
         self.asked: list[str] = []
         self.read: list[str] = []
+        self.answers = threading.Event()
+        """Cleared, a new number is taken and not answered until it is set."""
+        self.answers.set()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
 
@@ -104,6 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.status == 200:
             self.server.replicas = body["spec"]["replicas"]
             self.server.asked.append(str(self.server.replicas))
+        assert self.server.answers.wait(30)
         self._answer({})
 
 

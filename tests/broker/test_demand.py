@@ -136,6 +136,17 @@ def test_a_plan_that_never_began_leaves_the_number_as_it_was(resting: Bed, api: 
     wait_for(lambda: api.asked == ["5", "2"])
 
 
+def test_a_plan_that_ends_while_kubernetes_is_asked_leaves_the_number_as_it_was(resting: Bed, api: Api) -> None:
+    api.replicas = 2
+    api.answers.clear()
+    plan = resting.plan(5)
+    wait_for(lambda: api.asked == ["5"])
+    plan.send("close abandon")
+    wait_for(lambda: resting.ask("connected") == "ok 0 0 0")
+    api.answers.set()
+    wait_for(lambda: api.asked == ["5", "2"])
+
+
 def test_a_request_that_kubernetes_refuses_is_told_and_made_again(resting: Bed, api: Api) -> None:
     api.status = 403
     with resting.plan(3):
