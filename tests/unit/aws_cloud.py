@@ -163,8 +163,8 @@ BUCKETS = {"team-data": "us-west-2", "results": "us-west-2", "far": "eu-west-1"}
 def bucket(args: Mapping[str, Any]) -> dict[str, Any]:
     """A bucket, or AWS's refusal."""
     name = args["bucket"]
-    if name == "hidden":
-        raise PermissionError("reading S3 Bucket (hidden): operation error S3: HeadBucket, StatusCode: 403, Forbidden")
+    if name.startswith("hidden"):
+        raise PermissionError(f"reading S3 Bucket ({name}): operation error S3: HeadBucket, StatusCode: 403, Forbidden")
     if name not in BUCKETS:
         raise PermissionError(f"reading S3 Bucket ({name}): couldn't find resource")
     return {"id": name, "bucket": name, "arn": f"arn:aws:s3:::{name}", "bucketRegion": BUCKETS[name]}

@@ -135,7 +135,7 @@ BUCKETS = {"team-data": 123456789, "results": 123456789, "of-others": 987654321}
 def bucket(args: Mapping[str, Any]) -> dict[str, Any]:
     """A bucket, or Google's refusal."""
     name = args["name"]
-    if name == "hidden":
+    if name.startswith("hidden"):
         raise PermissionError(
             "googleapi: Error 403: me does not have storage.buckets.get access to the Google Cloud Storage bucket. "
             "Permission 'storage.buckets.get' denied on resource (or it may not exist)., forbidden"

@@ -31,7 +31,7 @@ def check_buckets(settings: EksSettings, lookup: pulumi.InvokeOptions) -> None:
         try:
             region = region_of(bucket.name, lookup)
         except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
-            if not re.search(r"404|NoSuchBucket|NotFound|couldn't find|empty result", str(error)):
+            if not re.search(r"StatusCode: 404|NoSuchBucket|NotFound|couldn't find|empty result", str(error)):
                 # AWS refuses for a bucket of another account as it does for one that the caller may not see.
                 say_unchecked(f"whether there is a bucket s3://{bucket.name} in this account", error)
                 continue

@@ -65,9 +65,8 @@ def project_of(bucket: Bucket, lookup: pulumi.InvokeOptions) -> str | None:
     try:
         return str(int(gcp.storage.get_bucket(name=bucket.name, opts=lookup).project_number))
     except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
-        reason = str(error)
-        # "Permission denied (or it may not exist)" is a 403.
-        if re.search(r"404|not found|does not exist", reason, re.IGNORECASE) and "403" not in reason:
+        # A refusal says "or it may not exist", and a bucket's name may have a 404 in it.
+        if re.search(r"Error 404|does not exist", str(error)):
             return ""
         say_unchecked(f"whether there is a bucket gs://{bucket.name} in this project", error)
         return None
