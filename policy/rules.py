@@ -6,6 +6,8 @@ resource that a later change adds. Pulumi skips a rule, with a message, for a va
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -125,6 +127,58 @@ def least_privilege(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
             yield f"{arn} is more than any part of the cluster needs"
 
 
+BUCKET_ROLES = ("roles/storage.objectViewer", "roles/storage.objectUser")
+BUCKET_MEMBER = re.compile(
+    r"principal://iam\.googleapis\.com/projects/[0-9]+/locations/global/workloadIdentityPools/[^/*]+"
+    r"/subject/ns/[^/*]+/sa/[^/*]+"
+)
+"""One service account of Kubernetes. A `principalSet` is a whole cluster or namespace."""
+BUCKET_ACTIONS = {
+    "s3:ListBucket",
+    "s3:GetBucketLocation",
+    "s3:GetObject",
+    "s3:PutObject",
+    "s3:DeleteObject",
+    "s3:AbortMultipartUpload",
+}
+BUCKET_ARN = re.compile(r"arn:aws[a-z-]*:s3:::[a-z0-9][a-z0-9.-]*(/[*])?")
+
+
+def narrow_buckets(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
+    """Data in buckets is granted to single service accounts, by the bucket, and without rights on the bucket itself."""
+    role, member = str(props.get("role", "")), str(props.get("member", ""))
+    if type_ == "gcp:storage/bucketIAMMember:BucketIAMMember":
+        if role not in BUCKET_ROLES:
+            yield f"{role} on a bucket is none of {', '.join(BUCKET_ROLES)}"
+        if not BUCKET_MEMBER.fullmatch(member):
+            yield f"the bucket is granted to {member}, which is more than one service account of Kubernetes"
+    elif type_.startswith("gcp:storage/") and re.search(r"iam|acl|accesscontrol", type_, re.IGNORECASE):
+        yield f"{type_.split(':')[-1]} replaces or widens all grants of a bucket; use BucketIAMMember"
+    elif type_.startswith("gcp:") and role.startswith("roles/storage."):
+        yield f"{role} holds for every bucket of the project"
+    if type_ == "aws:iam/rolePolicyAttachment:RolePolicyAttachment" and "/AmazonS3" in str(props.get("policyArn", "")):
+        yield f"{props['policyArn']} holds for every bucket of the account"
+    if type_ in ("aws:iam/rolePolicy:RolePolicy", "aws:iam/policy:Policy"):
+        yield from wide_statements(str(props.get("policy", "")))
+    if type_ == "aws:eks/podIdentityAssociation:PodIdentityAssociation" and props.get("disableSessionTags"):
+        yield "without session tags the role's trust cannot tell which pods ask (disableSessionTags)"
+
+
+def wide_statements(policy: str) -> Iterator[str]:
+    """Statements of a policy document that allow more in S3 than reading and writing objects of named buckets."""
+    for statement in each(json.loads(policy).get("Statement")) if policy.startswith("{") else ():
+        actions = [str(action) for action in each(statement.get("Action"))]
+        of_storage = [action for action in actions if action == "*" or action.lower().startswith("s3:")]
+        if statement.get("Effect") != "Allow" or not (of_storage or "NotAction" in statement):
+            continue
+        if "NotAction" in statement or set(of_storage) - BUCKET_ACTIONS:
+            shown = sorted(set(of_storage) - BUCKET_ACTIONS) or ["everything but NotAction"]
+            yield f"the policy allows {', '.join(shown)}, more than reading and writing objects"
+        wide = [str(arn) for arn in each(statement.get("Resource")) if not BUCKET_ARN.fullmatch(str(arn))]
+        if wide or "NotResource" in statement:
+            yield f"the policy holds for {', '.join(wide) or 'all but NotResource'}, which is no single bucket"
+
+
 def bounded_pools(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
     """Node pools stay within `MAX_NODES`, so that a slip in maxWorkers is noticed before it is billed."""
     largest = 0
@@ -178,6 +232,7 @@ RULES = (
     Rule("guarded-metadata", "Pods cannot use the credentials of their node.", guarded_metadata),
     Rule("encrypted-disks", "Disks and file systems are encrypted.", encrypted_disks),
     Rule("least-privilege", "No part of the cluster has the permissions of an administrator.", least_privilege),
+    Rule("narrow-buckets", "Buckets are granted one by one, to single service accounts.", narrow_buckets),
     Rule("bounded-pools", f"No node pool may grow beyond {MAX_NODES} nodes.", bounded_pools),
     Rule("pinned-image", "The image is pinned to a digest.", pinned_image),
     Rule("labelled-for-cost", "Billed resources carry the stack's labels.", labelled_for_cost),

@@ -209,6 +209,25 @@ pods, and link-local addresses, where clouds hand out the node's credentials.
 {{- end -}}
 
 {{/*
+Egress for a cloud's storage: the server of credentials on the node, and HTTPS. The storage has public addresses that
+change, so the second rule cannot be narrower. Call with (list $ INTERNET), where INTERNET is true if the component
+reaches all ports of public addresses anyway.
+*/}}
+{{- define "future-kubernetes.identityEgress" -}}
+{{- $root := index . 0 -}}
+{{- $server := splitList ":" $root.Values.networkPolicy.identityServer -}}
+- ports:
+    - {protocol: TCP, port: {{ index $server 1 }}}
+  to:
+    - ipBlock: {cidr: {{ index $server 0 }}/32}
+{{- if not (index . 1) }}
+{{ include "future-kubernetes.internetEgress" $root }}
+  ports:
+    - {protocol: TCP, port: 443}
+{{- end }}
+{{- end -}}
+
+{{/*
 An error where the quota counts a resource that a component does not set. Kubernetes would refuse the component's pods,
 and the list of pods would not show why. A request that is not set equals the limit.
 */}}

@@ -110,6 +110,22 @@ class PublicAccess:
     annotations: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class CloudIdentity:
+    """How pods get credentials of the cloud, without a key.
+
+    server: address and port on each node that hands them out. annotations: of the pods.
+    """
+
+    server: str
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+def service_accounts(settings: Settings) -> dict[str, str]:
+    """The chart's service accounts, by the part that runs as each."""
+    return {part: f"{settings.name}-{part}" for part in ("scheduler", "worker")}
+
+
 UNKNOWN = "unknown"
 """Stands for a price that no price list states. None is guessed."""
 
@@ -156,6 +172,9 @@ class Cluster(pulumi.ComponentResource):
     """Name of the volume for /shared where the cluster component makes it; None where the storage class does."""
 
     public_access: PublicAccess = PublicAccess()
+
+    cloud_identity: CloudIdentity | None = None
+    """Set where scheduler and workers may use something of the cloud."""
 
     public_address: pulumi.Input[str | None] = None
     """The load balancer's addresses with blanks between, to which the DNS records of `host` must point."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
+from components.clouds.buckets import twice
 from components.settings.errors import Problem
 from components.settings.fields import (
     Cidr,
@@ -56,6 +57,7 @@ class ManagedSettings(Settings):
         # Without -4 the answer is IPv6 on many lines.
         fix='pulumi config set authorizedNetworks "$(curl -4 -s https://ifconfig.me)/32"',
     )
+    buckets: Items[str]
     network: Line | None = setting(None, "Existing network to use", default_words="a new one", example="my-network")
     subnets: Items[Line] = setting((), "Subnets of `network` for the nodes", example="my-subnet")
     monthly_budget: Whole | None = setting(
@@ -137,6 +139,7 @@ class ManagedSettings(Settings):
                 self.key("region").command(self.region_of(self.zone)),
                 others=("region",),
             )
+        yield from twice(self.buckets)
         if self.subnets and not self.network:
             yield self.without_network("subnets")
         if self.monthly_budget and not self.budget_email:

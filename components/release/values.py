@@ -24,12 +24,14 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
             **placement(cluster.scheduler_placement),
             "homeGiB": settings.home_gib,
             "homeStorageClass": cluster.home_storage_class or "",
+            **pod_annotations(cluster),
         },
         "worker": {
             "replicas": settings.workers,
             "maxReplicas": settings.max_workers,
             "resources": resources(cluster.worker_size),
             **placement(cluster.worker_placement),
+            **pod_annotations(cluster),
         },
         "shared": {
             "GiB": settings.shared_gib,
@@ -44,6 +46,10 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
         "idleMinutes": settings.idle_minutes,
         "ttlHours": settings.ttl_hours,
         "workHours": settings.work_hours or "",
+        "networkPolicy": {
+            "identityServer": cluster.cloud_identity.server if cluster.cloud_identity else "",
+            "extraEgress": [egress_rule(each) for each in settings.egress],
+        },
         "resourceQuota": {"hard": quota(settings, cluster.worker_size, cluster.scheduler_size)},
         "monitoring": {"enabled": settings.monitoring},
         "labels": dict(settings.labels),
@@ -60,6 +66,19 @@ def merged(values: Any, overlay: Any) -> Any:
     if isinstance(values, list) and isinstance(overlay, list):
         return [*values, *overlay]
     return overlay
+
+
+def egress_rule(destination: str) -> dict[str, Any]:
+    """The rule of a network policy for an item of `egress`."""
+    network, _, port = destination.rpartition(":")
+    cidr = network.removeprefix("[").removesuffix("]")
+    return {"to": [{"ipBlock": {"cidr": cidr}}], "ports": [{"protocol": "TCP", "port": int(port)}]}
+
+
+def pod_annotations(cluster: Cluster) -> dict[str, Any]:
+    """The pods' annotations by which they get credentials of the cloud; nothing where there are none."""
+    found = cluster.cloud_identity.annotations if cluster.cloud_identity else {}
+    return {"podAnnotations": dict(found)} if found else {}
 
 
 def resources(size: PodSize) -> dict[str, dict[str, str]]:

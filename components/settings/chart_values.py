@@ -38,6 +38,7 @@ OWNED: Mapping[str, tuple[str, str]] = {
     "scheduler.resources.requests.cpu": ("schedulerCpu", "nodes are sized by it"),
     "scheduler.resources.requests.memory": ("schedulerMemoryGiB", "nodes are sized by it"),
     "scheduler.resources.limits.memory": ("schedulerMemoryGiB", "nodes are sized by it"),
+    "networkPolicy.identityServer": ("", "it follows from buckets"),
     "worker.replicas": ("workers", ""),
     "worker.maxReplicas": ("maxWorkers", ""),
     "worker.resources.requests.cpu": ("workerCpu", "nodes are sized by it"),

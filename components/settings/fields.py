@@ -102,6 +102,29 @@ def network(value: str) -> str:
     return str(ipaddress.IPv4Network(value.strip()))
 
 
+LINK_LOCAL = ipaddress.IPv4Network("169.254.0.0/16"), ipaddress.IPv6Network("fe80::/10")
+
+
+def destination(value: str) -> str:
+    """A network and a port in their usual notation: `10.20.0.0/16:443`, `[2001:db8::/32]:443`.
+
+    A name is refused: a network policy takes only addresses, and those of a name may change without notice.
+    """
+    host, _, port = value.rpartition(":")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise ValueError("it does not end in a port, such as :5432")
+    address = host.removeprefix("[").removesuffix("]")
+    if not re.fullmatch(r"[0-9./]+|[0-9A-Fa-f:./]*:[0-9A-Fa-f:./]*", address):
+        raise ValueError(
+            f"{address} is a name, and network policies take only addresses: `getent ahosts {address}` prints them, "
+            "seen from where you are; better is the network of the service, which stays"
+        )
+    found = ipaddress.ip_network(address)
+    if any(found.version == each.version and found.overlaps(each) for each in LINK_LOCAL):
+        raise ValueError(f"{found} has link-local addresses, where clouds hand out the credentials of a node")
+    return f"{found}:{port}" if found.version == 4 else f"[{found}]:{port}"
+
+
 # The narrowest of three rules, so that one label serves Kubernetes, Google Cloud (labels) and AWS (tags):
 # https://cloud.google.com/compute/docs/labeling-resources#requirements
 LABEL_KEY = r"[a-z]([a-z0-9_-]{0,61}[a-z0-9])?"
@@ -227,6 +250,11 @@ ImageReference = Annotated[
 RPackage = Annotated[str, matching(r"[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]", 100), Allowed("the name of an R package")]
 AptPackage = Annotated[str, matching(r"[a-z0-9][a-z0-9+.-]+", 100), Allowed("the name of a Debian package")]
 Line = Annotated[str, matching(r"[^\x00-\x1f]+", 1000), Allowed("one line of text")]
+Destination = Annotated[
+    str,
+    AfterValidator(destination),
+    Allowed("an address or network and a port, such as 10.20.0.7:5432 or 10.20.0.0/16:443"),
+]
 Cidr = Annotated[str, AfterValidator(network), Allowed("an IPv4 network such as 203.0.113.0/24")]
 KubeconfigPath = Annotated[
     str,

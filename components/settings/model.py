@@ -17,6 +17,7 @@ from components.settings.fields import (
     AptPackage,
     ChartValues,
     Cores,
+    Destination,
     DnsLabel,
     Environment,
     Gib,
@@ -172,6 +173,13 @@ class Settings(BaseModel):
         shown=False,
         example='{"PGHOST": "db.example.org"}',
     )
+    egress: Items[Destination] = setting(
+        (),
+        "Addresses of databases and other private services that scheduler and workers may connect to, each with its "
+        "TCP port. Public addresses they reach anyway",
+        default_words="no private address",
+        example="10.20.0.7:5432,10.30.0.0/16:443",
+    )
     labels: Labels = setting({}, "Labels and tags on every resource, for cost reports", example="team=statistics")
     monitoring: bool = setting(
         False,
@@ -182,7 +190,7 @@ class Settings(BaseModel):
     chart_values: ChartValues = setting(
         {},
         "Map laid over the values of the chart, for what has no key of its own: pull secrets, CPU limits, priority, "
-        "egress rules, extra environment variables. Maps are merged, lists are appended to. Nothing secret belongs "
+        "egress by labels, extra environment variables. Maps are merged, lists are appended to. Nothing secret belongs "
         "into it",
         plain=True,
         example='{"worker": {"priorityClassName": "batch"}}',

@@ -71,3 +71,26 @@ def test_the_scheduler_reaches_dns_the_api_server_and_public_addresses(helm: Hel
         {"ports": [{"protocol": "TCP", "port": 443}], "to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}]},
         *CASES["closed-network"]["networkPolicy"]["extraEgress"],
     ]
+
+
+def test_a_server_of_credentials_opens_its_address_and_https(helm: Helm) -> None:
+    objects = helm.objects(CASES["buckets"])
+    server = {
+        "ports": [{"protocol": "TCP", "port": 80}],
+        "to": [{"ipBlock": {"cidr": "169.254.170.23/32"}}],
+    }
+    *before, opened, https = egress(objects, "worker")
+    assert before == egress(helm.objects({"networkPolicy": {"workerInternet": False}}), "worker")
+    assert opened == server
+    assert https["ports"] == [{"protocol": "TCP", "port": 443}]
+    assert "169.254.0.0/16" in https["to"][0]["ipBlock"]["except"]
+    # The scheduler reaches all ports of public addresses anyway.
+    assert egress(objects, "scheduler") == [*egress(helm.objects({}), "scheduler"), server]
+    assert server not in egress(objects, "test")
+
+
+def test_pods_with_a_server_of_credentials_mount_no_more_tokens_of_kubernetes(helm: Helm) -> None:
+    objects = helm.objects(CASES["buckets"])
+    assert pod(objects, "worker")["spec"]["automountServiceAccountToken"] is False
+    for component in ("scheduler", "worker"):
+        assert pod(objects, component) == pod(helm.objects({}), component)

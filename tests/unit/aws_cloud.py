@@ -156,7 +156,22 @@ def no_budget(args: Mapping[str, Any]) -> dict[str, Any]:
     raise PermissionError(f"reading AWS Budgets Budget ({args['name']}): couldn't find resource")
 
 
+BUCKETS = {"team-data": "us-west-2", "results": "us-west-2", "far": "eu-west-1"}
+"""The region of each bucket."""
+
+
+def bucket(args: Mapping[str, Any]) -> dict[str, Any]:
+    """A bucket, or AWS's refusal."""
+    name = args["bucket"]
+    if name.startswith("hidden"):
+        raise PermissionError(f"reading S3 Bucket ({name}): operation error S3: HeadBucket, StatusCode: 403, Forbidden")
+    if name not in BUCKETS:
+        raise PermissionError(f"reading S3 Bucket ({name}): couldn't find resource")
+    return {"id": name, "bucket": name, "arn": f"arn:aws:s3:::{name}", "bucketRegion": BUCKETS[name]}
+
+
 ANSWERS: dict[str, Answer] = {
+    "aws:s3/getBucket:getBucket": bucket,
     "aws:budgets/getBudget:getBudget": no_budget,
     "aws:index/getCallerIdentity:getCallerIdentity": lambda _args: {
         "id": "123456789012",

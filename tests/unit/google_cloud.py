@@ -128,10 +128,28 @@ def no_quota(_args: Mapping[str, Any]) -> dict[str, Any]:
     raise PermissionError("403 cloudquotas.googleapis.com is not enabled")
 
 
+BUCKETS = {"team-data": 123456789, "results": 123456789, "of-others": 987654321}
+"""The number of the project that has each bucket."""
+
+
+def bucket(args: Mapping[str, Any]) -> dict[str, Any]:
+    """A bucket, or Google's refusal."""
+    name = args["name"]
+    if name.startswith("hidden"):
+        raise PermissionError(
+            "googleapi: Error 403: me does not have storage.buckets.get access to the Google Cloud Storage bucket. "
+            "Permission 'storage.buckets.get' denied on resource (or it may not exist)., forbidden"
+        )
+    if name not in BUCKETS:
+        raise PermissionError("googleapi: Error 404: The specified bucket does not exist., notFound")
+    return {"id": name, "name": name, "projectNumber": BUCKETS[name]}
+
+
 ANSWERS: dict[str, Answer] = {
     "gcp:compute/getZones:getZones": zones,
     "gcp:compute/getMachineTypes:getMachineTypes": machine_types,
     "gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": no_quota,
+    "gcp:storage/getBucket:getBucket": bucket,
     "gcp:organizations/getProject:getProject": lambda args: {
         "id": f"projects/{args['projectId']}",
         "projectId": args["projectId"],

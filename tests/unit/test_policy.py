@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import sys
 from types import ModuleType, SimpleNamespace
@@ -34,6 +35,19 @@ TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
 RELEASE = "kubernetes:helm.sh/v3:Release"
 
 
+BUCKET = "gcp:storage/bucketIAMMember:BucketIAMMember"
+POOL_OF_IDENTITIES = "iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p.svc.id.goog"
+WORKER = f"principal://{POOL_OF_IDENTITIES}/subject/ns/n/sa/worker"
+READ = "roles/storage.objectViewer"
+ROLE_POLICY = "aws:iam/rolePolicy:RolePolicy"
+
+
+def allowing(**statement: Any) -> dict[str, Any]:
+    """A policy document with one statement, by default one that is narrow enough."""
+    narrow = {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::team-data/*"]}
+    return {"policy": json.dumps({"Version": "2012-10-17", "Statement": [{**narrow, **statement}]})}
+
+
 @pytest.fixture(autouse=True)
 def _tools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/nowhere/bin/{name}")
@@ -58,6 +72,11 @@ def test_stacks_with_every_option_violate_no_rule() -> None:
     more = {"host": "r.example.org", "maxWorkers": 40}
     assert broken(google_cloud.gke({**more, "sharedGiB": 1024})) == []
     assert broken(aws_cloud.eks({**more, "sharedGiB": 10, "natPerZone": True})) == []
+
+
+def test_buckets_of_the_settings_violate_no_rule() -> None:
+    assert broken(google_cloud.gke({"buckets": "gs://team-data,gs://results:rw"})) == []
+    assert broken(aws_cloud.eks({"buckets": "s3://team-data,s3://results:rw"})) == []
 
 
 def test_control_plane_reached_only_by_name_is_closed() -> None:
@@ -101,6 +120,33 @@ def test_open_control_plane_is_advised_against() -> None:
             {"policyArn": "arn:aws:iam::aws:policy/AdministratorAccess"},
             "least-privilege",
         ),
+        (BUCKET, {"role": "roles/storage.objectAdmin", "member": WORKER}, "narrow-buckets"),
+        (BUCKET, {"role": "roles/storage.legacyBucketOwner", "member": WORKER}, "narrow-buckets"),
+        (BUCKET, {"role": READ, "member": "allUsers"}, "narrow-buckets"),
+        (BUCKET, {"role": READ, "member": "allAuthenticatedUsers"}, "narrow-buckets"),
+        (BUCKET, {"role": READ, "member": f"principalSet://{POOL_OF_IDENTITIES}/namespace/n"}, "narrow-buckets"),
+        (BUCKET, {"role": READ, "member": WORKER.replace("worker", "*")}, "narrow-buckets"),
+        ("gcp:storage/bucketIAMBinding:BucketIAMBinding", {"role": READ, "members": [WORKER]}, "narrow-buckets"),
+        ("gcp:storage/bucketACL:BucketACL", {}, "narrow-buckets"),
+        ("gcp:projects/iAMMember:IAMMember", {"role": READ, "member": WORKER}, "narrow-buckets"),
+        (
+            "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
+            {"policyArn": "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"},
+            "narrow-buckets",
+        ),
+        (ROLE_POLICY, allowing(Action="s3:*"), "narrow-buckets"),
+        (ROLE_POLICY, allowing(Action="*"), "narrow-buckets"),
+        (ROLE_POLICY, allowing(Action=["s3:GetObject", "s3:PutBucketPolicy"]), "narrow-buckets"),
+        (ROLE_POLICY, allowing(Resource="*"), "narrow-buckets"),
+        (ROLE_POLICY, allowing(Resource="arn:aws:s3:::team-*/*"), "narrow-buckets"),
+        (ROLE_POLICY, allowing(Action=None, NotAction="iam:*"), "narrow-buckets"),
+        (ROLE_POLICY, allowing(Resource=None, NotResource="arn:aws:s3:::a"), "narrow-buckets"),
+        ("aws:iam/policy:Policy", allowing(Resource="*"), "narrow-buckets"),
+        (
+            "aws:eks/podIdentityAssociation:PodIdentityAssociation",
+            {"disableSessionTags": True},
+            "narrow-buckets",
+        ),
         (POOL, {"autoscaling": {"totalMaxNodeCount": 4000}}, "bounded-pools"),
         (POOL, {"nodeCount": 201}, "bounded-pools"),
         ("aws:eks/nodeGroup:NodeGroup", {"scalingConfig": {"maxSize": 201}}, "bounded-pools"),
@@ -112,6 +158,13 @@ def test_open_control_plane_is_advised_against() -> None:
 )
 def test_rule_catches_its_violation(type_: str, props: dict[str, Any], rule: str) -> None:
     assert rule in {found.name for found, _ in rules.complaints(type_, props)}
+
+
+def test_narrow_grants_on_buckets_are_no_violation() -> None:
+    assert rules.complaints(BUCKET, {"role": READ, "member": WORKER}) == []
+    assert rules.complaints(ROLE_POLICY, allowing()) == []
+    assert rules.complaints(ROLE_POLICY, allowing(Action="ec2:Describe*", Resource="*")) == []
+    assert rules.complaints(ROLE_POLICY, allowing(Effect="Deny", Action="s3:*", Resource="*")) == []
 
 
 def test_open_egress_is_not_open_ingress() -> None:

@@ -12,6 +12,7 @@ import pulumi_aws as aws
 from components.clouds.aws import access, preflight
 from components.clouds.aws.addons import create_addons_before_nodes, create_addons_on_nodes
 from components.clouds.aws.autoscaler import create_autoscaler, grant_autoscaler
+from components.clouds.aws.buckets import IDENTITY, grant_buckets
 from components.clouds.aws.budget import create_budget
 from components.clouds.aws.control_plane import create_control_plane, grant_access
 from components.clouds.aws.network import create_network
@@ -63,6 +64,9 @@ class EksCluster(ManagedCluster):
         ready: list[pulumi.Resource] = [groups.system, *groups.workers, *addons, guard, *self._storage(inside, files)]
         if settings.autoscaled:
             ready.append(create_autoscaler(inside, cluster, groups, settings.region))
+        if settings.buckets:
+            self.cloud_identity = IDENTITY
+            ready += grant_buckets(scope, settings, cluster, location.account, partition)
         if settings.host:
             balancer = {"annotations": access.load_balancer_annotations(scope.labels, network, addresses)}
             ready.append(self.publish(name, settings, groups.system, [each.public_ip for each in addresses], balancer))

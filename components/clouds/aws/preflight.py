@@ -17,6 +17,7 @@ from components.clouds.allocatable import Allocatable, Machine
 from components.clouds.aws.addresses import addresses_in, addresses_per_node
 from components.clouds.aws.allocatable import DAEMONS, SYSTEM_PODS, eks_allocatable
 from components.clouds.aws.api import tagged_arns
+from components.clouds.aws.buckets import check_buckets
 from components.clouds.aws.budget import check_budget
 from components.clouds.aws.free_plan import check_free_plan
 from components.clouds.aws.location import Caller, Location, find_caller, find_location
@@ -35,6 +36,7 @@ def check(settings: EksSettings, lookup: pulumi.InvokeOptions) -> tuple[Location
     check_roles(settings, caller, lookup)
     check_version(settings, lookup)
     check_budget(settings, lookup)
+    check_buckets(settings, lookup)
     location = find_location(settings, caller, lookup)
     # Of an existing cluster it was checked before, and asking takes a second.
     if cluster_is_absent("whether the account's plan has the machine types", settings, lookup):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
+from components.clouds.buckets import buckets_setting, reference
 from components.clouds.settings import (
     ManagedSettings,
     region_of_cloud,
@@ -66,6 +67,12 @@ RetentionDays = Annotated[
     AfterValidator(retention_days),
     Allowed(f"one of the periods of CloudWatch: {', '.join(map(str, RETENTION_DAYS))}"),
 ]
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+BucketReference = Annotated[
+    str,
+    reference("s3", r"(?![0-9.]+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
+    Allowed("a bucket of eks, such as s3://team-data, or s3://results:rw to write too"),
+]
 KubernetesVersion = Annotated[
     str, matching(r"1\.[0-9]{2}"), Allowed("a minor version of Kubernetes in quotes, such as '1.35'")
 ]
@@ -82,6 +89,7 @@ class EksSettings(ManagedSettings):
     cloud: Literal["eks"] = "eks"
     region: Region = region_of_cloud("us-west-2")
     zone: Zone | None = zone_of_nodes("us-west-2a")
+    buckets: Items[BucketReference] = buckets_setting("s3")
     machine_type: MachineType = worker_machine("m6i.xlarge")
     other_machine_types: Items[MachineType] = setting(
         (),

@@ -11,6 +11,7 @@ import pulumi_gcp as gcp
 
 from components.clouds.checks import require_tool
 from components.clouds.google import access, preflight
+from components.clouds.google.buckets import IDENTITY, check_buckets, grant_buckets
 from components.clouds.google.budget import create_budget, find_billed_project
 from components.clouds.google.control_plane import create_control_plane
 from components.clouds.google.location import Location
@@ -36,6 +37,7 @@ class GkeCluster(ManagedCluster):
         scope = self._scope(name, settings)
         paying = self._paying_provider(name, settings)
         location, pool = preflight.check(settings, scope.lookup, pulumi.InvokeOptions(provider=paying))
+        number = check_buckets(settings, scope.lookup)
         billed = find_billed_project(settings, pulumi.InvokeOptions(provider=paying))
 
         network = create_network(scope, settings)
@@ -56,6 +58,9 @@ class GkeCluster(ManagedCluster):
         instance = create_filestore(scope, settings, network, location) if settings.shared_gib else None
         storage = self._storage(scope.within(self.provider), settings, location, instance)
         ready: list[pulumi.Resource] = [system, *workers, guard, *storage]
+        if settings.buckets:
+            self.cloud_identity = IDENTITY
+            ready += grant_buckets(scope, settings, number, cluster)
         if address:
             balancer = {"spec": {"loadBalancerIP": address.address}}
             ready.append(self.publish(name, settings, system, [address.address], balancer))

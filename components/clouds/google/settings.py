@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
+from components.clouds.buckets import buckets_setting, reference
 from components.clouds.settings import (
     ManagedSettings,
     region_of_cloud,
@@ -23,6 +24,13 @@ REGION = r"[a-z]+-[a-z]+[0-9]+"
 Project = Annotated[str, matching(r"[a-z][a-z0-9-]{4,28}[a-z0-9]"), Allowed("a Google Cloud project ID")]
 Region = Annotated[str, matching(REGION), Allowed("a region of gke, such as us-west1")]
 Zone = Annotated[str, matching(rf"{REGION}-[a-z]"), Allowed("a zone of gke, such as us-west1-a")]
+
+# https://cloud.google.com/storage/docs/buckets#naming
+BucketReference = Annotated[
+    str,
+    reference("gs", r"(?!goog)(?=.{3,222}$)[a-z0-9]([a-z0-9_.-]*[a-z0-9])"),
+    Allowed("a bucket of gke, such as gs://team-data, or gs://results:rw to write too"),
+]
 
 DAYS = r"(MO|TU|WE|TH|FR|SA|SU)"
 
@@ -48,6 +56,7 @@ class GkeSettings(ManagedSettings):
         example="203.0.113.0/24",
         fix='pulumi config set authorizedNetworks "$(curl -4 -s https://ifconfig.me)/32"',
     )
+    buckets: Items[BucketReference] = buckets_setting("gs")
     machine_type: MachineType = worker_machine("e2-standard-4")
     system_machine_type: MachineType = system_machine("e2-standard-2")
     maintenance_window: MaintenanceWindow = setting(
