@@ -79,6 +79,13 @@ TOGETHER: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
         for cloud in ("gke", "eks")
     },
     **{(cloud, name): ({}, BUDGET) for cloud in ("gke", "eks") for name in ("monthlyBudget", "budgetEmail")},
+    **{
+        (cloud, "hostNetworks"): (
+            {"host": "r.example.org"},
+            {"host": "r.example.org", "hostNetworks": "203.0.113.0/24"},
+        )
+        for cloud in ("gke", "eks")
+    },
     ("eks", "spot"): ({}, {"spot": "true"}),
     ("kubeconfig", "imagePullSecrets"): (
         {"createNamespace": False},
