@@ -194,6 +194,15 @@ answers() {
 }
 {{- end -}}
 
+{{/* Egress to DNS, by UDP and TCP. */}}
+{{- define "future-kubernetes.dnsEgress" -}}
+- ports:
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - {protocol: UDP, port: {{ . }}}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+{{- end -}}
+
 {{/*
 Egress to public addresses only. Excluded are private networks, the carrier-grade NAT range that some clusters use for
 pods, and link-local addresses, where clouds hand out the node's credentials.

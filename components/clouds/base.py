@@ -62,13 +62,14 @@ class PodSize:
     """Requests of one pod: `cpu_millicores` in thousandths of a core, `memory_mib` in MiB.
 
     memory_limit_mib: the memory limit; None means the request, so that a node is never overbooked. disk_gib: request
-    for temporary files, log and home on the node's disk; None for none.
+    for temporary files, log and home on the node's disk; None for none. cpu_limit_millicores: None for no limit.
     """
 
     cpu_millicores: int
     memory_mib: int
     memory_limit_mib: int | None = None
     disk_gib: int | None = None
+    cpu_limit_millicores: int | None = None
 
 
 def scheduler_size(settings: Settings) -> PodSize:
@@ -187,6 +188,9 @@ class Cluster(pulumi.ComponentResource):
 
     node_shell: pulumi.Input[str]
     """Command that opens a shell on a node."""
+
+    own_values: Mapping[str, Any] = {}
+    """Values of the chart that only this kind of cluster has settings for."""
 
     ready: Sequence[pulumi.Resource] = ()
     """Resources that the release depends on, so it is destroyed before them: node pools, storage classes, ingress."""

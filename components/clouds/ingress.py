@@ -7,6 +7,7 @@ controllers each configure certificates differently, and close the long-lived co
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,9 @@ RESOLVER = "letsencrypt"
 INGRESS_CLASS = "future-kubernetes"
 IMAGE_TAG = "v3.7.11"
 """Of Traefik, as the chart's version has it."""
+
+ALLOW_LIST = "host-networks"
+"""Name of the rule in Traefik that admits `hostNetworks`."""
 
 STORAGE = "/data/acme.json"
 """File with the certificate, on the volume."""
@@ -75,7 +79,7 @@ class PublicIngressArgs:
 
     node_selector: nodes on which Traefik runs. storage_class: class of the volume that keeps the certificate. host: the
     DNS name. addresses: reserved, for the load balancer. service: values of its Service. email: of the account at
-    Let's Encrypt. wait_for: resources created before.
+    Let's Encrypt. networks: those that may open the page; none for all. wait_for: resources created before.
     """
 
     node_selector: Mapping[str, str]
@@ -84,6 +88,7 @@ class PublicIngressArgs:
     addresses: Sequence[pulumi.Input[str]]
     service: Mapping[str, Any] = field(default_factory=dict)
     email: str | None = None
+    networks: Sequence[str] = ()
     wait_for: Sequence[pulumi.Resource] = ()
 
 
@@ -126,6 +131,7 @@ class PublicIngress(pulumi.ComponentResource):
                 "traefik.ingress.kubernetes.io/router.entrypoints": "websecure",
                 "traefik.ingress.kubernetes.io/router.tls": "true",
                 "traefik.ingress.kubernetes.io/router.tls.certresolver": RESOLVER,
+                **allow_list_annotation(args),
             },
         )
         self.register_outputs({})
@@ -150,6 +156,7 @@ def traefik_values(args: PublicIngressArgs) -> dict[str, Any]:
         "providers": {
             "kubernetesCRD": {"enabled": False},
             "kubernetesIngress": {"enabled": True, "ingressClass": INGRESS_CLASS},
+            **allow_list(args),
         },
         "ingressRoute": {"dashboard": {"enabled": False}},
         "api": {"dashboard": False},
@@ -173,6 +180,23 @@ def traefik_values(args: PublicIngressArgs) -> dict[str, Any]:
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
         "nodeSelector": dict(args.node_selector),
     }
+
+
+def allow_list(args: PublicIngressArgs) -> dict[str, Any]:
+    """The provider of Traefik's rule that answers 403 to all but `networks`.
+
+    In Traefik, and not in the load balancer: Let's Encrypt connects from addresses that it does not publish, and its
+    challenge is answered before any rule. With the traffic policy Local, Traefik sees the client's address.
+    """
+    if not args.networks:
+        return {}
+    middleware = {ALLOW_LIST: {"ipAllowList": {"sourceRange": list(args.networks)}}}
+    return {"file": {"enabled": True, "watch": True, "content": json.dumps({"http": {"middlewares": middleware}})}}
+
+
+def allow_list_annotation(args: PublicIngressArgs) -> dict[str, str]:
+    """The Ingress's annotation for the rule. Where Traefik does not know the rule, it serves no page at all."""
+    return {"traefik.ingress.kubernetes.io/router.middlewares": f"{ALLOW_LIST}@file"} if args.networks else {}
 
 
 def certificate_retry(args: PublicIngressArgs) -> dict[str, Any]:

@@ -81,6 +81,7 @@ class ManagedCluster(Cluster):
                 addresses=addresses,
                 service=service,
                 email=settings.acme_email,
+                networks=settings.host_networks,
                 wait_for=[system],
             ),
             self.provider,

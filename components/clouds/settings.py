@@ -75,6 +75,12 @@ class ManagedSettings(Settings):
         default_words="nobody",
         example="team@example.org",
     )
+    host_networks: Items[Cidr] = setting(
+        (),
+        "Networks that may open the page at `host`; others get an error. Let's Encrypt still reaches the address",
+        default_words="every address",
+        example="203.0.113.0/24",
+    )
     acme_email: EmailAddress | None = setting(
         None,
         "E-mail address of the account at Let's Encrypt, which signs the certificate of `host`",
@@ -154,6 +160,9 @@ class ManagedSettings(Settings):
             fix = self.key("monthlyBudget").command()
             only = "only together with monthlyBudget"
             yield Problem("budgetEmail", repr(self.budget_email), only, fix, others=("monthlyBudget",))
+        if self.host_networks and not self.host:
+            fix = self.key("host").command()
+            yield Problem("hostNetworks", "set", "only together with host", fix, others=("host",))
         if self.acme_email and not self.host:
             fix = self.key("host").command()
             yield Problem("acmeEmail", repr(self.acme_email), "only together with host", fix, others=("host",))

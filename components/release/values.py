@@ -54,7 +54,7 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
         "monitoring": {"enabled": settings.monitoring},
         "labels": dict(settings.labels),
     }
-    laid: dict[str, Any] = merged(values, settings.chart_values)
+    laid: dict[str, Any] = merged(merged(values, cluster.own_values), settings.chart_values)
     return laid
 
 
@@ -82,11 +82,12 @@ def pod_annotations(cluster: Cluster) -> dict[str, Any]:
 
 
 def resources(size: PodSize) -> dict[str, dict[str, str]]:
-    """Requests and limits of a pod. CPU has no limit: unrequested cores may be used."""
+    """Requests and limits of a pod. CPU by default has no limit: unrequested cores may be used."""
+    cpu = {"cpu": f"{size.cpu_limit_millicores}m"} if size.cpu_limit_millicores else {}
     disk = {"ephemeral-storage": f"{size.disk_gib}Gi"} if size.disk_gib else {}
     return {
         "requests": {"cpu": f"{size.cpu_millicores}m", "memory": f"{size.memory_mib}Mi", **disk},
-        "limits": {"memory": f"{size.memory_limit_mib or size.memory_mib}Mi"},
+        "limits": {"memory": f"{size.memory_limit_mib or size.memory_mib}Mi", **cpu},
     }
 
 

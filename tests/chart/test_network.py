@@ -94,3 +94,13 @@ def test_pods_with_a_server_of_credentials_mount_no_more_tokens_of_kubernetes(he
     assert pod(objects, "worker")["spec"]["automountServiceAccountToken"] is False
     for component in ("scheduler", "worker"):
         assert pod(objects, component) == pod(helm.objects({}), component)
+
+
+def test_dns_is_reached_at_its_own_ports_and_no_others(helm: Helm) -> None:
+    objects = helm.objects({"networkPolicy": {"dnsPorts": [5353]}})
+    for component in ("scheduler", "worker", "test"):
+        [dns] = [
+            rule for rule in egress(objects, component) if {"protocol": "UDP", "port": 5353} in rule.get("ports", [])
+        ]
+        assert dns == {"ports": [{"protocol": "UDP", "port": 5353}, {"protocol": "TCP", "port": 5353}]}
+        assert not any(port["port"] == 53 for rule in egress(objects, component) for port in rule.get("ports", []))

@@ -38,8 +38,8 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Allocatable]:
     monkeypatch.setenv("KUBECONFIG", str(path))
     monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", '["future-kubernetes:password"]')
     found = [Allocatable(4000, 16000)]
-    monkeypatch.setattr(existing, "read_nodes", lambda access: found)
-    monkeypatch.setattr(local, "read_nodes", lambda access: found)
+    monkeypatch.setattr(existing, "read_nodes", lambda *_args: found)
+    monkeypatch.setattr(local, "read_nodes", lambda *_args: found)
     return found
 
 

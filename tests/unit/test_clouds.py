@@ -21,6 +21,7 @@ from tests.unit.cloud_mocks import (
     is_secret,
     listing,
     plain,
+    refusal_of,
 )
 
 __all__ = ["cloud"]
@@ -98,6 +99,35 @@ def retry_container(cloud: Cloud) -> tuple[dict[str, Any], dict[str, Any]]:
     values = cloud.everything.one("v3:Release", "traefik").inputs["values"]
     (container,) = values["deployment"]["additionalContainers"]
     return values, container
+
+
+def test_only_host_networks_open_the_page(cloud: Cloud) -> None:
+    given = {"host": "r.example.org", "hostNetworks": "203.0.113.0/24,198.51.100.7/32"}
+    done = cloud.run(given)
+    values = done.one("v3:Release", "traefik").inputs["values"]
+    rules = json.loads(values["providers"]["file"]["content"])["http"]["middlewares"]
+    assert rules == {"host-networks": {"ipAllowList": {"sourceRange": ["203.0.113.0/24", "198.51.100.7/32"]}}}
+    annotations = own_release(done).inputs["values"]["ingress"]["annotations"]
+    assert annotations["traefik.ingress.kubernetes.io/router.middlewares"] == "host-networks@file"
+    # Otherwise Traefik would see the address of a node, and Let's Encrypt could not connect.
+    assert values["service"]["spec"]["externalTrafficPolicy"] == "Local"
+    assert "loadBalancerSourceRanges" not in values["service"]["spec"]
+    without = cloud.run({"host": "r.example.org"})
+    assert "file" not in without.one("v3:Release", "traefik").inputs["values"]["providers"]
+    assert not any("middlewares" in key for key in own_release(without).inputs["values"]["ingress"]["annotations"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"hostNetworks": "203.0.113.0/24"}, "hostNetworks is set\n    allowed: only together with host"),
+        ({"host": "r.example.org", "hostNetworks": "203.0.113.1/24"}, "has host bits set"),
+        ({"host": "r.example.org", "hostNetworks": "2001:db8::/32"}, "only IPv4 here"),
+        ({"host": "r.example.org", "hostNetworks": "campus"}, "'campus' is not an IPv4 network"),
+    ],
+)
+def test_wrong_host_networks_are_refused(cloud: Cloud, given: dict[str, Any], message: str) -> None:
+    assert message in refusal_of(lambda: cloud.run(given))
 
 
 def test_certificate_retry_ends_only_traefik(tmp_path: Path) -> None:

@@ -79,7 +79,18 @@ TOGETHER: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
         for cloud in ("gke", "eks")
     },
     **{(cloud, name): ({}, BUDGET) for cloud in ("gke", "eks") for name in ("monthlyBudget", "budgetEmail")},
+    **{
+        (cloud, "hostNetworks"): (
+            {"host": "r.example.org"},
+            {"host": "r.example.org", "hostNetworks": "203.0.113.0/24"},
+        )
+        for cloud in ("gke", "eks")
+    },
     ("eks", "spot"): ({}, {"spot": "true"}),
+    ("kubeconfig", "imagePullSecrets"): (
+        {"createNamespace": False},
+        {"createNamespace": False, "imagePullSecrets": "registry-login"},
+    ),
     # Four cores of a node are shared out among four workers, so that one of 1 core is no change of the number of nodes.
     ("gke", "workerCpu"): ({}, {"workerCpu": 2}),
 }
@@ -120,8 +131,9 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://docker.invalid:2376")
     monkeypatch.setattr(shutil, "which", lambda name, **_more: f"/nowhere/bin/{name}")
     for module in (existing, local):
-        monkeypatch.setattr(module, "read_nodes", lambda _access: [Allocatable(64000, 262144)] * 4)
+        monkeypatch.setattr(module, "read_nodes", lambda *_args: [Allocatable(64000, 262144)] * 4)
         monkeypatch.setattr(module, "check_operator", lambda _access: None)
+    monkeypatch.setattr(existing, "check_pull_secrets", lambda *_args: None)
 
 
 def program(config: Mapping[str, Any]) -> Recording:

@@ -36,7 +36,8 @@ def _campus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     }
     (tmp_path / "config").write_text(json.dumps(kubeconfig))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-    monkeypatch.setattr(existing, "read_nodes", lambda _access: [Allocatable(16000, 65536)] * 4)
+    monkeypatch.setattr(existing, "read_nodes", lambda *_args: [Allocatable(16000, 65536)] * 4)
+    monkeypatch.setattr(existing, "check_pull_secrets", lambda *_args: None)
 
 
 def computed(_type: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -45,6 +46,12 @@ def computed(_type: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
 
 def registry_image(args: Any) -> dict[str, Any]:
     return {"id": args["name"], "name": args["name"], "sha256Digest": "sha256:" + "c" * 64}
+
+
+ANYWHERE = {"nodeSelector": "", "tolerations": ""}
+"""The campus stack on all nodes of a cluster."""
+OWN = {"namespace": "", "createNamespace": True, "imagePullSecrets": ""}
+"""The campus stack in a namespace that it creates."""
 
 
 def campus(config: dict[str, Any] | None = None, name: str = "campus") -> Recording:
@@ -69,14 +76,13 @@ def test_a_tag_is_pinned_to_its_digest() -> None:
 
 
 def test_two_stacks_on_one_cluster_share_no_object() -> None:
-    own = {"namespace": "", "createNamespace": True}
 
     def named(resource: Recorded) -> tuple[str, str]:
         metadata = resource.inputs.get("metadata", resource.inputs)
         return resource.type, f"{metadata.get('namespace')}/{metadata['name']}"
 
     objects = [
-        {named(resource) for resource in campus(own, name).resources if resource.type.startswith("kubernetes:")}
+        {named(resource) for resource in campus(OWN, name).resources if resource.type.startswith("kubernetes:")}
         for name in ("statistics", "biology")
     ]
     assert len(objects[0]) >= 3
@@ -134,14 +140,14 @@ def test_a_second_stacks_workers_go_to_the_pool_that_the_first_made_and_its_sche
     cloud: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/nowhere/bin/{name}")
-    values = campus().one("helm.sh/v3:Release").inputs["values"]
+    values = campus(ANYWHERE).one("helm.sh/v3:Release").inputs["values"]
     nodes = nodes_of(cloud)
     assert [role for role, each in nodes.items() if admits(each, values["worker"])] == ["worker"]
     assert [role for role, each in nodes.items() if admits(each, values["scheduler"])] == ["system"]
 
 
 def test_on_a_cluster_without_such_pools_workers_go_wherever_they_went() -> None:
-    worker = campus().one("helm.sh/v3:Release").inputs["values"]["worker"]
+    worker = campus(ANYWHERE).one("helm.sh/v3:Release").inputs["values"]["worker"]
     assert admits(node({}, []), worker)
     assert admits(node({"node-role.kubernetes.io/worker": ""}, []), worker)
     assert not admits(node({}, [{"key": "nvidia.com/gpu", "value": "present"}]), worker)
@@ -168,16 +174,16 @@ def test_room_for_workers_is_counted_on_the_nodes_that_they_may_go_to(kubectl: C
     starting = node({}, [])
     starting["status"]["conditions"] = [{"type": "Ready", "status": "Unknown"}]
     kubectl(pool, system, gpu, cordoned, starting)
-    assert any("room for 4 of 20 workers" in text for text in campus().warnings)
-    assert campus().outputs["nodes"][0] == "1 ready nodes of an existing cluster"
+    assert any("room for 4 of 20 workers" in text for text in campus(ANYWHERE).warnings)
+    assert campus(ANYWHERE).outputs["nodes"][0] == "1 ready nodes of an existing cluster"
 
 
 def test_a_pool_at_rest_is_no_reason_to_refuse_its_workers(kubectl: Callable[..., None]) -> None:
     kubectl(nodes_of("gke")["system"])
-    assert campus({"workerCpu": 3, "workerMemoryGiB": 12}).warnings == []
+    assert campus({**ANYWHERE, "workerCpu": 3, "workerMemoryGiB": 12, "workerCpuLimit": ""}).warnings == []
     kubectl(node({}, [], cpu="1"))
     with pytest.raises(Refused, match="no node can hold a worker"):
-        campus({"workerCpu": 3})
+        campus({**ANYWHERE, "workerCpu": 3, "workerCpuLimit": ""})
 
 
 @pytest.mark.parametrize("cloud", ["gke", "eks"])
@@ -188,7 +194,7 @@ def test_a_first_stacks_outputs_are_all_that_a_second_needs(cloud: str, monkeypa
     text, secret = first.outputs["kubeconfig"]
     assert secret
     handed = {"kubeconfigText": text, "context": "", "image": first.outputs["image"][0]}
-    second = campus({**handed, "namespace": "", "createNamespace": True}, "biology")
+    second = campus({**handed, **OWN}, "biology")
     provider = second.one("pulumi:providers:kubernetes")
     assert "kubeconfig" in provider.secrets
     assert (
@@ -221,9 +227,9 @@ def test_a_kubeconfig_in_the_settings_is_a_secret_and_in_no_message() -> None:
         campus({"kubeconfigText": text})
 
 
-@pytest.mark.parametrize("name", ["gke-team", "eks-team", "campus"])
-def test_an_example_stack_is_a_handful_of_lines(name: str) -> None:
-    assert len((ROOT / f"Pulumi.{name}.yaml").read_text().splitlines()) <= 12
+@pytest.mark.parametrize(("name", "lines"), [("gke-team", 12), ("eks-team", 12), ("campus", 18)])
+def test_an_example_stack_is_a_handful_of_lines(name: str, lines: int) -> None:
+    assert len((ROOT / f"Pulumi.{name}.yaml").read_text().splitlines()) <= lines
 
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))

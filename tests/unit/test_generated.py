@@ -64,12 +64,14 @@ def test_every_key_has_a_description_and_an_example_that_is_valid(cloud: str) ->
         given = {"cloud": cloud, **LEAST[cloud], name: shlex.split(key.command())[-1]}
         if name in ("subnets", "publicSubnets", "network"):
             given |= {"network": "vpc-1", "subnets": "a,b" if cloud == "eks" else "a"}
-        if name == "acmeEmail":
+        if name in ("acmeEmail", "hostNetworks"):
             given["host"] = "r.example.org"
         if name in ("monthlyBudget", "budgetEmail"):
             given = {"monthlyBudget": "5", "budgetEmail": "a@example.org", **given}
         if name in ("rPackages", "aptPackages"):
             given = {"cloud": "eks", **LEAST["eks"], name: key.example}
+        if name == "imagePullSecrets":
+            given["createNamespace"] = "false"
         if name == "sharedGiB":
             given[name] = "2048"
         parse(given, MODELS, stack="dev")

@@ -7,17 +7,19 @@ whether its nodes can hold a worker.
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
+from typing import Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.clouds.base import GUEST_PLACEMENT, Cluster, PodSize, scheduler_size
+from components.clouds.base import GUEST_PLACEMENT, Cluster, Placement, PodSize, scheduler_size
 from components.clouds.existing.access import Access, kubeconfig_files, read_access, text_access
-from components.clouds.existing.nodes import check_fit, check_operator, read_nodes
-from components.clouds.existing.settings import KubeconfigSettings
+from components.clouds.existing.nodes import check_fit, check_operator, check_pull_secrets, read_nodes
+from components.clouds.existing.settings import WORKER_CORES, KubeconfigSettings, toleration
 
-WORKER_MILLICORES, WORKER_MIB = 900, 2048
-"""Requests of a worker on nodes of unknown kinds: a core less what a node reserves, and 2 GiB."""
+WORKER_MIB = 2048
+"""Memory that a worker requests on nodes of unknown kinds."""
 
 
 class ExistingCluster(Cluster):
@@ -40,10 +42,20 @@ class KubeconfigCluster(ExistingCluster):
     def __init__(self, name: str, settings: KubeconfigSettings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("future-kubernetes:index:KubeconfigCluster", name, None, opts)
         access = chosen_access(settings)
-        self.scheduler_size = scheduler_size(settings)
+        self.scheduler_size = replace(
+            scheduler_size(settings), cpu_limit_millicores=millicores(settings.scheduler_cpu_limit)
+        )
         self.worker_size = worker_size(settings)
-        self.worker_placement = GUEST_PLACEMENT
-        nodes = read_nodes(access)
+        chosen = Placement(settings.node_selector, tuple(toleration(each) for each in settings.tolerations))
+        self.scheduler_placement = chosen
+        self.worker_placement = replace(
+            GUEST_PLACEMENT,
+            node_selector=chosen.node_selector,
+            tolerations=(*GUEST_PLACEMENT.tolerations, *chosen.tolerations),
+        )
+        self.own_values = own_values(settings)
+        nodes = read_nodes(access, self.worker_placement)
+        check_pull_secrets(access, settings.namespace, settings.image_pull_secrets)
         if settings.monitoring:
             check_operator(access)
         if nodes is None:
@@ -69,8 +81,26 @@ def chosen_access(settings: KubeconfigSettings) -> Access:
 
 def worker_size(settings: KubeconfigSettings) -> PodSize:
     """Requests of a worker. They depend on no node: the cluster's next node may be of another kind."""
-    cpu, memory = settings.worker_cpu, settings.worker_memory_gib
-    return PodSize(round(cpu * 1000) if cpu else WORKER_MILLICORES, round(memory * 1024) if memory else WORKER_MIB)
+    cpu, memory = settings.worker_cpu or WORKER_CORES, settings.worker_memory_gib
+    return PodSize(
+        round(cpu * 1000),
+        round(memory * 1024) if memory else WORKER_MIB,
+        cpu_limit_millicores=millicores(settings.worker_cpu_limit),
+    )
+
+
+def millicores(cores: float | None) -> int | None:
+    """Thousandths of a core; None for None."""
+    return None if cores is None else round(cores * 1000)
+
+
+def own_values(settings: KubeconfigSettings) -> dict[str, Any]:
+    """Values of the chart for settings that only this cloud has. Without a setting the chart's default holds."""
+    ports = {"dnsPorts": settings.dns_ports, "apiServerPorts": settings.api_server_ports}
+    values: dict[str, Any] = {"networkPolicy": {name: list(each) for name, each in ports.items() if each}}
+    if settings.image_pull_secrets:
+        values["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    return values
 
 
 def commands(name: str, settings: KubeconfigSettings, access: Access) -> tuple[str, str]:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.clouds.allocatable import Allocatable
-from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT, PodSize
-from components.clouds.checks import problem
+from components.clouds.base import GUEST_PLACEMENT, WORKER_NODE_LABEL, Placement, PodSize
+from components.clouds.checks import problem, say_unchecked
 from components.clouds.existing.access import Access, KubeconfigError
 
 
@@ -23,8 +23,10 @@ def kubectl() -> str | None:
     return (shutil.which("kubectl", path=folder) if folder else None) or shutil.which("kubectl")
 
 
-def read_nodes(access: Access) -> list[Allocatable] | None:
+def read_nodes(access: Access, placement: Placement = GUEST_PLACEMENT) -> list[Allocatable] | None:
     """The allocatable resources of each node that may hold workers; None where they are unknown.
+
+    placement: of the workers.
 
     Unknown are they without kubectl, without permission to list nodes, and while another stack's worker pool has no
     node. Raises KubeconfigError where the cluster does not answer or refuses the credentials.
@@ -34,7 +36,7 @@ def read_nodes(access: Access) -> list[Allocatable] | None:
         return None
     if answer.returncode == 0:
         nodes = json.loads(answer.stdout)["items"]
-        usable = [node for node in nodes if is_schedulable(node)]
+        usable = [node for node in nodes if is_schedulable(node, placement)]
         if not usable and any(is_system(node) for node in nodes):
             return None
         return [allocatable(node) for node in usable]
@@ -77,6 +79,29 @@ def check_operator(access: Access) -> None:
         )
 
 
+def check_pull_secrets(access: Access, namespace: str, names: Sequence[str]) -> None:
+    """Raises KubeconfigError for a Secret that is not in the namespace: pods would wait for their image for ever.
+
+    Where the caller may not read Secrets, the check says so.
+    """
+    for name in names:
+        answer = asked(access, "get", "secret", name, "--namespace", namespace, "--output", "name")
+        if answer is None or answer.returncode == 0:
+            continue
+        if "(NotFound)" not in answer.stderr:
+            what = f"whether there is a Secret {name} in namespace {namespace}"
+            say_unchecked(what, RuntimeError(answer.stderr or f"kubectl exited with {answer.returncode}"))
+            continue
+        raise KubeconfigError(
+            problem(
+                f"imagePullSecrets has {name}, which namespace {namespace} does not have",
+                "Secrets of that namespace: kubectl get secrets",
+                f"kubectl --namespace {namespace} create secret docker-registry {name} --docker-server=REGISTRY "
+                "--docker-username=USER --docker-password=TOKEN",
+            )
+        )
+
+
 def unreachable(access: Access, reason: str) -> str:
     """The message for a cluster that does not answer."""
     return problem(
@@ -91,15 +116,27 @@ def is_system(node: Mapping[str, Any]) -> bool:
     return bool(node.get("metadata", {}).get("labels", {}).get(WORKER_NODE_LABEL) == "system")
 
 
-def is_schedulable(node: Mapping[str, Any]) -> bool:
-    """True if workers may run on a node, by `GUEST_PLACEMENT`: not cordoned, ready, no untolerated taint."""
-    spec = node.get("spec", {})
+def is_schedulable(node: Mapping[str, Any], placement: Placement) -> bool:
+    """True if workers may run on a node: not cordoned, ready, with the labels, no untolerated taint."""
+    spec, labels = node.get("spec", {}), node.get("metadata", {}).get("labels", {})
+    if any(labels.get(key) != value for key, value in placement.node_selector.items()):
+        return False
     tainted = any(
-        taint.get("effect") in ("NoSchedule", "NoExecute") and taint.get("key") != WORKER_TAINT["key"]
+        taint.get("effect") in ("NoSchedule", "NoExecute")
+        and not any(tolerates(each, taint) for each in placement.tolerations)
         for taint in spec.get("taints", [])
     )
     conditions = {entry["type"]: entry["status"] for entry in node.get("status", {}).get("conditions", [])}
     return not (spec.get("unschedulable") or tainted or is_system(node)) and conditions.get("Ready") == "True"
+
+
+def tolerates(toleration: Mapping[str, str], taint: Mapping[str, str]) -> bool:
+    """True if a pod with the toleration may run in spite of the taint."""
+    return (
+        toleration["key"] == taint.get("key")
+        and (toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", ""))
+        and toleration.get("effect") in (None, taint.get("effect"))
+    )
 
 
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}

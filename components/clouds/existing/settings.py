@@ -2,12 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from components.settings.errors import Problem
-from components.settings.fields import ImageReference, KubeconfigPath, KubeconfigText, Line, setting
+from components.settings.fields import (
+    Allowed,
+    Cores,
+    ImageReference,
+    Items,
+    KubeconfigPath,
+    KubeconfigText,
+    Line,
+    items,
+    matching,
+    setting,
+    whole_number,
+)
 from components.settings.model import Settings
+
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+WORD = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+NODE_KEY = rf"([a-z0-9]([a-z0-9.-]{{0,251}}[a-z0-9])?/)?{WORD}"
+TOLERATION = rf"(?P<key>{NODE_KEY})(=(?P<value>({WORD})?))?(:(?P<effect>NoSchedule|PreferNoSchedule|NoExecute))?"
+WORKER_CORES = 0.9
+"""Cores that a worker requests where `workerCpu` is not set: a core less what a node reserves."""
+
+
+def node_labels(value: Any) -> dict[str, str]:
+    """Labels of nodes from a YAML map or from `a=b,c=d`."""
+    if not isinstance(value, Mapping):
+        parts = items(value)
+        unpaired = next((part for part in parts if "=" not in str(part)), None)
+        if unpaired is not None:
+            raise ValueError(f"{unpaired!r} has no =")
+        value = dict(part.split("=", 1) for part in parts)
+    # YAML reads `true` as a truth value, and a label is text.
+    texts = {str(key): str(entry).lower() if isinstance(entry, bool) else str(entry) for key, entry in value.items()}
+    for key, entry in texts.items():
+        if not re.fullmatch(NODE_KEY, key) or not re.fullmatch(f"({WORD})?", entry):
+            raise ValueError(f"{key}={entry} is no label")
+    return texts
+
+
+NodeLabels = Annotated[
+    dict[str, str],
+    BeforeValidator(node_labels),
+    Allowed("name=value pairs with commas between, such as pool=statistics"),
+]
+Toleration = Annotated[
+    str, matching(TOLERATION), Allowed("a taint as kubectl writes it, such as dedicated=statistics:NoSchedule")
+]
+SecretName = Annotated[
+    str, matching(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"), Allowed("the name of a Secret in the namespace")
+]
+
+
+def port_number(value: Any) -> int:
+    """A port from config text."""
+    port = whole_number(value)
+    if not 1 <= port <= 65535:
+        raise ValueError
+    return port
+
+
+Port = Annotated[int, BeforeValidator(port_number), Allowed("a port from 1 to 65535")]
 
 
 def kubeconfig_path(default_words: str) -> Any:
@@ -53,9 +115,57 @@ class KubeconfigSettings(ExistingSettings):
         secret=True,
     )
 
+    image_pull_secrets: Items[SecretName] = setting(
+        (), "Secrets of the namespace with the login to the registry of `image`", example="registry-login"
+    )
+    worker_cpu_limit: Cores | None = setting(
+        None,
+        "Cores that each worker may use at most, which some quotas ask for",
+        default_words="no limit: cores that nobody requests may be used",
+        ge=0.01,
+        le=512,
+        example=2,
+    )
+    scheduler_cpu_limit: Cores | None = setting(
+        None,
+        "Cores that the scheduler may use at most, which some quotas ask for",
+        default_words="no limit",
+        ge=0.05,
+        le=512,
+        example=4,
+    )
+    node_selector: NodeLabels = setting(
+        {}, "Labels of the nodes on which scheduler and workers may run", default_words="any", example="pool=statistics"
+    )
+    tolerations: Items[Toleration] = setting(
+        (),
+        "Taints that scheduler and workers tolerate",
+        default_words="none, and for workers that of a worker pool of another stack",
+        example="dedicated=statistics:NoSchedule",
+    )
+    dns_ports: Items[Port] = setting(
+        (), "Ports of the cluster's DNS pods, which are 5353 on OpenShift", default_words="53", example="53,5353"
+    )
+    api_server_ports: Items[Port] = setting(
+        (),
+        "Ports of the Kubernetes API's endpoints: `kubectl get endpoints kubernetes`",
+        default_words="443 and 6443",
+        example="443,16443",
+    )
+
     def contradictions(self) -> Iterator[Problem]:
-        """Adds: two kubeconfigs, and packages, since no image is built."""
+        """Adds: two kubeconfigs, packages, since no image is built, Secrets of a new namespace, limits too low."""
         yield from super().contradictions()
+        if self.image_pull_secrets and self.makes_namespace:
+            yield Problem(
+                "imagePullSecrets",
+                "set, and the stack creates the namespace",
+                "only in a namespace that exists before, since the Secrets must be in it when the pods start",
+                f"kubectl create namespace {self.namespace}, create the Secrets in it, then "
+                "pulumi config set createNamespace false",
+                others=("createNamespace", "namespace"),
+            )
+        yield from self._low_limits()
         for name, value in (("rPackages", self.r_packages), ("aptPackages", self.apt_packages)):
             if value:
                 only = "only where the image is built; on this cloud it is given, by image"
@@ -63,3 +173,28 @@ class KubeconfigSettings(ExistingSettings):
         if self.kubeconfig and self.kubeconfig_text:
             fix = "pulumi config rm kubeconfig"
             yield Problem("kubeconfig", "set, and so is kubeconfigText", "one of them", fix, others=("kubeconfigText",))
+
+    def _low_limits(self) -> Iterator[Problem]:
+        """Limits of CPU below the request, which Kubernetes refuses."""
+        for name, limit, request_key, request in (
+            ("workerCpuLimit", self.worker_cpu_limit, "workerCpu", self.worker_cpu or WORKER_CORES),
+            ("schedulerCpuLimit", self.scheduler_cpu_limit, "schedulerCpu", self.scheduler_cpu),
+        ):
+            if limit is not None and limit < request:
+                yield Problem(
+                    name,
+                    f"{limit:g}",
+                    f"at least what is requested ({request_key}), {request:g}",
+                    self.key(name).command(f"{request:g}"),
+                    others=(request_key,),
+                )
+
+
+def toleration(taint: str) -> dict[str, str]:
+    """The toleration of a taint in kubectl's notation. Without a value it holds for all values."""
+    found = re.fullmatch(TOLERATION, taint)
+    assert found
+    parts = {"key": found["key"], "operator": "Exists" if found["value"] is None else "Equal"}
+    if found["value"]:
+        parts["value"] = found["value"]
+    return {**parts, "effect": found["effect"]} if found["effect"] else parts
