@@ -1,4 +1,4 @@
-"""Settings for a cluster that somebody else runs: login to a registry, limits, nodes, ports."""
+"""Settings for a cluster that another team runs: login to a registry, limits, nodes, ports."""
 
 from __future__ import annotations
 
