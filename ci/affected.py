@@ -81,16 +81,21 @@ def matrix(touched: Iterable[Stack], extras: Container[str]) -> list[dict[str, s
     return [{"stack": stack.name, "extra": stack.cloud if stack.cloud in extras else ""} for stack in touched]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Write `stacks` to the step's outputs, and to the screen what it is."""
-    base, head = arguments
-    repo = Path.cwd()
+def write_matrix(repo: Path, chosen: Iterable[Stack]) -> None:
+    """Write the matrix of these stacks to the step's output `stacks`, and to the screen."""
     extras = tomllib.loads((repo / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    entries = json.dumps(matrix(affected(stacks(repo), changed_files(repo, base, head)), extras))
+    entries = json.dumps(matrix(chosen, extras))
     print(f"stacks={entries}")
     if output := os.environ.get("GITHUB_OUTPUT"):
         with Path(output).open("a") as file:
             file.write(f"stacks={entries}\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write `stacks` to the step's outputs, and to the screen what it is."""
+    base, head = arguments
+    repo = Path.cwd()
+    write_matrix(repo, affected(stacks(repo), changed_files(repo, base, head)))
     return 0
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from ci.affected import PROJECT, Stack, matrix, stacks
+from ci.affected import PROJECT, Stack, stacks, write_matrix
 from ci.preview import NO_STACK
 from common.errors import UserError
 
@@ -100,15 +99,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if arguments:
             return expire(repo, arguments[0], datetime.now(UTC))
-        extras = tomllib.loads((repo / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        entries = json.dumps(matrix(ending(repo), extras))
+        write_matrix(repo, ending(repo))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"stacks={entries}")
-    if output := os.environ.get("GITHUB_OUTPUT"):
-        with Path(output).open("a") as file:
-            file.write(f"stacks={entries}\n")
     return 0
 
 
