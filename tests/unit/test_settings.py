@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from components.clouds import CLOUDS, MODELS
 from components.settings import loading
 from components.settings.errors import SettingsError
+from components.settings.fields import WORK_HOURS
 from components.settings.loading import known_keys
 from components.settings.names import short_name
+from image.broker import hours
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = known_keys(MODELS)
@@ -415,3 +418,9 @@ def test_wrong_work_hours_are_refused_with_the_fix(wrong: str, said: str) -> Non
         assert list(found) == ["workHours"]
         assert said in found["workHours"]
         assert "pulumi config set workHours 'Mon-Fri 08:00-18:00 Europe/Berlin'" in found["workHours"]
+
+
+@given(st.from_regex(WORK_HOURS, fullmatch=True), st.from_regex(hours.FORM, fullmatch=True))
+def test_setting_and_broker_know_one_form_of_work_hours(allowed: str, known: str) -> None:
+    assert hours.FORM.fullmatch(allowed)
+    assert re.fullmatch(WORK_HOURS, known)
