@@ -7,10 +7,12 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,6 +97,8 @@ class Bed:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.temporary = tempfile.mkdtemp(prefix="bed-")
+        """For what a killed process leaves. pytest's own folder is too deep for a socket's path of 108 bytes."""
         self.token_file = self.write("token", TOKEN)
         self.processes: list[Process] = []
         self.ports: dict[str, int] = {"workers": 0, "sessions": 0, "http": 0}
@@ -114,6 +118,7 @@ class Bed:
             {
                 "FUTURE_KUBERNETES_TOKEN_FILE": str(self.token_file),
                 "FUTURE_KUBERNETES_RUN": str(self.folder),
+                "TMPDIR": self.temporary,
                 "FUTURE_KUBERNETES_PORT": str(self.ports["workers"]),
                 "FUTURE_KUBERNETES_SESSION_PORT": str(self.ports["sessions"]),
                 "FUTURE_KUBERNETES_HTTP_PORT": str(self.ports["http"]),
@@ -140,6 +145,7 @@ class Bed:
             self.folder / f"{pod}.log",
             {
                 "FUTURE_KUBERNETES_SCHEDULER": "127.0.0.1",
+                "TMPDIR": self.temporary,
                 "FUTURE_KUBERNETES_PORT": str(self.ports["workers"]),
                 "FUTURE_KUBERNETES_TOKEN_FILE": str(self.token_file),
                 "FUTURE_KUBERNETES_HTTP_PORT": str(port),
@@ -206,6 +212,7 @@ class Bed:
             except subprocess.TimeoutExpired:
                 process.end()
                 process.wait()
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 class Session:
