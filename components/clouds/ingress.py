@@ -7,7 +7,6 @@ controllers each configure certificates differently, and close the long-lived co
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -191,7 +190,7 @@ def allow_list(args: PublicIngressArgs) -> dict[str, Any]:
     if not args.networks:
         return {}
     middleware = {ALLOW_LIST: {"ipAllowList": {"sourceRange": list(args.networks)}}}
-    return {"file": {"enabled": True, "watch": True, "content": json.dumps({"http": {"middlewares": middleware}})}}
+    return {"file": {"enabled": True, "watch": True, "content": {"http": {"middlewares": middleware}}}}
 
 
 def allow_list_annotation(args: PublicIngressArgs) -> dict[str, str]:
