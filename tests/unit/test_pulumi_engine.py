@@ -1,17 +1,10 @@
-"""Stack dev by the Pulumi CLI: a program in its place records its calls, and writes files as the CLI does."""
+"""Stack dev by the Pulumi CLI: its files, its calls, and pods that do not come up."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,84 +12,11 @@ import yaml
 
 from common.errors import UserError
 from common.paths import REPO
-from local import engines, pulumi_engine, pulumi_recovery
+from local import engines, pulumi_engine
 from local.cluster import Node
+from tests.unit.pulumi_machine import IMAGE, WAITS, calls, engine, environment, machine
 
-# As the CLI in the folder that it runs in: creating a stack writes a salt into the stack's file.
-FAKE_PULUMI = """#!/bin/sh
-[ "$1" = --non-interactive ] && shift
-echo "$(basename "$PWD"): $*" >> "$CALLS"
-env | grep ^PULUMI_ | sort > "$CALLS.environment"
-case "$1 $2" in
-  "version "*) echo v3.999.0 ;;
-  "stack select") [ -e "$CALLS.created" ] || { echo "error: no stack named '$4' found" >&2; exit 1; } ;;
-  "stack init") touch "$CALLS.created"; echo "encryptionsalt: v1:salt" >> "Pulumi.dev.yaml" ;;
-  "stack output") echo '{"workers": 2}' ;;
-  "stack history") echo '[{"kind": "update", "startTime": "2026-01-02T03:04:05.000Z", "message": "", "environment": {},
-    "config": {}, "result": "succeeded", "endTime": "2026-01-02T03:04:06.000Z"}]' ;;
-  "stack export") echo "{\\"version\\": 3, \\"deployment\\": {\\"pending_operations\\": ${PENDING:-[]}}}" ;;
-  "config set") cat > "$CALLS.password" ;;
-  "up "*) eval "${UP:-true}" ;;
-esac
-"""
-
-# Keeps the release's status in a file, as Helm keeps it in the cluster.
-FAKE_HELM = """#!/bin/sh
-echo "helm $1 $2 $3" >> "$CALLS"
-case "$1" in
-  status) [ -s "$CALLS.release" ] || { echo "Error: release: not found" >&2; exit 1; }
-          printf '{"info": {"status": "%s"}}' "$(cat "$CALLS.release")" ;;
-  history) echo "$HISTORY" ;;
-  rollback) echo deployed > "$CALLS.release" ;;
-  uninstall) : > "$CALLS.release" ;;
-esac
-"""
-
-FAKE_KUBECTL = """#!/bin/sh
-case "$*" in
-  *" logs "*) echo "Error: there is no package called 'sf'" ;;
-  *) cat "$CALLS.items" ;;
-esac
-"""
-
-IMAGE = f"i@sha256:{'0' * 64}"
-URN = "urn:pulumi:dev::future-kubernetes::kubernetes:helm.sh/v3:Release::future-dev"
-
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    for name, text in (("pulumi", FAKE_PULUMI), ("helm", FAKE_HELM), ("kubectl", FAKE_KUBECTL)):
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    (tmp_path / "calls.items").write_text('{"items": []}')
-    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
-    monkeypatch.setenv("FUTURE_KUBERNETES_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("FUTURE_KUBERNETES_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FUTURE_KUBERNETES_CLUSTER", "mine")
-    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
-    for name in ("FUTURE_KUBERNETES_KUBECONFIG", "FUTURE_KUBERNETES_BIN"):
-        monkeypatch.setenv(name, "set here so that it is restored")
-    monkeypatch.delenv("FUTURE_KUBERNETES_PASSWORD", raising=False)
-    (tmp_path / "state/mine").mkdir(parents=True)
-    return tmp_path
-
-
-def engine(machine: Path) -> engines.Engine:
-    node = Node("mine", 1, machine / "state/mine/kubeconfig", machine / "programs")
-    found = engines.choose(node, "dev")
-    assert isinstance(found, pulumi_engine.PulumiEngine)
-    return found
-
-
-def calls(machine: Path) -> list[str]:
-    return (machine / "calls").read_text().splitlines()
-
-
-def environment(machine: Path) -> dict[str, str]:
-    pairs = (line.partition("=") for line in (machine / "calls.environment").read_text().splitlines())
-    return {name: value for name, _, value in pairs}
+__all__ = ["machine"]
 
 
 def test_stack_is_created_in_the_clusters_folder_and_the_projects_file_stays(machine: Path) -> None:
@@ -179,121 +99,6 @@ def test_failed_up_is_reported_with_the_fix(machine: Path, monkeypatch: pytest.M
         engine(machine).up("dev", {})
 
 
-def test_lock_of_a_killed_cli_is_deleted_and_of_a_running_one_kept(machine: Path) -> None:
-    locks = machine / "state/mine/pulumi/.pulumi/locks/organization/future-kubernetes/dev"
-    locks.mkdir(parents=True)
-    for name, pid in (("gone", 2**30), ("of another program", os.getpid())):
-        (locks / f"{name}.json").write_text(json.dumps({"pid": pid}))
-    engine(machine).up("dev", {})
-    assert not list(locks.iterdir())
-    with named("pulumi", machine, {}) as living:
-        (locks / "living.json").write_text(json.dumps({"pid": living.pid}))
-        with pytest.raises(UserError, match=rf"updating this stack already(.|\n)*kill -INT {living.pid};"):
-            engine(machine).up("dev", {})
-    assert [lock.name for lock in locks.iterdir()] == ["living.json"]
-
-
-@contextlib.contextmanager
-def named(name: str, machine: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A sleeping process with this name, until the block ends."""
-    program = shutil.copy("/usr/bin/sleep", machine / name)
-    with subprocess.Popen(["sleep", "60"], executable=program, env=environment) as process:
-        try:
-            comm = Path(f"/proc/{process.pid}/comm")  # the kernel wakes the parent before it sets the new name
-            while comm.read_text().strip() != name[:15]:
-                assert process.poll() is None
-                time.sleep(0.01)
-            yield process
-        finally:
-            process.kill()
-
-
-def interrupted(
-    machine: Path, monkeypatch: pytest.MonkeyPatch, operation: str, status: str, revisions: list[tuple[int, str]]
-) -> None:
-    """Pulumi's state during an operation on the release, and Helm's revisions of that release."""
-    resource = {
-        "urn": URN,
-        "type": pulumi_recovery.RELEASE_TYPE,
-        "inputs": {"name": "future-dev", "namespace": "future"},
-    }
-    monkeypatch.setenv("PENDING", json.dumps([{"resource": resource, "type": operation}]))
-    monkeypatch.setenv("HISTORY", json.dumps([{"revision": number, "status": was} for number, was in revisions]))
-    (machine / "calls.release").write_text(status)
-
-
-def recovered(machine: Path) -> tuple[list[str], str]:
-    """Helm's changes and the `pulumi refresh`, both of which come before `pulumi up`."""
-    engine(machine).up("dev", {})
-    before, up, _ = "\n".join(calls(machine)).partition(f"{REPO.name}: up ")
-    assert up
-    helm = [line for line in before.splitlines() if line.startswith(("helm rollback", "helm uninstall"))]
-    refresh = [line for line in before.splitlines() if f"{REPO.name}: refresh " in line]
-    assert len(refresh) == 1
-    return helm, refresh[0]
-
-
-@pytest.mark.parametrize("status", ["pending-install", "deployed"])
-def test_killed_first_install_is_removed_and_started_anew(
-    machine: Path, monkeypatch: pytest.MonkeyPatch, status: str
-) -> None:
-    interrupted(machine, monkeypatch, "creating", status, [(1, status)])
-    helm, refresh = recovered(machine)
-    assert helm == ["helm uninstall future-dev --wait"]
-    assert "--clear-pending-creates" in refresh
-
-
-@pytest.mark.parametrize("status", ["pending-upgrade", "deployed"])
-def test_killed_upgrade_is_rolled_back(machine: Path, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
-    interrupted(machine, monkeypatch, "updating", status, [(1, "deployed"), (2, status)])
-    helm, _ = recovered(machine)
-    assert helm == (["helm rollback future-dev 1"] if status == "pending-upgrade" else [])
-
-
-def test_nothing_is_recovered_after_a_complete_run(machine: Path) -> None:
-    engine(machine).up("dev", {})
-    assert not any(call.startswith("helm ") or ": refresh " in call for call in calls(machine))
-
-
-def test_only_the_plugins_of_a_killed_cli_are_killed(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupted(machine, monkeypatch, "creating", "", [])
-    ours = {"PULUMI_BACKEND_URL": f"file://{machine}/state/mine/pulumi"}
-    (machine / "living").mkdir()
-    parent = shutil.copy("/bin/sh", machine / "living/pulumi")
-    script = shutil.copy("/bin/sh", machine / "pulumi-resource-pulumi-python")
-    with (
-        subprocess.Popen([script, "-c", "sleep 60 & echo $!; wait"], env=ours, stdout=subprocess.PIPE) as script_left,
-        named("pulumi-resource-kubernetes", machine, ours) as orphan,
-        named("pulumi-resource-other", machine, {"PULUMI_BACKEND_URL": "file:///another"}) as of_another_stack,
-        named("shell", machine, ours) as of_the_user,
-        subprocess.Popen(
-            [parent, "-c", f"{machine}/pulumi-resource-kubernetes 60 & echo $!; read line; kill $!; wait $!; echo $?"],
-            env=ours, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        ) as living,
-    ):  # fmt: skip
-        assert living.stdout
-        assert script_left.stdout
-        living.stdout.readline()
-        its_child = int(script_left.stdout.readline())
-        engine(machine).up("dev", {})
-        assert orphan.wait() == -signal.SIGKILL
-        assert script_left.wait() == -signal.SIGKILL
-        for _ in range(100):
-            if not alive(its_child):
-                break
-            time.sleep(0.05)
-        assert not alive(its_child)
-        assert of_another_stack.poll() is None
-        assert of_the_user.poll() is None
-        assert living.communicate("end\n")[0] == f"{128 + signal.SIGTERM}\n"  # not SIGKILL
-
-
-def alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
 def waiting(machine: Path, reason: str, message: str, restarts: int = 0) -> None:
     """Puts a waiting worker pod into the cluster."""
     state = {"waiting": {"reason": reason, "message": message}}
@@ -308,9 +113,6 @@ def waiting(machine: Path, reason: str, message: str, restarts: int = 0) -> None
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulumi_engine, "POLL_SECONDS", 0.1)
     monkeypatch.setattr("image.broker.diagnosis.PERMANENT_GRACE_SECONDS", 0.1)
-
-
-WAITS = "i=0; while [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done"
 
 
 @pytest.mark.usefixtures("impatient")
@@ -351,30 +153,6 @@ def test_pods_that_come_up_stop_nothing(machine: Path, monkeypatch: pytest.Monke
     waiting(machine, "ContainerCreating", "")
     monkeypatch.setenv("UP", "trap 'exit 1' INT; sleep 0.5")
     assert engine(machine).up("dev", {}) == {"workers": 2}
-
-
-def test_ctrl_c_waits_until_the_cli_has_rolled_back(machine: Path) -> None:
-    program = textwrap.dedent(f"""
-        from local.cluster import Node
-        from local import engines
-        from pathlib import Path
-        machine = Path({str(machine)!r})
-        node = Node("mine", 1, machine / "state/mine/kubeconfig", machine / "programs")
-        engines.choose(node, "dev").up("dev", {{}})
-    """)
-    environment = {**os.environ, "UP": f"trap 'sleep 1; echo rolled back; exit 1' INT; touch $CALLS.up; {WAITS}"}
-    with subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
-        for _ in range(600):
-            if (machine / "calls.up").exists():
-                break
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        out, err = process.communicate(timeout=30)
-    assert "rolled back" in out
-    assert err.rstrip().endswith("KeyboardInterrupt")
 
 
 def test_stack_of_the_stand_in_stays_with_it(machine: Path) -> None:
