@@ -1,0 +1,49 @@
+"""Task mode: a large object goes to a worker once for all tasks that need it."""
+
+from __future__ import annotations
+
+from .conftest import Bed
+
+
+def test_a_large_object_goes_to_a_worker_once_for_all_tasks_that_need_it(bed: Bed) -> None:
+    bed.worker("w1")
+    with bed.plan() as plan:
+        plan.object("abc", b"x" * 700_000)
+        first = plan.result(plan.submit("object abc", needs="abc"))
+        assert first.startswith("700000 from ")
+        assert plan.result(plan.submit("object abc", needs="abc")) == first, "the file that was there"
+        assert plan.result(plan.submit("die", needs="abc"), "lost")
+        assert plan.result(plan.submit("object abc", needs="abc")).startswith("700000 from "), "a fresh R has it too"
+
+
+def test_an_object_that_was_forgotten_is_asked_for_with_the_task_that_needs_it(bed: Bed) -> None:
+    bed.worker("w1")
+    with bed.plan() as plan:
+        plan.object("abc", b"x" * 10)
+        plan.result(plan.submit("object abc", needs="abc"))
+        plan.send("forget abc")
+        plan.submit("object abc", needs="abc")
+        assert plan.hear() == (["unknown", "2"], b"")
+        plan.object("abc", b"x" * 11)
+        assert plan.result(plan.submit("object abc", 2, needs="abc")).startswith("11 from ")
+
+
+def test_another_plan_does_not_see_the_objects_of_the_one_before(bed: Bed) -> None:
+    bed.worker("w1")
+    with bed.plan() as plan:
+        plan.object("abc", b"x" * 10)
+        assert plan.result(plan.submit("object abc", needs="abc")).startswith("10 from ")
+        plan.send("close")
+    with bed.plan() as other:
+        other.submit("object abc", needs="abc")
+        assert other.hear() == (["unknown", "1"], b"")
+
+
+def test_an_object_without_room_on_the_disk_refuses_its_tasks_only(bed: Bed) -> None:
+    bed.broker_prefix = ("prlimit", "--fsize=1000000")
+    bed.restart_broker()
+    bed.worker("w1")
+    with bed.plan() as plan:
+        plan.object("abc", b"x" * 2_000_000)
+        assert "disk is full" in plan.result(plan.submit("object abc", needs="abc"), "refused")
+        assert plan.run("sleep 0") == "slept"
