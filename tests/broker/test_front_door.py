@@ -1,4 +1,4 @@
-"""The Jupyter server in front of everything, as the image has it, and a stand-in for RStudio Server behind it."""
+"""The front door: logins, and the way of pages, calls and WebSockets to RStudio."""
 
 from __future__ import annotations
 
@@ -8,144 +8,20 @@ import json
 import os
 import pwd
 import re
-import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from .conftest import ROOT, free_port, wait_for
+from .conftest import ROOT, wait_for
+from .door import INGRESS, LACKS_SOCKET, PASSWORD, UPGRADE, Door, OpenDoor, Stranger, doors, logged_in
 
-FAKE_RSERVER = Path(__file__).parent / "fake_rserver.py"
-PASSWORD = "right password"
-UPGRADE = {
-    "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw==",
-}  # fmt: skip
-
-
-INGRESS = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "r.example.org", "Host": "r.example.org"}
-"""Headers that an Ingress which ends TLS adds to a request."""
-
-
-class Door:
-    """A running front door, and the cookies of one browser."""
-
-    def __init__(self, folder: Path, ide: str, rserver: bool, base: str, environ: dict[str, str]) -> None:
-        self.folder, self.base, self.port = folder, base, free_port()
-        self.cookies: dict[str, str] = {}
-        self.headers: dict[str, str] = {}
-        (folder / "run").mkdir()
-        (folder / "home").mkdir()
-        (folder / "bin").mkdir()
-        (folder / "password").write_text(PASSWORD)
-        (folder / "rserver.conf").write_text(f"rsession-path={ROOT}/image/bin/future-rsession\n")
-        if rserver:
-            program = folder / "bin/rserver"
-            program.write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE_RSERVER} "$@"\n')
-            program.chmod(0o755)
-        self.log_file = (folder / "log").open("wb")
-        self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "jupyter_server", f"--config={ROOT}/image/etc/jupyter_server_config.py",
-                "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.port}",
-                f"--ServerApp.base_url={base}",
-            ],
-            env={
-                "PATH": f"{folder}/bin:{os.environ['PATH']}", "HOME": f"{folder}/home", "TMPDIR": str(folder),
-                "PYTHONPATH": f"{ROOT}/image/etc", "FUTURE_KUBERNETES_RUN": f"{folder}/run",
-                "FUTURE_KUBERNETES_PASSWORD_FILE": f"{folder}/password", "FUTURE_KUBERNETES_IDE": ide,
-                "FUTURE_KUBERNETES_NAMESPACE": "team", "FUTURE_KUBERNETES_RELEASE": "r",
-                "FAKE_RSERVER_CONF": f"{folder}/rserver.conf", **environ,
-            },
-            stdout=self.log_file, stderr=self.log_file, start_new_session=True,
-        )  # fmt: skip
-        wait_for(self.answers, 30)
-
-    def answers(self) -> bool:
-        assert self.process.poll() is None, self.log()
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
-
-    def ask(
-        self, path: str, data: dict[str, str] | None = None, headers: dict[str, str] | None = None
-    ) -> tuple[int, http.client.HTTPMessage, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        sent = {"Cookie": cookies, **self.headers, **(headers or {})}
-        body = None
-        if data is not None:
-            body = urllib.parse.urlencode(data)
-            sent["Content-Type"] = "application/x-www-form-urlencoded"
-        connection.request("GET" if data is None else "POST", path, body, sent)
-        answer = connection.getresponse()
-        text = "" if answer.status == 101 else answer.read().decode()
-        for cookie in answer.headers.get_all("Set-Cookie") or ():
-            name, _, value = cookie.split(";")[0].partition("=")
-            self.cookies[name] = value
-        connection.close()
-        return answer.status, answer.headers, text
-
-    def log_in(self, password: str = PASSWORD, headers: dict[str, str] | None = None) -> int:
-        if "_xsrf" not in self.cookies:
-            self.ask(f"{self.base}login")
-        return self.ask(f"{self.base}login", {"password": password, "_xsrf": self.cookies["_xsrf"]}, headers)[0]
-
-    def rservers(self) -> set[int]:
-        found = set()
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                group = os.getpgid(int(folder.name))
-            except OSError:
-                continue
-            if group == self.process.pid and str(FAKE_RSERVER).encode() in words:
-                found.add(int(folder.name))
-        return found
-
-    def end(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.log_file.close()
-
-
-OpenDoor = Callable[..., Door]
-
-
-@pytest.fixture(scope="module")
-def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenDoor]:
-    opened: list[Door] = []
-
-    def start(ide: str = "both", rserver: bool = True, base: str = "/", **environ: str) -> Door:
-        opened.append(Door(tmp_path_factory.mktemp("door"), ide, rserver, base, environ))
-        return opened[-1]
-
-    yield start
-    for door in opened:
-        door.end()
-
-
-@pytest.fixture(scope="module")
-def logged_in(doors: OpenDoor) -> Door:
-    door = doors()
-    assert door.log_in() == 302
-    return door
+__all__ = ["doors", "logged_in"]
 
 
 def test_versions_of_the_tests_are_those_of_the_image() -> None:
@@ -181,14 +57,6 @@ def test_nothing_is_served_without_a_login(logged_in: Door, path: str) -> None:
 @pytest.mark.parametrize("path", ["/rstudio/p/80/", "/proxy/8785/", "/rstudio/"])
 def test_websocket_is_refused_without_a_login(logged_in: Door, path: str) -> None:
     assert Stranger(logged_in).ask(path, headers=UPGRADE)[0] == 403
-
-
-class Stranger(Door):
-    """Another browser at the same door."""
-
-    def __init__(self, door: Door, headers: dict[str, str] | None = None) -> None:
-        self.base, self.port, self.folder = door.base, door.port, door.folder
-        self.cookies, self.headers = {}, dict(headers or {})
 
 
 def test_root_leads_to_rstudio_and_its_page_and_calls_get_through(logged_in: Door) -> None:
@@ -356,9 +224,6 @@ def test_login_cookie_is_for_https_only_behind_an_ingress(doors: OpenDoor) -> No
         assert "httponly" in cookie.lower()
 
 
-LACKS_SOCKET = {"FAKE_RSERVER_LACKS": "www-socket"}
-
-
 @pytest.mark.parametrize(
     ("ide", "path", "environ", "rserver", "said"),
     [
@@ -394,53 +259,3 @@ def test_rserver_that_does_not_start_is_named_with_its_log(doors: OpenDoor) -> N
     assert status == 500
     assert "could not start rstudio in time" in text
     assert "kubectl --namespace team logs deployment/r-scheduler" in text
-
-
-def check(tmp_path: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """The check at the image's build."""
-    command = [sys.executable, str(ROOT / "image/etc/future_kubernetes_ides.py"), *words]
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path), **environ}
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=30)
-
-
-def test_build_looks_at_rserver_and_lets_it_verify_itself(tmp_path: Path) -> None:
-    assert "no RStudio Server" in check(tmp_path, "--look").stderr
-    shutil.copy(FAKE_RSERVER, tmp_path / "rserver")
-    (tmp_path / "rserver").write_text(f"#!{sys.executable}\n{FAKE_RSERVER.read_text()}")
-    (tmp_path / "rserver").chmod(0o755)
-    assert check(tmp_path, "--look").returncode == 0
-    assert "too old" in check(tmp_path, "--look", **LACKS_SOCKET).stderr
-    verified = check(tmp_path, "--verify", str(tmp_path))
-    assert verified.returncode == 0, verified.stderr
-    options: dict[str, Any] = json.loads(verified.stdout)
-    assert options["verify-installation"] == "1"
-    assert options["auth-none"] == "1"
-    assert options["www-root-path"] == "/rstudio/"
-    assert not any("{" in value for value in options.values())
-
-
-@pytest.mark.parametrize(
-    ("ide", "look", "verify", "built", "warns"),
-    [
-        ("rstudio", 0, 0, True, ""),
-        ("rstudio", 0, 1, True, "may not start"),
-        ("rstudio", 1, 0, False, ""),
-        ("both", 1, 0, True, "JupyterLab can"),
-        ("jupyterlab", 1, 1, True, ""),
-    ],
-)
-def test_build_refuses_an_image_without_its_only_ide(
-    tmp_path: Path, ide: str, look: int, verify: int, built: bool, warns: str
-) -> None:
-    step = re.search(r"^RUN mkdir /tmp/verify;.*?[^\\]$", (ROOT / "image/Dockerfile").read_text(), re.M | re.S)
-    assert step
-    python = tmp_path / "python"
-    python.write_text('#!/bin/sh\n[ "$2" != --look ] || exit $LOOK\nexit $VERIFY\n')
-    python.chmod(0o755)
-    script = step[0].removeprefix("RUN ").replace("\\\n", "").replace("/tmp/verify", str(tmp_path / "verify"))
-    script = script.replace("/opt/jupyter/bin/python", str(python))
-    environ = {"PATH": os.environ["PATH"], "IDE": ide, "LOOK": str(look), "VERIFY": str(verify)}
-    done = subprocess.run(["sh", "-c", script], env=environ, check=False, capture_output=True, text=True)
-    assert (done.returncode == 0) is built
-    assert warns in done.stderr
-    assert ("WARNING" in done.stderr) is bool(warns)
