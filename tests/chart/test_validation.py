@@ -39,7 +39,7 @@ def invalid(found: dict[str, Any], version: str) -> str:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_is_valid_kubernetes(helm: Helm, case: dict[str, Any], version: str) -> None:
     for key, found in helm.objects(case).items():
-        if not found["apiVersion"].startswith("monitoring.coreos.com/"):  # see test_monitoring.py
+        if not found["apiVersion"].startswith("monitoring.coreos.com/"):  # see test_alerts.py and test_dashboard.py
             assert not invalid(found, version), key
 
 
