@@ -6,9 +6,8 @@ import json
 import signal
 from pathlib import Path
 
-from tests.broker.conftest import running
-
 from .conftest import Bed, wait_for
+from .sessions import running
 
 
 def test_an_r_that_dies_is_blamed_and_the_task_runs_again(bed: Bed, tmp_path: Path) -> None:
