@@ -19,16 +19,18 @@ from xdist.scheduler import LoadScopeScheduling
 
 from common.paths import REPO, state_dir
 from image.broker.diagnosis import is_ready
-from local import cluster
+from local import cluster, image
 
 CLUSTER = "test"
-OTHER_CLUSTERS = ("passing", "faults")
+FAULTY_CLUSTER = "faults"
+OTHER_CLUSTERS = ("passing", FAULTY_CLUSTER)
 WORKERS = 3
 APART = {
     "test_r_workers": "scaling",
     "test_simulated": "scaling",
     "test_upgrade": "scaling",
     "test_r_faults": "faults",
+    "test_r_losses": "faults",
     "test_node": "faults",
 }
 """Modules that leave the cluster's first stack as it is, and the group in which each runs beside the others."""
@@ -205,6 +207,22 @@ def clear(state: Path) -> None:
 def stack(made_up: tuple[cluster.Node, str], own_state: Path) -> Stack:
     node, _ = made_up
     first = Stack(node, own_state)
-    image = json.loads(first.kubectl("get", "deployments", "-o", "json"))["items"][0]
-    reference = image["spec"]["template"]["spec"]["containers"][0]["image"]
+    deployment = json.loads(first.kubectl("get", "deployments", "-o", "json"))["items"][0]
+    reference = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
     return Stack(node, own_state, {"image": reference, "workers": str(WORKERS)})
+
+
+@pytest.fixture(scope="session")
+def faulty(own_state: Path) -> Iterator[Stack]:
+    """A stack of three workers that may become six, on a cluster of its own: some faults are those of the node.
+
+    Modules that use the stack are of one group in `APART`: a second process would stop the cluster of the first.
+    """
+    cluster.stop(FAULTY_CLUSTER)
+    node = cluster.start(FAULTY_CLUSTER)
+    reference = image.push(node, image.ImageRequest())
+    config = {"image": reference, "namespace": "faulty", "workers": "3", "maxWorkers": "6", "workerMemoryGiB": "0.5"}
+    other = Stack(node, own_state / "faulty", config)
+    other.up()
+    yield other
+    cluster.stop(FAULTY_CLUSTER)

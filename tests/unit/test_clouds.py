@@ -12,14 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.both_clouds import EKS, Cloud, cloud, own_release
-from tests.unit.cloud_mocks import (
-    DRAWN,
-    ROOT,
-    Recording,
-    is_secret,
-    listing,
-    plain,
-)
+from tests.unit.cloud_mocks import DRAWN, ROOT, Recording, is_secret, listing, plain
 
 __all__ = ["cloud"]
 

@@ -12,9 +12,7 @@ import pytest
 
 from components.clouds.ingress import COMMANDS, RETRY
 from tests.unit.both_clouds import Cloud, cloud, own_release
-from tests.unit.cloud_mocks import (
-    refusal_of,
-)
+from tests.unit.cloud_mocks import refusal_of
 
 __all__ = ["cloud"]
 
