@@ -16,7 +16,7 @@ from components.clouds.google.budget import create_budget, find_billed_project
 from components.clouds.google.control_plane import create_control_plane
 from components.clouds.google.location import Location
 from components.clouds.google.network import create_network, reserve_address
-from components.clouds.google.nodes import create_node_identity, create_system_pool, create_worker_pools
+from components.clouds.google.nodes import NodePools, create_node_identity
 from components.clouds.google.pricing import hourly_cost
 from components.clouds.google.registry import create_registry
 from components.clouds.google.settings import GkeSettings
@@ -47,8 +47,9 @@ class GkeCluster(ManagedCluster):
             self.registry, pull_role = create_registry(scope, settings, network.suffix, identity)
             rights.append(pull_role)
         cluster = create_control_plane(scope, settings, location, network, identity)
-        system = create_system_pool(scope, settings, location, cluster, identity, rights)
-        workers = create_worker_pools(scope, settings, location, pool, cluster, identity, rights)
+        pools = NodePools(scope, settings, location, cluster, identity, rights)
+        system = pools.create_system()
+        workers = pools.create_workers(pool)
 
         removers = [cluster, system, *workers, *network.egress]
         address = reserve_address(scope, settings.region) if settings.host else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 import pulumi_gcp as gcp
@@ -44,138 +46,116 @@ def create_node_identity(
     return account, role
 
 
-def create_system_pool(
-    scope: Scope,
-    settings: GkeSettings,
-    location: Location,
-    cluster: gcp.container.Cluster,
-    identity: gcp.serviceaccount.Account,
-    depends_on: Sequence[pulumi.Resource],
-) -> gcp.container.NodePool:
-    """One small node for the scheduler and Kubernetes' own pods. The autoscaler adds more where they do not fit."""
-    return gcp.container.NodePool(
-        pool_name(scope, "system"),
-        cluster=cluster.id,
-        # One zone, because the disk of the scheduler's home cannot move to another.
-        node_locations=[location.system_zone],
-        initial_node_count=1,
-        autoscaling={"total_min_node_count": 1, "total_max_node_count": MAX_SYSTEM_NODES},
-        management={"auto_repair": True, "auto_upgrade": True},
-        upgrade_settings={"max_surge": 1, "max_unavailable": 0},
-        network_config={"enable_private_nodes": True},
-        node_config=node_config(scope, identity, settings.system_machine_type, "system", SYSTEM_DISK_GIB),
-        opts=scope.options(
-            depends_on=depends_on,
-            ignore_changes=["initialNodeCount", "nodeCount"],
-            replace_on_changes=["nodeConfig.machineType"],
-        ),
-    )
+@dataclass(frozen=True)
+class NodePools:
+    """Creates the node pools of a cluster. depends_on: permissions without which a node cannot start."""
 
+    scope: Scope
+    settings: GkeSettings
+    location: Location
+    cluster: gcp.container.Cluster
+    identity: gcp.serviceaccount.Account
+    depends_on: Sequence[pulumi.Resource]
 
-def create_worker_pools(
-    scope: Scope,
-    settings: GkeSettings,
-    location: Location,
-    pool: WorkerPool,
-    cluster: gcp.container.Cluster,
-    identity: gcp.serviceaccount.Account,
-    depends_on: Sequence[pulumi.Resource],
-) -> list[gcp.container.NodePool]:
-    """The pools of the workers' nodes, of which there are two with `spot: fallback`.
+    def create_system(self) -> gcp.container.NodePool:
+        """One small node for the scheduler and Kubernetes' own pods. The autoscaler adds more where they do not fit."""
+        return gcp.container.NodePool(
+            pool_name(self.scope, "system"),
+            **self._common_inputs(),
+            # One zone, because the disk of the scheduler's home cannot move to another.
+            node_locations=[self.location.system_zone],
+            initial_node_count=1,
+            autoscaling={"total_min_node_count": 1, "total_max_node_count": MAX_SYSTEM_NODES},
+            node_config=self._node_config("system", self.settings.system_machine_type, SYSTEM_DISK_GIB),
+            opts=self.scope.options(
+                depends_on=self.depends_on,
+                ignore_changes=["initialNodeCount", "nodeCount"],
+                replace_on_changes=["nodeConfig.machineType"],
+            ),
+        )
 
-    GKE's autoscaler takes the cheaper one while it has machines, which is the spot pool.
-    """
-    kinds = {"workers": bool(settings.spot)}
-    if settings.falls_back:
-        kinds["on-demand"] = False
-    return [
-        create_worker_pool(scope, part, settings, location, pool, cluster, identity, depends_on, spot=spot)
-        for part, spot in kinds.items()
-    ]
+    def create_workers(self, pool: WorkerPool) -> list[gcp.container.NodePool]:
+        """The pools of the workers' nodes, of which there are two with `spot: fallback`.
 
+        GKE's autoscaler takes the cheaper one while it has machines, which is the spot pool.
+        """
+        kinds = {"workers": bool(self.settings.spot)}
+        if self.settings.falls_back:
+            kinds["on-demand"] = False
+        return [self._create_worker_pool(part, pool, spot=spot) for part, spot in kinds.items()]
 
-def create_worker_pool(
-    scope: Scope,
-    part: str,
-    settings: GkeSettings,
-    location: Location,
-    pool: WorkerPool,
-    cluster: gcp.container.Cluster,
-    identity: gcp.serviceaccount.Account,
-    depends_on: Sequence[pulumi.Resource],
-    *,
-    spot: bool,
-) -> gcp.container.NodePool:
-    """Tainted nodes for workers. part: end of the pool's name.
+    def _create_worker_pool(self, part: str, pool: WorkerPool, *, spot: bool) -> gcp.container.NodePool:
+        """Tainted nodes for workers. part: end of the pool's name.
 
-    Pulumi generates the pool's name, so that a replacement exists before the old pool is deleted.
-    """
-    autoscaled = settings.autoscaled
-    disk = worker_disk_gib(pool.workers_per_node)
-    autoscaling = gcp.container.NodePoolAutoscalingArgs(
-        total_min_node_count=0,  # nodes that hold workers stay
-        total_max_node_count=pool.max_nodes,
-        # In whichever zone has machines. Without spot there is one zone.
-        location_policy="ANY" if settings.spot else "BALANCED",
-    )
-    return gcp.container.NodePool(
-        pool_name(scope, part),
-        cluster=cluster.id,
-        node_locations=list(location.worker_zones),
-        management={"auto_repair": True, "auto_upgrade": True},
-        upgrade_settings={"max_surge": 1, "max_unavailable": 0},
-        network_config={"enable_private_nodes": True},
-        node_config=node_config(scope, identity, settings.machine_type, "worker", disk, spot=spot, tainted=True),
-        autoscaling=autoscaling if autoscaled else None,
-        # Counted in each zone, so that one zone without spot machines would fail the whole update. The autoscaler adds
-        # the nodes that pods wait for, in the zones that have machines.
-        initial_node_count=0 if autoscaled else None,
-        ignore_node_count_changes=True if autoscaled else None,
-        node_count=None if autoscaled else pool.nodes,
-        opts=scope.options(
-            depends_on=depends_on,
-            ignore_changes=["initialNodeCount", "nodeCount"] if autoscaled else (),
-            # GKE would change the machine type in place, node by node. A new pool keeps every worker running until
-            # there is room for it.
-            replace_on_changes=["nodeConfig.machineType", "nodeConfig.spot"],
-        ),
-    )
+        Pulumi generates the pool's name, so that a replacement exists before the old pool is deleted.
+        """
+        autoscaled = self.settings.autoscaled
+        disk = worker_disk_gib(pool.workers_per_node)
+        autoscaling = gcp.container.NodePoolAutoscalingArgs(
+            total_min_node_count=0,  # nodes that hold workers stay
+            total_max_node_count=pool.max_nodes,
+            # In whichever zone has machines. Without spot there is one zone.
+            location_policy="ANY" if self.settings.spot else "BALANCED",
+        )
+        return gcp.container.NodePool(
+            pool_name(self.scope, part),
+            **self._common_inputs(),
+            node_locations=list(self.location.worker_zones),
+            node_config=self._node_config("worker", self.settings.machine_type, disk, spot=spot),
+            autoscaling=autoscaling if autoscaled else None,
+            # Counted in each zone, so that one zone without spot machines would fail the whole update. The autoscaler
+            # adds the nodes that pods wait for, in the zones that have machines.
+            initial_node_count=0 if autoscaled else None,
+            ignore_node_count_changes=True if autoscaled else None,
+            node_count=None if autoscaled else pool.nodes,
+            opts=self.scope.options(
+                depends_on=self.depends_on,
+                ignore_changes=["initialNodeCount", "nodeCount"] if autoscaled else (),
+                # GKE would change the machine type in place, node by node. A new pool keeps every worker running until
+                # there is room for it.
+                replace_on_changes=["nodeConfig.machineType", "nodeConfig.spot"],
+            ),
+        )
+
+    def _common_inputs(self) -> dict[str, Any]:
+        """Inputs that every pool has."""
+        return {
+            "cluster": self.cluster.id,
+            "management": {"auto_repair": True, "auto_upgrade": True},
+            "upgrade_settings": {"max_surge": 1, "max_unavailable": 0},
+            "network_config": {"enable_private_nodes": True},
+        }
+
+    def _node_config(
+        self, role: str, machine_type: str, disk_gib: int, *, spot: bool = False
+    ) -> gcp.container.NodePoolNodeConfigArgs:
+        """Settings of a pool's nodes: least identity, shielded, metadata only through workload identity.
+
+        role: `system` or `worker`. Only a worker's node has the taint.
+        """
+        taint = {"key": WORKER_TAINT["key"], "value": WORKER_TAINT["value"], "effect": "NO_SCHEDULE"}
+        return gcp.container.NodePoolNodeConfigArgs(
+            machine_type=machine_type,
+            spot=spot,
+            image_type="COS_CONTAINERD",
+            disk_type=boot_disk_type(machine_type),
+            disk_size_gb=disk_gib,
+            service_account=self.identity.email,
+            oauth_scopes=OAUTH_SCOPES,
+            labels={WORKER_NODE_LABEL: role},
+            taints=[gcp.container.NodePoolNodeConfigTaintArgs(**taint)] if role == "worker" else None,
+            resource_labels=dict(self.scope.labels),
+            metadata={"disable-legacy-endpoints": "true"},
+            shielded_instance_config=gcp.container.NodePoolNodeConfigShieldedInstanceConfigArgs(
+                enable_secure_boot=True, enable_integrity_monitoring=True
+            ),
+            workload_metadata_config=gcp.container.NodePoolNodeConfigWorkloadMetadataConfigArgs(mode="GKE_METADATA"),
+            kubelet_config=gcp.container.NodePoolNodeConfigKubeletConfigArgs(
+                insecure_kubelet_readonly_port_enabled="FALSE"
+            ),
+        )
 
 
 def pool_name(scope: Scope, part: str) -> str:
     """A pool's name before Pulumi adds its suffix. GKE allows 40 characters."""
     return f"{scope.name[: 31 - len(part)].rstrip('-')}-{part}"
-
-
-def node_config(
-    scope: Scope,
-    identity: gcp.serviceaccount.Account,
-    machine_type: str,
-    role: str,
-    disk_gib: int,
-    *,
-    spot: bool = False,
-    tainted: bool = False,
-) -> gcp.container.NodePoolNodeConfigArgs:
-    """Settings of a pool's nodes: least identity, shielded, metadata only through workload identity."""
-    taint = {"key": WORKER_TAINT["key"], "value": WORKER_TAINT["value"], "effect": "NO_SCHEDULE"}
-    return gcp.container.NodePoolNodeConfigArgs(
-        machine_type=machine_type,
-        spot=spot,
-        image_type="COS_CONTAINERD",
-        disk_type=boot_disk_type(machine_type),
-        disk_size_gb=disk_gib,
-        service_account=identity.email,
-        oauth_scopes=OAUTH_SCOPES,
-        labels={WORKER_NODE_LABEL: role},
-        taints=[gcp.container.NodePoolNodeConfigTaintArgs(**taint)] if tainted else None,
-        resource_labels=dict(scope.labels),
-        metadata={"disable-legacy-endpoints": "true"},
-        shielded_instance_config=gcp.container.NodePoolNodeConfigShieldedInstanceConfigArgs(
-            enable_secure_boot=True, enable_integrity_monitoring=True
-        ),
-        workload_metadata_config=gcp.container.NodePoolNodeConfigWorkloadMetadataConfigArgs(mode="GKE_METADATA"),
-        kubelet_config=gcp.container.NodePoolNodeConfigKubeletConfigArgs(
-            insecure_kubelet_readonly_port_enabled="FALSE"
-        ),
-    )
