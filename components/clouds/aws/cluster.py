@@ -16,7 +16,7 @@ from components.clouds.aws.buckets import IDENTITY, grant_buckets
 from components.clouds.aws.budget import create_budget
 from components.clouds.aws.control_plane import create_control_plane, grant_access
 from components.clouds.aws.network import create_network
-from components.clouds.aws.nodes import create_node_groups, worker_scalings
+from components.clouds.aws.nodes import create_node_groups, prepare_nodes, worker_scalings
 from components.clouds.aws.pricing import hourly_cost
 from components.clouds.aws.registry import create_registry
 from components.clouds.aws.settings import EksSettings
@@ -48,7 +48,8 @@ class EksCluster(ManagedCluster):
         cluster = create_control_plane(scope, settings, network, partition)
         granted = grant_access(scope, settings, cluster, partition)
         before_nodes = create_addons_before_nodes(scope, cluster, partition)
-        groups = create_node_groups(scope, settings, location, pool, cluster, network, sizes, before_nodes)
+        common = prepare_nodes(scope, settings, partition, cluster, [*before_nodes, *network.egress])
+        groups = create_node_groups(common, location, network, pool, sizes)
         addons = create_addons_on_nodes(scope, cluster, partition, groups.system, shared_files=settings.shared_gib > 0)
         removers = [cluster, *granted, groups.system, *groups.workers, *addons]
         files = create_shared_files(scope, cluster, network, location) if settings.shared_gib else None

@@ -69,51 +69,54 @@ Sizes = tuple[Scaling, Sequence[str]]
 """The size of a node group, and the inputs of which Pulumi ignores changes."""
 
 
+@dataclass(frozen=True)
+class CommonInputs:
+    """Parts that every node group of a cluster has in common. depends_on: what a node cannot start without."""
+
+    scope: Scope
+    settings: EksSettings
+    inputs: Mapping[str, Any]
+    depends_on: Sequence[pulumi.Resource]
+
+
+def prepare_nodes(
+    scope: Scope, settings: EksSettings, partition: str, cluster: aws.eks.Cluster, depends_on: Sequence[pulumi.Resource]
+) -> CommonInputs:
+    """Creates the nodes' role; returns what every node group of the cluster has in common."""
+    role = create_role(scope, "nodes", "ec2.amazonaws.com", partition, NODE_POLICIES)
+    inputs = common_inputs(scope, settings, cluster, role)
+    return CommonInputs(scope, settings, inputs, [*depends_on, *role.policies])
+
+
 def create_node_groups(
-    scope: Scope,
-    settings: EksSettings,
-    location: Location,
-    pool: WorkerPool,
-    cluster: aws.eks.Cluster,
-    network: Network,
-    sizes: Mapping[str, Sizes],
-    depends_on: Sequence[pulumi.Resource],
+    common: CommonInputs, location: Location, network: Network, pool: WorkerPool, sizes: Mapping[str, Sizes]
 ) -> NodeGroups:
     """The system node group and the worker node groups, of which there are two with `spot: fallback`.
 
     sizes: as `worker_scalings` returns them. Pulumi generates the groups' names, so that a replacement exists before
     the old group is deleted.
     """
-    role = create_role(scope, "nodes", "ec2.amazonaws.com", location.partition, NODE_POLICIES)
-    needs = [*depends_on, *role.policies, *network.egress]
-    common = common_inputs(scope, settings, cluster, role)
     # One zone, because the disk of the scheduler's home cannot move to another.
-    system = create_system_group(scope, settings, network.private[location.system_zone], common, needs)
-    workers = {
-        **common,
-        "launch_template": launch_template(scope, "workers", worker_disk_gib(pool.workers_per_node)),
+    system = create_system_group(common, network.private[location.system_zone])
+    inputs = {
+        "launch_template": launch_template(common.scope, "workers", worker_disk_gib(pool.workers_per_node)),
         "subnet_ids": [network.private[zone] for zone in location.worker_zones],
         "instance_types": [machine.name for machine in location.worker_machines],
     }
-    spot = {WORKERS} if settings.spot else set()
+    spot = {WORKERS} if common.settings.spot else set()
     groups = [
-        create_worker_group(scope, part, "SPOT" if part in spot else "ON_DEMAND", size, workers, needs)
+        create_worker_group(common, part, "SPOT" if part in spot else "ON_DEMAND", size, inputs)
         for part, size in sizes.items()
     ]
     return NodeGroups(system, tuple(groups))
 
 
-def create_system_group(
-    scope: Scope,
-    settings: EksSettings,
-    subnet: pulumi.Input[str],
-    common: Mapping[str, Any],
-    depends_on: Sequence[pulumi.Resource],
-) -> aws.eks.NodeGroup:
+def create_system_group(common: CommonInputs, subnet: pulumi.Input[str]) -> aws.eks.NodeGroup:
     """One node for the scheduler and Kubernetes' own pods. An autoscaler adds more where they do not fit."""
+    scope, settings = common.scope, common.settings
     return aws.eks.NodeGroup(
         f"{scope.name}-system",
-        **common,
+        **common.inputs,
         launch_template=launch_template(scope, "system", SYSTEM_DISK_GIB),
         subnet_ids=[subnet],
         instance_types=[settings.system_machine_type],
@@ -124,7 +127,7 @@ def create_system_group(
         update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable=1),
         labels={WORKER_NODE_LABEL: "system"},
         opts=scope.options(
-            depends_on=depends_on,
+            depends_on=common.depends_on,
             ignore_changes=["scalingConfig.desiredSize"] if settings.autoscaled else (),
             replace_on_changes=["instanceTypes"],
         ),
@@ -132,18 +135,14 @@ def create_system_group(
 
 
 def create_worker_group(
-    scope: Scope,
-    part: str,
-    capacity: str,
-    sizes: Sizes,
-    common: Mapping[str, Any],
-    depends_on: Sequence[pulumi.Resource],
+    common: CommonInputs, part: str, capacity: str, sizes: Sizes, inputs: Mapping[str, Any]
 ) -> aws.eks.NodeGroup:
-    """Tainted nodes for workers. capacity: `SPOT` or `ON_DEMAND`. sizes: as `worker_scaling` returns them."""
+    """Tainted nodes for workers. capacity: `SPOT` or `ON_DEMAND`. inputs: those of every worker group."""
     scaling, ignored = sizes
     return aws.eks.NodeGroup(
-        f"{scope.name}-{part}",
-        **common,
+        f"{common.scope.name}-{part}",
+        **common.inputs,
+        **inputs,
         capacity_type=capacity,
         scaling_config=aws.eks.NodeGroupScalingConfigArgs(
             desired_size=scaling.desired, min_size=scaling.min, max_size=scaling.max
@@ -151,8 +150,8 @@ def create_worker_group(
         update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable_percentage=MAX_UNAVAILABLE_PERCENTAGE),
         labels={WORKER_NODE_LABEL: "worker", NO_BALANCER_LABEL: "true"},
         taints=[aws.eks.NodeGroupTaintArgs(key=WORKER_TAINT["key"], value=WORKER_TAINT["value"], effect="NO_SCHEDULE")],
-        opts=scope.options(
-            depends_on=depends_on,
+        opts=common.scope.options(
+            depends_on=common.depends_on,
             ignore_changes=ignored,
             replace_on_changes=["instanceTypes", "capacityType", "subnetIds"],
         ),
@@ -160,7 +159,7 @@ def create_worker_group(
 
 
 def common_inputs(scope: Scope, settings: EksSettings, cluster: aws.eks.Cluster, role: Role) -> dict[str, Any]:
-    """Inputs that both node groups share."""
+    """Inputs that every node group has."""
     release = settings.node_release
     return {
         "cluster_name": cluster.name,
