@@ -24,6 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import article
+from bench.r_package import WRITE_PACKAGE
 from bench.release import image_of_stack_dev, install
 from common.errors import UserError
 from common.paths import REPO
@@ -57,49 +58,6 @@ suppressMessages(library(future.kubernetes))
 plan(kubernetes, workers = c(1, 8))
 value(future(1))
 cat(system.time(value(lapply(1:60, function(i) future(Sys.sleep(0.3)))))[["elapsed"]])
-"""
-
-# One future of a second on each worker, without and with what comes from the session. The package has 5 MB that do not
-# compress, the project 1,000 files and 50 MB.
-WORLD_CODE = """
-suppressMessages(library(future.kubernetes))
-dir.create(empty <- file.path("~", "bench-empty"))
-dir.create(project <- file.path("~", "bench-project"))
-source <- file.path(tempdir(), "benchpkg")
-dir.create(file.path(source, "R"), recursive = TRUE)
-writeLines(c("Package: benchpkg", "Version: 1.0", "Title: T", "Description: D.", "License: none", "Author: a",
-             "Maintainer: a <a@example.org>"), file.path(source, "DESCRIPTION"))
-writeLines("export(f)", file.path(source, "NAMESPACE"))
-writeLines("f <- function() length(content)", file.path(source, "R", "f.R"))
-content <- as.raw(sample(0:255, 5e6, TRUE))
-save(content, file = file.path(source, "R", "sysdata.rda"), compress = FALSE)
-install.packages(source, repos = NULL, type = "source", quiet = TRUE)
-for (i in 1:1000) {{
-  folder <- file.path(project, i %% 20)
-  dir.create(folder, showWarnings = FALSE)
-  writeBin(as.raw(sample(0:255, 5e4, TRUE)), file.path(folder, i))
-}}
-setwd(empty)
-plan(kubernetes, workers = {n})
-map <- function(code) {{
-  code <- substitute(code)
-  time <- system.time(value(lapply(1:{n}, function(i) {{
-    future::futureCall(function(code) {{ Sys.sleep(1); eval(code) }}, list(code))
-  }})))
-  cat(time[["elapsed"]], "")
-}}
-map(1)
-map(1)
-map(benchpkg::f())
-map(benchpkg::f())
-setwd(project)
-map(1)
-map(1)
-writeBin(raw(5e4), "1/1")
-map(1)
-setwd("~")
-unlink(c(empty, project), recursive = TRUE)
-remove.packages("benchpkg")
 """
 
 
@@ -190,10 +148,8 @@ def futures(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> Non
     """Run futures.R: this project's backend, and stock plan(cluster) on as many R processes of the pod."""
     with step(f"Futures on {n} workers, by both"):
         code = (REPO / "bench" / "futures.R").read_text()
-        ran = node.kubectl(
-            "-n", NAMESPACE, "exec", "-i", OURS, "--", "Rscript", "-", str(n), input=code, timeout=1200
-        ).stdout  # fmt: skip
-    for line in ran.splitlines():
+        printed = rscript(node, OURS, code, n, timeout=1200)
+    for line in printed.splitlines():
         if line.startswith("ROW\t"):
             _, what, ours, stock = line.split("\t")
             rows.append((what, ours, stock))
@@ -203,7 +159,8 @@ def world(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
     """Measure what packages and files of the session add to one future of a second on each of n workers."""
     with step(f"Packages and files of the session on {n} workers"):
         scaled(node, n)
-        times = [float(word) for word in rscript(node, OURS, WORLD_CODE.format(n=n)).split()]
+        code = WRITE_PACKAGE + (REPO / "bench" / "world.R").read_text()
+        times = [float(word) for word in rscript(node, OURS, code, n).split()]
     _, without, package, again, project, unchanged, one = times
     rows.append((f"one future of 1 s on each of {n} workers", f"{without:.2f} s", ""))
     rows.append(("the same with a package of 5 MB of the session", f"{package:.2f} s, again {again:.2f} s", "cannot"))
@@ -225,8 +182,8 @@ def queued(node: cluster.Node, rows: list[tuple[str, str, str]]) -> None:
     """Measure short futures on an elastic plan that starts with one worker, on a node that has the image."""
     with step("Short futures on an elastic plan"):
         scaled(node, 1)
-        ran = node.kubectl("-n", NAMESPACE, "exec", "-i", OURS, "--", "Rscript", "-", input=QUEUED_CODE, timeout=300)
-    rows.append(("60 futures of 0.3 s on `workers = c(1, 8)`", f"{float(ran.stdout.split()[-1]):.1f} s", "cannot"))
+        seconds = float(rscript(node, OURS, QUEUED_CODE, timeout=300).split()[-1])
+    rows.append(("60 futures of 0.3 s on `workers = c(1, 8)`", f"{seconds:.1f} s", "cannot"))
 
 
 def started(node: cluster.Node, n: int) -> float:
@@ -310,9 +267,10 @@ def our_pods(node: cluster.Node) -> list[dict[str, Any]]:
     return pods
 
 
-def rscript(node: cluster.Node, where: str, code: str, timeout: float = STOCK_LIMIT_SECONDS) -> str:
-    """Run an R program and return its standard output."""
-    done: Any = node.kubectl("-n", NAMESPACE, "exec", "-i", where, "--", "Rscript", "-", input=code, timeout=timeout)
+def rscript(node: cluster.Node, where: str, code: str, *arguments: object, timeout: float = STOCK_LIMIT_SECONDS) -> str:
+    """Run an R program with arguments and return its standard output."""
+    command = ["Rscript", "-", *map(str, arguments)]
+    done: Any = node.kubectl("-n", NAMESPACE, "exec", "-i", where, "--", *command, input=code, timeout=timeout)
     return str(done.stdout)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bench.r_package import WRITE_PACKAGE
 from common.paths import REPO
 from image.common.process import alive
 from local import debian_rootfs
@@ -80,15 +81,10 @@ def laptop(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 
 def test_futures_of_a_laptop_find_its_files_variables_objects_and_packages(laptop: Laptop, stack: Stack) -> None:
     printed = laptop.r(
-        """
+        WRITE_PACKAGE
+        + """
         writeLines("of the laptop", "data.txt")
-        source <- file.path(tempdir(), "mypkg")
-        dir.create(file.path(source, "R"), recursive = TRUE)
-        writeLines(c("Package: mypkg", "Version: 1.0", "Title: T", "Description: D.", "License: none", "Author: a",
-                     "Maintainer: a <a@example.org>"), file.path(source, "DESCRIPTION"))
-        writeLines("export(f)", file.path(source, "NAMESPACE"))
-        writeLines("f <- function() 'from a package'", file.path(source, "R", "f.R"))
-        install.packages(source, repos = NULL, type = "source", quiet = TRUE)
+        install_package("mypkg", "f <- function() 'from a package'")
         plan(kubernetes, workers = 2, cluster = there)
         stopifnot(nrow(workers()) >= 2L)
         pod <- value(future(Sys.info()[["nodename"]]))
@@ -189,31 +185,20 @@ def test_what_cannot_be_reached_is_named_with_its_fix_and_r_stays_usable(
 def test_a_package_of_another_platform_is_installed_in_the_pod_from_its_repository(
     laptop: Laptop, stack: Stack
 ) -> None:
-    write = """
-        write <- function(place, code) {
-          source <- file.path(place, "srcpkg")
-          dir.create(file.path(source, "R"), recursive = TRUE)
-          writeLines(c("Package: srcpkg", "Version: 1.0", "Title: T", "Description: D.", "License: none", "Author: a",
-                       "Maintainer: a <a@example.org>", "Repository: CRAN"), file.path(source, "DESCRIPTION"))
-          writeLines("export(f)", file.path(source, "NAMESPACE"))
-          writeLines(code, file.path(source, "R", "f.R"))
-          source
-        }
-    """
     stack.rscript(
-        f"""{write}
+        f"""{WRITE_PACKAGE}
         dir.create("~/repository/src/contrib", recursive = TRUE)
         setwd("~/repository/src/contrib")
-        tools::Rcmd(c("build", write(tempdir(), "f <- function() 'built in the pod'")))
+        source <- write_package("srcpkg", "f <- function() 'built in the pod'", "Repository: CRAN")
+        tools::Rcmd(c("build", source))
         tools::write_PACKAGES(".")
         writeLines('options(repos = c(CRAN = paste0("file://", path.expand("~/repository"))))', "~/.Rprofile")
         """
     )
     try:
         laptop.r(
-            f"""{write}
-            source <- write(tempdir(), "f <- function() 'of the laptop'")
-            install.packages(source, repos = NULL, type = "source", quiet = TRUE)
+            f"""{WRITE_PACKAGE}
+            install_package("srcpkg", "f <- function() 'of the laptop'", "Repository: CRAN")
             dir.create(file.path(find.package("srcpkg"), "libs")) # as one with compiled code
             plan(kubernetes, workers = 1, cluster = there)
             target <- future.kubernetes:::target

@@ -13,6 +13,7 @@ from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from bench.r_package import WRITE_PACKAGE
 from tests.e2e.browsing import chromium, forwarded, log_in
 from tests.e2e.conftest import Stack
 
@@ -56,14 +57,9 @@ def test_a_package_that_a_notebook_installs_is_on_the_workers_in_its_next_cell(
     stack: Stack, page: str, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
     cells = [
-        """
-        source <- file.path(tempdir(), "nbpkg")
-        dir.create(file.path(source, "R"), recursive = TRUE)
-        writeLines(c("Package: nbpkg", "Version: 1.0", "Title: T", "Description: D.", "License: none", "Author: a",
-                     "Maintainer: a <a@example.org>"), file.path(source, "DESCRIPTION"))
-        writeLines("export(f)", file.path(source, "NAMESPACE"))
-        writeLines("f <- function() readLines('data.txt')", file.path(source, "R", "f.R"))
-        install.packages(source, repos = NULL, type = "source", quiet = TRUE)
+        WRITE_PACKAGE
+        + """
+        install_package("nbpkg", "f <- function() readLines('data.txt')")
         writeLines("of the notebook's folder", "data.txt")
         """,
         """

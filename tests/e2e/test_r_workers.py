@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.r_package import WRITE_PACKAGE
 from common.errors import UserError
 from tests.e2e.conftest import Stack
 
@@ -142,18 +143,11 @@ def test_what_the_session_sets_holds_in_its_futures_and_nothing_of_its_pod_is_se
 def test_packages_can_be_installed_into_the_home_where_r_is_not_interactive(elastic: Stack) -> None:
     code = """
         stopifnot(!interactive())
-        source <- file.path(tempdir(), "mine")
-        dir.create(source)
-        writeLines(c("Package: mine", "Version: 1.0", "Title: T", "Description: D.", "License: none", "Author: a",
-                     "Maintainer: a <a@example.org>"), file.path(source, "DESCRIPTION"))
-        writeLines("export(f)", file.path(source, "NAMESPACE"))
-        dir.create(file.path(source, "R"))
-        writeLines("f <- function() 42", file.path(source, "R", "f.R"))
-        install.packages(source, repos = NULL, type = "source", quiet = TRUE)
+        install_package("mine", "f <- function() 42")
         stopifnot(mine::f() == 42, startsWith(find.package("mine"), path.expand("~")))
         cat("GOOD")
     """
-    assert "GOOD" in r(elastic, code)
+    assert "GOOD" in r(elastic, WRITE_PACKAGE + code)
 
 
 def test_memory_and_cpu_of_a_worker_at_work_are_shown(elastic: Stack) -> None:

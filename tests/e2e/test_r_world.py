@@ -9,37 +9,32 @@ from pathlib import Path
 
 import pytest
 
+from bench.r_package import WRITE_PACKAGE
 from common.paths import REPO
 from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(300)
 
 # A folder of its own for each test below the home, and packages that are written and installed here.
-PRELUDE = """
+PRELUDE = f"""{WRITE_PACKAGE}
 options(warn = 1)
 suppressMessages(library(future.kubernetes))
 folder <- file.path(path.expand("~"), basename(tempfile("world-")))
 dir.create(folder)
 setwd(folder)
-install <- function(name, version, code, imports = character(), exports = "exportPattern('.')") {
-  source <- file.path(tempfile(), name)
-  dir.create(file.path(source, "R"), recursive = TRUE)
-  writeLines(c(paste("Package:", name), paste("Version:", version), "Title: T", "Description: D.", "License: none",
-               "Author: a", "Maintainer: a <a@example.org>", sprintf("Imports: %s", imports)),
-             file.path(source, "DESCRIPTION"))
-  writeLines(c(exports, sprintf("import(%s)", imports)), file.path(source, "NAMESPACE"))
-  writeLines(code, file.path(source, "R", "code.R"))
-  install.packages(source, repos = NULL, type = "source", quiet = TRUE)
-}
-forget <- function(...) {
+install <- function(name, version, code, imports = character(), exports = "exportPattern('.')") {{
+  install_package(name, code, sprintf("Imports: %s", imports), version = version,
+                  exports = c(exports, sprintf("import(%s)", imports)))
+}}
+forget <- function(...) {{
   for (name in c(...)) if (isNamespaceLoaded(name)) unloadNamespace(name)
   suppressMessages(remove.packages(c(...)))
-}
+}}
 messages <- character()
-listening <- function(code) withCallingHandlers(code, message = function(m) {
+listening <- function(code) withCallingHandlers(code, message = function(m) {{
   messages <<- c(messages, conditionMessage(m))
   invokeRestart("muffleMessage")
-})
+}})
 """
 CLEAN = 'plan(sequential); setwd("~"); unlink(folder, recursive = TRUE)\ncat("GOOD")'
 
@@ -127,12 +122,7 @@ def test_a_package_under_development_is_the_one_that_was_loaded_last(stack: Stac
         stack,
         """
         load_all <- function(code) {
-          source <- file.path(folder, "inwork")
-          dir.create(file.path(source, "R"), recursive = TRUE, showWarnings = FALSE)
-          writeLines(c("Package: inwork", "Version: 0.1", "Title: T", "Description: D.", "License: none", "Author: a",
-                       "Maintainer: a <a@example.org>"), file.path(source, "DESCRIPTION"))
-          writeLines("export(f)", file.path(source, "NAMESPACE"))
-          writeLines(code, file.path(source, "R", "code.R"))
+          source <- write_package("inwork", code, folder = folder, version = "0.1")
           if (isNamespaceLoaded("inwork")) unloadNamespace("inwork")
           ns <- new.env(parent = asNamespace("base"))
           info <- new.env(parent = baseenv())
