@@ -57,6 +57,18 @@ start_bed <- function(n = 3L) {
 stop_bed <- function() {
   future::plan(future::sequential)
   for (pid in as.list(bed_pids)) tools::pskill(pid)
+  rm(list = ls(bed_pids), envir = bed_pids)
+}
+
+# One broker and three workers for all files that do not need a bed of their own. The plan of the file before ends:
+# plan() with the same words would take it up.
+use_bed <- function() {
+  testthat::skip_on_os("windows")
+  if (length(bed_pids) == 0L) {
+    start_bed(3L)
+    withr::defer(stop_bed(), testthat::teardown_env())
+  }
+  future::plan(future::sequential)
 }
 
 # Waits for a condition, never for a time.
