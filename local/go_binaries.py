@@ -18,7 +18,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,10 +127,16 @@ def _build_missing(module: GoModule, missing: list[tuple[str, ...]], bin_dir: Pa
         progress.note("downloading modules")
         needed.update(_needed_packages(go, module, batch, environment))
     compiled = 0
+
+    def count(package: str) -> None:
+        nonlocal compiled
+        compiled += 1
+        progress.update(compiled, len(needed), package.rpartition("/")[2])
+
     links = dict(module.links)
     with tempfile.TemporaryDirectory(dir=bin_dir.parent) as scratch:
         for batch in missing:
-            compiled = _go_build(go, module, batch, Path(scratch), compiled, len(needed), progress)
+            _go_build(go, module, batch, Path(scratch), count)
             for name in (Path(package).name for package in batch):
                 os.replace(f"{scratch}/{name}", bin_dir / name)
                 for link in links.get(name, ()):
@@ -158,24 +164,20 @@ def _needed_packages(go: str, module: GoModule, batch: tuple[str, ...], environm
     return listed.stdout.split()
 
 
-def _go_build(
-    go: str, module: GoModule, batch: tuple[str, ...], out: Path, compiled: int, needed: int, progress: Step
-) -> int:
-    """Build one batch into `out`; return how many packages have been compiled so far."""
+def _go_build(go: str, module: GoModule, batch: tuple[str, ...], out: Path, compiled: Callable[[str], None]) -> None:
+    """Build one batch into `out`. compiled: called with each package that the build reports."""
     command = [go, "build", "-v", "-tags", module.tags, "-trimpath", "-ldflags", _LDFLAGS, "-o", f"{out}/", *batch]
     lines: list[str] = []
     with subprocess.Popen(command, cwd=module.folder, env=_environment(), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             lines.append(line)
-            compiled += 1
-            progress.update(compiled, needed, line.strip().rpartition("/")[2])
+            compiled(line.strip())
     if process.returncode != 0:
         raise UserError(
             f"go build {' '.join(batch)} failed:\n{''.join(lines[-15:])}\n"
             f"Free disk: {shutil.disk_usage(out).free >> 20} MiB in {cache_dir()}."
         )
-    return compiled
 
 
 def _key(module: GoModule) -> str:

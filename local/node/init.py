@@ -30,13 +30,33 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
     # /proc is still the machine's, so this is the process's PID on the machine.
     (state / "init.pid").write_text(os.readlink("/proc/self"))
     subprocess.run(["hostname", "node"], check=True)
-
     root = state / "root"
+    _mount_root(state, lower)
+    unified = _mount_kernel_file_systems(root)
+    _mount_folders(state, programs, registry)
+    _shield_kernel_tunables(root)
+    # slirp4netns answers DNS at this address by the machine's own resolver.
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
+    (root / "etc/resolv.conf").write_text("nameserver 10.0.2.3\n")
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n10.0.2.100 node\n")
+    _enter(root)
+    environment = {"PATH": "/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+    environment["FUTURE_KUBERNETES_PATIENCE"] = os.environ.get("FUTURE_KUBERNETES_PATIENCE", "")
+    cgroup = "/" if unified else f"/future-kubernetes-{state.name}"
+    os.chdir("/opt")  # folder of the package `node`
+    os.execve("/usr/bin/python3", ["python3", "-m", "node.supervisor", cgroup], environment)  # noqa: S606
+
+
+def _mount_root(state: Path, lower: Path) -> None:
+    """Mounts an overlay, so that `lower` stays as it is, and makes the folders of the data of this cluster."""
     for folder in ("upper", "work", "root", "var/kubelet", "var/containerd", "var/etcd", "var/pki", "var/volumes"):
         (state / folder).mkdir(parents=True, exist_ok=True)
     layers = f"lowerdir={lower},upperdir={state / 'upper'},workdir={state / 'work'}"
-    _mount("-t", "overlay", "overlay", "-o", layers, str(root))
+    _mount("-t", "overlay", "overlay", "-o", layers, str(state / "root"))
 
+
+def _mount_kernel_file_systems(root: Path) -> bool:
+    """Mounts /proc, /sys, /dev and the temporary folders; returns True on a machine with cgroup v2."""
     _mount("-t", "proc", "proc", f"{root}/proc")
     _mount("--rbind", "/sys", f"{root}/sys")
     # On cgroup v2 this process is in a cgroup namespace: a new mount shows only the cluster's own groups.
@@ -49,6 +69,11 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
     _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", f"{root}/run")
     _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", f"{root}/tmp")  # noqa: S108
     (root / "run" / "lock").mkdir()
+    return unified
+
+
+def _mount_folders(state: Path, programs: Path, registry: Path) -> None:
+    """Binds the data of the cluster, the image registry, the programs and this package into the root."""
     # An overlay cannot be the upper layer of another, so containers' layers are in a folder on the machine's disk.
     for source, target in (
         (state / "var/kubelet", "var/lib/kubelet"),
@@ -60,18 +85,22 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
         (programs, "opt/bin"),
         (Path(__file__).parent, "opt/node"),
     ):
-        (root / target).mkdir(parents=True, exist_ok=True)
-        _mount("--bind", str(source), f"{root}/{target}")
+        place = state / "root" / target
+        place.mkdir(parents=True, exist_ok=True)
+        _mount("--bind", str(source), str(place))
+
+
+def _shield_kernel_tunables(root: Path) -> None:
+    """Binds plain files over the settings of the kernel that kubelet would change for the whole machine."""
     for name, value in _KERNEL_TUNABLES.items():
         if (root / "proc/sys" / name).exists():
             stand_in = root / "run" / name.replace("/", ".")
             stand_in.write_text(value)
             _mount("--bind", str(stand_in), f"{root}/proc/sys/{name}")
-    # slirp4netns answers DNS at this address by the machine's own resolver.
-    (root / "etc/resolv.conf").unlink(missing_ok=True)
-    (root / "etc/resolv.conf").write_text("nameserver 10.0.2.3\n")
-    (root / "etc/hosts").write_text("127.0.0.1 localhost\n10.0.2.100 node\n")
 
+
+def _enter(root: Path) -> None:
+    """Makes `root` the root of this mount namespace, and unmounts the machine's."""
     (root / "oldroot").mkdir(exist_ok=True)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syscall(_SYS_PIVOT_ROOT[os.uname().machine], os.fsencode(root), os.fsencode(root / "oldroot")) != 0:
@@ -79,11 +108,6 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
     os.chdir("/")
     subprocess.run(["umount", "--lazy", "/oldroot"], check=True)
     subprocess.run(["mount", "--make-rshared", "/"], check=True)
-    environment = {"PATH": "/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
-    environment["FUTURE_KUBERNETES_PATIENCE"] = os.environ.get("FUTURE_KUBERNETES_PATIENCE", "")
-    cgroup = "/" if unified else f"/future-kubernetes-{state.name}"
-    os.chdir("/opt")  # folder of the package `node`
-    os.execve("/usr/bin/python3", ["python3", "-m", "node.supervisor", cgroup], environment)  # noqa: S606
 
 
 def _mount(*arguments: str) -> None:
