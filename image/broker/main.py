@@ -76,11 +76,7 @@ class Broker:
         )  # fmt: skip
         feed = Feed(self._pool, self._dispatcher, self._leases, self._demand, self._scaler, self._activity)
         self.page = PageServer(loop, feed, self.background)
-        metrics = Metrics(
-            self._pool, self._leases, self._dispatcher, self._demand, self._scaler, self._outcomes, self._activity,
-            volumes_of(environ),
-        )  # fmt: skip
-        self.http = HttpPort(metrics)
+        self.http = HttpPort(Metrics(self._services, volumes_of(environ)))
 
     def worker(self) -> Worker:
         """A new worker's connection."""

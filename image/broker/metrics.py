@@ -9,13 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from .demand import Demand
-from .dispatch import Dispatcher
-from .idle import Activity
-from .leases import Leases
-from .outcomes import Outcomes
-from .pool import Pool
-from .scaling import Scaler
+from .sessions import Services
 
 _MEASURE_SECONDS = 2.0
 
@@ -123,24 +117,11 @@ def volumes_of(environ: Mapping[str, str], mounted: Callable[[str], bool] = os.p
 class Metrics:
     """Collects the metrics of the broker's parts."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        leases: Leases,
-        dispatcher: Dispatcher,
-        demand: Demand,
-        scaler: Scaler,
-        outcomes: Outcomes,
-        activity: Activity,
-        volumes: Volumes,
-    ) -> None:
-        self._pool = pool
-        self._leases = leases
-        self._dispatcher = dispatcher
-        self._demand = demand
-        self._scaler = scaler
-        self._outcomes = outcomes
-        self._activity = activity
+    def __init__(self, services: Services, volumes: Volumes) -> None:
+        self._pool, self._leases = services.pool, services.leases
+        self._dispatcher, self._demand = services.dispatcher, services.demand
+        self._scaler, self._outcomes = services.scaler, services.outcomes
+        self._activity = services.activity
         self._volumes = volumes
 
     async def text(self) -> str:

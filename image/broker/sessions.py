@@ -58,7 +58,7 @@ ABOUT = Path("/usr/local/lib/future-kubernetes/about.json")
 
 @dataclass(frozen=True)
 class Services:
-    """Parts of the broker that sessions ask."""
+    """Parts of the broker that sessions and the metrics ask."""
 
     loop: asyncio.AbstractEventLoop
     background: Background
