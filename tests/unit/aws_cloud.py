@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-import functools
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.unit.cloud_mocks import DRAWN, Answer, Recording, refusal_of, run, stack_config
+from tests.unit.cloud_mocks import DRAWN, Answer, Recording
+from tests.unit.mocked_program import MockedProgram
 
 ZONES = ["us-west-2a", "us-west-2b", "us-west-2c", "us-west-2d"]
 
@@ -290,28 +290,8 @@ def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def eks(config: Mapping[str, Any] | None = None, answers: Mapping[str, Answer] | None = None, **more: Any) -> Recording:
-    """Runs the program on EKS with settings in addition to the required ones. Equal runs are cached."""
-    wanted = {**EKS, **(config or {})}
-    if answers:
-        return run(wanted, {**ANSWERS, **answers}, computed, **more)
-    return _eks(json.dumps(wanted, sort_keys=True), json.dumps(more, sort_keys=True))
-
-
-@functools.cache
-def _eks(config: str, more: str) -> Recording:
-    return run(json.loads(config), ANSWERS, computed, **json.loads(more))
-
-
-@functools.cache
-def team(*, preview: bool = False) -> Recording:
-    """The example stack."""
-    return run(stack_config("eks-team"), ANSWERS, computed, stack_name="eks-team", preview=preview)
-
-
-def refused(config: Mapping[str, Any], answers: Mapping[str, Any] | None = None) -> str:
-    """The message with which these settings are refused, before anything is created."""
-    return refusal_of(lambda: eks(config, {"never-called": lambda _args: {}, **(answers or {})}))
+PROGRAM = MockedProgram(EKS, ANSWERS, computed, "eks-team")
+eks, team, refused = PROGRAM.run, PROGRAM.team, PROGRAM.refused
 
 
 def refuse(reason: str) -> Any:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -15,8 +13,6 @@ from tests.unit.cloud_mocks import (
     DRAWN,
     Recorded,
     Recording,
-    run,
-    stack_config,
 )
 
 
@@ -26,8 +22,8 @@ class Cloud:
 
     name: str
     run: Callable[..., Recording]
-    answers: dict[str, Any]
-    computed: Callable[..., dict[str, Any]]
+    team: Callable[..., Recording]
+    """The example stack."""
     sdk: str
     cluster: str
     pool: str
@@ -39,12 +35,6 @@ class Cloud:
     plugin: list[str]
     shared_gib: int
 
-    @functools.cache  # noqa: B019 - two objects that live as long as the module
-    def team(self, *, preview: bool = False) -> Recording:
-        """The example stack."""
-        name = f"{self.name}-team"
-        return run(stack_config(name), self.answers, self.computed, stack_name=name, preview=preview)
-
     @property
     def everything(self) -> Recording:
         """A stack with every optional resource."""
@@ -54,8 +44,7 @@ class Cloud:
 GKE = Cloud(
     name="gke",
     run=google_cloud.gke,
-    answers=google_cloud.ANSWERS,
-    computed=google_cloud.computed,
+    team=google_cloud.team,
     sdk="pulumi_gcp",
     cluster="container/cluster:Cluster",
     pool="nodePool:NodePool",
@@ -72,8 +61,7 @@ GKE = Cloud(
 EKS = Cloud(
     name="eks",
     run=aws_cloud.eks,
-    answers=aws_cloud.ANSWERS,
-    computed=aws_cloud.computed,
+    team=aws_cloud.team,
     sdk="pulumi_aws",
     cluster="eks/cluster:Cluster",
     pool="nodeGroup:NodeGroup",

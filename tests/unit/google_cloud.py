@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from tests.unit.cloud_mocks import DRAWN, Answer, Recording, refusal_of, run, stack_config
+from tests.unit.cloud_mocks import DRAWN, Answer
+from tests.unit.mocked_program import MockedProgram
 
 ZONES = ["us-west1-a", "us-west1-b", "us-west1-c"]
 
@@ -198,25 +197,5 @@ def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def gke(config: Mapping[str, Any] | None = None, answers: Mapping[str, Answer] | None = None, **more: Any) -> Recording:
-    """Runs the program on GKE with settings in addition to the required ones. Equal runs are cached."""
-    wanted = {**GKE, **(config or {})}
-    if answers:
-        return run(wanted, {**ANSWERS, **answers}, computed, **more)
-    return _gke(json.dumps(wanted, sort_keys=True), json.dumps(more, sort_keys=True))
-
-
-@functools.cache
-def _gke(config: str, more: str) -> Recording:
-    return run(json.loads(config), ANSWERS, computed, **json.loads(more))
-
-
-@functools.cache
-def team(*, preview: bool = False) -> Recording:
-    """The example stack."""
-    return run(stack_config("gke-team"), ANSWERS, computed, stack_name="gke-team", preview=preview)
-
-
-def refused(config: Mapping[str, Any], answers: Mapping[str, Any] | None = None) -> str:
-    """The message with which these settings are refused, before anything is created."""
-    return refusal_of(lambda: gke(config, {"never-called": lambda _args: {}, **(answers or {})}))
+PROGRAM = MockedProgram(GKE, ANSWERS, computed, "gke-team")
+gke, team, refused = PROGRAM.run, PROGRAM.team, PROGRAM.refused
