@@ -78,17 +78,21 @@ def test_local_clusters_are_never_handed_a_remote_worker(elastic: Stack) -> None
 
 
 def test_the_future_of_a_deleted_pod_runs_again_and_others_are_not_disturbed(elastic: Stack) -> None:
+    # On a worker of the beginning a future waits until the test says go on. The lost one runs again on another.
     code = """
         plan(kubernetes, workers = 3)
-        draw <- function(seconds) lapply(1:3, function(i) future({
+        draw <- function(known) lapply(1:3, function(i) future({
           pod <- Sys.info()[["nodename"]]
-          Sys.sleep(seconds)
+          while (pod %in% known && !file.exists("/tmp/go-on")) Sys.sleep(0.1)
           list(pod, rnorm(1), Sys.getpid())
         }, seed = as.integer(i)))
-        fs <- draw(8)
-        writeLines(busy(3)[1], "/tmp/victim")
+        same <- value(draw(character()))
+        known <- workers()$pod
+        fs <- draw(known)
+        victim <- busy(3)[1]
+        writeLines(c(victim, setdiff(known, victim)), "/tmp/new")
+        file.rename("/tmp/new", "/tmp/victim")
         again <- value(fs)
-        same <- value(draw(0))
         stopifnot(identical(lapply(again, `[[`, 2), lapply(same, `[[`, 2)))
         cat("PODS", sapply(again, `[[`, 1))
     """
@@ -98,14 +102,16 @@ def test_the_future_of_a_deleted_pod_runs_again_and_others_are_not_disturbed(ela
     thread = threading.Thread(target=lambda: printed.append(r(elastic, code)))
     thread.start()
 
-    def victim() -> str:
+    def said() -> list[str]:
         try:
-            return elastic.kubectl("exec", scheduler, "--", "cat", "/tmp/victim").strip()
+            return elastic.kubectl("exec", scheduler, "--", "cat", "/tmp/victim").split()
         except UserError:
-            return ""
+            return []
 
-    lost = elastic.wait("the futures to start", 60, victim)
+    lost, *others = elastic.wait("the futures to start", 60, said)
     elastic.kubectl("delete", "pod", lost, "--grace-period=0", "--force", "--wait=false")
+    for pod in others:
+        elastic.kubectl("exec", pod, "--", "touch", "/tmp/go-on")
     thread.join(120)
     assert printed
     used = printed[0].split("PODS ")[1].split()
