@@ -80,7 +80,7 @@ def whole_number(value: Any) -> int:
 def decimal_number(value: Any) -> float:
     """A finite number from config text. YAML's `true` is not the number 1."""
     try:
-        number = math.nan if isinstance(value, bool) else float(str(value))
+        number = float(str(value))  # the text True is no number
     except ValueError:
         raise ValueError from None  # without Python's own words, which name a float
     if not math.isfinite(number):

@@ -9,6 +9,7 @@ import pytest
 from components.clouds import MODELS
 from components.settings.errors import SettingsError
 from components.settings.loading import parse
+from components.settings.names import dns_name, short_name
 from tests.unit.existing_clusters import CAMPUS, KUBECONFIG, LOCAL, nodes, program
 
 __all__ = ["nodes"]
@@ -52,3 +53,13 @@ def test_half_a_map_true_for_a_number_and_no_number_are_refused_instead_of_ignor
     with pytest.raises(SettingsError) as caught:
         parse({**LOCAL, key: value}, MODELS, stack="dev")
     assert [problem.key for problem in caught.value.problems] == [key]
+
+
+def test_names_are_those_of_stacks_that_are_up_which_other_ones_would_replace() -> None:
+    assert [dns_name(stack) for stack in ("My_Team.2", "_a__b-")] == ["my-team-2", "a-b"]
+    assert short_name("future-a-long-name-of-a-stack", 20) == "future-a-long-953d0c"
+    assert short_name("future-a-name-that-is-cut", 14) == "future-e78be4"
+
+
+def test_a_stacks_name_may_be_one_letter() -> None:
+    assert parse(LOCAL, MODELS, stack="r").name == "future-r"

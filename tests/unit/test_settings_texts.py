@@ -42,6 +42,8 @@ ITEMS = "a list in which each item is right: "
 CASES = [
     ({"cloud": "gke "}, "cloud", " is 'gke '", "one of local, kubeconfig, gke, eks (did you mean 'gke'?)",
      "set cloud local"),
+    ({"cloud": '["gke"]'}, "cloud", " is ['gke']", "one of local, kubeconfig, gke, eks (did you mean 'gke'?)",
+     "set cloud local"),
     ({"cloud": "azure"}, "cloud", " is 'azure'", "one of local, kubeconfig, gke, eks", "set cloud local"),
     ({}, "cloud", " is not set", "one of local, kubeconfig, gke, eks", "set cloud local"),
     ({**LOCAL, "ide": "rstudoi"}, "ide", " is 'rstudoi'", "one of rstudio, jupyterlab, both (did you mean 'rstudio'?)",
