@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -151,10 +150,9 @@ def test_a_command_among_the_outputs_is_one_that_a_shell_accepts(name: str) -> N
 
 def test_the_commands_among_the_outputs_name_nothing_but_the_stacks_own_pods() -> None:
     outputs = program(CAMPUS).outputs
-    kubectl = outputs["portForward"][0].partition(" --namespace ")[0] + " --namespace future-dev"
+    kubectl = "kubectl --context first --namespace future-dev"
     pods = "--selector app.kubernetes.io/instance=future-dev,component=scheduler"
     pod = f"\"$({kubectl} get pods {pods} --output jsonpath='{{.items[0].metadata.name}}')\""
-    assert re.fullmatch(r"kubectl( --(kubeconfig|context) \S+)*", kubectl.partition(" --namespace ")[0])
     assert {name: outputs[name][0] for name in ("portForward", "shell", "copyTo", "copyFrom")} == {
         "portForward": f"{kubectl} port-forward service/future-dev-scheduler 8787:8787",
         "shell": f"{kubectl} exec --stdin --tty deployment/future-dev-scheduler -- bash",
