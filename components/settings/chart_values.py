@@ -119,6 +119,7 @@ def words(error: ValidationError) -> str:
     if error.validator not in ("type", "minimum", "maximum", "pattern") or schema.get("type") not in NOUNS:
         return f"what chart/values.schema.json allows ({error.message})"
     noun = NOUNS[schema["type"]]
-    if "minimum" in schema and "maximum" in schema:
-        return f"{noun} from {schema['minimum']} to {schema['maximum']}"
+    if "minimum" in schema:
+        least = schema["minimum"]
+        return f"{noun} from {least} to {schema['maximum']}" if "maximum" in schema else f"{noun}, at least {least}"
     return f"{noun} that matches {schema['pattern']}" if "pattern" in schema else noun

@@ -79,9 +79,13 @@ def whole_number(value: Any) -> int:
 
 def decimal_number(value: Any) -> float:
     """A finite number from config text. YAML's `true` is not the number 1."""
-    if isinstance(value, bool) or not math.isfinite(float(str(value))):
+    try:
+        number = float(str(value))  # the text True is no number
+    except ValueError:
+        raise ValueError from None  # without Python's own words, which name a float
+    if not math.isfinite(number):
         raise ValueError
-    return float(str(value))
+    return number
 
 
 def items(value: Any) -> list[Any]:

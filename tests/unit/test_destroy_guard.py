@@ -204,9 +204,13 @@ def test_silence_or_refusal_for_two_minutes_stops_the_destroy(answer: Callable[.
     with pytest.raises(RemainingResourcesError) as caught:
         wait()
     assert 120 < clock.waited <= 125
-    assert reason in str(caught.value)
-    assert "authorizedNetworks" in str(caught.value)
-    assert "pulumi state delete --target-dependents" in str(caught.value), "a cluster that is gone could never be left"
+    given, allowed, fix = str(caught.value).splitlines()
+    assert given == f"the cluster does not answer: {reason}"
+    assert allowed.startswith("    allowed: a cluster that answers kubectl")
+    assert fix.startswith("    fix:     log in again")
+    assert "authorizedNetworks" in fix
+    command = "no longer lists the cluster: pulumi state delete --target-dependents "
+    assert command in fix, "a cluster that is gone could never be left"
 
 
 def test_cluster_that_answered_for_minutes_may_miss_once(answer: Callable[..., Clock]) -> None:

@@ -133,6 +133,7 @@ def test_disk_for_pods_is_less_than_google_shows() -> None:
     """On https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes, of a node with 100 GiB."""
     assert 0.95 * 47060071478 / 2**30 < disk_for_pods(100) <= 47060071478 / 2**30
     assert disk_for_pods(1000) == pytest.approx(0.9 * 994 - 100), "GKE reserves at most 100 GiB"
+    assert disk_for_pods(20) == pytest.approx(0.9 * 14 - 10), "GKE reserves at most half of a small disk"
 
 
 def test_node_upgrade_adds_a_node_before_draining_one() -> None:

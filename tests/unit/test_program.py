@@ -148,6 +148,19 @@ def test_a_command_among_the_outputs_is_one_that_a_shell_accepts(name: str) -> N
         subprocess.run(["bash", "-n", "-c", command], check=True)
 
 
+def test_the_commands_among_the_outputs_name_nothing_but_the_stacks_own_pods() -> None:
+    outputs = program(CAMPUS).outputs
+    kubectl = "kubectl --context first --namespace future-dev"
+    pods = "--selector app.kubernetes.io/instance=future-dev,component=scheduler"
+    pod = f"\"$({kubectl} get pods {pods} --output jsonpath='{{.items[0].metadata.name}}')\""
+    assert {name: outputs[name][0] for name in ("portForward", "shell", "copyTo", "copyFrom")} == {
+        "portForward": f"{kubectl} port-forward service/future-dev-scheduler 8787:8787",
+        "shell": f"{kubectl} exec --stdin --tty deployment/future-dev-scheduler -- bash",
+        "copyTo": f"{kubectl} cp MY_FILE {pod}:/home/rstudio/",
+        "copyFrom": f"{kubectl} cp {pod}:/home/rstudio/MY_FILE MY_FILE",
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "copied"),
     [("copyTo", "MY_FILE pod-1:/home/rstudio/"), ("copyFrom", "pod-1:/home/rstudio/MY_FILE MY_FILE")],

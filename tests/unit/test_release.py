@@ -92,6 +92,11 @@ def test_a_worker_may_take_the_memory_that_it_asks_for_and_cores_that_nobody_use
         assert int(size["requests"]["cpu"].removesuffix("m")) > 0
 
 
+def test_a_worker_on_this_machine_may_take_a_quarter_of_the_free_memory() -> None:
+    size = values(program(LOCAL))["worker"]["resources"]
+    assert (size["requests"]["memory"], size["limits"]["memory"]) == ("128Mi", "3744Mi")
+
+
 def test_a_namespace_of_the_stacks_own_carries_its_labels_and_no_pod_in_it_may_be_privileged() -> None:
     labels = program({**LOCAL, "labels": "team=statistics"}).one("Namespace").inputs["metadata"]["labels"]
     assert labels == {"team": "statistics", "pod-security.kubernetes.io/enforce": "restricted"}
