@@ -3,17 +3,23 @@
 jupyter-rsession-proxy starts RStudio Server at the first request to /rstudio/. Without its program, or with a release
 that is too old, the person would get only "Internal Server Error". So both are looked at before, once.
 
+A server that ends soon after its start is started again after a pause that grows.
+
 As a program it checks the image at its build: `--look` for what is looked at here, `--verify FOLDER` for more.
 """
 
+import asyncio
 import importlib.util
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import jupyter_server_proxy.handlers
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import url_path_join
+from simpervisor import SupervisedProcess
 from tornado import web
 
 _NAMES = {"rstudio": "RStudio", "lab": "JupyterLab"}
@@ -78,6 +84,41 @@ def _output(*command):
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 
 
+class PatientProcess(SupervisedProcess):
+    """Pauses before it starts a process again that did not live long.
+
+    simpervisor starts it again at once: an rserver that cannot start would take a core until RSERVER_TIMEOUT is over,
+    and fill the pod's log.
+    """
+
+    _began = 0.0
+    _short_lives = 0
+
+    async def start(self):
+        """Start the process, after a pause if its last life was short."""
+        if self.proc is not None:
+            self._short_lives = self._short_lives + 1 if time.monotonic() - self._began < _SHORT_LIFE else 0
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (self._short_lives - 1)) if self._short_lives else 0
+            self.log.warning(
+                "%s ended with status %s; starting it again in %.1f s", self.name, self.proc.returncode, pause
+            )
+            await asyncio.sleep(pause)
+        self._began = time.monotonic()
+        await super().start()
+
+    async def _signal_and_wait(self, signum):
+        if self.running:
+            await super()._signal_and_wait(signum)
+        else:  # within a pause there is no process that could take the signal
+            self._killed = True
+            self._restart_process_future.cancel()
+
+
+_SHORT_LIFE = 5.0
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 8.0
+
+
 class MissingIde(JupyterHandler):
     """Gives the reason, and a link to the other IDE where there is one."""
 
@@ -105,6 +146,7 @@ def _jupyter_server_extension_points():
 def _load_jupyter_server_extension(server):
     # Extensions are loaded by the alphabet, and the first handler that matches takes a request: this one stands before
     # jupyter_server_proxy's and JupyterLab's.
+    jupyter_server_proxy.handlers.SupervisedProcess = PatientProcess
     base = server.web_app.settings["base_url"]
     found = problems(os.environ.get("FUTURE_KUBERNETES_IDE", "jupyterlab"))
     for ide, reason in found.items():

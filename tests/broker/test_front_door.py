@@ -259,3 +259,21 @@ def test_rserver_that_does_not_start_is_named_with_its_log(doors: OpenDoor) -> N
     assert status == 500
     assert "could not start rstudio in time" in text
     assert "kubectl --namespace team logs deployment/r-scheduler" in text
+
+
+def test_rserver_that_ends_at_once_is_started_again_with_growing_pauses(doors: OpenDoor) -> None:
+    door = doors(RSERVER_TIMEOUT="4")
+    starts = door.folder / "starts"
+    broken = door.folder / "bin/rserver"
+    broken.write_text(broken.read_text().replace("exec", f'[ "$1" = --help ] || {{ echo >>{starts}; exit 7; }}; exec'))
+    door.log_in()
+    status, _, text = door.ask("/rstudio/")
+    assert status == 500
+    assert "could not start rstudio in time" in text
+    pauses = re.findall(r"rstudio ended with status 7; starting it again in (\S+) s", door.log())
+    assert len(pauses) >= 2, door.log()
+    assert pauses == ["0.5", "1.0", "2.0", "4.0"][: len(pauses)]
+    tries = len(starts.read_text())
+    assert tries <= 4
+    time.sleep(1)
+    assert len(starts.read_text()) == tries, "nobody asks for it any more"
