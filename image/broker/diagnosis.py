@@ -248,8 +248,7 @@ def out_of_memory(pod: Object) -> str:
             limit = _memory_limit(pod, container) or "unknown"
             return (
                 f"This pod ran out of memory at {end.get('finishedAt')} (limit {limit}) and was started again: the R "
-                "sessions that ran in it are lost, the files are not. More memory: raise 'schedulerMemoryGiB' of the "
-                "stack, or keep large data on the workers"
+                "sessions that ran in it are lost, the files are not"
             )
     return ""
 

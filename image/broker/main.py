@@ -8,7 +8,7 @@ and has that worker's R at the other end of the same connection: sessions.py and
 
 Environment: FUTURE_KUBERNETES_{RELEASE,NAMESPACE}, and Kubernetes' own.
 For tests: FUTURE_KUBERNETES_{PORT,HTTP_PORT,SESSION_PORT,TOKEN_FILE,RUN,CONFIG,ACCOUNT,IDLE_CHECK_SECONDS,
-RETIRE_SECONDS,REST_SECONDS,QUEUE_BYTES}.
+RETIRE_SECONDS,REST_SECONDS,QUEUE_BYTES,CGROUP,PROC}.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from .health import HttpPort, drop_silent_workers
 from .idle import Activity, IdleWatch
 from .leases import Leases
 from .log import log
+from .memory import Memory
 from .metrics import Metrics, volumes_of
 from .outcomes import Outcomes
 from .page.feed import Feed
@@ -70,11 +71,12 @@ class Broker:
         self._demand = Demand(loop, self._pool, self._dispatcher, self._scaler, self.background, rest)
         users = (self._leases, self._dispatcher)
         self._idle_watch = IdleWatch(self._activity, users, self._scaler, environ, self._demand.rested)
+        self.memory = Memory(run, environ)
         self._services = Services(
             loop, self.background, self._pool, self._leases, self._dispatcher, self._demand, self._outcomes,
-            self._scaler, self._activity,
+            self._scaler, self._activity, self.memory,
         )  # fmt: skip
-        feed = Feed(self._pool, self._dispatcher, self._leases, self._demand, self._scaler, self._activity)
+        feed = Feed(self._pool, self._dispatcher, self._leases, self._demand, self._scaler, self._activity, self.memory)
         self.page = PageServer(loop, feed, self.background)
         self.http = HttpPort(Metrics(self._services, volumes_of(environ)))
 
@@ -88,7 +90,7 @@ class Broker:
 
     def start(self) -> None:
         """Start what runs beside the connections."""
-        for work in (self._dispatcher.plans.run(), self._demand.run(), self._idle_watch.run()):
+        for work in (self._dispatcher.plans.run(), self._demand.run(), self._idle_watch.run(), self.memory.run()):
             self.background.start(work)
         self.background.start(drop_silent_workers(self._pool))
 
@@ -142,7 +144,7 @@ async def run(environ: Mapping[str, str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     broker.start()
-    broker.background.start(write_notice(environ, folder))
+    broker.background.start(write_notice(environ, folder, broker.memory))
     await stop.wait()
 
 

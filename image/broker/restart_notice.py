@@ -1,7 +1,8 @@
-"""Notice for the next R session when the scheduler's container was restarted because it ran out of memory.
+"""Notice for R sessions when the scheduler's container was restarted because it ran out of memory.
 
 With cgroup v2 the kernel ends the whole container at its memory limit: IDE, sessions and broker. No process of it can
-report that, but the pod's status does. R prints the notice at the start of the next interactive session.
+report that, but the pod's status does. The next interactive R session prints the notice, and so does the next cell that
+a notebook runs. Each removes its file, so that every end is said once.
 """
 
 from __future__ import annotations
@@ -10,23 +11,33 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..common import cgroup, out_of_memory
 from . import diagnosis
 from .kubernetes import KubeError, KubernetesApi
 from .log import log
+from .memory import Memory, write_whole
 
 FILE = "restart-notice"
+NOTEBOOK_FILE = "restart-notice.notebook"
+_TOLD = "restart-notice.told"
+"""The text that was last written: a restart of the broker only must not say it again."""
 
 
-async def write_notice(environ: Mapping[str, str], folder: Path) -> None:
+async def write_notice(environ: Mapping[str, str], folder: Path, memory: Memory) -> None:
     """Write the notice into ``folder``, or remove an earlier one if memory was not the cause."""
-    notice = ""
+    notice, limit = "", cgroup.memory_limit_mib()
     try:
         pod = await asyncio.to_thread(KubernetesApi(environ).pod, environ.get("HOSTNAME", ""))
-        notice = diagnosis.out_of_memory(pod)
+        end = diagnosis.out_of_memory(pod)
+        notice = f"{end}. {out_of_memory.advice(limit)}." if end else ""
     except KubeError as error:
         log(f"cannot look up why this container was started: {error}")
-    if notice:
+    told = folder / _TOLD
+    if not notice:
+        for name in (FILE, NOTEBOOK_FILE):
+            (folder / name).unlink(missing_ok=True)
+    elif not told.exists() or told.read_text().strip() != notice:
         log(notice)
-        (folder / FILE).write_text(notice + "\n")
-    else:
-        (folder / FILE).unlink(missing_ok=True)
+        memory.note(f"the whole pod, with all R sessions: {out_of_memory.limit(limit)}", limit)
+        for name in (FILE, NOTEBOOK_FILE, _TOLD):
+            write_whole(folder / name, notice)

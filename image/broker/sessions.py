@@ -15,6 +15,7 @@ One-off requests, each on a connection of its own:
                              -> ok JSON                  "html" and a summary in "lines"; no "html" if there were none.
                                 WHOSE is session:PID or run:NAME; SINCE is @ and a second of the epoch or, from
                                 another machine's clock, seconds ago; PRICE is that of a worker and hour, or -
+    memory                   -> ok MIB LIMIT             what this pod uses, and its limit in MiB; - for not known
     about                    -> one line of JSON         R and packages of the image, for sessions on other machines
 
 Attach mode, one connection a worker:
@@ -45,6 +46,7 @@ from .idle import Activity
 from .kubernetes import KubeError
 from .leases import Leases
 from .log import log
+from .memory import Memory
 from .outcomes import Outcomes
 from .pool import Pool
 from .run_report import report
@@ -69,6 +71,7 @@ class Services:
     outcomes: Outcomes
     scaler: Scaler
     activity: Activity
+    memory: Memory
 
 
 class Session(Borrower):
@@ -88,6 +91,7 @@ class Session(Borrower):
             "connected": self._connected,
             "demand": self._demand,
             "events": self._events,
+            "memory": self._memory,
             "open": self._open,
             "report": self._report,
             "scale": self._scale,
@@ -154,6 +158,10 @@ class Session(Borrower):
             raise ValueError(f"{whose} {price}")
         scope = Scope(since, session=int(name)) if kind == "session" else Scope(since, run=name)
         self._later(report(self._services.dispatcher.reports, scope, " ".join(title), each))
+
+    def _memory(self) -> None:
+        used, limit = self._services.memory.usage() or (None, None)
+        self.say(f"ok {used if used is not None else '-'} {limit or '-'}\n".encode())
 
     def _about(self) -> None:
         try:

@@ -19,9 +19,8 @@ import shlex
 import time
 from typing import Any, NoReturn
 
-from ..common import protocol, tls, wire
+from ..common import cgroup, protocol, tls, wire
 from ..common.blob import Blob
-from . import cgroup
 from .attach import attach
 from .channel import Channel, ChannelError
 from .dialer import Dialer

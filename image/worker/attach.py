@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from ..common import wire
-from . import cgroup
+from ..common import cgroup, wire
 from .channel import Channel
 from .dialer import Dialer
 from .log import log

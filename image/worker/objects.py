@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import cgroup
+from ..common import cgroup
 from .channel import Channel
 
 _SHARE_OF_DISK = 0.25

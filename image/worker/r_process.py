@@ -13,8 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..common import process
-from . import cgroup
+from ..common import cgroup, process
 
 PROGRAM = Path(__file__).with_name("worker.R")
 _START_SECONDS = 120.0

@@ -103,6 +103,7 @@ class Bed:
         self.processes: list[Process] = []
         self.ports: dict[str, int] = {"workers": 0, "sessions": 0, "http": 0}
         self.probes: dict[str, tuple[tuple[str, ...], int]] = {}
+        (folder / "proc").mkdir(exist_ok=True)
         self.start_broker()
 
     def write(self, name: str, text: str) -> Path:
@@ -122,6 +123,8 @@ class Bed:
                 "FUTURE_KUBERNETES_PORT": str(self.ports["workers"]),
                 "FUTURE_KUBERNETES_SESSION_PORT": str(self.ports["sessions"]),
                 "FUTURE_KUBERNETES_HTTP_PORT": str(self.ports["http"]),
+                "FUTURE_KUBERNETES_CGROUP": str(self.folder / "cgroup"),
+                "FUTURE_KUBERNETES_PROC": str(self.folder / "proc"),
                 **environ,
             },
             self.broker_prefix,

@@ -341,6 +341,7 @@ def test_burst_of_tasks_is_bounded_and_what_is_left_out_is_counted() -> None:
         cast(Any, SimpleNamespace(total=lambda: 0)),
         cast(Any, SimpleNamespace(maximum=lambda: None, setting=lambda _: 0.0)),
         cast(Any, SimpleNamespace(started=1.0, last_active=1.0)),
+        cast(Any, SimpleNamespace(usage=lambda: None, deaths=[])),
     )
     feed.changes()
     plan = cast(Any, SimpleNamespace(pid=1, run=""))

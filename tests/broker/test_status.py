@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -83,10 +84,21 @@ def test_next_session_reads_that_the_scheduler_ran_out_of_memory(bed: Bed, api: 
     notice = bed.folder / "restart-notice"
     ended = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": "2026-01-02T03:04:05Z"}
     own["status"]["containerStatuses"] = [{"state": {"running": {}}, "lastState": {"terminated": ended}}]
+    (tmp_path / "cgroup").mkdir()
+    (tmp_path / "cgroup/memory.max").write_text(str(2 << 30))
     restarted(bed, api, tmp_path, HOSTNAME="r-worker-scheduler")
     said = wait_for(lambda: notice.exists() and notice.read_text())
     assert "ran out of memory at 2026-01-02T03:04:05Z (limit 2Gi)" in said
-    assert "raise 'schedulerMemoryGiB'" in said
+    assert "pulumi config set schedulerMemoryGiB 4" in said
+    assert (bed.folder / "restart-notice.notebook").read_text() == said
+    assert said.strip() in bed.broker.log()
+    notice.unlink()  # by the session that has printed it
+    restarted(bed, api, tmp_path, HOSTNAME="r-worker-scheduler")
+    time.sleep(1)
+    assert not notice.exists(), "said once, though the broker was restarted"
+    (tmp_path / "restart-notice.told").unlink()
+    restarted(bed, api, tmp_path, HOSTNAME="r-worker-scheduler")
+    wait_for(notice.exists)
     own["status"]["containerStatuses"] = [{"state": {"running": {}}, "lastState": {}}]
     restarted(bed, api, tmp_path, HOSTNAME="r-worker-scheduler")
     wait_for(lambda: not notice.exists())

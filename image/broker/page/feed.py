@@ -17,6 +17,7 @@ from ..dispatch import Dispatcher
 from ..idle import Activity
 from ..kubernetes import KubeError
 from ..leases import Leases
+from ..memory import Memory
 from ..plans import Plan, Task
 from ..pool import Pool
 from ..scaling import Scaler
@@ -49,6 +50,7 @@ class Feed:
         demand: Demand,
         scaler: Scaler,
         activity: Activity,
+        memory: Memory,
     ) -> None:
         self._pool = pool
         self._dispatcher = dispatcher
@@ -56,6 +58,7 @@ class Feed:
         self._demand = demand
         self._scaler = scaler
         self._activity = activity
+        self._memory = memory
         self._samples: deque[list[float]] = deque(maxlen=_SAMPLES)
         self._rows: dict[str, Row] = {}
         self._open: dict[str, Bar] = {}
@@ -183,6 +186,8 @@ class Feed:
         used = bool(queued or running) or self._leases.in_use()
         yield "idle", {"minutes": minutes, "goes": round(self._activity.last_active + 60 * minutes) if not used else 0}
         yield "sessions", self._sessions()
+        yield "memory", self._memory.usage()
+        yield "deaths", list(reversed(self._memory.deaths))
         yield "losses", [
             {"at": loss["at"], "label": cut(str(loss["label"])) or f"#{loss['task']}", "pod": loss["worker"],
              "reason": str(loss["reason"])[:300], "cure": cure(str(loss["reason"]))}
