@@ -8,9 +8,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-sys.path.append("/usr/local/lib/future-kubernetes/etc")
+sys.path += ["/usr/local/lib/future-kubernetes/etc", "/usr/local/lib/future-kubernetes"]
 
 import future_kubernetes_login
+import future_kubernetes_memory
 
 c = get_config()  # noqa: F821
 
@@ -40,6 +41,7 @@ c.ServerApp.jpserver_extensions.update(
     {
         "future_kubernetes_page": True,  # the live page at /cluster/
         "future_kubernetes_ides": True,  # a page where an IDE is missing
+        "future_kubernetes_memory": True,  # the pod's memory in JupyterLab
         "jupyterlab": _IDE != "rstudio" and find_spec("jupyterlab") is not None,
         "jupyter_server_proxy": True,
     }
@@ -56,6 +58,12 @@ c.ServerApp.jinja_template_vars = {
 os.environ["RS_LOGGER_TYPE"] = "stderr"
 # Seconds until RStudio Server must answer; a pod has half a core unless more is asked for.
 os.environ.setdefault("RSERVER_TIMEOUT", "30")
+
+# A kernel that ends for lack of memory says so in the cell.
+c.ServerApp.kernel_websocket_connection_class = future_kubernetes_memory.TellingConnection
+c.AsyncIOLoopKernelManager.restarter_class = future_kubernetes_memory.MemoryRestarter
+# Else jupyter-resource-usage looks at all processes once a second, for metrics behind the login that nobody reads.
+c.ResourceUseDisplay.enable_prometheus_metrics = False
 
 # Notebooks are in R. JupyterLab's own Python kernel has none of this project's packages.
 c.KernelSpecManager.ensure_native_kernel = False

@@ -39,6 +39,8 @@ class Door:
         (folder / "run").mkdir()
         (folder / "home").mkdir()
         (folder / "bin").mkdir()
+        (folder / "lib").mkdir()
+        (folder / "lib/future_kubernetes").symlink_to(ROOT / "image")  # as the image has it
         (folder / "password").write_text(PASSWORD)
         (folder / "rserver.conf").write_text(f"rsession-path={ROOT}/image/bin/future-rsession\n")
         if rserver:
@@ -54,7 +56,8 @@ class Door:
             ],
             env={
                 "PATH": f"{folder}/bin:{os.environ['PATH']}", "HOME": f"{folder}/home", "TMPDIR": str(folder),
-                "PYTHONPATH": f"{ROOT}/image/etc", "FUTURE_KUBERNETES_RUN": f"{folder}/run",
+                "PYTHONPATH": f"{ROOT}/image/etc:{folder}/lib",
+                "FUTURE_KUBERNETES_CGROUP": f"{folder}/cgroup", "FUTURE_KUBERNETES_RUN": f"{folder}/run",
                 "FUTURE_KUBERNETES_PASSWORD_FILE": f"{folder}/password", "FUTURE_KUBERNETES_IDE": ide,
                 "FUTURE_KUBERNETES_NAMESPACE": "team", "FUTURE_KUBERNETES_RELEASE": "r",
                 "FAKE_RSERVER_CONF": f"{folder}/rserver.conf", **environ,

@@ -27,7 +27,13 @@ __all__ = ["doors", "logged_in"]
 def test_versions_of_the_tests_are_those_of_the_image() -> None:
     for file, names in {
         "requirements-server.txt": ("jupyter-server", "jupyter-server-proxy", "tornado"),
-        "requirements-jupyterlab.txt": ("jupyter-server", "jupyter-server-proxy", "tornado"),
+        "requirements-jupyterlab.txt": (
+            "ipykernel",
+            "jupyter-resource-usage",
+            "jupyter-server",
+            "jupyter-server-proxy",
+            "tornado",
+        ),
         "requirements-rstudio.txt": ("jupyter-rsession-proxy",),
     }.items():
         text = (ROOT / "image" / file).read_text()

@@ -5,7 +5,7 @@
 #'   that state, `tasks` (futures that it has been given), `restarts` (how often its R was lost in use), `session` (the
 #'   process that it works for, `NA` when there is none), `label` of the future that it runs, and `memory` (MiB) and
 #'   `cpu` (CPUs) of its container as it said last, which it does every ten seconds while it runs something. It prints
-#'   with a summary.
+#'   with a summary, and with the memory that the scheduler's pod uses of its limit, shared by its R sessions.
 #' @examples
 #' if (file.exists("/run/future-kubernetes/broker.port")) workers()
 #' @export
@@ -24,8 +24,15 @@ workers <- function() {
       session = ifelse(rows$session == 0L, NA_integer_, as.integer(rows$session)), label = as.character(rows$label),
       memory = as.integer(rows$memory), cpu = as.numeric(rows$cpu)
     ),
-    class = c("kubernetes_workers", "data.frame")
+    class = c("kubernetes_workers", "data.frame"), scheduler = scheduler_memory()
   )
+}
+
+# Memory of the scheduler's pod and its limit, in MiB, NA for what is not known.
+scheduler_memory <- function() {
+  words <- tryCatch(strsplit(ask("memory"), " ", fixed = TRUE)[[1L]], KubernetesError = function(e) c("-", "-"))
+  words[words == "-"] <- NA
+  c(memory = as.integer(words[1L]), limit = as.integer(words[2L]))
 }
 
 #' @export
@@ -41,6 +48,11 @@ print.kubernetes_workers <- function(x, ...) {
   if (nrow(x) > 0L) {
     x$since <- format(x$since, "%H:%M:%S")
     print.data.frame(x, row.names = FALSE, ...)
+  }
+  pod <- attr(x, "scheduler")
+  if (!is.null(pod) && !is.na(pod[["memory"]])) {
+    limit <- if (is.na(pod[["limit"]])) "" else sprintf(" of %d", pod[["limit"]])
+    cat(sprintf("The scheduler's pod uses %d%s MiB of memory\n", pod[["memory"]], limit))
   }
   invisible(x)
 }

@@ -4,12 +4,13 @@ import { Charts } from "./charts.js";
 import { Link } from "./link.js";
 import { Model, shortener } from "./model.js";
 import { Stream } from "./stream.js";
-import { clock, count, duration, element, fill, process, say } from "./text.js";
+import { clock, count, duration, element, fill, memory, process, say } from "./text.js";
 import { Tiles } from "./tiles.js";
 import { View } from "./view.js";
 
 const FRAME = 250;
 const LATEST = 50;
+const HIGH = 0.9;
 const NOTICE = 20000;
 const SHOWN = [
   ["connected", "workers"], ["running", "running"], ["queued", "waiting"], ["finished", "done"],
@@ -71,13 +72,28 @@ function drawSessions() {
   fill(byId("sessions").tBodies[0], rows);
 }
 
+// The scheduler's pod runs R sessions, IDE and broker; near its limit a session is about to be ended.
+function drawMemory() {
+  const [used, limit] = model.details.memory ?? [null, null];
+  byId("memory").hidden = used === null;
+  if (used === null) return;
+  const high = limit && used > HIGH * limit;
+  say(byId("memory-text"), `Their pod uses ${memory({ memory: used, limit })}${high ? ": nearly all" : ""}`);
+  byId("memory").classList.toggle("high", Boolean(high));
+  byId("memory-meter").hidden = !limit;
+  if (limit) Object.assign(byId("memory-meter"), { max: limit, high: HIGH * limit, optimum: 0, value: used });
+}
+
 function drawLosses() {
-  const losses = model.details.losses ?? [];
+  const deaths = (model.details.deaths ?? []).map(({ at, what, cure }) => ({ at, what, cure }));
+  const losses = [...deaths, ...(model.details.losses ?? [])].sort((a, b) => b.at - a.at);
   byId("no-losses").hidden = losses.length > 0;
   byId("losses").replaceChildren(
     ...losses.map((loss) =>
       element("li", {},
-        element("p", {}, element("strong", {}, loss.label), ` on ${loss.pod} at ${clock(loss.at)}: ${loss.reason}.`),
+        loss.what
+          ? element("p", {}, element("strong", {}, "Out of memory"), ` at ${clock(loss.at)}: ${loss.what}.`)
+          : element("p", {}, element("strong", {}, loss.label), ` on ${loss.pod} at ${clock(loss.at)}: ${loss.reason}.`),
         element("p", { className: "quiet" }, loss.cure),
       ),
     ),
@@ -106,7 +122,8 @@ function drawParts() {
 function changed(message) {
   drawParts();
   if ("sessions" in message) drawSessions();
-  if ("losses" in message) drawLosses();
+  if ("memory" in message) drawMemory();
+  if ("losses" in message || "deaths" in message) drawLosses();
 }
 
 function drawTime() {
@@ -149,6 +166,7 @@ new Link(
     live();
     changed(message);
     drawSessions();
+    drawMemory();
     drawLosses();
     view.changed();
   },

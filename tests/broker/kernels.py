@@ -1,0 +1,104 @@
+"""Kernels behind the front door, as JupyterLab uses them. They run Python: this machine may have no R."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import websocket
+from jupyter_server.services.kernels.connection import base
+
+from .door import Door
+
+framing: Any = base
+PROTOCOL = "v1.kernel.websocket.jupyter.org"
+
+
+def kernelspec(folder: Path) -> dict[str, str]:
+    """Environment of a front door whose kernel `ir` is Python's."""
+    spec = folder / "jupyter/kernels/ir/kernel.json"
+    spec.parent.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec.write_text(json.dumps({"argv": argv, "display_name": "R", "language": "R"}))
+    return {"JUPYTER_PATH": str(folder / "jupyter")}
+
+
+def api(door: Door, method: str, path: str, body: object = None) -> Any:
+    """Answer of the server's REST API to a person who is logged in."""
+    connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=60)
+    cookies = "; ".join(f"{name}={value}" for name, value in door.cookies.items())
+    headers = {"Cookie": cookies, "X-XSRFToken": door.cookies["_xsrf"]}
+    connection.request(method, path, None if body is None else json.dumps(body), headers)
+    answer = connection.getresponse()
+    text = answer.read()
+    assert answer.status < 300, text
+    connection.close()
+    return json.loads(text) if text else None
+
+
+class Tab:
+    """A notebook's connection to its kernel."""
+
+    def __init__(self, door: Door, kernel: str) -> None:
+        self.session = uuid.uuid4().hex
+        self.socket = websocket.create_connection(
+            f"ws://127.0.0.1:{door.port}/api/kernels/{kernel}/channels?session_id={self.session}",
+            cookie="; ".join(f"{name}={value}" for name, value in door.cookies.items()),
+            subprotocols=[PROTOCOL], timeout=30,
+        )  # fmt: skip
+
+    def run(self, code: str) -> str:
+        """Send a cell; the name of its request."""
+        header = {
+            "msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "session": self.session, "username": "",
+            "date": "2026-01-01T00:00:00Z", "version": "5.3",
+        }  # fmt: skip
+        content = {
+            "code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False,
+            "stop_on_error": True,
+        }  # fmt: skip
+        parts = [json.dumps(part).encode() for part in (header, {}, {}, content)]
+        message = framing.serialize_msg_to_ws_v1(parts, "shell")
+        self.socket.send_binary(b"".join(message) if isinstance(message, list) else message)
+        return header["msg_id"]
+
+    def hear(self, until: str, seconds: float = 30) -> list[tuple[str, str, dict[str, Any]]]:
+        """Type, cell and content of each message on iopub, up to a state of the kernel."""
+        heard = []
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            data = self.socket.recv()
+            assert isinstance(data, bytes)
+            channel, parts = framing.deserialize_msg_from_ws_v1(data)
+            if channel != "iopub":
+                continue
+            header, parent, _, content = (json.loads(part) for part in parts[:4])
+            heard.append((header["msg_type"], parent.get("msg_id", ""), content))
+            if header["msg_type"] == "status" and content["execution_state"] == until:
+                return heard
+        raise AssertionError(heard)
+
+    def output(self, code: str) -> str:
+        """What a cell shows."""
+        cell = self.run(code)
+        heard: list[tuple[str, str, dict[str, Any]]] = []
+        while not heard or heard[-1][1] != cell:
+            heard += self.hear("idle")
+        return "".join(content["text"] for kind, parent, content in heard if kind == "stream" and parent == cell)
+
+
+@contextmanager
+def kernel(door: Door) -> Iterator[tuple[str, Tab]]:
+    """A kernel that answers, and a tab on it."""
+    found = api(door, "POST", "/api/kernels", {"name": "ir"})["id"]
+    tab = Tab(door, found)
+    assert tab.output("print(6 * 7)") == "42\n"
+    yield found, tab
+    tab.socket.close()
