@@ -95,10 +95,10 @@ class Tab:
 
 
 @contextmanager
-def kernel(door: Door) -> Iterator[tuple[str, Tab]]:
+def kernel(door: Door, code: str = "print(6 * 7)", answer: str = "42\n") -> Iterator[tuple[str, Tab]]:
     """A kernel that answers, and a tab on it."""
     found = api(door, "POST", "/api/kernels", {"name": "ir"})["id"]
     tab = Tab(door, found)
-    assert tab.output("print(6 * 7)") == "42\n"
+    assert tab.output(code) == answer
     yield found, tab
     tab.socket.close()

@@ -1,0 +1,114 @@
+"""The scheduler's pod runs out of memory: notebook, next R session, log and live page name it; gauges show it before.
+
+The kernel of this machine ends the process that is too large. Where it ends the whole container (Kubernetes' default
+with cgroup v2), the notice is the broker's at its start: tests/broker/test_status.py.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.broker.kernels import Tab, kernel
+from tests.broker.test_front_door import Door
+from tests.e2e.browsing import chromium, forwarded, log_in
+from tests.e2e.conftest import Stack
+
+pytestmark = pytest.mark.timeout(300)
+
+TOO_MUCH = "x <- lapply(1:1000, function(i) rnorm(5e6))"
+
+
+class Visitor(Door):
+    """Cookies of one browser at the stack's front door."""
+
+    def __init__(self, address: str) -> None:
+        self.base, self.port = "/", urllib.parse.urlsplit(address).port or 0
+        self.cookies, self.headers = {}, {}
+
+
+@pytest.fixture(scope="module")
+def address(stack: Stack) -> Iterator[str]:
+    with forwarded(stack) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def visitor(stack: Stack, address: str) -> Visitor:
+    made = Visitor(address)
+    assert made.log_in(stack.outputs()["password"]) == 302
+    return made
+
+
+def log(stack: Stack) -> str:
+    return stack.kubectl("logs", stack.scheduler()["metadata"]["name"])
+
+
+def limit(stack: Stack) -> int:
+    """MiB of memory that the pod may use."""
+    text = stack.scheduler()["spec"]["containers"][0]["resources"]["limits"]["memory"]
+    return int(text[:-2]) * {"Mi": 1, "Gi": 1024}[text[-2:]]
+
+
+def test_cell_that_takes_more_memory_than_the_pod_has_says_so(stack: Stack, visitor: Visitor) -> None:
+    with kernel(visitor, "cat(6 * 7, '\\n')", "42 \n") as (_, tab):
+        pid = tab.output("cat(Sys.getpid())")
+        cell = tab.run(TOO_MUCH)
+        heard = tab.hear("restarting", 120)
+        [said] = [content["text"] for kind, parent, content in heard if kind == "stream" and parent == cell]
+        assert f"(process {pid}) ended at" in said
+        assert f"pod limit {limit(stack) / 1024:.3g} GiB" in said
+        assert f"pulumi config set schedulerMemoryGiB {limit(stack) / 512:g}'" in said
+        stack.wait("the kernel", 60, lambda: restarted(tab, pid))
+    stack.wait("the log", 30, lambda: f"R kernel of a notebook before this one (process {pid}) ended" in log(stack))
+
+
+def restarted(tab: Tab, before: str) -> bool:
+    now = tab.output("cat(Sys.getpid())")
+    return now not in ("", before)
+
+
+def test_next_r_session_reads_of_one_that_ran_out_of_memory_once(stack: Stack) -> None:
+    pod = stack.scheduler()["metadata"]["name"]
+    printed = stack.kubectl("exec", pod, "--", "sh", "-c", f"Rscript -e '{TOO_MUCH}'; echo STATUS $?", timeout=120)
+    assert "STATUS 137" in printed
+    stack.wait("the notice", 30, lambda: "The R process (process" in log(stack))
+    start = ("exec", "-i", pod, "--", "sh", "-c", "R --interactive --no-save -q 2>&1")
+    first = stack.kubectl(*start, input="future.kubernetes::workers()\n")
+    assert "ended at" in first
+    assert "pulumi config set schedulerMemoryGiB" in first
+    uses = re.search(r"The scheduler's pod uses (\d+) of (\d+) MiB of memory", first)
+    assert uses, first
+    assert 50 < int(uses[1]) < int(uses[2]) == limit(stack)
+    assert "lack of memory" not in stack.kubectl(*start, input="1\n")
+
+
+def test_jupyterlab_and_live_page_show_the_pods_memory(stack: Stack, address: str, tmp_path: Path) -> None:
+    with chromium(tmp_path / "browser") as driver:
+        log_in(driver, f"{address}/lab", stack.outputs()["password"])
+        try:
+            bar = (By.CSS_SELECTOR, "#jp-main-statusbar")
+            found = WebDriverWait(driver, 120).until(
+                lambda b: re.search(r"Mem: ([\d.]+) / ([\d.]+) MB", " ".join(e.text for e in b.find_elements(*bar)))
+            )
+            assert 50 < float(found[1]) < float(found[2]) == limit(stack)
+            assert not driver.find_elements(By.CSS_SELECTOR, '[data-id="kernelusage-panel-id"]')
+        finally:
+            driver.save_screenshot(str(tmp_path / "lab.png"))
+        driver.get(f"{address}/cluster/")
+        try:
+            text = WebDriverWait(driver, 60).until(lambda b: b.find_element(By.ID, "memory-text").text)
+            assert re.fullmatch(rf"Their pod uses [\d,]+ of {limit(stack):,} MiB", text)
+            assert driver.find_element(By.ID, "memory-meter").is_displayed()
+            losses = WebDriverWait(driver, 60).until(lambda b: b.find_element(By.ID, "losses").text)
+            assert re.search(r"Out of memory at [\d:]+: R process \(process \d+\): pod limit", losses)
+            assert re.search(r"Out of memory at [\d:]+: R kernel of a notebook \(process \d+\): pod limit", losses)
+            assert "schedulerMemoryGiB" in losses
+        finally:
+            driver.save_screenshot(str(tmp_path / "page.png"))
