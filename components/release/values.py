@@ -44,6 +44,7 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
             "annotations": dict(cluster.public_access.annotations),
         },
         "idleMinutes": settings.idle_minutes,
+        "cullIdleKernels": settings.cull_idle_kernels,
         "ttlHours": settings.ttl_hours,
         "workHours": settings.work_hours or "",
         "networkPolicy": {

@@ -30,6 +30,7 @@ OWNED: Mapping[str, tuple[str, str]] = {
     "host": ("host", ""),
     "labels": ("labels", ""),
     "idleMinutes": ("idleMinutes", ""),
+    "cullIdleKernels": ("cullIdleKernels", ""),
     "ttlHours": ("ttlHours", ""),
     "workHours": ("workHours", ""),
     "monitoring.enabled": ("monitoring", ""),

@@ -150,6 +150,12 @@ class Settings(BaseModel):
         le=MAX_IDLE_MINUTES,
         example=30,
     )
+    cull_idle_kernels: bool = setting(
+        False,
+        "Whether a notebook's kernel that has been idle for `idleMinutes`, without a future that waits or runs, is "
+        "shut down, which frees its memory and loses its variables. Sessions of RStudio stay",
+        example="true",
+    )
     ttl_hours: Whole = setting(
         0,
         "Hours after the first `pulumi up` at which workers are scaled to 0 and can no longer be started (workers in "
@@ -220,6 +226,14 @@ class Settings(BaseModel):
                 f"at least workers, which is {self.workers}",
                 self.key("maxWorkers").command(str(self.workers)),
                 others=("workers",),
+            )
+        if self.cull_idle_kernels and not self.idle_minutes:
+            yield Problem(
+                "cullIdleKernels",
+                "true",
+                "only with idleMinutes, which is 0 (never)",
+                self.key("idleMinutes").command("60"),
+                others=("idleMinutes",),
             )
         yield from chart_value_problems(self.chart_values, keys_of(type(self)))
 

@@ -16,6 +16,8 @@ One-off requests, each on a connection of its own:
                                 WHOSE is session:PID or run:NAME; SINCE is @ and a second of the epoch or, from
                                 another machine's clock, seconds ago; PRICE is that of a worker and hour, or -
     memory                   -> ok MIB LIMIT             what this pod uses, and its limit in MiB; - for not known
+    futures PID              -> ok N                     futures of this process and its children that wait or run, and
+                                workers that attach mode holds for them
     about                    -> one line of JSON         R and packages of the image, for sessions on other machines
 
 Attach mode, one connection a worker:
@@ -38,6 +40,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..common import protocol
+from ..common.process import descends
 from .background import Background
 from .connections import Borrower
 from .demand import Demand
@@ -91,6 +94,7 @@ class Session(Borrower):
             "connected": self._connected,
             "demand": self._demand,
             "events": self._events,
+            "futures": self._futures,
             "memory": self._memory,
             "open": self._open,
             "report": self._report,
@@ -158,6 +162,14 @@ class Session(Borrower):
             raise ValueError(f"{whose} {price}")
         scope = Scope(since, session=int(name)) if kind == "session" else Scope(since, run=name)
         self._later(report(self._services.dispatcher.reports, scope, " ".join(title), each))
+
+    def _futures(self, pid: str) -> None:
+        ancestor, services = int(pid), self._services
+        pids = [plan.pid for plan in services.dispatcher.plans.values() for _ in range(plan.load)]
+        pids += [worker.session_pid for worker in services.pool.leased.values() if worker.session is not None]
+        pids += [session.pid for session in services.leases.queue]
+        family = {each: descends(each, ancestor) for each in set(pids)}
+        self.say(b"ok %d\n" % sum(family[each] for each in pids))
 
     def _memory(self) -> None:
         used, limit = self._services.memory.usage() or (None, None)

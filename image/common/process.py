@@ -43,6 +43,17 @@ def alive(pid: int) -> bool:
         return False
 
 
+def descends(pid: int, ancestor: int) -> bool:
+    """True if a process is the ancestor itself or has been started by it, directly or not."""
+    while pid > 1 and pid != ancestor:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                pid = int(file.read().rsplit(")", 1)[1].split()[1])
+        except (OSError, ValueError, IndexError):
+            return False
+    return pid == ancestor
+
+
 def cpu_seconds(pid: int) -> float | None:
     """CPU time of a process so far, with that of the children that it has waited for; None where it is not known."""
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path += ["/usr/local/lib/future-kubernetes/etc", "/usr/local/lib/future-kubernetes"]
 
+import future_kubernetes_kernels
 import future_kubernetes_login
 import future_kubernetes_memory
 
@@ -62,6 +63,8 @@ os.environ.setdefault("RSERVER_TIMEOUT", "30")
 # A kernel that ends for lack of memory says so in the cell.
 c.ServerApp.kernel_websocket_connection_class = future_kubernetes_memory.TellingConnection
 c.AsyncIOLoopKernelManager.restarter_class = future_kubernetes_memory.MemoryRestarter
+# One that is idle is shut down where the stack asks for it.
+c.ServerApp.kernel_manager_class = future_kubernetes_kernels.CullingKernelManager
 # Else jupyter-resource-usage looks at all processes once a second, for metrics behind the login that nobody reads.
 c.ResourceUseDisplay.enable_prometheus_metrics = False
 

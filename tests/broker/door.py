@@ -32,7 +32,9 @@ INGRESS = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "r.example.org", "H
 class Door:
     """A running front door, and the cookies of one browser."""
 
-    def __init__(self, folder: Path, ide: str, rserver: bool, base: str, environ: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, ide: str, rserver: bool, base: str, environ: dict[str, str], *arguments: str
+    ) -> None:
         self.folder, self.base, self.port = folder, base, free_port()
         self.cookies: dict[str, str] = {}
         self.headers: dict[str, str] = {}
@@ -52,7 +54,7 @@ class Door:
             [
                 sys.executable, "-m", "jupyter_server", f"--config={ROOT}/image/etc/jupyter_server_config.py",
                 "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.port}",
-                f"--ServerApp.base_url={base}",
+                f"--ServerApp.base_url={base}", *arguments,
             ],
             env={
                 "PATH": f"{folder}/bin:{os.environ['PATH']}", "HOME": f"{folder}/home", "TMPDIR": str(folder),

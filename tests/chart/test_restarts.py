@@ -80,6 +80,7 @@ def test_the_scheduler_reads_worker_numbers_from_a_live_file(helm: Helm) -> None
         "workers": "4",
         "maxWorkers": "40",
         "idleMinutes": "30",
+        "cullIdleKernels": "true",
         "ttlHours": "0",
         "workHours": "Mon-Fri 08:00-18:00 Europe/Berlin",
     }

@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.broker.kernels import Tab, kernel
-from tests.broker.test_front_door import Door
+from tests.broker.door import Door
 from tests.e2e.browsing import chromium, forwarded, log_in
 from tests.e2e.conftest import Stack
 
@@ -97,6 +97,7 @@ def test_jupyterlab_and_live_page_show_the_pods_memory(stack: Stack, address: st
             found = WebDriverWait(driver, 120).until(
                 lambda b: re.search(r"Mem: ([\d.]+) / ([\d.]+) MB", " ".join(e.text for e in b.find_elements(*bar)))
             )
+            assert found
             assert 50 < float(found[1]) < float(found[2]) == limit(stack)
             assert not driver.find_elements(By.CSS_SELECTOR, '[data-id="kernelusage-panel-id"]')
         finally:

@@ -67,8 +67,9 @@ def test_every_chart_value_that_a_setting_decides_is_owned() -> None:
     resources = {"requests.cpu", "requests.memory", "limits.memory"}
     sized = {f"{pod}.resources.{name}" for pod in ("scheduler", "worker") for name in resources}
     counted = {"worker.replicas", "worker.maxReplicas", "scheduler.homeGiB", "shared.GiB"}
-    own = {"image", "auth", "fullnameOverride", "ide", "host", "labels", "idleMinutes", "ttlHours", "workHours"}
-    assert set(OWNED) == sized | counted | own | {"monitoring.enabled", "networkPolicy.identityServer"}
+    own = {"image", "auth", "fullnameOverride", "ide", "host", "labels"}
+    times = {"idleMinutes", "cullIdleKernels", "ttlHours", "workHours"}
+    assert set(OWNED) == sized | counted | own | times | {"monitoring.enabled", "networkPolicy.identityServer"}
 
 
 @pytest.mark.parametrize(

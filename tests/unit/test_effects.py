@@ -87,6 +87,7 @@ TOGETHER: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
         for cloud in ("gke", "eks")
     },
     ("eks", "spot"): ({}, {"spot": "true"}),
+    ("kubeconfig", "cullIdleKernels"): ({"idleMinutes": 30}, {"idleMinutes": 30, "cullIdleKernels": True}),
     ("kubeconfig", "imagePullSecrets"): (
         {"createNamespace": False},
         {"createNamespace": False, "imagePullSecrets": "registry-login"},

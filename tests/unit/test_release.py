@@ -71,6 +71,7 @@ def test_what_the_settings_ask_of_the_chart_reaches_it() -> None:
                 "homeGiB": "20",
                 "sharedGiB": "5",
                 "idleMinutes": "30",
+                "cullIdleKernels": "true",
                 "ttlHours": "72",
                 "workHours": "Mon-Fri 08:00-18:00 Europe/Berlin",
                 "host": "r.example.org",
@@ -80,7 +81,7 @@ def test_what_the_settings_ask_of_the_chart_reaches_it() -> None:
     )
     assert (found["ide"], found["host"], found["labels"]) == ("jupyterlab", "r.example.org", {"team": "statistics"})
     assert (found["scheduler"]["homeGiB"], found["shared"]["GiB"]) == (20, 5)
-    assert (found["idleMinutes"], found["ttlHours"]) == (30, 72)
+    assert (found["idleMinutes"], found["ttlHours"], found["cullIdleKernels"]) == (30, 72, True)
     assert found["workHours"] == "Mon-Fri 08:00-18:00 Europe/Berlin"
     assert values(program(LOCAL))["workHours"] == ""
 

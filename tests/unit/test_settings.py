@@ -56,6 +56,12 @@ def test_an_unknown_key_may_be_a_misspelt_password_so_its_value_is_hidden() -> N
     assert "hunter2" not in str(caught.value)
 
 
+def test_culling_of_kernels_needs_idle_minutes() -> None:
+    assert "only with idleMinutes" in problems({**LOCAL, "cullIdleKernels": "true"})["cullIdleKernels"]
+    assert parse({**LOCAL, "cullIdleKernels": "true", "idleMinutes": "30"}, stack="dev").cull_idle_kernels
+    assert not parse({**LOCAL, "cullIdleKernels": "false"}, stack="dev").cull_idle_kernels
+
+
 def test_max_workers_below_workers_is_refused_and_equal_or_above_is_not() -> None:
     assert "at least workers, which is 4" in problems({**LOCAL, "maxWorkers": "3"})["maxWorkers"]
     assert parse({**LOCAL, "maxWorkers": "4"}, stack="dev").max_workers == 4
