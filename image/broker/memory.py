@@ -30,7 +30,7 @@ _DEATHS = 20
 
 
 class Memory:
-    """What the pod uses, and what has ended for want of memory."""
+    """Memory that the pod uses, and processes that ended for want of it."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self._folder = folder
@@ -95,7 +95,7 @@ class Memory:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a notice so that nobody reads a part of it."""
+    """Write a notice whole: a session reads all of it or none."""
     new = file.with_name(f"{file.name}.new")
     new.write_text(text + "\n")
     new.replace(file)

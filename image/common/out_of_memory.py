@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 KINDS = {"rstudio": "R session of RStudio", "notebook": "R kernel of a notebook", "r": "R process"}
-"""What runs R in the scheduler's pod, in words."""
+"""Kinds of R processes in the scheduler's pod, in words."""
 
 
 def advice(limit_mib: float | None) -> str:
-    """What gives more memory, with the command for twice as much as there is."""
+    """Ways to more memory, with the command for twice as much as there is."""
     more = f"{2 * limit_mib / 1024:g}" if limit_mib else "with a larger number"
     return (
         f"For more memory: 'pulumi config set schedulerMemoryGiB {more}' and 'pulumi up', which starts the pod anew. "

@@ -65,7 +65,7 @@ c.ServerApp.kernel_websocket_connection_class = future_kubernetes_memory.Telling
 c.AsyncIOLoopKernelManager.restarter_class = future_kubernetes_memory.MemoryRestarter
 # One that is idle is shut down where the stack asks for it.
 c.ServerApp.kernel_manager_class = future_kubernetes_kernels.CullingKernelManager
-# Else jupyter-resource-usage looks at all processes once a second, for metrics behind the login that nobody reads.
+# Else jupyter-resource-usage looks at all processes once a second, for metrics that are behind the login.
 c.ResourceUseDisplay.enable_prometheus_metrics = False
 
 # Notebooks are in R. JupyterLab's own Python kernel has none of this project's packages.

@@ -86,7 +86,7 @@ class Tab:
         raise AssertionError(heard)
 
     def output(self, code: str) -> str:
-        """What a cell shows."""
+        """Output of a cell."""
         cell = self.run(code)
         heard: list[tuple[str, str, dict[str, Any]]] = []
         while not heard or heard[-1][1] != cell:
