@@ -44,7 +44,7 @@ def lives(door: Door, name: str) -> bool:
     return name in {found["id"] for found in api(door, "GET", "/api/kernels")}
 
 
-def stays(door: Door, name: str, seconds: float = 4) -> bool:
+def stays(door: Door, name: str, seconds: float = 3) -> bool:
     time.sleep(seconds)
     return lives(door, name)
 
@@ -79,10 +79,11 @@ def test_kernel_with_a_running_future_stays_until_it_has_ended(
     with kernel(door) as (name, tab), bed.plan(pid=process(tab)) as plan:
         flag = tmp_path / "flag"
         number = plan.submit(f"until {flag}")
-        ask_for(door)
-        assert stays(door, name)
+        ask_for(door, minutes="0.1")
+        assert stays(door, name, 10)
         flag.touch()
         plan.result(number)
+        assert stays(door, name, 3), "its value can be collected"
         wait_for(lambda: not lives(door, name))
 
 

@@ -29,10 +29,12 @@ class ControlGroup:
             "stat": f"cache 1\n{'total_' if version == 1 else ''}inactive_file {100 << 20}\nunevictable 0\n",
         }.items():
             (folder / (V1 if version == 1 else V2)[name]).write_text(text)
+        self.kills = 0
         self.kill(0)
 
     def kill(self, count: int) -> None:
         """Count so many kills."""
+        self.kills = count
         if self.version == 1:
             text, name = f"oom_kill_disable 0\nunder_oom 0\noom_kill {count}\n", "memory/memory.oom_control"
         else:
