@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from .conftest import Bed, wait_for
-from .kernels import Tab, api, kernel, kernelspec
 from .door import Door
+from .kernels import Tab, api, kernel, kernelspec
 
 OWN_PID = "import os; print(os.getpid())"
 CHILD = "import subprocess; child = subprocess.Popen(['sleep', '600']); print(child.pid)"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from .conftest import wait_for
-from .kernels import Tab, api, kernel, kernelspec
 from .door import Door, Stranger
+from .kernels import Tab, api, kernel, kernelspec
 from .test_memory import ControlGroup
 
 OWN_PID = "import os; print(os.getpid())"

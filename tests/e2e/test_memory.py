@@ -15,8 +15,8 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.broker.kernels import Tab, kernel
 from tests.broker.door import Door
+from tests.broker.kernels import Tab, kernel
 from tests.e2e.browsing import chromium, forwarded, log_in
 from tests.e2e.conftest import Stack
 
