@@ -160,8 +160,8 @@ def check_setting(key: str, value: str = "") -> None:
             part = part[step].get("properties", part[step])
         return
     if value:
-        config = {"cloud": "kubeconfig", "image": "a/b:1", "maxWorkers": "80", "workers": "1", name: value}
-        parse(config, MODELS, stack="dev")
+        others = {"maxWorkers": "80", "workers": "1", "idleMinutes": "30"}
+        parse({"cloud": "kubeconfig", "image": "a/b:1", **others, name: value}, MODELS, stack="dev")
 
 
 def check_own(name: str, given: set[str]) -> None:
