@@ -1,7 +1,8 @@
 """One comment a stack on a pull request, edited at each push: `python3 ci/comment.py NUMBER FOLDER STACKS`.
 
-FOLDER holds STACK.md for each of the stacks in STACKS, a JSON list of matrix entries. Standard library only: it runs
-from the base branch's checkout, with the right to comment and with nothing of the pull request's code.
+FOLDER holds STACK.md for each of the stacks in STACKS, a JSON list of matrix entries, and for stack dev, which every
+pull request previews. Standard library only: it runs from the base branch's checkout, with the right to comment and
+with nothing of the pull request's code.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 MARK = "<!-- future-kubernetes preview of {} -->"
+ALWAYS = "dev"
+"""The stack of `make up`. It needs no cloud, so each pull request previews it."""
+
 LENGTH = 60_000
 """Characters of a report that are posted; GitHub refuses more than 65,536."""
 
@@ -85,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     number, folder, entries = arguments
     env = os.environ
     log = f"{env['GITHUB_SERVER_URL']}/{env['GITHUB_REPOSITORY']}/actions/runs/{env['GITHUB_RUN_ID']}"
-    stacks = [entry["stack"] for entry in json.loads(entries)]
+    stacks = [*(entry["stack"] for entry in json.loads(entries)), ALWAYS]
     publish(PullRequest(int(number), env), Path(folder), stacks, log)
     return 0
 

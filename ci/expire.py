@@ -58,7 +58,11 @@ def born(state: Mapping[str, Any]) -> datetime | None:
 
 
 def pulumi(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the Pulumi CLI and return what it printed."""
+    """Run the Pulumi CLI and return what it printed.
+
+    Not by the Automation API: the state's times of creation are in `pulumi stack export` only, and an end of `destroy`
+    is this program's own.
+    """
     variables = {**os.environ, **ENVIRONMENT}
     return subprocess.run(["pulumi", *arguments], env=variables, capture_output=True, text=True, check=False)
 

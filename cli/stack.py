@@ -66,6 +66,10 @@ def opened(name: str) -> Iterator[Stack]:
 
 
 def _by_pulumi(name: str) -> tuple[Mapping[str, Any], str, str]:
+    """The stack's outputs, and the paths of kubectl and pulumi.
+
+    One start of the CLI. The Automation API starts it four times for the same: version, select, and outputs twice.
+    """
     pulumi, kubectl = shutil.which("pulumi"), shutil.which("kubectl")
     if pulumi is None:
         raise UserError(

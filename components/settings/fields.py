@@ -223,7 +223,7 @@ Whole = Annotated[int, BeforeValidator(whole_number)]
 Cores = Annotated[float, BeforeValidator(decimal_number), Allowed("a number of cores, such as 1 or 0.5")]
 Gib = Annotated[float, BeforeValidator(decimal_number), Allowed("an amount of memory in GiB, such as 3.5")]
 
-DNS_LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+DNS_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 DnsLabel = Annotated[
     str, matching(DNS_LABEL, 63), Allowed("lower-case letters, digits and inner hyphens (a DNS-1123 label)")
 ]

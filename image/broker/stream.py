@@ -36,7 +36,6 @@ draws its PID, below 0):
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -61,9 +60,6 @@ _SHARE_OF_DISK = 0.5
 
 def room() -> int:
     """Bytes of tasks that one plan may have queued: half of the free disk, 8 GiB at most."""
-    given = os.environ.get("FUTURE_KUBERNETES_QUEUE_BYTES")
-    if given:
-        return int(given)
     return min(_MOST_BYTES, int(shutil.disk_usage(tempfile.gettempdir()).free * _SHARE_OF_DISK))
 
 

@@ -18,6 +18,7 @@ from ..common import protocol
 
 FILE = "report.html"
 PRICE = "FUTURE_KUBERNETES_WORKER_PRICE"
+ENVIRONMENT = Path("/etc/future-kubernetes/environment")
 _SECONDS = 20.0
 _HEAD_BYTES = 400
 _TITLE = 300
@@ -51,10 +52,9 @@ def _asked(request: str) -> dict[str, Any]:
 
 def _price() -> str:
     """Price of a worker and hour, of the environment or of the stack's setting `environment`; ``-`` for none."""
-    folder = Path(os.environ.get("FUTURE_KUBERNETES_ENVIRONMENT", "/etc/future-kubernetes/environment"))
     text = os.environ.get(PRICE, "")
-    if not text and (folder / PRICE).is_file():
-        text = (folder / PRICE).read_text()
+    if not text and (ENVIRONMENT / PRICE).is_file():
+        text = (ENVIRONMENT / PRICE).read_text()
     try:
         price = float(text) if text.strip() else -1.0
     except ValueError:

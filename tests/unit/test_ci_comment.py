@@ -96,10 +96,10 @@ def test_a_first_run_adds_a_comment_a_stack_and_a_later_one_edits_it(forge: Forg
     (tmp_path / "gke-team.md").write_text("first\n")
     (tmp_path / "eks-team.md").write_text("other\n")
     publish(forge, tmp_path, "gke-team", "eks-team")
-    assert len(forge.comments) == 2
+    assert len(forge.comments) == 3  # dev's too
     (tmp_path / "gke-team.md").write_text("second\n")
     publish(forge, tmp_path, "gke-team", "eks-team")
-    assert len(forge.comments) == 2
+    assert len(forge.comments) == 3  # dev's too
     mine = next(body for body in forge.bodies() if "gke-team" in body)
     assert "second" in mine
     assert "first" not in mine
@@ -112,8 +112,8 @@ def test_a_comment_is_found_behind_a_hundred_others(forge: Forge, tmp_path: Path
     forge.add("<!-- future-kubernetes preview of gke-team -->\nold")
     (tmp_path / "gke-team.md").write_text("new\n")
     publish(forge, tmp_path, "gke-team")
-    assert len(forge.comments) == 101
-    assert "new" in forge.bodies()[-1]
+    assert "new" in forge.bodies()[100]
+    assert len([body for body in forge.bodies() if "gke-team" in body]) == 1
 
 
 def test_a_persons_comment_that_quotes_the_mark_stays(forge: Forge, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_persons_comment_that_quotes_the_mark_stays(forge: Forge, tmp_path: Pa
     (tmp_path / "gke-team.md").write_text("new\n")
     publish(forge, tmp_path, "gke-team")
     assert forge.bodies()[0] == quoted
-    assert len(forge.comments) == 2
+    assert len([body for body in forge.bodies() if "gke-team" in body]) == 2
 
 
 def test_a_stack_that_is_not_touched_any_more_says_so(forge: Forge, tmp_path: Path) -> None:
@@ -130,6 +130,15 @@ def test_a_stack_that_is_not_touched_any_more_says_so(forge: Forge, tmp_path: Pa
     publish(forge, tmp_path, "gke-team")
     publish(forge, tmp_path)
     assert "Not touched by this change any more" in forge.bodies()[0]
+
+
+def test_stack_dev_is_reported_for_every_change(forge: Forge, tmp_path: Path) -> None:
+    (tmp_path / "dev.md").write_text("first\n")
+    publish(forge, tmp_path)
+    (tmp_path / "dev.md").write_text("second\n")
+    publish(forge, tmp_path)
+    (body,) = forge.bodies()
+    assert body.startswith("<!-- future-kubernetes preview of dev -->\nsecond\n")
 
 
 def test_a_preview_without_a_report_says_that_it_did_not_finish(forge: Forge, tmp_path: Path) -> None:

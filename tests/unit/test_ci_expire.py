@@ -128,14 +128,12 @@ def test_only_stacks_with_hours_are_in_the_matrix(backend: Backend, tmp_path: Pa
     backend.stack("lasting", None)
     backend.stack("dev", 5, "local")
     output = tmp_path / "output"
-    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from ci import expire; sys.exit(expire.main([]))"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=backend.repo, env={**os.environ, "GITHUB_OUTPUT": str(output)}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "ci.expire"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "GITHUB_OUTPUT": str(output)}
+    done = subprocess.run(command, cwd=backend.repo, env=env, capture_output=True, text=True, check=True)
     assert done.stdout == output.read_text()
     assert json.loads(done.stdout.removeprefix("stacks=")) == [{"stack": "team", "extra": "eks"}]
     backend.stack("team", "soon")
-    done = subprocess.run([sys.executable, "-c", script], cwd=backend.repo, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=backend.repo, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "error: ttlHours of stack team" in done.stderr

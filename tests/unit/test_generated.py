@@ -13,11 +13,13 @@ import yaml
 
 from components.clouds import CLOUDS, MODELS
 from components.generate import generated, project_file, reference
+from components.settings.errors import SettingsError
+from components.settings.fields import WORK_HOURS
 from components.settings.keys import keys_of
 from components.settings.loading import known_keys, parse
 from components.settings.model import Settings
+from tests.unit.settings_cases import GKE, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((ROOT / "chart" / "values.schema.json").read_text())
 VALUES = yaml.safe_load((ROOT / "chart" / "values.yaml").read_text())
 LEAST = {
@@ -103,6 +105,33 @@ def test_the_chart_has_the_same_upper_bound_as_the_setting(key: str, path: str) 
     for part in path.split("."):
         rules = rules["properties"][part]
     assert rules["maximum"] == keys_of(Settings)[key].type.bounds()[1]
+
+
+def test_the_chart_takes_the_same_work_hours_as_the_setting() -> None:
+    assert SCHEMA["properties"]["workHours"]["pattern"] == f"^(|{WORK_HOURS})$"
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("r.example.org", True),
+        (f"{'a' * 63}.example.org", True),
+        (f"{'a' * 64}.example.org", False),
+        (".".join(["a" * 49] * 5) + ".org", True),  # 253 characters
+        (".".join(["a" * 49] * 5) + ".orga", False),
+        ("localhost", False),
+        ("-r.example.org", False),
+        ("r_.example.org", False),
+    ],
+)
+def test_the_chart_takes_the_same_hosts_as_the_setting(name: str, taken: bool) -> None:
+    rules = SCHEMA["properties"]["host"]
+    assert (re.search(rules["pattern"], name) is not None and len(name) <= rules["maxLength"]) == taken
+    if taken:
+        parse({**GKE, "host": name}, MODELS, stack="team")
+    else:
+        with pytest.raises(SettingsError, match="host"):
+            parse({**GKE, "host": name}, MODELS, stack="team")
 
 
 def test_the_chart_has_the_same_defaults_as_the_settings() -> None:

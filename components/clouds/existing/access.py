@@ -1,4 +1,8 @@
-"""Reads one context out of kubeconfigs, as kubectl does, and makes it complete in itself."""
+"""Reads one context out of kubeconfigs, as kubectl does, and makes it complete in itself.
+
+Not by `kubectl config view --raw --flatten --minify`: it needs a file for the text of `kubeconfigText`, which is a
+secret, and its errors name neither the contexts that there are nor the command that fixes it.
+"""
 
 from __future__ import annotations
 

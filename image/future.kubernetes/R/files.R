@@ -50,9 +50,8 @@ known_object <- function(hash, stream) !is.null(stream$objects[[hash]])
 
 # A folder of the user's own: what the image has, the workers have too, and what is in /shared as well.
 is_project <- function(folder) {
-  shared <- Sys.getenv("FUTURE_KUBERNETES_SHARED", "/shared")
   folder != "/" && file.access(folder, 2L) == 0L && folder != dirname(tempdir()) && files_limit() > 0 &&
-    !startsWith(paste0(folder, "/"), paste0(shared, "/"))
+    !startsWith(paste0(folder, "/"), "/shared/")
 }
 
 files_limit <- function() {
