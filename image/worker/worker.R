@@ -107,7 +107,7 @@ local({
   held <- 0
   read_object <- function(hash) {
     path <- file.path(Sys.getenv("FUTURE_KUBERNETES_OBJECTS"), hash)
-    if (!file.exists(path)) stop("the disk of the worker's pod is full: no room for a large object or the project's files")
+    if (!file.exists(path)) stop("the disk of the worker's pod is full: no room for its large objects and files")
     file <- file(path, "rb")
     on.exit(close(file))
     unserialize(file)
