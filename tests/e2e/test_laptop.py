@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import subprocess
-import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
+from bench import laptop as laptops
 from bench.release import install
-from common.paths import REPO
 from image.common.process import alive
 from local import debian_rootfs
 from local.image import BASE
@@ -22,31 +20,9 @@ from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(300)
 
-ENTER = """
-mount --make-rprivate / && mount --rbind /dev "$0/dev" && mount --rbind /proc "$0/proc" || exit 99
-root=$0
-exec chroot "$root" env -i HOME=/root PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 "$@"
-"""
 
-
-@dataclass(frozen=True)
-class Laptop:
-    """A root file system with R and kubectl, in which programs run on the host's network."""
-
-    root: Path
-    release: str
-    namespace: str
-
-    def run(self, *command: str, **options: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # type: ignore[call-overload, no-any-return]
-            ["unshare", "-m", "sh", "-c", ENTER, self.root, *command],
-            capture_output=True, text=True, check=False, timeout=200, **options,
-        )  # fmt: skip
-
-    def cluster(self, kubeconfig: str = "/root/kubeconfig", release: str = "") -> str:
-        """The value of `cluster`."""
-        fields = {"release": release or self.release, "namespace": self.namespace, "kubeconfig": kubeconfig}
-        return "list({})".format(", ".join(f'{name} = "{value}"' for name, value in fields.items()))
+class Laptop(laptops.Laptop):
+    """The benchmarks' laptop, with what the tests run there."""
 
     def r(self, code: str) -> str:
         """Output of an R program of the laptop; it must print GOOD at its end."""
@@ -75,37 +51,25 @@ OTHER_R = debian_rootfs.DebianRoot(
 """R 4.5 of the Debian before, where the workers have 4.6."""
 FUTURES = ("future", "globals", "listenv", "parallelly")
 """Packages that are too old there; those of the image's base are taken, which hold for both versions of R."""
-LIBRARY = "usr/lib/R/site-library"
 
 
-def made(stack: Stack, root: Path, base: debian_rootfs.DebianRoot) -> Laptop:
-    with tarfile.open(debian_rootfs.ensure(base)) as archive:
-        archive.extractall(root, filter="tar")
-    if base is not BASE:
-        with tarfile.open(debian_rootfs.ensure(BASE)) as archive:
-            wanted = tuple(f"./{LIBRARY}/{package}/" for package in FUTURES)
-            archive.extractall(root, [m for m in archive if m.name.startswith(wanted)], filter="tar")
-    shutil.copy(stack.node.programs / "kubectl", root / "usr/local/bin/kubectl")
-    shutil.copy(stack.node.kubeconfig, root / "root/kubeconfig")
-    shutil.copytree(REPO / "image" / "future.kubernetes", root / "root/package")
-    laptop = Laptop(root, stack.workload.split("/")[1].removesuffix("-worker"), stack.namespace)
-    installed = laptop.run("R", "CMD", "INSTALL", "/root/package")
-    assert installed.returncode == 0, installed.stderr
-    return laptop
+@contextmanager
+def made(stack: Stack, base: debian_rootfs.DebianRoot, from_image: Sequence[str] = ()) -> Iterator[Laptop]:
+    release = stack.workload.split("/")[1].removesuffix("-worker")
+    with laptops.laptop(stack.node, stack.namespace, release, base, from_image) as one:
+        yield Laptop(one.root, one.release, one.namespace)
 
 
 @pytest.fixture(scope="module")
-def laptop(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
-    root = tmp_path_factory.mktemp("laptop")
-    yield made(stack, root, BASE)
-    shutil.rmtree(root)
+def laptop(stack: Stack) -> Iterator[Laptop]:
+    with made(stack, BASE) as one:
+        yield one
 
 
 @pytest.fixture(scope="module")
-def with_another_r(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
-    root = tmp_path_factory.mktemp("other-r")
-    yield made(stack, root, OTHER_R)
-    shutil.rmtree(root)
+def with_another_r(stack: Stack) -> Iterator[Laptop]:
+    with made(stack, OTHER_R, FUTURES) as one:
+        yield one
 
 
 def test_futures_of_a_laptop_find_its_files_variables_objects_and_packages(laptop: Laptop, stack: Stack) -> None:
