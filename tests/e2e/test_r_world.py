@@ -258,7 +258,7 @@ def test_a_file_that_changes_all_the_time_is_read_as_it_was_and_then_as_it_is(st
         """
         writeLines("0", "growing.txt")
         plan(kubernetes, workers = 1)
-        system("i=0; until [ -e stop ]; do i=$((i + 1)); echo $i >> growing.txt; done; touch stopped", wait = FALSE)
+        system("(i=0; until [ -e stop ]; do i=$((i + 1)); echo $i >> growing.txt; done; touch stopped)", wait = FALSE)
         for (i in 1:20) {
           lines <- value(future(suppressWarnings(readLines("growing.txt")))) # the last line may be half of one
           whole <- head(lines, -1L)
