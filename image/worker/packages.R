@@ -23,12 +23,11 @@ session_packages <- function(ask) {
     if (length(here) == 0L) {
       return(invisible())
     }
-    fetched <<- c(fetched, name)
-    if (dir.exists(file.path(folder, name))) {
-      return(invisible()) # for an R before this one
+    if (!dir.exists(file.path(folder, name))) { # it may be there for an R before this one
+      reason <- ask(here[1L])
+      if (nzchar(reason)) fail("The package '%s' of the session did not reach this worker: %s", name, reason)
     }
-    reason <- ask(here[1L])
-    if (nzchar(reason)) fail("The package '%s' of the session did not reach this worker: %s", name, reason)
+    fetched <<- c(fetched, name)
   }
   fail <- function(...) {
     stop(structure(class = c("KubernetesPackageError", "KubernetesError", "error", "condition"), list(

@@ -190,17 +190,16 @@ package_words <- paste0("there is no package called|", session_package_words)
 # future itself mentions a missing package only among "possible other reasons" of a failed launch.
 package_error <- function(future, error) {
   text <- conditionMessage(error)
-  if (grepl("cannot be loaded on this worker", text, fixed = TRUE)) {
-    cure <- sub(".*(The package '[^']+' of the session cannot)", "\\1", text)
-    error[["message"]] <- sprintf("Future %s cannot run on its worker: %s", label_of(future), cure)
-    class(error) <- unique(c("KubernetesPackageError", "KubernetesError", class(error)))
-    return(error)
+  error[["message"]] <- if (grepl(session_package_words, text)) {
+    # It has its own fix.
+    sprintf("Future %s cannot run on its worker: %s", label_of(future), sub(".*(The package '[^']+' of the session )",
+      "\\1", text))
+  } else {
+    sprintf(paste(
+      "Future %s cannot run on its worker: %s. Workers find the packages of the image and those in this session's",
+      ".libPaths(): install it with install.packages(), or for every session by 'rPackages' of the stack and 'pulumi up'"
+    ), label_of(future), sub(".*(there is no package called [^ ]+).*", "\\1", text))
   }
-  missing <- sub(".*(there is no package called [^ ]+|The package .* did not reach this worker.*)", "\\1", text)
-  error[["message"]] <- sprintf(paste(
-    "Future %s cannot run on its worker: %s. Workers find the packages of the image and those in this session's",
-    ".libPaths(): install it with install.packages(), or for every session by 'rPackages' of the stack and 'pulumi up'"
-  ), label_of(future), missing)
   class(error) <- unique(c("KubernetesPackageError", "KubernetesError", class(error)))
   error
 }
