@@ -123,18 +123,20 @@ def test_compiled_code_that_lacks_a_library_of_the_system_is_named_with_its_fix(
     )
 
 
-def test_classes_of_r6_and_forked_children_work_with_packages_of_the_session(stack: Stack) -> None:
+def test_reference_classes_and_forked_children_work_with_packages_of_the_session(stack: Stack) -> None:
     r(
         stack,
         """
-        install("sixpkg", "1.0", "Counter <- R6Class('Counter', public = list(n = 0, add = function() {
-          self$n <- self$n + 1
-          invisible(self)
-        }))", "R6")
+        install("refpkg", "1.0", "Counter <- setRefClass('Counter', fields = list(n = 'numeric'), methods = list(
+          add = function() {
+            n <<- n + 1
+            invisible(.self)
+          }
+        ))", "methods", c("export(Counter)", "exportClasses(Counter)"))
         install("forkpkg", "1.0", "f <- function() 'of the package'")
         plan(kubernetes, workers = 1)
-        stopifnot(value(future({ counter <- sixpkg::Counter$new(); counter$add()$add(); counter$n })) == 2)
-        counter <- sixpkg::Counter$new()
+        stopifnot(value(future({ counter <- refpkg::Counter$new(n = 0); counter$add()$add(); counter$n })) == 2)
+        counter <- refpkg::Counter$new(n = 0)
         stopifnot(value(future({ counter$add(); counter$n })) == 1, counter$n == 0)
         children <- function(code) value(future(parallel::mclapply(1:2, function(i) {
           tryCatch(code(), error = function(e) c(class(e)[1], conditionMessage(e)))
@@ -152,7 +154,7 @@ def test_classes_of_r6_and_forked_children_work_with_packages_of_the_session(sta
           system2(file.path(R.home("bin"), "Rscript"), c("-e", shQuote(code)), stdout = TRUE)
         }))
         stopifnot(identical(started, paste(basename(folder), "of the package")))
-        forget("sixpkg", "forkpkg")
+        forget("refpkg", "forkpkg")
         """,
     )
 
@@ -258,7 +260,8 @@ def test_a_file_that_changes_all_the_time_is_read_as_it_was_and_then_as_it_is(st
         """
         writeLines("0", "growing.txt")
         plan(kubernetes, workers = 1)
-        system("(i=0; until [ -e stop ]; do i=$((i + 1)); echo $i >> growing.txt; done; touch stopped)", wait = FALSE)
+        grow <- "i=0; until [ -e stop ]; do i=$((i + 1)); echo $i >> growing.txt; sleep 0.01; done; touch stopped"
+        system(sprintf("(%s)", grow), wait = FALSE)
         for (i in 1:20) {
           lines <- value(future(suppressWarnings(readLines("growing.txt")))) # the last line may be half of one
           whole <- head(lines, -1L)
