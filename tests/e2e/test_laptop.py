@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from bench import laptop as laptops
+from bench.r_package import WRITE_PACKAGE
 from bench.release import install
 from image.common.process import alive
 from local import debian_rootfs
@@ -74,15 +75,10 @@ def with_another_r(stack: Stack) -> Iterator[Laptop]:
 
 def test_futures_of_a_laptop_find_its_files_variables_objects_and_packages(laptop: Laptop, stack: Stack) -> None:
     printed = laptop.r(
-        """
+        WRITE_PACKAGE
+        + """
         writeLines("of the laptop", "data.txt")
-        source <- file.path(tempdir(), "mypkg")
-        dir.create(file.path(source, "R"), recursive = TRUE)
-        writeLines(c("Package: mypkg", "Version: 1.0", "Title: T", "Description: D.", "License: none", "Author: a",
-                     "Maintainer: a <a@example.org>"), file.path(source, "DESCRIPTION"))
-        writeLines("export(f)", file.path(source, "NAMESPACE"))
-        writeLines("f <- function() 'from a package'", file.path(source, "R", "f.R"))
-        install.packages(source, repos = NULL, type = "source", quiet = TRUE)
+        install_package("mypkg", "f <- function() 'from a package'")
         plan(kubernetes, workers = 2, cluster = there)
         stopifnot(nrow(workers()) >= 2L)
         pod <- value(future(Sys.info()[["nodename"]]))
@@ -235,27 +231,15 @@ def test_what_cannot_be_reached_is_named_with_its_fix_and_r_stays_usable(
     )
 
 
-WRITE = """
-    write <- function(place, code, name = "srcpkg", repository = "Repository: CRAN") {
-      source <- file.path(place, name)
-      dir.create(file.path(source, "R"), recursive = TRUE)
-      writeLines(c(paste("Package:", name), "Version: 1.0", "Title: T", "Description: D.", "License: none", "Author: a",
-                   "Maintainer: a <a@example.org>", repository), file.path(source, "DESCRIPTION"))
-      writeLines("export(f)", file.path(source, "NAMESPACE"))
-      writeLines(code, file.path(source, "R", "f.R"))
-      source
-    }
-"""
-
-
 @pytest.fixture
 def repository(stack: Stack) -> Iterator[None]:
     """A repository of the scheduler's pod, which has a package 'srcpkg'."""
     stack.rscript(
-        f"""{WRITE}
+        f"""{WRITE_PACKAGE}
         dir.create("~/repository/src/contrib", recursive = TRUE)
         setwd("~/repository/src/contrib")
-        tools::Rcmd(c("build", write(tempdir(), "f <- function() 'built in the pod'")))
+        source <- write_package("srcpkg", "f <- function() 'built in the pod'", "Repository: CRAN")
+        tools::Rcmd(c("build", source))
         tools::write_PACKAGES(".")
         writeLines('options(repos = c(CRAN = paste0("file://", path.expand("~/repository"))))', "~/.Rprofile")
         """
@@ -269,9 +253,8 @@ def test_a_package_of_another_platform_is_installed_in_the_pod_from_its_reposito
     laptop: Laptop, repository: None
 ) -> None:
     laptop.r(
-        f"""{WRITE}
-        source <- write(tempdir(), "f <- function() 'of the laptop'")
-        install.packages(source, repos = NULL, type = "source", quiet = TRUE)
+        f"""{WRITE_PACKAGE}
+        install_package("srcpkg", "f <- function() 'of the laptop'", "Repository: CRAN")
         dir.create(file.path(find.package("srcpkg"), "libs")) # as one with compiled code
         plan(kubernetes, workers = 1, cluster = there)
         target <- future.kubernetes:::target
@@ -287,10 +270,9 @@ def test_another_r_is_said_before_the_first_future_and_a_package_that_cannot_tra
     with_another_r: Laptop, repository: None
 ) -> None:
     with_another_r.r(
-        f"""{WRITE}
-        install <- function(...) install.packages(write(tempdir(), ...), repos = NULL, type = "source", quiet = TRUE)
-        install("f <- function() 'of the laptop'")
-        install("f <- function() 'of no repository'", "ownpkg", character())
+        f"""{WRITE_PACKAGE}
+        install_package("srcpkg", "f <- function() 'of the laptop'", "Repository: CRAN")
+        install_package("ownpkg", "f <- function() 'of no repository'")
         library(ownpkg)
         said <- character()
         withCallingHandlers(plan(kubernetes, workers = 1, cluster = there), message = function(m) {{
