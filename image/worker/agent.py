@@ -227,7 +227,9 @@ class Agent:
             if message["session"] != self._objects_of:
                 self._objects.clear()
                 self._objects_of = str(message["session"])
-            self._objects.receive(line, str(message["id"]), int(message["size"]))
+            name = str(message["id"])
+            if not self._objects.receive(line, name, int(message["size"])):
+                self._line.say({"op": "evicted", "ids": [name]})  # the next task that needs it brings it again
         elif operation == "forget":
             self._objects.forget(str(message["id"]))
         elif operation == "have":

@@ -31,10 +31,16 @@ project_files <- function(read_object) {
   apply_bundle <- function(bundle) {
     paths <- file.path(place, bundle$name)
     for (dir in unique(dirname(paths))) dir.create(dir, showWarnings = FALSE, recursive = TRUE)
+    before <- ifelse(bundle$at == 0, 0, file.size(paths)) # a bundle has one piece of a file
+    before[is.na(before)] <- 0
     for (i in seq_along(paths)) {
       file <- file(paths[i], if (bundle$at[i] == 0) "wb" else "ab")
       writeBin(bundle$bytes[[i]], file)
       close(file)
+    }
+    # R only warns of bytes that the disk has no room for.
+    if (!identical(file.size(paths), before + lengths(bundle$bytes))) {
+      stop("the disk of the worker's pod is full: no room for the files of ", folder)
     }
     Sys.chmod(paths, bundle$mode, use_umask = FALSE)
     Sys.setFileTime(paths, .POSIXct(bundle$mtime))
@@ -54,7 +60,7 @@ project_files <- function(read_object) {
         whole <- FALSE
         on.exit(if (!whole) leave()) # as with a full disk: half of a bundle must not be taken for it
         for (hash in setdiff(files$bundles, applied)) {
-          apply_bundle(read_object(hash))
+          suppressWarnings(apply_bundle(read_object(hash)))
           applied <<- c(applied, hash)
         }
         whole <- TRUE

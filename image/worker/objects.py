@@ -31,8 +31,8 @@ class Objects:
         most = (limit << 20) // 4 if limit else _MEMORY_BYTES
         return {"FUTURE_KUBERNETES_OBJECTS": str(self.folder), "FUTURE_KUBERNETES_OBJECT_BYTES": str(most)}
 
-    def receive(self, line: Channel, name: str, size: int) -> None:
-        """Take an object from the broker. Without room for it, it is missing when R looks for it.
+    def receive(self, line: Channel, name: str, size: int) -> bool:
+        """Take an object from the broker. False if there was no room: it is missing when R looks for it.
 
         Raises:
             ChannelError: when the broker's connection has ended.
@@ -42,19 +42,21 @@ class Objects:
             raise ValueError(f"an object has the name {name!r}")
         path = self.folder / name
         left, good = size, True
-        with path.open("wb") as file:
+        # Without a buffer, whose last bytes would meet a full disk only when the file is closed.
+        with path.open("wb", buffering=0) as file:
             while left:
                 piece = line.take(left)
                 left -= len(piece)
                 if good:
                     try:
-                        file.write(piece)
+                        good = file.write(piece) == len(piece)
                     except OSError:
                         good = False
         if good:
             self._sizes[name] = size
         else:
             path.unlink()
+        return good
 
     def use(self, names: Iterable[str]) -> list[str]:
         """Note that a task needs these; the names of others that were removed, least recently used first."""

@@ -1,7 +1,8 @@
 # Packages of the session's own libraries, on a worker: R looks for one, and it comes from the scheduler's pod.
 #
 # R finds packages by loadNamespace(), find.package() and utils::packageDescription(); all other functions call these.
-# In this process each of them first calls fetch(). A package that nobody looks for does not travel.
+# In this process each of them first calls fetch(). A package that nobody looks for does not travel. dyn.load() fails for
+# compiled code of a package that came so, where the image lacks a library of the system.
 
 session_packages <- function(ask) {
   folder <- Sys.getenv("FUTURE_KUBERNETES_LIBRARY")
@@ -22,31 +23,61 @@ session_packages <- function(ask) {
     if (length(here) == 0L) {
       return(invisible())
     }
-    fetched <<- c(fetched, name)
-    if (dir.exists(file.path(folder, name))) {
-      return(invisible()) # for an R before this one
+    if (!dir.exists(file.path(folder, name))) { # it may be there for an R before this one
+      reason <- ask(here[1L])
+      if (nzchar(reason)) fail("The package '%s' of the session did not reach this worker: %s", name, reason)
     }
-    reason <- ask(here[1L])
-    if (nzchar(reason)) {
-      stop(structure(class = c("KubernetesPackageError", "KubernetesError", "error", "condition"), list(
-        message = sprintf("The package '%s' of the session did not reach this worker: %s", name, reason), call = NULL
-      )))
+    fetched <<- c(fetched, name)
+  }
+  fail <- function(...) {
+    stop(structure(class = c("KubernetesPackageError", "KubernetesError", "error", "condition"), list(
+      message = sprintf(...), call = NULL
+    )))
+  }
+  fetch_to_load <- function(package, lib) {
+    fetch(package)
+    if (Sys.getpid() != process && (is.null(known) || package %in% basename(known)) && !isNamespaceLoaded(package) &&
+          !any(dir.exists(file.path(c(lib, .libPaths()), package)))) {
+      fail(paste(
+        "The package '%s' is not on this worker, and a forked child, as of mclapply(), cannot get it from the session:",
+        "call loadNamespace(\"%s\") in the future, before the fork"
+      ), package, package)
     }
   }
+  # What a library of compiled code needs of the system may be on the session's machine only.
+  explain <- function(path, error) {
+    if (!startsWith(path, paste0(folder, "/"))) stop(error)
+    fail(paste(
+      "The package '%s' of the session cannot be loaded on this worker: %s. Add the system's library to the image by",
+      "'aptPackages' of the stack, or the package by 'rPackages', and run 'pulumi up'"
+    ), strsplit(substring(path, nchar(folder) + 2L), "/", fixed = TRUE)[[1L]][1L], conditionMessage(error))
+  }
 
-  patch <- function(name, where, code) {
+  # By name: a function in the call itself would go into an error's traceback, and from there into the future's result,
+  # with all that this process holds.
+  options(future.kubernetes.packages = list(fetch = fetch, fetch_to_load = fetch_to_load, explain = explain))
+  patch <- function(name, where, change) {
     changed <- get(name, envir = where[[1L]], inherits = FALSE)
-    body(changed) <- call("{", as.call(list(fetch, code)), body(changed))
+    body(changed) <- change(body(changed))
     for (envir in where) {
       unlockBinding(name, envir)
       assign(name, changed, envir = envir)
       lockBinding(name, envir)
     }
   }
-  patch("loadNamespace", list(baseenv()), quote(as.character(package)[[1L]])) # may be a name and a version
-  patch("find.package", list(baseenv()), quote(package))
+  before <- function(call) function(body) base::call("{", call, body)
+  # `package` may be a name and a version.
+  patch("loadNamespace", list(baseenv()), before(quote(
+    getOption("future.kubernetes.packages")$fetch_to_load(as.character(package)[[1L]], lib.loc)
+  )))
+  patch("find.package", list(baseenv()), before(quote(getOption("future.kubernetes.packages")$fetch(package))))
   attached <- if ("package:utils" %in% search()) as.environment("package:utils")
-  patch("packageDescription", c(asNamespace("utils"), attached), quote(pkg))
+  patch("packageDescription", c(asNamespace("utils"), attached), before(quote(
+    getOption("future.kubernetes.packages")$fetch(pkg)
+  )))
+  patch("dyn.load", list(baseenv()), function(body) {
+    bquote(tryCatch(.(body), error = function(e) getOption("future.kubernetes.packages")$explain(x, e)))
+  })
 
   # The libraries of a session, where this pod has them, and in place of the others the one that fetch() fills.
   function(libraries) {

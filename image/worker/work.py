@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..common.blob import Blob
 from .channel import Channel
@@ -39,13 +42,13 @@ class Work:
         """
         path = Path(folder, "task") if size > _FILE_BYTES else None
         failed, left = "", size
-        with path.open("wb") if path is not None else contextlib.nullcontext() as file:
+        with path.open("wb", buffering=0) if path is not None else contextlib.nullcontext() as file:
             if file is None:
                 failed = _try(link.send, b"task %d\n" % size)
             while left:
                 piece = line.take(left)
                 left -= len(piece)
-                failed = failed or _try(link.send if file is None else file.write, piece)
+                failed = failed or _try(link.send if file is None else partial(_write, file), piece)
         if path is not None and failed:
             path.unlink()
             self.status = "unread"
@@ -63,6 +66,12 @@ def said(link: Channel, line: bytes) -> tuple[str, Blob | None]:
     if word == "file":
         return "done", Blob.at(Path(path[0]))
     return word, link.body(int(size))
+
+
+def _write(file: IO[bytes], piece: memoryview) -> None:
+    """Write all of it. A buffer would hide a full disk until the file is closed."""
+    if file.write(piece) != len(piece):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _try(action: Callable[[Any], object], data: bytes | memoryview) -> str:

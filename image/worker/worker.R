@@ -106,7 +106,9 @@ local({
   most <- as.numeric(Sys.getenv("FUTURE_KUBERNETES_OBJECT_BYTES", "1e9"))
   held <- 0
   read_object <- function(hash) {
-    file <- file(file.path(Sys.getenv("FUTURE_KUBERNETES_OBJECTS"), hash), "rb")
+    path <- file.path(Sys.getenv("FUTURE_KUBERNETES_OBJECTS"), hash)
+    if (!file.exists(path)) stop("the disk of the worker's pod is full: no room for its large objects and files")
+    file <- file(path, "rb")
     on.exit(close(file))
     unserialize(file)
   }

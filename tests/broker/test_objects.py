@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+
 from .conftest import Bed
 
 
@@ -47,3 +51,14 @@ def test_an_object_without_room_on_the_disk_refuses_its_tasks_only(bed: Bed) -> 
         plan.object("abc", b"x" * 2_000_000)
         assert "disk is full" in plan.result(plan.submit("object abc", needs="abc"), "refused")
         assert plan.run("sleep 0") == "slept"
+
+
+@pytest.mark.parametrize("size", [1_000_100, 3_000_000])
+def test_an_object_without_room_on_the_workers_disk_is_sent_again_with_the_next_task(bed: Bed, size: int) -> None:
+    bed.worker("w1", ("prlimit", "--fsize=1000000"))
+    with bed.plan() as plan:
+        plan.object("abc", b"x" * size)
+        pids = {plan.result(plan.submit("pid", needs="abc")) for _ in range(2)}
+        assert len(pids) == 1, "the worker went on"
+    started = [event for event in json.loads(bed.ask("events")) if event["event"] == "started"]
+    assert [event.get("objects") for event in started] == [size, size]

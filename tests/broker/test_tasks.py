@@ -159,6 +159,15 @@ def test_a_full_disk_refuses_the_task_and_the_session_goes_on(bed: Bed) -> None:
         assert plan.run("sleep 0") == "slept"
 
 
+def test_a_task_without_room_on_the_workers_disk_is_no_loss(bed: Bed) -> None:
+    bed.worker("w1", ("prlimit", "--fsize=17000000"))
+    with bed.plan() as plan:
+        number = plan.submit("sleep 0\n" + "x" * 17_000_100)  # all but the last bytes fit
+        assert "no room for the task" in plan.result(number, "unread")
+        assert plan.run("sleep 0") == "slept"
+        assert not plan.told
+
+
 @pytest.mark.parametrize(
     "line",
     [b"open", b"open key 1 0 0 0", b"open ../key 1 1 1 0", b"submit 1 5", b"\xff\xfe", b"attach", b"x" * 9000],

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
-import subprocess
-import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
+from bench import laptop as laptops
 from bench.r_package import WRITE_PACKAGE
-from common.paths import REPO
+from bench.release import install
 from image.common.process import alive
 from local import debian_rootfs
 from local.image import BASE
@@ -21,31 +21,9 @@ from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(300)
 
-ENTER = """
-mount --make-rprivate / && mount --rbind /dev "$0/dev" && mount --rbind /proc "$0/proc" || exit 99
-root=$0
-exec chroot "$root" env -i HOME=/root PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 "$@"
-"""
 
-
-@dataclass(frozen=True)
-class Laptop:
-    """A root file system with R and kubectl, in which programs run on the host's network."""
-
-    root: Path
-    release: str
-    namespace: str
-
-    def run(self, *command: str, **options: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # type: ignore[call-overload, no-any-return]
-            ["unshare", "-m", "sh", "-c", ENTER, self.root, *command],
-            capture_output=True, text=True, check=False, timeout=200, **options,
-        )  # fmt: skip
-
-    def cluster(self, kubeconfig: str = "/root/kubeconfig", release: str = "") -> str:
-        """The value of `cluster`."""
-        fields = {"release": release or self.release, "namespace": self.namespace, "kubeconfig": kubeconfig}
-        return "list({})".format(", ".join(f'{name} = "{value}"' for name, value in fields.items()))
+class Laptop(laptops.Laptop):
+    """The benchmarks' laptop, with what the tests run there."""
 
     def r(self, code: str) -> str:
         """Output of an R program of the laptop; it must print GOOD at its end."""
@@ -64,19 +42,35 @@ class Laptop:
         return done.stdout + done.stderr
 
 
+OTHER_R = debian_rootfs.DebianRoot(
+    name="other-r",
+    suites=("trixie",),
+    packages=("r-base-core", "r-cran-codetools", "r-cran-digest", "r-cran-jsonlite"),
+    exclude=BASE.exclude,
+    archive=True,
+)
+"""R 4.5 of the Debian before, where the workers have 4.6."""
+FUTURES = ("future", "globals", "listenv", "parallelly")
+"""Packages that are too old there; those of the image's base are taken, which hold for both versions of R."""
+
+
+@contextmanager
+def made(stack: Stack, base: debian_rootfs.DebianRoot, from_image: Sequence[str] = ()) -> Iterator[Laptop]:
+    release = stack.workload.split("/")[1].removesuffix("-worker")
+    with laptops.laptop(stack.node, stack.namespace, release, base, from_image) as one:
+        yield Laptop(one.root, one.release, one.namespace)
+
+
 @pytest.fixture(scope="module")
-def laptop(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
-    root = tmp_path_factory.mktemp("laptop")
-    with tarfile.open(debian_rootfs.ensure(BASE)) as archive:
-        archive.extractall(root, filter="tar")
-    shutil.copy(stack.node.programs / "kubectl", root / "usr/local/bin/kubectl")
-    shutil.copy(stack.node.kubeconfig, root / "root/kubeconfig")
-    shutil.copytree(REPO / "image" / "future.kubernetes", root / "root/package")
-    made = Laptop(root, stack.workload.split("/")[1].removesuffix("-worker"), stack.namespace)
-    installed = made.run("R", "CMD", "INSTALL", "/root/package")
-    assert installed.returncode == 0, installed.stderr
-    yield made
-    shutil.rmtree(root)
+def laptop(stack: Stack) -> Iterator[Laptop]:
+    with made(stack, BASE) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def with_another_r(stack: Stack) -> Iterator[Laptop]:
+    with made(stack, OTHER_R, FUTURES) as one:
+        yield one
 
 
 def test_futures_of_a_laptop_find_its_files_variables_objects_and_packages(laptop: Laptop, stack: Stack) -> None:
@@ -112,6 +106,61 @@ def test_a_forward_that_ends_is_made_again_and_the_future_in_flight_comes(laptop
         tools::pskill(first, 9)
         pid <- value(f)
         stopifnot(forward() != first, identical(value(future(Sys.getpid())), pid)) # the same R, so it ran once
+        """
+    )
+
+
+def test_a_laptop_that_was_asleep_gets_its_results_when_it_wakes(laptop: Laptop) -> None:
+    # R and its forward stop for longer than the half minute after which a plan without work gives its workers back.
+    laptop.r(
+        """
+        plan(kubernetes, workers = 1, cluster = there)
+        f <- future({ Sys.sleep(3); "computed while asleep" })
+        for (i in 1:600) if (any(workers()$state == "busy")) break else Sys.sleep(0.05)
+        both <- paste(Sys.getpid(), forward())
+        system(sprintf("(kill -STOP %s; sleep 40; kill -9 %d; kill -CONT %s) >/dev/null 2>&1 &", both, forward(), both))
+        Sys.sleep(2)
+        stopifnot(identical(value(f), "computed while asleep"), value(future(1)) == 1)
+        """
+    )
+
+
+def test_a_release_that_is_destroyed_ends_the_futures_with_an_error_and_another_one_can_be_used(
+    laptop: Laptop, stack: Stack
+) -> None:
+    namespace = "laptop-destroyed"
+    image = {"image": stack.config["image"], "scheduler": {"homeGiB": 0}, "worker": {"replicas": 1, "maxReplicas": 1}}
+    try:
+        install(stack.node, namespace, "gone", secrets.token_urlsafe(48), image)
+        laptop.r(
+            f"""
+            gone <- list(release = "gone", namespace = "{namespace}", kubeconfig = "/root/kubeconfig")
+            plan(kubernetes, workers = 1, cluster = gone)
+            f <- future(Sys.sleep(600))
+            for (i in 1:600) if (any(workers()$state == "busy")) break else Sys.sleep(0.05)
+            system("kubectl --kubeconfig=/root/kubeconfig delete namespace {namespace} >&2")
+            began <- proc.time()[["elapsed"]]
+            e <- tryCatch(value(f), error = identity)
+            stopifnot(inherits(e, "KubernetesUnavailableError"), grepl("not found", conditionMessage(e)))
+            stopifnot(proc.time()[["elapsed"]] - began < 90)
+            plan(kubernetes, workers = 1, cluster = there)
+            stopifnot(value(future(1)) == 1)
+            """
+        )
+    finally:
+        stack.node.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=180s")
+
+
+def test_a_forked_child_of_the_laptop_can_neither_take_a_future_nor_make_one(laptop: Laptop) -> None:
+    laptop.r(
+        """
+        plan(kubernetes, workers = 1, cluster = there)
+        f <- future(3)
+        refused <- parallel::mclapply(list(function() value(f), function() value(future(1))), function(code) {
+          tryCatch(code(), error = class)
+        }, mc.cores = 2)
+        for (one in refused) stopifnot("FutureError" %in% one)
+        stopifnot(value(f) == 3, value(future(Sys.getpid())) > 0)
         """
     )
 
@@ -182,9 +231,9 @@ def test_what_cannot_be_reached_is_named_with_its_fix_and_r_stays_usable(
     )
 
 
-def test_a_package_of_another_platform_is_installed_in_the_pod_from_its_repository(
-    laptop: Laptop, stack: Stack
-) -> None:
+@pytest.fixture
+def repository(stack: Stack) -> Iterator[None]:
+    """A repository of the scheduler's pod, which has a package 'srcpkg'."""
     stack.rscript(
         f"""{WRITE_PACKAGE}
         dir.create("~/repository/src/contrib", recursive = TRUE)
@@ -195,19 +244,56 @@ def test_a_package_of_another_platform_is_installed_in_the_pod_from_its_reposito
         writeLines('options(repos = c(CRAN = paste0("file://", path.expand("~/repository"))))', "~/.Rprofile")
         """
     )
-    try:
-        laptop.r(
-            f"""{WRITE_PACKAGE}
-            install_package("srcpkg", "f <- function() 'of the laptop'", "Repository: CRAN")
-            dir.create(file.path(find.package("srcpkg"), "libs")) # as one with compiled code
-            plan(kubernetes, workers = 1, cluster = there)
-            target <- future.kubernetes:::target
-            target$same_platform <- FALSE # as on another kind of machine
-            stopifnot(identical(value(future(srcpkg::f())), "built in the pod"))
-            unlink(file.path(find.package("srcpkg"), "libs"), recursive = TRUE)
-            remove.packages("srcpkg")
-            """
+    yield
+    scheduler = stack.scheduler()["metadata"]["name"]
+    stack.kubectl("exec", scheduler, "--", "sh", "-c", "rm -rf ~/repository ~/.Rprofile")
+
+
+def test_a_package_of_another_platform_is_installed_in_the_pod_from_its_repository(
+    laptop: Laptop, repository: None
+) -> None:
+    laptop.r(
+        f"""{WRITE_PACKAGE}
+        install_package("srcpkg", "f <- function() 'of the laptop'", "Repository: CRAN")
+        dir.create(file.path(find.package("srcpkg"), "libs")) # as one with compiled code
+        plan(kubernetes, workers = 1, cluster = there)
+        target <- future.kubernetes:::target
+        target$same_platform <- FALSE # as on another kind of machine
+        stopifnot(identical(value(future(srcpkg::f())), "built in the pod"))
+        unlink(file.path(find.package("srcpkg"), "libs"), recursive = TRUE)
+        remove.packages("srcpkg")
+        """
+    )
+
+
+def test_another_r_is_said_before_the_first_future_and_a_package_that_cannot_travel_is_refused(
+    with_another_r: Laptop, repository: None
+) -> None:
+    with_another_r.r(
+        f"""{WRITE_PACKAGE}
+        install_package("srcpkg", "f <- function() 'of the laptop'", "Repository: CRAN")
+        install_package("ownpkg", "f <- function() 'of no repository'")
+        library(ownpkg)
+        said <- character()
+        withCallingHandlers(plan(kubernetes, workers = 1, cluster = there), message = function(m) {{
+          said <<- c(said, conditionMessage(m))
+        }})
+        here <- as.character(getRversion())
+        theirs <- value(future(as.character(getRversion())))
+        stopifnot(here < theirs, grepl(sprintf("run R %s and this session %s", theirs, here), said[1], fixed = TRUE))
+        stopifnot(any(grepl("will not find: ownpkg. Add them to 'rPackages'", said)))
+        x <- as.numeric(1:1e5)
+        fit <- value(future(lm(x ~ rev(x))))
+        stopifnot(inherits(fit, "lm"), identical(value(future(srcpkg::f())), "built in the pod"))
+        errors <- list(
+          tryCatch(value(future(ownpkg::f())), error = identity),
+          tryCatch(value(future(f())), error = identity), # attached here
+          tryCatch(value(future(requireNamespace("ownpkg"))), error = identity)
         )
-    finally:
-        scheduler = stack.scheduler()["metadata"]["name"]
-        stack.kubectl("exec", scheduler, "--", "sh", "-c", "rm -rf ~/repository ~/.Rprofile")
+        for (e in errors[1:2]) {{
+          stopifnot(inherits(e, "KubernetesPackageError"), grepl(paste("has it for R", here), conditionMessage(e)))
+          stopifnot(grepl("the stack's setting 'image'", conditionMessage(e)))
+        }}
+        stopifnot(identical(errors[[3]], FALSE), value(future(1)) == 1)
+        """
+    )

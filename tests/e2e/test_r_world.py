@@ -96,6 +96,69 @@ def test_a_package_with_compiled_code_that_hides_one_of_the_image_is_the_one_tha
     )
 
 
+def test_compiled_code_that_lacks_a_library_of_the_system_is_named_with_its_fix(stack: Stack) -> None:
+    # A copy whose library of compiled code asks for libQ.so in place of libR.so.
+    r(
+        stack,
+        """
+        plan(kubernetes, workers = 1)
+        own <- .libPaths()[1]
+        file.copy(find.package("utf8"), own, recursive = TRUE)
+        path <- file.path(own, "utf8", "libs", "utf8.so")
+        bytes <- readBin(path, "raw", 1e7)
+        bytes[grepRaw("libR.so", bytes, fixed = TRUE) + 3L] <- charToRaw("Q")
+        writeBin(bytes, path)
+        errors <- list(
+          tryCatch(value(future(utf8::utf8_width("abc"))), error = identity),
+          tryCatch(value(future({ library(utf8); 1 })), error = identity),
+          tryCatch(value(future(1, packages = "utf8")), error = identity)
+        )
+        unlink(file.path(own, "utf8"), recursive = TRUE)
+        for (e in errors) {
+          stopifnot(inherits(e, "KubernetesPackageError"), grepl("libQ.so", conditionMessage(e)))
+          stopifnot(grepl("aptPackages", conditionMessage(e)))
+        }
+        stopifnot(value(future(utf8::utf8_width("abc"))) == 3L)
+        """,
+    )
+
+
+def test_reference_classes_and_forked_children_work_with_packages_of_the_session(stack: Stack) -> None:
+    r(
+        stack,
+        """
+        install("refpkg", "1.0", "Counter <- setRefClass('Counter', fields = list(n = 'numeric'), methods = list(
+          add = function() {
+            n <<- n + 1
+            invisible(.self)
+          }
+        ))", "methods", c("export(Counter)", "exportClasses(Counter)"))
+        install("forkpkg", "1.0", "f <- function() 'of the package'")
+        plan(kubernetes, workers = 1)
+        stopifnot(value(future({ counter <- refpkg::Counter$new(n = 0); counter$add()$add(); counter$n })) == 2)
+        counter <- refpkg::Counter$new(n = 0)
+        stopifnot(value(future({ counter$add(); counter$n })) == 1, counter$n == 0)
+        children <- function(code) value(future(parallel::mclapply(1:2, function(i) {
+          tryCatch(code(), error = function(e) c(class(e)[1], conditionMessage(e)))
+        }, mc.cores = 2)))
+        for (one in children(function() forkpkg::f())) {
+          stopifnot(one[1] == "KubernetesPackageError", grepl('loadNamespace("forkpkg")', one[2], fixed = TRUE))
+        }
+        stopifnot(identical(children(function() requireNamespace("nosuchpkg", quietly = TRUE)), list(FALSE, FALSE)))
+        loaded <- value(future({ loadNamespace("forkpkg"); parallel::mclapply(1:2, function(i) forkpkg::f()) }))
+        stopifnot(identical(loaded, list("of the package", "of the package")))
+        # As callr starts R: with the future's libraries and folder.
+        started <- value(future({
+          loadNamespace("forkpkg")
+          code <- sprintf(".libPaths(%s); cat(basename(getwd()), forkpkg::f())", deparse1(.libPaths()))
+          system2(file.path(R.home("bin"), "Rscript"), c("-e", shQuote(code)), stdout = TRUE)
+        }))
+        stopifnot(identical(started, paste(basename(folder), "of the package")))
+        forget("refpkg", "forkpkg")
+        """,
+    )
+
+
 def test_a_package_that_was_installed_again_is_the_new_one_in_the_next_future(stack: Stack) -> None:
     r(
         stack,
@@ -191,6 +254,42 @@ def test_futures_find_the_files_of_the_working_directory_and_only_what_has_chang
     )
 
 
+def test_a_file_that_changes_all_the_time_is_read_as_it_was_and_then_as_it_is(stack: Stack) -> None:
+    r(
+        stack,
+        """
+        writeLines("0", "growing.txt")
+        plan(kubernetes, workers = 1)
+        grow <- "i=0; until [ -e stop ]; do i=$((i + 1)); echo $i >> growing.txt; sleep 0.01; done; touch stopped"
+        system(sprintf("(%s)", grow), wait = FALSE)
+        for (i in 1:20) {
+          lines <- value(future(suppressWarnings(readLines("growing.txt")))) # the last line may be half of one
+          whole <- head(lines, -1L)
+          stopifnot(identical(whole, as.character(seq_along(whole) - 1L)))
+        }
+        file.create("stop")
+        for (i in 1:100) if (file.exists("stopped")) break else Sys.sleep(0.1)
+        stopifnot(identical(value(future(readLines("growing.txt"))), readLines("growing.txt")))
+        """,
+    )
+
+
+def test_a_worker_without_room_for_a_file_fails_its_future_and_reads_no_part_of_it(stack: Stack) -> None:
+    # /dev/full takes no byte, as a full disk does.
+    r(
+        stack,
+        """
+        writeLines("one", "data.txt")
+        plan(kubernetes, workers = 1)
+        value(future({ unlink("data.txt"); file.symlink("/dev/full", "data.txt") }))
+        writeLines("two", "data.txt")
+        e <- tryCatch(value(future(readLines("data.txt"))), error = identity)
+        stopifnot(inherits(e, "KubernetesDataError"), grepl("disk of the worker's pod is full", conditionMessage(e)))
+        stopifnot(identical(value(future(readLines("data.txt"))), "two"))
+        """,
+    )
+
+
 def test_a_file_that_a_future_writes_or_misses_is_explained_once(stack: Stack) -> None:
     r(
         stack,
@@ -258,6 +357,31 @@ def test_a_setup_runs_once_in_each_r_of_a_worker_and_its_failure_is_one_error(st
         stopifnot(value(future(1)) == 1, !value(future(exists("secret"))))
         """,
     )
+
+
+def test_a_secret_variable_is_in_no_log_and_no_message(stack: Stack) -> None:
+    secret = "geheim-4711"
+    printed = r(
+        stack,
+        f"""
+        Sys.setenv(API_KEY = paste0("geheim-", 4711))
+        plan(kubernetes, workers = 1)
+        stopifnot(value(future(nchar(Sys.getenv("API_KEY")))) == {len(secret)})
+        try(value(future(stop("no"))))
+        writeLines("code", "data.txt")
+        try(value(future(quit("no"))))
+        print(workers())
+        print(plan("backend"))
+        print(future(1))
+        """,
+    )
+    logs = "".join(
+        stack.kubectl("logs", pod["metadata"]["name"], "--all-containers", "--prefix")
+        for component in ("scheduler", "worker")
+        for pod in stack.pods(component)
+    )
+    assert "future-" in logs
+    assert secret not in printed + logs
 
 
 def test_variables_of_the_stack_are_in_every_r_and_a_change_restarts_no_pod(stack: Stack) -> None:

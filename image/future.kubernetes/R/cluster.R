@@ -175,7 +175,7 @@ compare_with_workers <- function() {
   attached <- setdiff(sub("^package:", "", grep("^package:", search(), value = TRUE)), base_packages())
   theirs <- vapply(attached, function(name) if (is.null(about$packages[[name]])) "" else about$packages[[name]], "")
   ours <- vapply(attached, function(name) as.character(utils::packageVersion(name)), "")
-  other <- nzchar(theirs) & theirs != ours & !target$same_platform
+  other <- nzchar(theirs) & theirs != ours & (!target$same_platform | attached %in% never_remote)
   if (any(other)) {
     message("Attached packages that the workers have in another version: ", paste(sprintf(
       "%s %s (here %s)", attached[other], theirs[other], ours[other]

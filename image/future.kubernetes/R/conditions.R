@@ -7,7 +7,7 @@
 #' \item `KubernetesWorkersError`: the number of workers is no valid number: 0, -1, `NA`, `"four"`.
 #' \item `KubernetesMaximumError`: more workers than the release allows (its setting `maxWorkers`).
 #' \item `KubernetesUnavailableError`: the requested workers cannot start, or did not start in time; the message gives
-#' the reason, from the conditions and events of their pods.
+#' the reason, from the conditions and events of their pods. On another machine also: there is no such release any more.
 #' \item `KubernetesPermissionError`: the scheduler's service account may not scale workers.
 #' \item `KubernetesUnreachableError`: the Kubernetes API does not answer.
 #' \item `KubernetesBrokerError`: there is no broker: this R does not run in a scheduler pod, or the broker is
@@ -15,7 +15,9 @@
 #' \item `KubernetesVersionError`: this package and the broker are of different versions; the message gives the fix.
 #' \item `KubernetesPageError`: [dashboard()] has no page to show here, or its `height` is no number of pixels.
 #' \item `KubernetesReportError`: [report()] has no future to report on, or an argument that it cannot use.
-#' \item `KubernetesPackageError`: a future needs a package that its worker does not have.
+#' \item `KubernetesPackageError`: a future needs a package that its worker does not have, or cannot load: it is for
+#' another version of R or another platform, or needs a library of the system that the image lacks.
+#' \item `KubernetesClusterError`: `cluster` of [kubernetes()] is no stack or release that this session can look up.
 #' \item `KubernetesGlobalsError`: a future needs more data than `maxSizeOfObjects` of the plan allows, which is the
 #' option `future.globals.maxSize` where it is set.
 #' \item `KubernetesDataError`: a future's data or its result could not be serialized, read, held or kept; the message

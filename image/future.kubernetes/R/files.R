@@ -249,7 +249,7 @@ tell_of_files <- function(stream, future, result) {
   }
   for (known in result[["conditions"]]) {
     condition <- known[["condition"]]
-    if (!inherits(condition, c("error", "warning"))) next
+    if (!inherits(condition, c("error", "warning")) || inherits(condition, "KubernetesError")) next
     if (grepl("cannot open|No such file|does not exist|cannot find", conditionMessage(condition))) {
       stream$told_of_missing <- TRUE
       message(sprintf(paste(

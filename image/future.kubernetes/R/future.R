@@ -101,6 +101,7 @@ environment(signal_from_worker) <- baseenv()
 
 take_result <- function(stream, future, result) {
   if (inherits(result, "FutureResult")) {
+    result[["conditions"]] <- lapply(result[["conditions"]], as_package_error)
     tell_of_files(stream, future, result)
     attr(result, "kubernetes_wrote") <- NULL
     end_future(stream, future, result)
@@ -108,7 +109,7 @@ take_result <- function(stream, future, result) {
     return(invisible())
   }
   if (inherits(result, "FutureLaunchError")) {
-    missing <- grepl("there is no package called", conditionMessage(result), fixed = TRUE)
+    missing <- grepl(package_words, conditionMessage(result))
     end_future(stream, future, if (missing) package_error(future, result) else result)
     return(invisible())
   }
@@ -169,17 +170,36 @@ data_error <- function(future, what, reason) {
 
 unread_error <- function(future, reason) {
   error <- data_error(future, "read by its worker", reason)
-  if (grepl("there is no package called|did not reach this worker", reason)) package_error(future, error) else error
+  if (grepl(package_words, reason)) package_error(future, error) else error
 }
+
+# library() keeps the text of an error and not its class.
+as_package_error <- function(captured) {
+  condition <- captured[["condition"]]
+  if (inherits(condition, "error") && !inherits(condition, "KubernetesPackageError") &&
+        grepl(session_package_words, conditionMessage(condition))) {
+    class(captured[["condition"]]) <- c("KubernetesPackageError", "KubernetesError", class(condition))
+  }
+  captured
+}
+
+# What R and image/worker/packages.R say of a package that a worker lacks or cannot load.
+session_package_words <- "of the session (did not reach|cannot be loaded on) this worker"
+package_words <- paste0("there is no package called|", session_package_words)
 
 # future itself mentions a missing package only among "possible other reasons" of a failed launch.
 package_error <- function(future, error) {
-  missing <- sub(".*(there is no package called [^ ]+|The package .* did not reach this worker.*)", "\\1",
-    conditionMessage(error))
-  error[["message"]] <- sprintf(paste(
-    "Future %s cannot run on its worker: %s. Workers find the packages of the image and those in this session's",
-    ".libPaths(): install it with install.packages(), or for every session by 'rPackages' of the stack and 'pulumi up'"
-  ), label_of(future), missing)
+  text <- conditionMessage(error)
+  error[["message"]] <- if (grepl(session_package_words, text)) {
+    # It has its own fix.
+    sprintf("Future %s cannot run on its worker: %s", label_of(future), sub(".*(The package '[^']+' of the session )",
+      "\\1", text))
+  } else {
+    sprintf(paste(
+      "Future %s cannot run on its worker: %s. Workers find the packages of the image and those in this session's",
+      ".libPaths(): install it with install.packages(), or for every session by 'rPackages' of the stack and 'pulumi up'"
+    ), label_of(future), sub(".*(there is no package called [^ ]+).*", "\\1", text))
+  }
   class(error) <- unique(c("KubernetesPackageError", "KubernetesError", class(error)))
   error
 }

@@ -58,7 +58,8 @@ reconnect_stream <- function(stream, wait = if (stream$remote) 300 else 60) {
       NULL
     }, KubernetesBrokerError = identity, KubernetesUnreachableError = identity, KubernetesUnavailableError = identity)
     if (is.null(failed)) break
-    if (clock() - start > wait) stop(failed)
+    # A release that does not exist any more does not come back as a pod does.
+    if (clock() - start > if (inherits(failed, "KubernetesUnavailableError")) min(wait, 30) else wait) stop(failed)
     if (stream$remote && !told && clock() - start > 3) {
       message("The connection to the release was lost; it is made again. ", conditionMessage(failed))
       told <- TRUE

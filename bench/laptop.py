@@ -1,0 +1,227 @@
+"""Measures a plan over `kubectl port-forward` beside the same forward without the plan.
+
+    python bench/laptop.py [--workers 40]
+
+Runs on stack dev's cluster (`make up` first), as root, with a release of its own in a namespace of its own. R runs in
+a root folder of the image's base on this machine, outside of any pod. The raw rate is of one TCP connection through
+one forward, to a program in the scheduler's pod that reads or sends 100 MB. The plan sends an object of 100 MB with a
+future, and takes a result of 100 MB. Prints one Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.release import image_of_stack_dev, install
+from common.errors import UserError
+from common.paths import REPO
+from common.progress import step
+from local import cluster, debian_rootfs
+from local.image import BASE
+
+NAMESPACE = "bench-laptop"
+RELEASE = "far"
+PORT = 9999
+BYTES = 100_000_000
+LIBRARY = "usr/lib/R/site-library"
+
+_ENTER = """
+mount --make-rprivate / && mount --rbind /dev "$0/dev" && mount --rbind /proc "$0/proc" || exit 99
+root=$0
+exec chroot "$root" env -i HOME=/root PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 "$@"
+"""
+
+# Sends to the first connection, reads from the second one to its end and says so, and so on.
+_PEER = f"""
+import socket
+server = socket.create_server(("127.0.0.1", {PORT}))
+print("ready", flush=True)
+piece = bytes(1 << 20)
+while True:
+    con, _ = server.accept()
+    left = {BYTES}
+    while left:
+        left -= con.send(piece[:left])
+    con.close()
+    con, _ = server.accept()
+    left = {BYTES}
+    while left and (data := con.recv(1 << 20)):
+        left -= len(data)
+    con.send(b"1")
+    con.close()
+"""
+
+_PLAN = """
+suppressMessages(library(future.kubernetes))
+dir.create(folder <- tempfile("project-"))
+setwd(folder)
+plan(kubernetes, workers = {n}, cluster = {cluster})
+seconds <- function(code) system.time(code)[["elapsed"]]
+invisible(value(future(1)))
+x <- as.raw(sample(0:255, {bytes}, TRUE))
+first <- seconds(value(future(length(x))))
+again <- seconds(value(future(length(x))))
+none <- seconds(value(future(1)))
+f <- future(as.raw(rep(0:255, length.out = {bytes})))
+while (!resolved(f)) Sys.sleep(0.05)
+result <- seconds(value(f))
+map <- function() seconds(value(lapply(seq_len({n}), function(i) future(Sys.sleep(1)))))
+map()
+cat("RESULT", first, again, none, result, map(), "\\n")
+"""
+
+
+@dataclass(frozen=True)
+class Laptop:
+    """A root file system with R, this package and kubectl, in which programs run on the host's network."""
+
+    root: Path
+    release: str
+    namespace: str
+
+    def run(self, *command: str, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run a command there, with its output captured."""
+        return subprocess.run(  # type: ignore[call-overload, no-any-return]
+            ["unshare", "-m", "sh", "-c", _ENTER, self.root, *command],
+            capture_output=True, text=True, check=False, timeout=200, **options,
+        )  # fmt: skip
+
+    def cluster(self, kubeconfig: str = "/root/kubeconfig", release: str = "") -> str:
+        """Return the value of `cluster` in plan()."""
+        fields = {"release": release or self.release, "namespace": self.namespace, "kubeconfig": kubeconfig}
+        return "list({})".format(", ".join(f'{name} = "{value}"' for name, value in fields.items()))
+
+
+@contextmanager
+def laptop(
+    node: cluster.Node,
+    namespace: str,
+    release: str,
+    base: debian_rootfs.DebianRoot = BASE,
+    from_image: Sequence[str] = (),
+) -> Iterator[Laptop]:
+    """Make one from Debian packages and R packages `from_image` of the image's base; remove it at the end."""
+    with tempfile.TemporaryDirectory(prefix="laptop-") as folder:
+        root = Path(folder)
+        with tarfile.open(debian_rootfs.ensure(base)) as archive:
+            archive.extractall(root, filter="tar")
+        if from_image:
+            wanted = tuple(f"./{LIBRARY}/{package}/" for package in from_image)
+            with tarfile.open(debian_rootfs.ensure(BASE)) as archive:
+                archive.extractall(root, [each for each in archive if each.name.startswith(wanted)], filter="tar")
+        shutil.copy(node.programs / "kubectl", root / "usr/local/bin/kubectl")
+        shutil.copy(node.kubeconfig, root / "root/kubeconfig")
+        shutil.copytree(REPO / "image" / "future.kubernetes", root / "root/package")
+        made = Laptop(root, release, namespace)
+        installed = made.run("R", "CMD", "INSTALL", "/root/package")
+        if installed.returncode != 0:
+            raise UserError(f"The R package could not be installed: {installed.stderr[-800:]}")
+        yield made
+
+
+def main() -> int:
+    """Install the release, measure, print the table, and remove everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=40)
+    arguments = parser.parse_args()
+    node = cluster.running("dev")
+    if node is None:
+        print("error: stack dev does not run. Fix: make up", file=sys.stderr)
+        return 1
+    rows = measure(node, image_of_stack_dev(node), arguments.workers)
+    print("| | raw | plan |\n| --- | --- | --- |")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    return 0
+
+
+def measure(node: cluster.Node, image: str, n: int) -> list[tuple[str, str, str]]:
+    """Return the rows of the table, for a release with n workers that lasts as long as the measurement."""
+    load = os.getloadavg()[0]
+    resources = {"requests": {"cpu": "5m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
+    try:
+        with step(f"Starting {n} workers"):
+            node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
+            install(node, NAMESPACE, RELEASE, secrets.token_urlsafe(48), {
+                "image": image, "scheduler": {"homeGiB": 0},
+                "worker": {"replicas": n, "maxReplicas": n, "resources": resources},
+            })  # fmt: skip
+        with step("One forward without a plan"):
+            down, up = raw(node)
+        with step("The plan"), laptop(node, NAMESPACE, RELEASE) as far:
+            code = _PLAN.format(n=n, cluster=far.cluster(), bytes=BYTES)
+            ran = far.run("Rscript", "-", input=code)
+            if ran.returncode != 0:
+                raise UserError(f"R failed: {ran.stdout[-400:]}{ran.stderr[-800:]}")
+            line = next(line for line in ran.stdout.splitlines() if line.startswith("RESULT"))
+            first, again, none, result, all_workers = map(float, line.split()[1:])
+    finally:
+        node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
+    print(f"\n{os.cpu_count()} cores, load average {load:.1f} at the start.\n")
+    mb = BYTES / 1e6
+    return [
+        ("100 MB to the pod; with a future, as its global", f"{mb / up:.0f} MB/s", f"{mb / (first - again):.0f} MB/s"),
+        ("100 MB from the pod; as a future's result", f"{mb / down:.0f} MB/s", f"{mb / result:.0f} MB/s"),
+        ("a future without data; with an object that is there", "", f"{1e3 * none:.0f} ms; {1e3 * again:.0f} ms"),
+        (f"{n} futures of 1 s on {n} workers", "", f"{all_workers:.2f} s"),
+    ]
+
+
+def raw(node: cluster.Node) -> tuple[float, float]:
+    """Return the seconds that 100 MB take through one forward, from the pod and to it; the best of three."""
+    kubectl = [str(node.programs / "kubectl"), f"--kubeconfig={node.kubeconfig}", "-n", NAMESPACE]
+    target = f"deploy/{RELEASE}-scheduler"
+    down, up = [], []
+    with (
+        subprocess.Popen(
+            [*kubectl, "exec", "-i", target, "--", "python3", "-u", "-c", _PEER], stdout=subprocess.PIPE, text=True
+        ) as peer,
+        subprocess.Popen([*kubectl, "port-forward", target, f":{PORT}"], stdout=subprocess.PIPE, text=True) as forward,
+    ):
+        try:
+            assert peer.stdout
+            assert forward.stdout
+            assert peer.stdout.readline() == "ready\n"
+            port = int(forward.stdout.readline().split("127.0.0.1:")[1].split()[0])
+            for _ in range(3):
+                down.append(_timed(port, receive=True))
+                up.append(_timed(port, receive=False))
+        finally:
+            forward.terminate()
+            peer.terminate()
+    return min(down), min(up)
+
+
+def _timed(port: int, *, receive: bool) -> float:
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port)) as con:
+        left = BYTES
+        if receive:
+            while left and (data := con.recv(1 << 20)):
+                left -= len(data)
+            if left:
+                raise UserError(f"the forward ended {left} bytes too early")
+        else:
+            con.sendall(bytes(BYTES))
+            if con.recv(1) != b"1":
+                raise UserError("the forward ended before all was read")
+    return time.monotonic() - began
+
+
+if __name__ == "__main__":
+    sys.exit(main())
