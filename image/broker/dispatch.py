@@ -296,19 +296,21 @@ class Dispatcher:
             received: bytes of large values that the worker had to send with it.
         """
         plan = task.plan
-        plan.values.hold(task.values)
         task.state, task.outcome, task.result, task.payload = "ended", outcome, body, None
         good = outcome.startswith("done")
         self.reports.counters["finished" if good else "failed"] += 1
-        plan.journal.end(task.number, outcome.split()[0], body, [(name, plan.values[name]) for name in task.values])
+        values = [(name, plan.values[name]) for name in task.values]
+        plan.values.hold(task.values)
+        plan.journal.end(task.number, outcome.split()[0], body, values)
         more: dict[str, object] = {}
         if worker is not None:
             more = {"worker": worker.pod, "peak_mib": worker.peak_mib}
             if worker.cpu_seconds is not None:
                 more["cpu"] = worker.cpu_seconds
-            if received:
-                more["values"] = received
-        self.reports.note("ended", task, outcome=outcome.split()[0], bytes=body.size, **more)
+        size = sum(value.size for _, value in values)
+        if size > received:
+            more["saved"] = size - received
+        self.reports.note("ended", task, outcome=outcome.split()[0], bytes=body.size + size, **more)
         self.reports.end(task)
 
     # Numbers.

@@ -1,4 +1,4 @@
-"""Results on their way from the workers: complete once the broker has their large values, each of which is sent once."""
+"""Results on their way from workers: complete once the broker has their large values, each of which is sent once."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ and has that worker's R at the other end of the same connection: sessions.py and
 
 Environment: FUTURE_KUBERNETES_{RELEASE,NAMESPACE}, and Kubernetes' own.
 For tests: FUTURE_KUBERNETES_{PORT,HTTP_PORT,SESSION_PORT,TOKEN_FILE,RUN,CONFIG,ACCOUNT,IDLE_CHECK_SECONDS,
-RETIRE_SECONDS,REST_SECONDS,QUEUE_BYTES,CGROUP,PROC}.
+RETIRE_SECONDS,REST_SECONDS,QUEUE_BYTES,VALUE_BYTES,CGROUP,PROC}.
 """
 
 from __future__ import annotations

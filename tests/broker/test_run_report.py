@@ -79,6 +79,16 @@ def test_efficiency_is_ideal_over_wall_time(known: Log) -> None:
     assert one.figures().efficiency == pytest.approx(1.0)
 
 
+def test_bytes_of_a_value_that_was_there_already_did_not_move() -> None:
+    log = Log()
+    log.submitted(0, 1, 2)
+    log.ran(1, "a", 0, 10)
+    log.ran(2, "a", 10, 20, saved=900)
+    found = log.figures()
+    assert found.received == 1100
+    assert [run.result for run in found.attempts] == [1000, 1000], "each result has its own size"
+
+
 def test_lost_run_is_no_work_and_its_future_counts_once() -> None:
     log = Log()
     log.submitted(0, 1)
