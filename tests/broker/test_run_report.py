@@ -39,10 +39,11 @@ class Log:
 
     def ran(
         self, task: int, worker: str, begin: float, end: float, *, label: str = "", cpu: float | None = None,
-        attempt: int = 1, objects: int = 0,
+        attempt: int = 1, objects: int = 0, saved: int = 0,
     ) -> None:  # fmt: skip
         self.add(begin, "started", task, attempt, label, worker=worker, **({"objects": objects} if objects else {}))
         more = {} if cpu is None else {"cpu": cpu}
+        more |= {"saved": saved} if saved else {}
         self.add(end, "ended", task, attempt, label, worker=worker, outcome="done", bytes=1000, peak_mib=50, **more)
 
     def figures(self, now: float = 100.0, since: float = -1.0, held_since: float = -2.0, **scope: Any) -> Figures:
