@@ -63,6 +63,20 @@ def test_a_value_that_many_tasks_return_is_sent_and_kept_once(bed: Bed) -> None:
         wait_for(lambda: not files(bed))
 
 
+def test_of_two_workers_with_the_same_value_at_once_one_sends_it(bed: Bed, tmp_path: Path) -> None:
+    for pod in ("w1", "w2"):
+        bed.worker(pod)
+    go = tmp_path / "go"
+    with bed.plan(2) as plan:
+        for _ in range(2):
+            plan.submit(f"until {go}\nvalue 100000000 x\npid")
+        wait_for(lambda: len(running(bed)) == 2)
+        go.touch()
+        while plan.ready < {"1", "2"}:
+            plan.hear()
+        assert sum(arrived(bed)) < 100_000_000 + 1000
+
+
 def test_values_of_one_result_keep_their_order_and_the_same_one_comes_twice(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan() as plan:
