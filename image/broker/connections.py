@@ -123,8 +123,6 @@ class Connection(asyncio.Protocol):
         """Send one line and its body, unless the connection is closed. What the reader has no time for waits."""
         if not self.open:
             return
-        if body is not None and body.size <= wire.TOGETHER_BYTES and not (self._outbox or self._paused):
-            line, body = line + body.piece(0), None
         self._outbox.append(line)
         if body is not None and body.size:
             self._outbox.append(body)

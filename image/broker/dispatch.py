@@ -169,7 +169,8 @@ class Dispatcher:
         """Drop a result. Once no task of the plan is under way, no value of one is kept."""
         if task.result is not None:
             task.result.remove()
-        task.plan.values.release(task.values)
+        if task.values:
+            task.plan.values.release(task.values)
         if not task.plan.tasks:
             task.plan.values.clear()
 
@@ -209,8 +210,8 @@ class Dispatcher:
 
     def finished(self, worker: Worker, result: Result) -> None:
         """A worker's R has sent what became of a task; the worker is free once all of it is here."""
-        task = worker.task
-        if task is not None and task.lease == result.lease and task.state == "running" and result.body is not None:
+        task, values = worker.task, result.values and result.body is not None
+        if values and task is not None and task.lease == result.lease and task.state == "running":
             self._incoming.take(worker, task.plan, result)
         else:
             self._complete(worker, result)
@@ -297,20 +298,20 @@ class Dispatcher:
         """
         plan = task.plan
         task.state, task.outcome, task.result, task.payload = "ended", outcome, body, None
-        good = outcome.startswith("done")
-        self.reports.counters["finished" if good else "failed"] += 1
+        word = outcome.split()[0]
+        self.reports.counters["finished" if word == "done" else "failed"] += 1
         values = [(name, plan.values[name]) for name in task.values]
         plan.values.hold(task.values)
-        plan.journal.end(task.number, outcome.split()[0], body, values)
+        plan.journal.end(task.number, word, body, values)
         more: dict[str, object] = {}
         if worker is not None:
             more = {"worker": worker.pod, "peak_mib": worker.peak_mib}
             if worker.cpu_seconds is not None:
                 more["cpu"] = worker.cpu_seconds
-        size = sum(value.size for _, value in values)
-        if size > received:
-            more["saved"] = size - received
-        self.reports.note("ended", task, outcome=outcome.split()[0], bytes=body.size + size, **more)
+        size = body.size + sum(value.size for _, value in values)
+        if values and size - body.size > received:
+            more["saved"] = size - body.size - received
+        self.reports.note("ended", task, outcome=word, bytes=size, **more)
         self.reports.end(task)
 
     # Numbers.

@@ -42,9 +42,10 @@ class Ended:
 
     def entry(self, number: int) -> bytes:
         """Lines of the journal."""
-        files = "".join(f" {name} {blob.path.name}" for name, blob in self.values if blob.path is not None)
-        head = f"values {number}{files}\n{self.word} {number} {self.body.size}" if files else ""
-        head = head or f"{self.word} {number} {self.body.size}"
+        head = f"{self.word} {number} {self.body.size}"
+        if self.values:
+            files = "".join(f" {name} {blob.path.name}" for name, blob in self.values if blob.path is not None)
+            head = f"values {number}{files}\n{head}"
         if self.body.path is not None:
             return f"{head} {self.body.path.name}\n".encode()
         return f"{head}\n".encode() + b"".join(self.body.pieces())

@@ -69,8 +69,8 @@ class Reports:
             return
         for name, value in values:
             stream.give(name, value)
-        names = f"{','.join(task.values)} " if values else ""
-        stream.tell(f"{task.outcome} {names}{body.size}", body)
+        line = f"{task.outcome} {','.join(task.values)}" if values else task.outcome
+        stream.tell(f"{line} {body.size}", body)
 
     def forget(self, plan: Plan, name: str) -> None:
         """Tell the plan's session that it needs a large value no more."""

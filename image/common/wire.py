@@ -46,8 +46,6 @@ MAX_LINE = 8192
 """Maximum length of a line, in bytes."""
 INLINE_BYTES = 1024 * 1024
 """Maximum size of a result that is sent to its session at once; a larger one is announced, and sent when asked for."""
-TOGETHER_BYTES = 16 * 1024
-"""Maximum size of a body that is sent in one write with its line, so that the reader wakes up once for both."""
 USAGE_SECONDS = 10.0
 """Interval in which a worker that runs something says how much memory and CPU its container uses."""
 RELAY_BYTES = 256 * 1024

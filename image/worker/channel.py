@@ -98,13 +98,6 @@ class Channel:
         self._buffer += self._chunk[size:count]
         return self._chunk[: min(size, count)]
 
-    def all(self, size: int) -> bytes:
-        """All of the ``size`` bytes that follow, which are few."""
-        found = bytearray()
-        while len(found) < size:
-            found += self.take(size - len(found))
-        return bytes(found)
-
     def body(self, size: int) -> Blob | None:
         """The body that follows; None if the disk is full, after it was read all the same."""
         blob: Blob | None = None

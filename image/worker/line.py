@@ -35,10 +35,7 @@ class Line:
         if self.channel is None:
             return False
         try:
-            head = wire.encode(**message)
-            if body is not None and body.size <= wire.TOGETHER_BYTES:
-                head, body = head + body.piece(0), None
-            self.channel.send(head)
+            self.channel.send(wire.encode(**message))
             for piece in body.pieces() if body is not None else ():
                 self.channel.send(piece)
         except ChannelError:

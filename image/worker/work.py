@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..common import wire
 from ..common.blob import Blob
 from .channel import Channel
 
@@ -43,11 +42,8 @@ class Work:
         path = Path(folder, "task") if size > _FILE_BYTES else None
         failed, left = "", size
         with path.open("wb") if path is not None else contextlib.nullcontext() as file:
-            if file is None and size > wire.TOGETHER_BYTES:
+            if file is None:
                 failed = _try(link.send, b"task %d\n" % size)
-            elif file is None:
-                left = 0
-                failed = _try(link.send, b"task %d\n" % size + line.all(size))
             while left:
                 piece = line.take(left)
                 left -= len(piece)
