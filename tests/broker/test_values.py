@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Bed, PlanSession, wait_for
-from .test_tasks import gone, running
+from .sessions import gone, running
 
 SIZE = 3_000_000
 LAPTOP = -7

@@ -1,10 +1,12 @@
-skip_on_os("windows")
-start_bed(3L)
-withr::defer(stop_bed(), teardown_env())
+# Large values of results: one that many futures return travels once.
+use_bed()
 
 # Bytes of results that workers sent for the futures that have ended since there were `seen` such events.
 results_sent <- function(seen = 0L) {
   events <- jsonlite::fromJSON(ask("events"))
+  if (length(events) == 0L) {
+    return(numeric())
+  }
   ended <- events[events$event == "ended", ]
   saved <- if (is.null(ended$saved)) 0 else ifelse(is.na(ended$saved), 0, ended$saved)
   utils::tail(ended$bytes - saved, if (seen > 0L) -seen else nrow(ended))
