@@ -40,7 +40,7 @@ def _name(text: object) -> str:
 
 @dataclass
 class Result:
-    """What a worker's R has sent for a task."""
+    """Answer of a worker's R to a task."""
 
     lease: str
     status: str

@@ -33,7 +33,7 @@ def arrived(bed: Bed) -> list[int]:
 
 
 def collect(plan: PlanSession, number: int) -> tuple[list[str], list[str]]:
-    """What comes for a result once it is fetched: the words before it, and its own."""
+    """Fetch a result: the words that come before it, and its own."""
     before = list[str]()
     while str(number) not in plan.ready:
         plan.hear()
