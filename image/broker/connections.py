@@ -85,6 +85,7 @@ class Connection(asyncio.Protocol):
             try:
                 self._body.write(piece)
             except OSError:  # the disk is full: the rest is read, and dropped
+                self._body.remove()
                 self._body = None
         if not self._left:
             body, self._body = self._body, None
@@ -111,7 +112,9 @@ class Connection(asyncio.Protocol):
         """Close the peer as well."""
         self.open = False
         self._outbox.clear()
-        self._body = None
+        if self._body is not None:
+            self._body.remove()
+            self._body = None
         if self.peer is not None:
             self.peer.finish()
             self.peer = None  # else the buffers of both, some 100 KiB, wait for the garbage collector

@@ -10,6 +10,7 @@ from ..common import wire
 from ..common.blob import Blob
 from .background import Background
 from .idle import Activity
+from .incoming import Incoming
 from .losses import Losses
 from .open_plans import OpenPlans
 from .outcomes import Cause, Outcomes
@@ -17,7 +18,7 @@ from .packages import Packages
 from .plans import Plan, Task, may_live, parts_of
 from .pool import Pool
 from .reports import Reports
-from .workers import Worker
+from .workers import Result, Worker
 
 STARVED_SECONDS = 2.0
 """A plan that has nothing running for so long, and something to run, gets the next worker."""
@@ -49,6 +50,7 @@ class Dispatcher:
         self.wanted = Packages(loop, background, self.reports).wanted
         self.when_load_changes: Callable[[], None] = lambda: None
         self.plans.when_left = lambda: self.when_load_changes()
+        self._incoming = Incoming(self._complete)
         self._losses = Losses(pool, outcomes, self.reports, self)
         pool.when_idle.append(self.serve)
 
@@ -135,13 +137,18 @@ class Dispatcher:
 
     def cancel(self, task: Task) -> None:
         """Forget a task; the R that runs it is ended."""
-        task.plan.tasks.pop(task.number, None)
+        plan = task.plan
+        plan.tasks.pop(task.number, None)
         if task.state == "queued":
-            task.plan.queue.remove(task)
+            plan.queue.remove(task)
         elif task.state == "running":
-            if task.worker is not None and task.worker.task is task:
-                task.worker.cancel()
+            worker = task.worker
             self.stop(task)
+            if worker is not None and worker.task is task:
+                self._end_on(worker)
+        else:
+            self._drop_result(task)
+            plan.journal.got([task.number])
         if task.state != "ended":
             self.reports.counters["cancelled"] += 1
             self.reports.note("cancelled", task)
@@ -150,14 +157,30 @@ class Dispatcher:
         self.when_load_changes()
         self.serve()
 
+    def _end_on(self, worker: Worker) -> None:
+        """End a worker's task, or drop its result, of which values are missing."""
+        if worker in self._incoming:
+            self._incoming.drop(worker)
+            self._free(worker)
+        else:
+            worker.cancel()
+
+    def _drop_result(self, task: Task) -> None:
+        """Drop a result. Once no task of the plan is under way, no value of one is kept."""
+        if task.result is not None:
+            task.result.remove()
+        if task.values:
+            task.plan.values.release(task.values)
+        if not task.plan.tasks:
+            task.plan.values.clear()
+
     def collected(self, plan: Plan, numbers: list[int]) -> None:
         """The session has these results: they are dropped here."""
         for number in numbers:
             task = plan.tasks.get(number)
             if task is not None and task.state == "ended":
                 del plan.tasks[number]
-                if task.result is not None:
-                    task.result.remove()
+                self._drop_result(task)
         plan.journal.got(numbers)
 
     def fetch(self, plan: Plan, number: int) -> None:
@@ -185,20 +208,39 @@ class Dispatcher:
         if task is not None and task.lease == lease and body is not None:
             self.reports.tell(task.plan, f"condition {task.number} {task.attempt} {body.size}", body)
 
-    def finished(self, worker: Worker, lease: str, status: str, body: Blob | None) -> None:
-        """A worker's R has sent what became of a task; the worker is free."""
-        task, worker.task = worker.task, None
-        if task is not None and task.lease == lease and task.state == "running":
+    def finished(self, worker: Worker, result: Result) -> None:
+        """A worker's R has sent what became of a task; the worker is free once all of it is here."""
+        task, values = worker.task, result.values and result.body is not None
+        if values and task is not None and task.lease == result.lease and task.state == "running":
+            self._incoming.take(worker, task.plan, result)
+        else:
+            self._complete(worker, result)
+
+    def value(self, worker: Worker, name: str, body: Blob | None) -> None:
+        """A worker has sent a large value that its result has."""
+        self._incoming.arrived(worker, name, body)
+
+    def _complete(self, worker: Worker, result: Result) -> None:
+        task, body = worker.task, result.body
+        if task is not None and task.lease == result.lease and task.state == "running":
             self.stop(task)
             if body is None:
-                status, body = "unkept", Blob.of(b"the scheduler's disk is full, so that the result could not be kept")
-            self.end(task, f"{status} {task.number}", body, worker)
-        elif body is not None:
-            body.remove()
-        worker.say(wire.encode(op="ack", id=lease))  # once it is on disk
+                text = Blob.of(b"the scheduler's disk is full, so that the result could not be kept")
+                self.end(task, f"unkept {task.number}", text, worker)
+            else:
+                task.values = result.values
+                self.end(task, f"{result.status} {task.number}", body, worker, result.received)
+        else:
+            result.forget()
+        self._free(worker, result.lease)
+        self.when_load_changes()
+
+    def _free(self, worker: Worker, lease: str = "") -> None:
+        """A worker's result is on disk or needed no more: the worker can forget it."""
+        worker.task = None
+        worker.say(wire.encode(op="ack", id=lease or worker.lease))
         self._activity.touch()
         self._pool.make_idle(worker)  # serves the next task
-        self.when_load_changes()
 
     def r_ended(self, worker: Worker, lease: str, text: str, tail: str) -> None:
         """The R of a task has ended, and its agent is there to say so; the worker has a new R soon."""
@@ -213,6 +255,7 @@ class Dispatcher:
     def connection_lost(self, worker: Worker) -> None:
         """A worker's connection has ended while it ran a task: find out why, and whether the worker comes back."""
         task = worker.task
+        self._incoming.drop(worker)
         if task is not None and task.state == "running" and task.worker is worker:
             self._background.start(self._losses.find_out(task, worker))
 
@@ -243,18 +286,32 @@ class Dispatcher:
 
     # Ends.
 
-    def end(self, task: Task, outcome: str, body: Blob, worker: Worker | None = None) -> None:
-        """End a task, and report that to its session. worker: the one that ran it to its end."""
+    def end(self, task: Task, outcome: str, body: Blob, worker: Worker | None = None, received: int = 0) -> None:
+        """End a task, and report that to its session.
+
+        Args:
+            task: the task.
+            outcome: the line to its session.
+            body: what follows that line.
+            worker: the one that ran the task to its end.
+            received: bytes of large values that the worker had to send with it.
+        """
+        plan = task.plan
         task.state, task.outcome, task.result, task.payload = "ended", outcome, body, None
-        good = outcome.startswith("done")
-        self.reports.counters["finished" if good else "failed"] += 1
-        task.plan.journal.end(task.number, outcome.split()[0], body)
+        word = outcome.split()[0]
+        self.reports.counters["finished" if word == "done" else "failed"] += 1
+        values = [(name, plan.values[name]) for name in task.values]
+        plan.values.hold(task.values)
+        plan.journal.end(task.number, word, body, values)
         more: dict[str, object] = {}
         if worker is not None:
             more = {"worker": worker.pod, "peak_mib": worker.peak_mib}
             if worker.cpu_seconds is not None:
                 more["cpu"] = worker.cpu_seconds
-        self.reports.note("ended", task, outcome=outcome.split()[0], bytes=body.size, **more)
+        size = body.size + sum(value.size for _, value in values)
+        if values and size - body.size > received:
+            more["saved"] = size - body.size - received
+        self.reports.note("ended", task, outcome=word, bytes=size, **more)
         self.reports.end(task)
 
     # Numbers.

@@ -9,7 +9,7 @@ and has that worker's R at the other end of the same connection: sessions.py and
 Environment: FUTURE_KUBERNETES_{RELEASE,NAMESPACE}, and Kubernetes' own.
 Set outside of a pod only, where ports may be taken, a pod's folders do not exist, and a test cannot wait for minutes:
 FUTURE_KUBERNETES_{PORT,HTTP_PORT,SESSION_PORT,TOKEN_FILE,RUN,CONFIG,ACCOUNT,IDLE_CHECK_SECONDS,RETIRE_SECONDS,
-REST_SECONDS,CGROUP,PROC}.
+REST_SECONDS,VALUE_BYTES,CGROUP,PROC}.
 """
 
 from __future__ import annotations

@@ -77,6 +77,7 @@ class OpenPlans:
 
     def _new(self, key: str, pid: int, range_: Range) -> Plan:
         plan = self._by_key[key] = Plan(key, pid, range_, 0, Journal(self._folder, key, pid))
+        plan.values.when_dropped = lambda name: self._reports.forget(plan, name)
         return plan
 
     def restored(self, key: str, pid: int) -> Plan:
@@ -90,14 +91,20 @@ class OpenPlans:
         """Take over the results that a broker before this one has left, of sessions that live."""
         for key, pid, waiting in list(left_behind(self._folder)):
             if not may_live(pid):
-                for _, body in waiting.values():
-                    body.remove()
+                for ended in waiting.values():
+                    ended.remove()
                 continue
             plan = self.restored(key, pid)
-            for number, (word, body) in waiting.items():
-                task = plan.tasks[number] = Task(plan, number, "", None, state="ended")
-                task.outcome, task.result = f"{word} {number}", body
-                plan.journal.end(number, word, body)
+            for number, ended in waiting.items():
+                task = plan.tasks[number] = Task(
+                    plan, number, "", None, state="ended", values=tuple(n for n, _ in ended.values)
+                )
+                task.outcome, task.result = f"{ended.word} {number}", ended.body
+                for name, value in ended.values:
+                    if name not in plan.values:  # else it is the same file
+                        plan.values.put(name, value)
+                plan.values.hold(task.values)
+                plan.journal.end(number, ended.word, ended.body, ended.values)
             log(f"{len(waiting)} results of the R session {pid} wait for it")
 
     def left(self, plan: Plan, stream: Stream) -> None:
@@ -115,6 +122,7 @@ class OpenPlans:
         for task in list(plan.tasks.values()):
             self._cancel(task)
         plan.journal.remove()
+        plan.values.clear()
         self._pool.release(plan.key)
         self._activity.touch()
         self.when_closed(plan, abandoned)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..common.blob import Blob
 from ..common.process import alive
 from .packages import Libraries
+from .values import Values
 
 if TYPE_CHECKING:
     from .journal import Journal
@@ -92,6 +93,8 @@ class Task:
     """Number of losses that it cannot have caused."""
     outcome: str = ""
     """Line to the session on how the task ended."""
+    values: tuple[str, ...] = ()
+    """Large values of its result, which its plan keeps."""
     result: Blob | None = None
 
     @property
@@ -132,6 +135,7 @@ class Plan:
         self.queue: deque[Task] = deque()
         self.objects: dict[str, Blob | None] = {}
         """Large objects by the hash of their content; None for one that the disk had no room for."""
+        self.values = Values()
         self.libraries = Libraries()
         self.journal = journal
         self.running = 0

@@ -22,6 +22,12 @@ class Stream(Protocol):
     def tell(self, line: str, body: Blob | None = None) -> None:
         """Send one line and its body."""
 
+    def give(self, name: str, value: Blob) -> None:
+        """Let the session have a large value, unless it has it."""
+
+    def forget(self, name: str) -> None:
+        """The session needs a large value no more."""
+
 
 class Reports:
     """Sends to the sessions that are connected, and keeps the events of the last hour within a bound."""
@@ -53,12 +59,24 @@ class Reports:
     def end(self, task: Task, *, whole: bool = False) -> None:
         """Tell how a task ended: a large result is only announced, unless ``whole``."""
         body = task.result
-        if body is None:
+        stream = self.streams.get(task.plan.key)
+        if body is None or stream is None:
             return
-        if body.size > wire.INLINE_BYTES and not whole:
-            self.tell(task.plan, f"ready {task.number} {body.size}")
-        else:
-            self.tell(task.plan, f"{task.outcome} {body.size}", body)
+        values = [(name, task.plan.values[name]) for name in task.values]
+        size = body.size + sum(value.size for _, value in values)
+        if size > wire.INLINE_BYTES and not whole:
+            stream.tell(f"ready {task.number} {size}")
+            return
+        for name, value in values:
+            stream.give(name, value)
+        line = f"{task.outcome} {','.join(task.values)}" if values else task.outcome
+        stream.tell(f"{line} {body.size}", body)
+
+    def forget(self, plan: Plan, name: str) -> None:
+        """Tell the plan's session that it needs a large value no more."""
+        stream = self.streams.get(plan.key)
+        if stream is not None:
+            stream.forget(name)
 
     def want(self, plan: Plan, folder: str) -> None:
         """Ask a session on another machine for a package of its libraries."""

@@ -23,8 +23,12 @@ draws its PID, below 0):
     close [abandon]                              the plan has ended; abandon: it never began, undo what it asked for
 
     want - SIZE                   + SIZE bytes   a worker looks for the package in this folder of the session's machine
-    done NUMBER SIZE              + SIZE bytes   the result, as R serialized it
-    ready NUMBER SIZE                            the result is here and larger than INLINE_BYTES
+    done NUMBER [VALUES] SIZE     + SIZE bytes   the result, as R serialized it; in place of its large values stand
+                                                 their places in VALUES, hashes with commas
+    value-file HASH SIZE PATH                    a large value is this file until the results that have it are "got"
+    value HASH SIZE               + SIZE bytes   the same for a session on another machine, once until "forget"
+    forget HASH                                  it comes again if another result has it
+    ready NUMBER SIZE                            result and values are here and larger than INLINE_BYTES
     condition NUMBER ATTEMPT SIZE + SIZE bytes   a condition that is to be seen at once
     again NUMBER POD TEXT                        the task's worker was lost, and the task runs again
     lost NUMBER SIZE              + JSON         given up: pods, reasons, and the last lines that R printed
@@ -71,6 +75,8 @@ class Stream:
         self._dispatcher = dispatcher
         self._demand = demand
         self._plan: Plan | None = None
+        self._given: set[str] = set()
+        """Large values of results that the session, on another machine, has."""
         self._known: dict[str, Callable[[list[str]], None]] = {
             "submit": self._submit,
             "file": self._file,
@@ -114,6 +120,20 @@ class Stream:
     def tell(self, line: str, body: Blob | None = None) -> None:
         """Send one line and its body."""
         self._connection.say(line.encode() + b"\n", body)
+
+    def give(self, name: str, value: Blob) -> None:
+        """Let the session have a large value: by the name of its file in this pod, else once by its bytes."""
+        if not self._here.remote:
+            self.tell(f"value-file {name} {value.size} {value.path}")
+        elif name not in self._given:
+            self._given.add(name)
+            self.tell(f"value {name} {value.size}", value)
+
+    def forget(self, name: str) -> None:
+        """Tell the session that it needs a large value no more, if it has it."""
+        if name in self._given:
+            self._given.remove(name)
+            self.tell(f"forget {name}")
 
     def line_received(self, line: bytes) -> None:
         """Handle one line of the session."""

@@ -7,11 +7,12 @@ import errno
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..common import wire
-from ..common.blob import Blob
+from ..common.blob import MEMORY_BYTES, Blob
 from .connections import Borrower, Connection
 from .log import log
 from .outcomes import describe_end
@@ -34,6 +35,37 @@ def _name(text: object) -> str:
     """
     if not isinstance(text, str) or not _NAME.fullmatch(text):
         raise ValueError(f"{text!r} is no name of Kubernetes")
+    return text
+
+
+@dataclass
+class Result:
+    """Answer of a worker's R to a task."""
+
+    lease: str
+    status: str
+    body: Blob | None
+    """None if the disk had no room for it."""
+    values: tuple[str, ...] = ()
+    """Its large values in their order, by the hash of their content."""
+    received: int = 0
+    """Bytes of values that had to come for it."""
+
+    def forget(self) -> None:
+        """Remove the body."""
+        if self.body is not None:
+            self.body.remove()
+            self.body = None
+
+
+def _hash(text: object) -> str:
+    """The hash of a content.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    if not isinstance(text, str) or not text.isalnum():
+        raise ValueError(f"{text!r} is no hash")
     return text
 
 
@@ -69,8 +101,11 @@ class Employer(Protocol):
     def condition(self, worker: Worker, lease: str, body: Blob | None) -> None:
         """The task has signalled a condition that its session is to see at once."""
 
-    def finished(self, worker: Worker, lease: str, status: str, body: Blob | None) -> None:
+    def finished(self, worker: Worker, result: Result) -> None:
         """The worker's R has sent what became of the task."""
+
+    def value(self, worker: Worker, name: str, body: Blob | None) -> None:
+        """The worker has sent a large value of its result."""
 
     def r_ended(self, worker: Worker, lease: str, text: str, tail: str) -> None:
         """The worker's R has ended, and how; ``tail`` has the last lines that it printed."""
@@ -163,7 +198,13 @@ class Worker(Connection):
             self.peak_mib = int(message.get("peak", 0))
             spent = message.get("cpu")
             self.cpu_seconds = min(max(0.0, float(spent)), 1e9) if spent is not None else None
-            self.expect(size, lambda body: self._employer.finished(self, lease, status, body), folder)
+            values = tuple(map(_hash, message.get("values", ())))
+            self.expect(size, lambda body: self._employer.finished(self, Result(lease, status, body, values)), folder)
+        elif operation == "value":
+            name, size = _hash(message["id"]), int(message["size"])
+            if size <= MEMORY_BYTES:
+                raise ValueError(f"a value of {size} bytes is part of its result")
+            self.expect(size, lambda body: self._employer.value(self, name, body), self._employer.folder)
         elif operation == "condition":
             lease = str(message["id"])
             self.expect(int(message["size"]), lambda body: self._employer.condition(self, lease, body))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -93,6 +94,13 @@ class Blob:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
             self.path = None
+
+    def hash(self) -> str:
+        """Hash of the content, as a word of 32 digits."""
+        digest = hashlib.sha256()
+        for piece in self.pieces():
+            digest.update(piece)
+        return digest.hexdigest()[:32]
 
     @property
     def complete(self) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import os
 import ssl
 import subprocess
 import tempfile
@@ -61,6 +62,12 @@ def _openssl(*arguments: str) -> None:
         raise TokenError(f"openssl {arguments[0]} failed: {error.stderr.strip()}") from error
 
 
+def _private_key(seed: bytes) -> str:
+    """An Ed25519 key in PEM, of 32 random or derived bytes; `openssl genpkey` takes a process for it at each start."""
+    key = base64.b64encode(_PKCS8_ED25519 + seed).decode()
+    return f"-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n"
+
+
 def context(token: bytes, *, server: bool) -> ssl.SSLContext:
     """A TLS 1.3 context that accepts exactly the peers that hold ``token``, and proves that this side holds it.
 
@@ -68,11 +75,10 @@ def context(token: bytes, *, server: bool) -> ssl.SSLContext:
     0700 that is deleted before this returns.
     """
     seed = hmac.new(token, b"future-kubernetes certificate authority 1", hashlib.sha256).digest()
-    pem = base64.b64encode(_PKCS8_ED25519 + seed).decode()
     with tempfile.TemporaryDirectory(prefix="future-kubernetes-") as name:
         folder = Path(name)
         authority, key, certificate = folder / "ca.crt", folder / "key", folder / "crt"
-        (folder / "ca.key").write_text(f"-----BEGIN PRIVATE KEY-----\n{pem}\n-----END PRIVATE KEY-----\n")
+        (folder / "ca.key").write_text(_private_key(seed))
         # Without this file, openssl req reads the system's configuration and adds what it finds there.
         (folder / "cnf").write_text("[req]\ndistinguished_name=dn\n[dn]\n")
         issue = ["req", "-config", str(folder / "cnf"), "-x509", "-new", "-days", "36500"]
@@ -80,7 +86,7 @@ def context(token: bytes, *, server: bool) -> ssl.SSLContext:
             *issue, "-key", str(folder / "ca.key"), "-subj", "/CN=future-kubernetes", "-out", str(authority),
             "-addext", "basicConstraints=critical,CA:TRUE",
         )  # fmt: skip
-        _openssl("genpkey", "-algorithm", "ed25519", "-out", str(key))
+        key.write_text(_private_key(os.urandom(32)))
         _openssl(
             *issue, "-CA", str(authority), "-CAkey", str(folder / "ca.key"), "-key", str(key),
             "-subj", "/CN=" + ("broker" if server else "worker"), "-out", str(certificate),

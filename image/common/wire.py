@@ -5,6 +5,8 @@ A worker's connection carries lines of JSON. A line with ``size`` is followed by
     worker  op=worker unused=S [running=ID session=KEY pid=N]   greeting; what it still runs or holds the result of
             op=result id=ID status=done|unread|setup|unsent    what R has sent; kept until it is acknowledged; peak: R's
                peak=MIB cpu=SECONDS size=N                      highest memory while it ran the task; its CPU time
+               values=HASHES                                    and its large values, which are not in the N bytes
+            op=value id=HASH size=N                             one of them that the broker asked for
             op=condition id=ID size=N                           a condition that the session is to see at once
             op=ended id=ID status=N oom=B limit=MIB tail=TEXT   its R has ended
             op=draining                                         its pod was told to go
@@ -16,7 +18,8 @@ A worker's connection carries lines of JSON. A line with ``size`` is followed by
             op=object id=HASH session=KEY size=N                a large object that tasks of the plan need
             op=forget id=HASH                                   it is needed no more
             op=have id=ID name=NAME reason=TEXT size=N          the package as a tar archive, or the list; or why not
-            op=ack id=ID                                        the result is here
+            op=need id=ID ids=HASHES                            send these values of the result: they are new
+            op=ack id=ID                                        the result is here with its values
             op=cancel id=ID                                     end the R that runs it
             op=leave                                            nothing is under way: a pod that was told to go may go
             op=reset                                            the session has gone: start a fresh R

@@ -137,6 +137,7 @@ class Agent:
             message = {
                 "op": "result", "id": work.id, "status": work.status, "peak": peak, "size": work.result.size,
                 **({"cpu": cpu} if cpu is not None else {}),
+                **({"values": [name for name, _ in work.values]} if work.values else {}),
             }  # fmt: skip
             work.sent = self._line.say(message, work.result)
         now = time.monotonic()
@@ -180,8 +181,11 @@ class Agent:
             self._ask_for_package(work)
             return
         if body is None:
-            word, body = "unkept", Blob.of(b"the disk of the worker's pod is full: no room for the result")
-        work.status, work.result = word, body
+            work.ended("unkept", Blob.of(b"the disk of the worker's pod is full: no room for the result"))
+        elif word == "value":
+            work.values.append((body.hash(), body))
+        else:
+            work.ended(word, body)
 
     def _ask_for_package(self, work: Work) -> None:
         if work.looks_for is not None:
@@ -232,6 +236,11 @@ class Agent:
                 self._line.say({"op": "evicted", "ids": [name]})  # the next task that needs it brings it again
         elif operation == "forget":
             self._objects.forget(str(message["id"]))
+        elif operation == "need":
+            if work is not None and work.id == message["id"]:
+                values = dict(work.values)
+                for name in message["ids"]:
+                    self._line.say({"op": "value", "id": name, "size": values[name].size}, values[name])
         elif operation == "have":
             self._take_package(line, message)
         elif operation == "ack":

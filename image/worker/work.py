@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +28,8 @@ class Work:
     status: str = ""
     result: Blob | None = None
     """Result that R has sent; None while R runs."""
+    values: list[tuple[str, Blob]] = field(default_factory=list)
+    """Large values of the result in their order, with the hashes of their content."""
     sent: bool = False
     looks_for: str | None = None
     """The package that its R waits for; "" for the list of them."""
@@ -56,15 +58,21 @@ class Work:
         elif path is not None:
             _try(link.send, f"file {size} {path}\n".encode())
 
+    def ended(self, word: str, body: Blob) -> None:
+        """Keep how it ended; only a result has values."""
+        self.status, self.result = word, body
+        if word != "done":
+            self.values.clear()
+
 
 def said(link: Channel, line: bytes) -> tuple[str, Blob | None]:
-    """Word that R says in a line: ``done``, ``condition``, ``unread``, ``setup``, ``unsent`` or ``want``, and its body.
+    """Word that R says in a line, as worker.R has them, and its body.
 
     The body is None if there was no room for it.
     """
     word, size, *path = line.decode().split(" ", 2)
-    if word == "file":
-        return "done", Blob.at(Path(path[0]))
+    if path:
+        return word.removesuffix("-file"), Blob.at(Path(path[0]))
     return word, link.body(int(size))
 
 

@@ -5,7 +5,8 @@
 #          attach 0                       from here on R's own protocol, with an R session at the other end
 #          have SIZE, SIZE bytes          text: the answer to `want`, a list of packages or why there is none
 #   R      done SIZE, SIZE bytes          the result, serialized
-#          file SIZE PATH                 the same in a file, if it is large; the agent removes it
+#          value SIZE, SIZE bytes         before it: a large value of the result, serialized, in place of which it has NULL
+#          done-file, value-file SIZE PATH the same in a file, if it is large; the agent removes it
 #          condition SIZE, SIZE bytes     a condition that the session is to see at once
 #          want SIZE, SIZE bytes          text: folder of a package of the session's, or "" for the list of them
 #          unread, setup SIZE, SIZE bytes text: the task could not be read, or the plan's setup failed
@@ -62,17 +63,62 @@ local({
   send <- function(word, bytes) writeBin(c(charToRaw(sprintf("%s %.0f\n", word, length(bytes))), bytes), con)
   # Above this size by way of a file, else the process would need twice the memory of the data.
   large <- 16 * 2^20
-  send_result <- function(result) {
-    if (utils::object.size(result) < large) {
-      return(send("done", serialize(result, NULL, xdr = FALSE)))
+  # FALSE, and nothing sent, if it takes no more than `above` bytes.
+  send_object <- function(word, x, above = -1) {
+    if (utils::object.size(x) < large) {
+      bytes <- serialize(x, NULL, xdr = FALSE)
+      if (length(bytes) > above) send(word, bytes)
+      return(length(bytes) > above)
     }
     path <- tempfile("future-result-")
     whole <- FALSE
     on.exit(if (!whole) unlink(path))
     file <- file(path, "wb")
-    tryCatch(serialize(result, file, xdr = FALSE), finally = close(file))
-    whole <- TRUE
-    writeBin(charToRaw(sprintf("file %.0f %s\n", file.size(path), path)), con)
+    tryCatch(serialize(x, file, xdr = FALSE), finally = close(file))
+    if (file.size(path) > above) {
+      whole <- TRUE
+      writeBin(charToRaw(sprintf("%s-file %.0f %s\n", word, file.size(path), path)), con)
+    }
+    whole
+  }
+
+  # A large value that is nothing but its content goes by itself, so that the broker and the session get it once though
+  # many futures return it: the value of the result or, of a map's chunk, elements of it. An attribute of the result
+  # says which: 0 or their indices.
+  is_content <- function(x, depth = 0L) { # as in image/future.kubernetes/R/objects.R
+    if (!typeof(x) %in% c("logical", "integer", "double", "complex", "character", "raw", "list", "NULL", "S4")) {
+      return(FALSE)
+    }
+    inner <- attributes(x)
+    if (is.list(x)) inner <- c(inner, unclass(x))
+    if (length(inner) > 10000L || depth > 10L) {
+      return(FALSE)
+    }
+    for (part in inner) if (!is_content(part, depth + 1L)) {
+      return(FALSE)
+    }
+    TRUE
+  }
+  value_bytes <- 256 * 1024 # image/common/blob.py: smaller ones are in the broker's memory
+  send_value <- function(x) {
+    utils::object.size(x) > value_bytes && is_content(x) && send_object("value", x, above = value_bytes)
+  }
+  send_result <- function(result) {
+    value <- if (inherits(result, "FutureResult")) result[["value"]]
+    if (!is.null(value) && utils::object.size(value) > value_bytes) {
+      sent <- integer()
+      if (is.list(value) && !is.object(value)) {
+        for (i in seq_along(value)) if (length(sent) < 100L && send_value(value[[i]])) sent <- c(sent, i)
+      }
+      if (length(sent) > 0L) {
+        result[["value"]][sent] <- list(NULL)
+      } else if (send_value(value)) {
+        sent <- 0L
+        result["value"] <- list(NULL)
+      }
+      if (length(sent) > 0L) attr(result, "kubernetes_values") <- sent
+    }
+    send_object("done", result)
   }
   # Two values, one after the other: the session's world, in which R must find the packages that the second refers to,
   # and the future.

@@ -275,6 +275,8 @@ class PlanSession(Session):
         self.key = key or f"key{next(self.keys)}"
         self.number = 0
         self.told: list[str] = []
+        self.values: dict[str, bytes] = {}
+        self.ready = set[str]()
         self.send(f"open {self.key} {pid or os.getpid()} {most if least is None else least} {most} {retries}")
         self.opened = self.line()
 
@@ -303,7 +305,11 @@ class PlanSession(Session):
         """The next line that comes, in words, and its body."""
         words = self.line().split(" ")
         body = b""
-        if words[0] not in ("ready", "again", "unknown", "error"):
+        if words[0] == "ready":
+            self.ready.add(words[1])
+        elif words[0] == "value-file":
+            self.values[words[1]] = Path(words[3]).read_bytes()
+        elif words[0] not in ("again", "unknown", "error", "forget"):
             left = int(words[-1])
             while left:
                 piece = self.socket.recv(min(left, 1 << 20))

@@ -39,10 +39,11 @@ class Log:
 
     def ran(
         self, task: int, worker: str, begin: float, end: float, *, label: str = "", cpu: float | None = None,
-        attempt: int = 1, objects: int = 0,
+        attempt: int = 1, objects: int = 0, saved: int = 0,
     ) -> None:  # fmt: skip
         self.add(begin, "started", task, attempt, label, worker=worker, **({"objects": objects} if objects else {}))
         more = {} if cpu is None else {"cpu": cpu}
+        more |= {"saved": saved} if saved else {}
         self.add(end, "ended", task, attempt, label, worker=worker, outcome="done", bytes=1000, peak_mib=50, **more)
 
     def figures(self, now: float = 100.0, since: float = -1.0, held_since: float = -2.0, **scope: Any) -> Figures:
@@ -77,6 +78,16 @@ def test_efficiency_is_ideal_over_wall_time(known: Log) -> None:
     one.ran(1, "a", 0, 20)
     one.ran(2, "b", 0, 2)
     assert one.figures().efficiency == pytest.approx(1.0)
+
+
+def test_bytes_of_a_value_that_was_there_already_did_not_move() -> None:
+    log = Log()
+    log.submitted(0, 1, 2)
+    log.ran(1, "a", 0, 10)
+    log.ran(2, "a", 10, 20, saved=900)
+    found = log.figures()
+    assert found.received == 1100
+    assert [run.result for run in found.attempts] == [1000, 1000], "each result has its own size"
 
 
 def test_lost_run_is_no_work_and_its_future_counts_once() -> None:

@@ -236,7 +236,7 @@ class _Reader:
         outcome = event.get("outcome", kind)
         found.outcomes[outcome] = found.outcomes.get(outcome, 0) + 1
         if kind == "ended":
-            found.received += event["bytes"]
+            found.received += event["bytes"] - event.get("saved", 0)
             if run is not None:
                 run.result = event["bytes"]
             elif "worker" in event:

@@ -2,7 +2,7 @@
 # machine that connection leads through a port that is forwarded.
 
 # The broker states the same number: image/common/protocol.py.
-protocol_version <- 3L
+protocol_version <- 4L
 
 run_folder <- function() Sys.getenv("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")
 

@@ -99,7 +99,8 @@ without_content <- function(envir) {
 signal_from_worker <- function(condition) getOption("future.kubernetes.condition")(condition)
 environment(signal_from_worker) <- baseenv()
 
-take_result <- function(stream, future, result) {
+take_result <- function(stream, future, result, values = NULL) {
+  result <- tryCatch(with_values(stream, result, values), error = identity)
   if (inherits(result, "FutureResult")) {
     result[["conditions"]] <- lapply(result[["conditions"]], as_package_error)
     tell_of_files(stream, future, result)

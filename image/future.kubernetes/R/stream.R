@@ -22,6 +22,7 @@ open_stream <- function(range, retries, setup = NULL) {
   stream$bytes <- 0
   stream$active <- 0L
   stream$arrived <- integer()
+  stream$values <- new.env(parent = emptyenv())
   forget_objects(stream)
   connect_stream(stream)
   # A session that ends says so, rather than leave the broker to find out.
@@ -39,6 +40,7 @@ connect_stream <- function(stream) {
   if (length(answer) == 0L) stop(kubernetes_error("Broker", closed_by_broker))
   if (startsWith(answer, "error ")) stop(answer_error(sub("^error ", "", answer)))
   fields <- as.numeric(strsplit(answer, " ", fixed = TRUE)[[1L]][-1L])
+  forget_values(stream) # of an earlier connection
   stream$most <- as.integer(fields[1L])
   stream$limit <- fields[2L]
   stream$con <- con
@@ -110,6 +112,7 @@ close_stream <- function(stream, how = NULL) {
     }), silent = TRUE)
     close_connection(stream)
   }
+  forget_values(stream)
   stream$con <- NULL
   invisible()
 }
@@ -240,8 +243,14 @@ hear_one <- function(stream) {
     return(invisible())
   }
   words <- strsplit(line, " ", fixed = TRUE)[[1L]]
+  if (words[1L] %in% c("value", "value-file", "forget")) {
+    hear_value(stream, words)
+    whole <- TRUE
+    return(invisible())
+  }
   number <- words[2L]
   future <- stream$futures[[number]]
+  values <- if (words[1L] == "done" && length(words) > 3L) strsplit(words[3L], ",", fixed = TRUE)[[1L]]
   bodied <- !words[1L] %in% c("ready", "again", "unknown", "error")
   if (bodied) {
     size <- as.numeric(words[length(words)])
@@ -249,7 +258,7 @@ hear_one <- function(stream) {
       # Not by way of a raw vector, which would need twice the memory. What fails leaves the rest of it unread.
       result <- tryCatch(unserialize(stream$con), error = identity)
       whole <- !inherits(result, "error")
-      if (whole || connection_open(stream$con)) take_result(stream, future, result)
+      if (whole || connection_open(stream$con)) take_result(stream, future, result, values)
       return(invisible())
     }
     body <- readBin(stream$con, "raw", size)
@@ -266,7 +275,7 @@ hear_one <- function(stream) {
     return(invisible())
   }
   switch(words[1L],
-    done = take_result(stream, future, tryCatch(unserialize(body), error = identity)),
+    done = take_result(stream, future, tryCatch(unserialize(body), error = identity), values),
     ready = future[["ready"]] <- TRUE,
     condition = take_condition(future, words[3L], body),
     again = {

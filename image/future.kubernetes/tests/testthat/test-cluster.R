@@ -52,6 +52,19 @@ test_that("a session on another machine runs its futures here, and a forward tha
     expect_type(value(f), "integer")
     expect_false(target$pid == first)
     expect_lt(session_id(), 0)
+    stream <- plan("backend")[["stream"]]
+    fs <- lapply(1:3, function(i) future(rep(0.5, 1e6)))
+    await(all(resolved(fs)))
+    expect_identical(value(fs[[1L]]), rep(0.5, 1e6))
+    files <- list.files(tempdir(), "^future-value-", full.names = TRUE)
+    expect_length(files, 1L)
+    written <- file.mtime(files)
+    expect_identical(value(fs[-1L]), list(rep(0.5, 1e6), rep(0.5, 1e6)))
+    expect_identical(file.mtime(files), written, info = "it came once")
+    await({
+      value(future(1))
+      length(list.files(tempdir(), "^future-value-")) == 0L
+    })
   })
   expect_error(plan(kubernetes, workers = 1, cluster = NULL), NA)
   expect_identical(session_id(), Sys.getpid())
