@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from bench import door as front_door
+
 from .conftest import ROOT, free_port, wait_for
 
 FAKE_RSERVER = Path(__file__).parent / "fake_rserver.py"
@@ -47,17 +49,10 @@ class Door:
             program.chmod(0o755)
         self.log_file = (folder / "log").open("wb")
         self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "jupyter_server", f"--config={ROOT}/image/etc/jupyter_server_config.py",
-                "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.port}",
-                f"--ServerApp.base_url={base}",
-            ],
+            front_door.command(self.port, base),
             env={
-                "PATH": f"{folder}/bin:{os.environ['PATH']}", "HOME": f"{folder}/home", "TMPDIR": str(folder),
-                "PYTHONPATH": f"{ROOT}/image/etc", "FUTURE_KUBERNETES_RUN": f"{folder}/run",
-                "FUTURE_KUBERNETES_PASSWORD_FILE": f"{folder}/password", "FUTURE_KUBERNETES_IDE": ide,
-                "FUTURE_KUBERNETES_NAMESPACE": "team", "FUTURE_KUBERNETES_RELEASE": "r",
-                "FAKE_RSERVER_CONF": f"{folder}/rserver.conf", **environ,
+                **front_door.environ(folder, folder / "run", ide), "FUTURE_KUBERNETES_NAMESPACE": "team",
+                "FUTURE_KUBERNETES_RELEASE": "r", "FAKE_RSERVER_CONF": f"{folder}/rserver.conf", **environ,
             },
             stdout=self.log_file, stderr=self.log_file, start_new_session=True,
         )  # fmt: skip
