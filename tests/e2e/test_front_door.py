@@ -129,24 +129,3 @@ def test_r_session_saves_its_data_when_the_pod_ends(both: Stack, browser: tuple[
     both.kubectl("delete", "pod", before["name"], "--wait=false")
     after = both.scheduler(other_than=before["uid"])["metadata"]["name"]
     assert both.kubectl("exec", after, "--", "cat", "session.saved") == "saved\n"
-
-
-def test_tile_says_that_the_image_has_no_rstudio(both: Stack, tmp_path: Path) -> None:
-    before = both.scheduler()["metadata"]
-    both.kubectl("exec", before["name"], "--", "rm", f"{BIN}/rserver")
-    both.kubectl("delete", "pod", before["name"], "--wait=false")
-    both.scheduler(other_than=before["uid"])
-    with forwarded(both) as address, chromium(tmp_path) as driver:
-        log_in(driver, f"{address}/lab", both.outputs()["password"])
-        try:
-            tile = (By.CSS_SELECTOR, '.jp-LauncherCard[title*="RStudio"]')
-            WebDriverWait(driver, 90).until(lambda b: b.find_elements(*tile))[0].click()
-            WebDriverWait(driver, 60).until(lambda b: len(b.window_handles) == 2)
-            driver.switch_to.window(driver.window_handles[1])
-            WebDriverWait(driver, 60).until(lambda b: "RStudio cannot be opened" in b.page_source)
-            said = driver.find_element(By.ID, "site").text
-            assert "This image has no RStudio Server (rserver)" in said
-            assert "pulumi config set baseImage rocker/rstudio:" in said
-            assert driver.find_element(By.LINK_TEXT, "JupyterLab").get_attribute("href") == f"{address}/lab/"
-        finally:
-            driver.save_screenshot(str(tmp_path / "page.png"))

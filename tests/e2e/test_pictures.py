@@ -1,4 +1,4 @@
-"""JupyterLab with a running map and the live page below its cell, by a port-forward and below a path of an Ingress.
+"""JupyterLab with a running map and the live page below its cell, by the port-forward.
 
 The README's picture of JupyterLab is taken here.
 """
@@ -6,10 +6,6 @@ The README's picture of JupyterLab is taken here.
 from __future__ import annotations
 
 import json
-import os
-import re
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,7 +22,6 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from bench.browser import chromium, log_in
 from tests import pictures
-from tests.browser.ingress import ingress
 from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import WORKERS, Stack
 
@@ -41,7 +36,6 @@ CELLS = [
     "slopes <- future_sapply(1:60, resample, future.seed = TRUE,\n"
     '                        future.scheduling = Inf, future.label = "bootstrap-%d")',
 ]
-PATH = "/team/r/"
 
 
 def write_notebook(stack: Stack) -> None:
@@ -126,69 +120,3 @@ def test_notebook_shows_its_map_on_the_live_page_below_the_cell(stack: Stack, tm
         finally:
             browser.save_screenshot(str(tmp_path / "page.png"))
             end_kernels(browser, "/")
-
-
-@contextmanager
-def door_below_a_path(stack: Stack) -> Iterator[int]:
-    """A second front door in the pod, of the same image and broker, below a path; its port on this machine."""
-    pod = stack.scheduler()["metadata"]["name"]
-    kubectl = [str(stack.node.programs / "kubectl"), "-n", stack.namespace]
-    start = f"""
-        run=$(mktemp -d) && cd && for file in /run/future-kubernetes/*; do ln -s $file $run/; done
-        rm -f $run/page.path
-        sed "s#^c.ServerApp.port = .*#c.ServerApp.port = 8799; c.ServerApp.base_url = '{PATH}'#" \
-          /etc/jupyter/jupyter_server_config.py > $run/jupyter_server_config.py
-        echo $$ && FUTURE_KUBERNETES_RUN=$run exec jupyter server --config=$run/jupyter_server_config.py
-    """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    environment = os.environ | {"KUBECONFIG": str(stack.node.kubeconfig)}
-    with (
-        subprocess.Popen(
-            [*kubectl, "exec", pod, "--", "sh", "-c", start], env=environment, stdout=subprocess.PIPE, text=True
-        ) as server,
-        subprocess.Popen(
-            [*kubectl, "port-forward", f"pod/{pod}", f"{port}:8799"], env=environment, stdout=subprocess.PIPE, text=True
-        ) as forward,
-    ):
-        assert server.stdout is not None
-        number = server.stdout.readline().strip()
-        try:
-            assert forward.stdout is not None
-            assert "Forwarding" in forward.stdout.readline()
-            here = "python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 8799))'"
-            stack.wait(
-                "the second door",
-                60,
-                lambda: stack.kubectl("exec", pod, "--", "sh", "-c", f"{here} 2>/dev/null && echo up || true"),
-            )
-            yield port
-        finally:
-            stack.kubectl("exec", pod, "--", "kill", number)
-            forward.kill()
-
-
-def test_kernel_and_live_page_work_below_a_path_of_an_ingress(stack: Stack, tmp_path: Path) -> None:
-    write_notebook(stack)
-    with (
-        door_below_a_path(stack) as port,
-        ingress(tmp_path, port, PATH) as proxy,
-        chromium(tmp_path, "--ignore-certificate-errors") as browser,
-    ):
-        log_in(browser, f"{proxy.address}{PATH}lab/tree/{NOTEBOOK}", stack.outputs()["password"])
-        try:
-            run_all(browser)
-            with live_page(browser):
-                address = browser.execute_script("return location.href")
-                assert address == f"{proxy.address}{PATH}cluster/"
-                WebDriverWait(browser, 60).until(lambda b: bars(b) >= 2 * WORKERS)
-                proxy.cut()
-                before = bars(browser)
-                WebDriverWait(browser, 60).until(lambda b: bars(b) > before + WORKERS)
-                loaded = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
-                assert [name for name in loaded if not name.startswith(address)] == []
-            lost = [path for path in proxy.refused if re.match(r"/(cluster|static|api|lab|files)\b", path)]
-            assert lost == []
-        finally:
-            browser.save_screenshot(str(tmp_path / "page.png"))
-            end_kernels(browser, PATH)
