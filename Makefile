@@ -3,7 +3,7 @@ SHELL := /bin/bash
 RUN := .venv/bin/python
 COMMAND := .venv/bin/future-kubernetes
 
-.PHONY: help up down status password test test-unit test-chart test-e2e lint test-vm coverage generate bench
+.PHONY: help up down status password test test-unit test-chart test-browser test-e2e pictures lint test-vm coverage generate bench
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts $$'\t'
 
@@ -19,7 +19,7 @@ status: .venv/ready-up ## what runs, and the commands to reach it
 password: .venv/ready-up ## the IDE's password
 	@$(COMMAND) password
 
-test: test-unit test-chart test-e2e ## every test
+test: test-unit test-chart test-browser test-e2e ## every test
 
 test-unit: .venv/ready-test ## settings, sizing, each cloud under mocks, broker
 	$(RUN) -m pytest -n auto tests/unit tests/broker
@@ -27,8 +27,15 @@ test-unit: .venv/ready-test ## settings, sizing, each cloud under mocks, broker
 test-chart: .venv/ready-test ## the chart, rendered and checked against the Kubernetes schemas
 	$(RUN) -m pytest -n auto tests/chart
 
+test-browser: .venv/ready-test ## login and live page in a real browser, without a cluster; accessibility by axe
+	$(RUN) -m pytest -n 2 tests/browser
+
 test-e2e: .venv/ready-test ## a real cluster of its own on this machine, R, and a real browser
 	$(RUN) -m pytest -n 3 tests/e2e
+
+pictures: .venv/ready-test ## take the README's pictures anew
+	rm -rf build/pictures && $(RUN) -m pytest -n 0 tests/browser/test_pictures.py tests/e2e/test_pictures.py
+	cp build/pictures/*.png docs/
 
 test-vm: .venv/ready-test ## the two commands in a virtual machine: DEBIAN=12 or 13, CACHES=warm or empty, WITH=docker; not part of `make test`
 	$(RUN) -m tests.vm --debian $(or $(DEBIAN),12) --caches $(or $(CACHES),warm) $(foreach engine,$(WITH),--with $(engine))

@@ -35,6 +35,7 @@ PROSE = (
     "local/*.py",
     "policy/*.py",
     "tests/broker/*.py",
+    "tests/browser/*.py",
     "tests/chart/*.py",
     "tests/e2e/*.py",
     "tests/unit/*.py",

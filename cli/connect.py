@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import subprocess
 import sys
@@ -48,6 +49,12 @@ def connect(stack: Stack, port: int = PORT, *, browser: bool = True, show_passwo
                 lost, delay = False, 0.5
                 wait(process, CHECK_SECONDS)
             reason = last_of(messages)
+        if not shown and re.search(r"\(Forbidden\)|is forbidden: User", reason):
+            raise UserError(
+                f"this login to Kubernetes may not forward a port of stack {stack.name!r}: {reason}\n"
+                f"Fix: ask for a role that may create pods/portforward and read services and pods in its namespace; "
+                f"to look: kubectl auth can-i create pods/portforward"
+            )
         if not shown and time.monotonic() - begun > FIRST_SECONDS:
             raise UserError(
                 f"the IDE of stack {stack.name!r} was not reached within {FIRST_SECONDS:.0f} s: {reason}\n"

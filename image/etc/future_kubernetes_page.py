@@ -14,6 +14,8 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 _RUN = Path(os.environ.get("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes"))
+_ANSWER_SECONDS = 4
+"""The page gives up after five: it shall hear that it is the broker that does not answer."""
 _STREAM_SECONDS = 900
 """After so long a stream ends; the page opens another one, for which the login is checked anew."""
 
@@ -35,8 +37,9 @@ class ClusterPage(JupyterHandler):
         try:
             reader, self._upstream = await asyncio.open_unix_connection(str(_RUN / "page.sock"))
             self._upstream.write(f"GET /{path} HTTP/1.0\r\n\r\n".encode())
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        except (OSError, asyncio.IncompleteReadError):
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        except (OSError, asyncio.IncompleteReadError, TimeoutError):
             raise web.HTTPError(502, "the broker does not answer; it restarts by itself within seconds") from None
         self.set_status(int(head[0].split(" ")[1]))
         self.set_header("Content-Type", head[1].partition(": ")[2])

@@ -95,10 +95,11 @@ class Bed:
 
     broker_prefix: tuple[str, ...] = ()
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environ: str) -> None:
         self.folder = folder
         self.temporary = tempfile.mkdtemp(prefix="bed-")
         """For what a killed process leaves. pytest's own folder is too deep for a socket's path of 108 bytes."""
+        self.environ = environ
         self.token_file = self.write("token", TOKEN)
         self.processes: list[Process] = []
         self.ports: dict[str, int] = {"workers": 0, "sessions": 0, "http": 0}
@@ -125,6 +126,7 @@ class Bed:
                 "FUTURE_KUBERNETES_HTTP_PORT": str(self.ports["http"]),
                 "FUTURE_KUBERNETES_CGROUP": str(self.folder / "cgroup"),
                 "FUTURE_KUBERNETES_PROC": str(self.folder / "proc"),
+                **self.environ,
                 **environ,
             },
             self.broker_prefix,

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from bench import door as front_door
+
 from .conftest import ROOT, free_port, wait_for
 
 FAKE_RSERVER = Path(__file__).parent / "fake_rserver.py"
@@ -39,10 +41,8 @@ class Door:
         self.cookies: dict[str, str] = {}
         self.headers: dict[str, str] = {}
         (folder / "run").mkdir()
-        (folder / "home").mkdir()
         (folder / "bin").mkdir()
-        (folder / "lib").mkdir()
-        (folder / "lib/future_kubernetes").symlink_to(ROOT / "image")  # as the image has it
+        front_door.prepare(folder)
         (folder / "password").write_text(PASSWORD)
         (folder / "rserver.conf").write_text(f"rsession-path={ROOT}/image/bin/future-rsession\n")
         if rserver:
@@ -51,16 +51,9 @@ class Door:
             program.chmod(0o755)
         self.log_file = (folder / "log").open("wb")
         self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "jupyter_server", f"--config={ROOT}/image/etc/jupyter_server_config.py",
-                "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.port}",
-                f"--ServerApp.base_url={base}", *arguments,
-            ],
+            [*front_door.command(self.port, base), *arguments],
             env={
-                "PATH": f"{folder}/bin:{os.environ['PATH']}", "HOME": f"{folder}/home", "TMPDIR": str(folder),
-                "PYTHONPATH": f"{ROOT}/image/etc:{folder}/lib",
-                "FUTURE_KUBERNETES_CGROUP": f"{folder}/cgroup", "FUTURE_KUBERNETES_RUN": f"{folder}/run",
-                "FUTURE_KUBERNETES_PASSWORD_FILE": f"{folder}/password", "FUTURE_KUBERNETES_IDE": ide,
+                **front_door.environ(folder, folder / "run", ide), "FUTURE_KUBERNETES_CGROUP": f"{folder}/cgroup",
                 "FUTURE_KUBERNETES_NAMESPACE": "team", "FUTURE_KUBERNETES_RELEASE": "r",
                 "FAKE_RSERVER_CONF": f"{folder}/rserver.conf", **environ,
             },

@@ -60,7 +60,17 @@ def test_nothing_is_served_without_a_login(logged_in: Door, path: str) -> None:
     assert stranger.ask(path, {"a": "b"})[0] in (302, 403, 405)
 
 
-@pytest.mark.parametrize("path", ["/rstudio/p/80/", "/proxy/8785/", "/rstudio/"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/rstudio/p/80/",
+        "/proxy/8785/",
+        "/rstudio/",
+        "/cluster/events",
+        "/api/kernels/1-1-1-1-1/channels",
+        "/terminals/websocket/1",
+    ],
+)
 def test_websocket_is_refused_without_a_login(logged_in: Door, path: str) -> None:
     assert Stranger(logged_in).ask(path, headers=UPGRADE)[0] == 403
 

@@ -10,9 +10,19 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
 
 from common.paths import REPO
 from tests.e2e.conftest import Stack
+
+ANOTHER_LOGIN = """
+import dataclasses, sys
+from pathlib import Path
+from cli import connect, stack
+with stack.opened("dev") as opened:
+    kubectl = dataclasses.replace(opened.kubectl, kubeconfig=Path(sys.argv[1]))
+    connect.connect(dataclasses.replace(opened, kubectl=kubectl), browser=False)
+"""
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -49,3 +59,28 @@ def test_the_page_is_reached_again_after_the_pod_was_replaced(stack: Stack, tmp_
         process.kill()
         process.wait()
     assert stack.outputs()["password"] not in said.read_text()
+
+
+@pytest.mark.parametrize("rights", [[], ["get services", "get,list pods"]])
+def test_a_login_without_the_right_is_named_at_once(stack: Stack, tmp_path: Path, rights: list[str]) -> None:
+    stack.kubectl("create", "serviceaccount", "guest")
+    try:
+        for number, right in enumerate(rights):
+            verbs, _, kind = right.partition(" ")
+            stack.kubectl("create", "role", f"guest-{number}", f"--verb={verbs}", f"--resource={kind}")
+            bound = f"--serviceaccount={stack.namespace}:guest"
+            stack.kubectl("create", "rolebinding", f"guest-{number}", f"--role=guest-{number}", bound)
+        config = yaml.safe_load(stack.node.kubeconfig.read_text())
+        token = stack.kubectl("create", "token", "guest").strip()
+        config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+        done = subprocess.run(
+            [sys.executable, "-c", ANOTHER_LOGIN, tmp_path / "kubeconfig"],
+            cwd=REPO, env=stack.environment(), capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert "UserError: this login to Kubernetes may not forward a port of stack 'dev'" in done.stderr, done.stderr
+        assert ("pods/portforward" in done.stderr.split("Fix:")[0]) is bool(rights)
+    finally:
+        for number in range(len(rights)):
+            stack.kubectl("delete", f"rolebinding/guest-{number}", f"role/guest-{number}")
+        stack.kubectl("delete", "serviceaccount", "guest")

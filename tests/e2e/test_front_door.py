@@ -16,9 +16,10 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from bench.browser import chromium, log_in
 from common.paths import REPO
 from local import image
-from tests.e2e.browsing import chromium, forwarded, log_in
+from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(900)

@@ -13,8 +13,9 @@ from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from bench.browser import chromium, log_in
 from bench.r_package import WRITE_PACKAGE
-from tests.e2e.browsing import chromium, forwarded, log_in
+from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(300)

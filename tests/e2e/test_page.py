@@ -18,7 +18,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.e2e.browsing import chromium, forwarded, log_in
+from bench.browser import chromium, log_in
+from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import WORKERS, Stack
 
 pytestmark = pytest.mark.timeout(300)
@@ -27,7 +28,9 @@ MARKUP = "<img src=x onerror=document.title=1>"
 RUNNING = """
 suppressMessages(library(future.kubernetes))
 plan(kubernetes, workers = WORKERS)
-fs <- lapply(1:15, function(i) future(Sys.sleep(2 + i %% 3), label = if (i == 1) LABEL else paste0("nap-", i)))
+labels <- paste0("nap-", 1:15)
+labels[1:3] <- c(LABEL, strrep("ten megabytes ", 7e5), "two\\nlines\\tand more")
+fs <- lapply(1:15, function(i) future(Sys.sleep(2 + i %% 3), label = labels[[i]]))
 cat("SUBMITTED\\n")
 invisible(value(fs))
 cat("ALL DONE\\n")
@@ -105,7 +108,7 @@ def test_page_and_its_events_are_refused_without_a_login(address: str, path: str
     assert status == 403 or "/login?next=" in answer.value.headers["Location"]
 
 
-def test_running_map_is_seen_as_bars_and_markup_in_a_label_as_text(
+def test_running_map_is_seen_as_bars_and_a_label_of_any_kind_as_short_text(
     stack: Stack, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
     title = browser.title
@@ -119,6 +122,10 @@ def test_running_map_is_seen_as_bars_and_markup_in_a_label_as_text(
         assert session.stdout is not None
         assert "ALL DONE" in session.stdout.read()
         until(browser, lambda b: text(b, "bars-table").count("done") >= 15)
+        shown = text(browser, "bars-table")
+        assert "two lines and more" in shown
+        assert "megabytes ten megab…" in shown
+        assert len(shown) < 5000
         assert int(browser.find_element(By.ID, "stream").get_attribute("data-bars") or 0) >= 15
     browser.save_screenshot(str(tmp_path / "page.png"))
     assert browser.title == title

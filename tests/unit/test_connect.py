@@ -24,6 +24,8 @@ KUBECTL = """
 import http.server, pathlib, sys, threading, time
 folder = pathlib.Path(sys.argv[1])
 port = int(sys.argv[-1].split(":")[0])
+if (folder / "forbidden").exists():
+    sys.exit((folder / "forbidden").read_text())
 if (folder / "down").exists():
     sys.exit("error: unable to forward port because pod is not running")
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -156,6 +158,23 @@ def test_what_cannot_be_reached_at_all_ends_with_the_reason(connecting: Connecti
     assert connecting.process.wait(30) == 1
     assert "error: the IDE of stack 'team' was not reached within" in connecting.said()
     assert "Fix: future-kubernetes status --stack team" in connecting.said()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'Error from server (Forbidden): services "r-scheduler" is forbidden: User "u" cannot get resource "services"',
+        'error: error upgrading connection: pods "r" is forbidden: User "u" cannot create resource "pods/portforward"',
+    ],
+)
+def test_login_without_the_right_is_told_at_once_which_one(connecting: Connecting, port: int, message: str) -> None:
+    (connecting.folder / "forbidden").write_text(message)
+    connecting.start(port)  # with a minute for the first connection
+    assert connecting.process is not None
+    assert connecting.process.wait(30) == 1
+    assert f"may not forward a port of stack 'team': {message}" in connecting.said()
+    assert "Fix: ask for a role that may create pods/portforward" in connecting.said()
+    assert "Trying again" not in connecting.said()
 
 
 def test_without_a_free_port_the_option_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,3 +197,12 @@ def test_the_check_of_commands_can_fail() -> None:
     ):
         with pytest.raises((AssertionError, KeyError)):
             test_every_command_of_the_operations_page_exists("", wrong)
+
+
+def test_each_picture_is_small_and_shown_on_a_page() -> None:
+    text = "".join((ROOT / name).read_text() for name in PAGES)
+    pictures = tracked_files(ROOT, "docs/*.png", "docs/*.svg")
+    assert len(pictures) >= 4
+    for name in pictures:
+        assert (ROOT / name).stat().st_size < 150_000, name
+        assert name in text, name

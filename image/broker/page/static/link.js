@@ -32,9 +32,10 @@ export class Link {
     take(JSON.parse(event.data));
   }
 
-  // A port-forward whose pod has gone may stay open and silent. So may this page while the laptop sleeps.
+  // A port-forward whose pod has gone may stay open and silent. So may this page while the laptop sleeps. A clock that is
+  // set back would hide that for as long as the step, so a step counts as silence too.
   #check() {
-    if (this.#source && Date.now() - this.#heard > 1000 * SILENT_SECONDS) this.#lost();
+    if (this.#source && Math.abs(Date.now() - this.#heard) > 1000 * SILENT_SECONDS) this.#lost();
   }
 
   #lost() {

@@ -24,6 +24,7 @@ const tiles = new Tiles(model);
 const stream = new Stream(model, view);
 const charts = new Charts(model, view);
 let notice = "";
+let due = 0;
 
 for (const [name, words] of SHOWN)
   byId("numbers").append(element("div", {}, element("dt", {}, words), element("dd", { id: `n-${name}` }, "–")));
@@ -120,6 +121,7 @@ function drawParts() {
 }
 
 function changed(message) {
+  due = 0;
   drawParts();
   if ("sessions" in message) drawSessions();
   if ("memory" in message) drawMemory();
@@ -131,8 +133,8 @@ function drawTime() {
   charts.draw();
 }
 
-// Four pictures a second while the present is shown: enough for bars to grow, and little work for the browser.
-let due = 0;
+// Four pictures a second while the present is shown: enough for bars to grow, and little work for the browser. What has
+// changed is drawn at once.
 function frame(at) {
   if (at >= due && view.follow && model.started) {
     due = at + FRAME;

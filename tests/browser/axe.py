@@ -1,0 +1,36 @@
+"""Accessibility: axe-core's rules, run in the page."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+
+SCHEMES = ("light", "dark")
+
+
+def violations(browser: webdriver.Chrome, scheme: str) -> list[str]:
+    """Return what axe objects to on the page that is open: rule, why, and where."""
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    # By the driver and not as a <script>, which the page's policy would refuse.
+    browser.execute_script(_source())
+    found: dict[str, Any] = browser.execute_async_script(
+        "const done = arguments[0]; axe.run(document).then(done, error => done({ error: `${error}` }))"
+    )
+    assert "violations" in found, found
+    assert len(found["passes"]) > 5, "axe has looked at the page"
+    return [
+        f"{scheme}: {rule['id']}: {rule['help']}: {node['target']} {node['failureSummary']}"
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ]
+
+
+def _source() -> str:
+    spec = importlib.util.find_spec("axe_playwright_python")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    return (Path(spec.submodule_search_locations[0]) / "axe.min.js").read_text()
