@@ -64,7 +64,7 @@ def region_of(bucket: str, lookup: pulumi.InvokeOptions) -> str:
 
 
 def has_role(settings: EksSettings, lookup: pulumi.InvokeOptions) -> bool | None:
-    """Whether the stack has the role of its buckets. None where the lookup is refused, which it says."""
+    """True if the stack has the role of its buckets. None where the lookup is refused, which it says."""
     # Pulumi ends the name of a role with seven hexadecimal digits.
     pattern = f"^{settings.name}-{ROLE}-[0-9a-f]{{7}}$"
     found = ask_or_say(RESTARTS, lambda: aws.iam.get_roles(name_regex=pattern, opts=lookup))

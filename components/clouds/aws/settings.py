@@ -153,7 +153,7 @@ class EksSettings(ManagedSettings):
         return zone[:-1]
 
     def contradictions(self) -> Iterator[Problem]:
-        """Adds: nobody named who may reach the Kubernetes API; unfit subnets, version, or roles in both lists."""
+        """Adds: no network that may reach the Kubernetes API; unfit subnets, version, or roles in both lists."""
         yield from super().contradictions()
         if not self.authorized_networks:
             yield Problem(

@@ -36,7 +36,7 @@ class Project:
 
 
 def find_project(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> Project:
-    """What grants on `buckets` and a budget are made of. Raises CloudError where Google does not say it."""
+    """The project, for the grants on `buckets` and the budget. Raises CloudError where Google does not say it."""
     if not settings.buckets and not settings.monthly_budget:
         return Project()
     found = ask(
