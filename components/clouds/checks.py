@@ -79,14 +79,3 @@ def require_tool(name: str, why: str, fix: str) -> None:
     """Raises CloudError unless the command `name` is on PATH."""
     if shutil.which(name) is None:
         raise CloudError(problem(f"the command {name} is not on PATH", f"it is required: {why}", fix))
-
-
-def warn_if_open(authorized_networks: Sequence[str], resource: pulumi.Resource) -> None:
-    """Warns, in a preview too, when the control plane is open because `authorizedNetworks` is unset."""
-    if not authorized_networks:
-        pulumi.log.warn(
-            "authorizedNetworks is not set: the Kubernetes API answers every address on the internet (credentials are "
-            'still needed). Close it with: pulumi config set authorizedNetworks "$(curl -4 -s https://ifconfig.me)/32" '
-            "- or accept it with: pulumi config set authorizedNetworks 0.0.0.0/0",
-            resource,
-        )

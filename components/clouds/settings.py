@@ -25,6 +25,9 @@ from components.settings.model import Settings
 
 MAX_BUDGET = 999_999
 
+# Without -4 the answer is IPv6 on many lines.
+MY_ADDRESS = 'pulumi config set authorizedNetworks "$(curl -4 -s https://ifconfig.me)/32"'
+
 
 def spot_choice(value: Any) -> Any:
     """The value of `spot` from config text or YAML. Pydantic refuses other words."""
@@ -49,14 +52,7 @@ class ManagedSettings(Settings):
         "machines at the full price while there are none",
         example="fallback",
     )
-    authorized_networks: Items[Cidr] = setting(
-        (),
-        "Networks that may reach the Kubernetes API",
-        default_words="every address",
-        example="203.0.113.0/24",
-        # Without -4 the answer is IPv6 on many lines.
-        fix='pulumi config set authorizedNetworks "$(curl -4 -s https://ifconfig.me)/32"',
-    )
+    authorized_networks: Items[Cidr]
     buckets: Items[str]
     network: Line | None = setting(None, "Existing network to use", default_words="a new one", example="my-network")
     subnets: Items[Line] = setting((), "Subnets of `network` for the nodes", example="my-subnet")

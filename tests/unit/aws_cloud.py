@@ -242,6 +242,7 @@ ANSWERS: dict[str, Answer] = {
         ],
     },
     "aws:iam/getRole:getRole": role,
+    "aws:iam/getRoles:getRoles": lambda args: {"id": "r", "nameRegex": args["nameRegex"], "names": [], "arns": []},
     "aws:ec2/getSubnet:getSubnet": lambda args: {
         "id": args["id"],
         "cidrBlock": "172.31.0.0/20",

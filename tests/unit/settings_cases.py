@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KEYS = known_keys(MODELS)
 LOCAL = {"cloud": "local", "image": "127.0.0.1:5000/r:1"}
 GKE = {"cloud": "gke", "project": "my-project", "region": "us-west1"}
-EKS = {"cloud": "eks", "region": "us-west-2"}
+EKS = {"cloud": "eks", "region": "us-west-2", "authorizedNetworks": "203.0.113.0/24"}
 
 
 def parse(values: dict[str, Any], stack: str = "dev", secrets: frozenset[str] = frozenset()) -> Any:

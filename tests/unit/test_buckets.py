@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from tests.unit import aws_cloud, google_cloud
-from tests.unit.aws_cloud import eks
+from tests.unit.aws_cloud import eks, refuse
 from tests.unit.both_clouds import own_release
 from tests.unit.cloud_mocks import Recording, unchecked
 from tests.unit.google_cloud import gke
@@ -102,6 +104,38 @@ def test_a_first_bucket_replaces_pods_on_aws_and_a_second_does_not() -> None:
     assert annotations(eks()) == annotations(gke(GOOGLE)) == [None, None]
     assert annotations(eks({"buckets": "s3://results"})) == annotations(eks(AWS))
     assert annotations(eks(AWS)) == [{"future-kubernetes/identity": "eks-pod-identity"}] * 2
+
+
+def running_stack(*roles: str, cluster: bool = True) -> dict[str, Any]:
+    """AWS's answers about the roles of the account, and about a cluster of this stack."""
+    arn = "arn:aws:eks:us-west-2:123456789012:cluster/future-team-0"
+
+    def named(args: Mapping[str, Any]) -> dict[str, Any]:
+        return {"id": "r", "names": [name for name in roles if re.search(args["nameRegex"], name)], "arns": []}
+
+    return {
+        "aws:iam/getRoles:getRoles": named,
+        "aws:resourcegroupstaggingapi/getResources:getResources": lambda _args: {
+            "id": "r",
+            "resourceTagMappingLists": [{"resourceArn": arn}] if cluster else [],
+        },
+    }
+
+
+def test_a_first_bucket_of_a_running_stack_on_aws_says_what_restarts() -> None:
+    def told(config: dict[str, Any], answers: dict[str, Any]) -> bool:
+        return any("restarts scheduler and workers" in text for _, text in eks(config, answers).said)
+
+    others = ("future-team-data-nodes-0a1b2c3", "future-team-nodes-0a1b2c3", "my-future-team-data-0a1b2c3")
+    assert told(AWS, running_stack(*others))
+    assert not told(AWS, running_stack("future-team-data-0a1b2c3")), "a second bucket restarts nothing"
+    assert not told(AWS, running_stack(cluster=False)), "a new stack has nothing to restart"
+    assert not told({}, running_stack())
+
+
+def test_roles_that_the_caller_may_not_list_are_said_and_stop_no_bucket() -> None:
+    answers = {**running_stack(), "aws:iam/getRoles:getRoles": refuse("AccessDenied")}
+    assert "whether the first bucket restarts" in unchecked(eks(AWS, answers))
 
 
 @pytest.mark.parametrize(

@@ -104,3 +104,15 @@ def test_missing_billing_account_or_permission_on_google_is_named_before_anythin
     message = REFUSED["gke"](BUDGET, hidden)
     assert "roles/billing.costsManager" in message
     assert "billing.accounts.get" in message
+
+
+def test_google_is_asked_once_for_the_project_and_never_without_need() -> None:
+    def asked(config: dict[str, Any]) -> list[str]:
+        lookups = google_cloud.gke(config).asked
+        return [provider for token, _, provider in lookups if token == "gcp:organizations/getProject:getProject"]
+
+    [provider] = asked({**BUDGET, "buckets": "gs://team-data"})
+    assert "google-quotas" in provider, "the API of billing refuses a user's login otherwise"
+    [provider] = asked({"buckets": "gs://team-data"})
+    assert "google-quotas" not in provider, "it takes a permission that a stack without a budget does not need"
+    assert asked({}) == []

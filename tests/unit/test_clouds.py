@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit import aws_cloud
 from tests.unit.both_clouds import EKS, Cloud, cloud, own_release
 from tests.unit.cloud_mocks import DRAWN, ROOT, Recording, is_secret, listing, plain
 
@@ -204,16 +205,16 @@ def test_only_stated_networks_reach_the_control_plane_by_address(cloud: Cloud) -
     assert who_may_reach(cloud.run({"authorizedNetworks": "203.0.113.0/24"}), cloud) == ["203.0.113.0/24"]
 
 
-def test_open_control_plane_on_eks_warns_unless_stated() -> None:
-    silent = EKS.run({"authorizedNetworks": ""})
-    assert who_may_reach(silent, EKS) is None
-    assert len(silent.warnings) == 1
-    assert "pulumi config set authorizedNetworks" in silent.warnings[0]
-    assert len(EKS.run({"authorizedNetworks": ""}, preview=True).warnings) == 1
+@pytest.mark.parametrize("given", ["", []])
+def test_open_control_plane_on_eks_is_refused_unless_stated(given: object) -> None:
+    message = aws_cloud.refused({"authorizedNetworks": given})
+    assert "authorizedNetworks is not set" in message
+    assert "or 0.0.0.0/0 for every address" in message
+    assert 'pulumi config set authorizedNetworks "$(curl -4 -s https://ifconfig.me)/32"' in message
 
 
 def test_only_routes_name_the_whole_internet(cloud: Cloud) -> None:
-    for done in (cloud.team(), cloud.run({"authorizedNetworks": ""}), cloud.everything):
+    for done in (cloud.team(), cloud.everything):
         for resource in done.resources:
             if not resource.type.endswith("RouteTable"):
                 assert "0.0.0.0/0" not in json.dumps(resource.inputs), resource.name

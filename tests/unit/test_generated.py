@@ -26,6 +26,7 @@ LEAST = {
     cloud: {name: key.example for name, key in keys_of(model).items() if key.info.is_required()}
     for cloud, model in MODELS.items()
 }
+LEAST["eks"]["authorizedNetworks"] = "203.0.113.0/24"
 """The settings that a cloud needs, with their examples."""
 
 

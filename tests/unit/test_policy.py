@@ -82,7 +82,8 @@ def test_control_plane_reached_only_by_name_is_closed() -> None:
 
 
 def test_open_control_plane_is_advised_against() -> None:
-    for done in (google_cloud.gke({"authorizedNetworks": "0.0.0.0/0"}), aws_cloud.eks({"authorizedNetworks": ""})):
+    stated = {"authorizedNetworks": "0.0.0.0/0"}
+    for done in (google_cloud.gke(stated), aws_cloud.eks(stated)):
         assert {rule for _, rule, _ in broken(done)} == {"closed-control-plane"}
     level = {rule.name: rule.mandatory for rule in rules.RULES}
     assert level.pop("closed-control-plane") is False

@@ -96,7 +96,7 @@ def test_the_region_follows_from_the_zone() -> None:
 
 def test_a_required_setting_of_the_cloud_is_asked_for() -> None:
     assert set(problems({"cloud": "gke"})) == {"project", "region"}
-    assert set(problems({"cloud": "eks"})) == {"region"}
+    assert set(problems({"cloud": "eks"})) == {"region", "authorizedNetworks"}
     assert set(problems({"cloud": "kubeconfig"})) == {"image"}
     assert set(problems({"cloud": "local"})) == {"image"}
     assert set(problems({})) == {"cloud"}

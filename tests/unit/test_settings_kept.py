@@ -13,7 +13,7 @@ from components.settings.names import dns_name, short_name
 from tests.unit.existing_clusters import CAMPUS, KUBECONFIG, LOCAL, nodes, program
 
 __all__ = ["nodes"]
-EKS = {"cloud": "eks", "region": "us-west-2"}
+EKS = {"cloud": "eks", "region": "us-west-2", "authorizedNetworks": "203.0.113.0/24"}
 SECRETS = frozenset({"password", "rRepository", "kubeconfigText"})
 
 

@@ -11,12 +11,17 @@ from components.clouds.aws.iam import PODS, allow
 from components.clouds.aws.settings import EksSettings
 from components.clouds.base import CloudIdentity, service_accounts
 from components.clouds.buckets import parsed
-from components.clouds.checks import CloudError, problem, say_unchecked
+from components.clouds.checks import CloudError, ask_or_say, problem, say_unchecked
 from components.clouds.scope import Scope
 
 LIST_ACTIONS = ["s3:ListBucket", "s3:GetBucketLocation"]
 READ_ACTIONS = ["s3:GetObject"]
 WRITE_ACTIONS = ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"]
+
+ROLE = "data"
+"""End of the name of the pods' role, before Pulumi's suffix."""
+
+RESTARTS = "whether the first bucket restarts scheduler and workers"
 
 IDENTITY = CloudIdentity("169.254.170.23:80", {"future-kubernetes/identity": "eks-pod-identity"})
 """The Pod Identity agent on each node (https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html).
@@ -58,6 +63,14 @@ def region_of(bucket: str, lookup: pulumi.InvokeOptions) -> str:
     return str(answer.value["bucketRegion"])
 
 
+def has_role(settings: EksSettings, lookup: pulumi.InvokeOptions) -> bool | None:
+    """True if the stack has the role of its buckets. None where the lookup is refused, which it says."""
+    # Pulumi ends the name of a role with seven hexadecimal digits.
+    pattern = f"^{settings.name}-{ROLE}-[0-9a-f]{{7}}$"
+    found = ask_or_say(RESTARTS, lambda: aws.iam.get_roles(name_regex=pattern, opts=lookup))
+    return bool(found.names) if found else None
+
+
 def grant_buckets(
     scope: Scope, settings: EksSettings, cluster: aws.eks.Cluster, account: str, partition: str
 ) -> list[pulumi.Resource]:
@@ -83,7 +96,7 @@ def grant_buckets(
             }
         )
 
-    role = aws.iam.Role(f"{scope.name}-data", assume_role_policy=cluster.arn.apply(trust), opts=scope.options())
+    role = aws.iam.Role(f"{scope.name}-{ROLE}", assume_role_policy=cluster.arn.apply(trust), opts=scope.options())
     policy = aws.iam.RolePolicy(
         f"{scope.name}-data", role=role.name, policy=policy_of(settings, account, partition), opts=scope.options()
     )

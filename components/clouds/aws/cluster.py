@@ -21,7 +21,7 @@ from components.clouds.aws.pricing import hourly_cost
 from components.clouds.aws.registry import create_registry
 from components.clouds.aws.settings import EksSettings
 from components.clouds.aws.storage import SharedFiles, create_disk_class, create_shared_class, create_shared_files
-from components.clouds.checks import require_tool, warn_if_open
+from components.clouds.checks import require_tool
 from components.clouds.labels import common_labels
 from components.clouds.managed import ManagedCluster
 from components.clouds.scope import Scope
@@ -40,7 +40,6 @@ class EksCluster(ManagedCluster):
         scope = self._scope(name, settings)
         location, pool = preflight.check(settings, scope.lookup)
         sizes = worker_scalings(scope, settings, pool)
-        warn_if_open(settings.authorized_networks, self)
         partition = location.partition
 
         network = create_network(scope, settings, location)

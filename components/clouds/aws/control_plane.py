@@ -30,7 +30,7 @@ def create_control_plane(scope: Scope, settings: EksSettings, network: Network, 
             subnet_ids=list(network.private.values()),
             endpoint_private_access=True,
             endpoint_public_access=True,
-            public_access_cidrs=list(settings.authorized_networks) or None,
+            public_access_cidrs=list(settings.authorized_networks),
         ),
         access_config=aws.eks.ClusterAccessConfigArgs(
             authentication_mode="API",

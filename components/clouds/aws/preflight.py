@@ -17,7 +17,7 @@ from components.clouds.allocatable import Allocatable, Machine
 from components.clouds.aws.addresses import addresses_in, addresses_per_node
 from components.clouds.aws.allocatable import DAEMONS, SYSTEM_PODS, eks_allocatable
 from components.clouds.aws.api import tagged_arns
-from components.clouds.aws.buckets import check_buckets
+from components.clouds.aws.buckets import RESTARTS, check_buckets, has_role
 from components.clouds.aws.budget import check_budget
 from components.clouds.aws.free_plan import check_free_plan
 from components.clouds.aws.location import Caller, Location, find_caller, find_location
@@ -37,6 +37,7 @@ def check(settings: EksSettings, lookup: pulumi.InvokeOptions) -> tuple[Location
     check_version(settings, lookup)
     check_budget(settings, lookup)
     check_buckets(settings, lookup)
+    say_restart(settings, lookup)
     location = find_location(settings, caller, lookup)
     # Of an existing cluster it was checked before, and asking takes a second.
     if cluster_is_absent("whether the account's plan has the machine types", settings, lookup):
@@ -116,6 +117,18 @@ def cluster_is_absent(unchecked: str, settings: EksSettings, lookup: pulumi.Invo
     """
     stack = common_labels(settings)["stack"]
     return ask_or_say(unchecked, lambda: tagged_arns("eks:cluster", stack, lookup)) == []
+
+
+def say_restart(settings: EksSettings, lookup: pulumi.InvokeOptions) -> None:
+    """Says, in a preview too, that the first bucket of a running stack restarts its pods."""
+    if not settings.buckets or has_role(settings, lookup) is not False:
+        return
+    stack = common_labels(settings)["stack"]
+    if ask_or_say(RESTARTS, lambda: tagged_arns("eks:cluster", stack, lookup)):
+        pulumi.log.info(
+            "the first of buckets restarts scheduler and workers, which ends running R sessions: EKS gives a pod its "
+            "way to the credentials when the pod is created"
+        )
 
 
 def size_workers(settings: EksSettings, location: Location, lookup: pulumi.InvokeOptions) -> WorkerPool:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from components.clouds.buckets import buckets_setting, reference
 from components.clouds.settings import (
+    MY_ADDRESS,
     ManagedSettings,
     region_of_cloud,
     system_machine,
@@ -17,7 +18,7 @@ from components.clouds.settings import (
     zone_of_nodes,
 )
 from components.settings.errors import Problem
-from components.settings.fields import Allowed, Items, Line, MachineType, matching, setting, whole_number
+from components.settings.fields import Allowed, Cidr, Items, Line, MachineType, matching, setting, whole_number
 
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]+"
 DEFAULT_VPC_CIDR = "10.0.0.0/16"
@@ -89,6 +90,13 @@ class EksSettings(ManagedSettings):
     cloud: Literal["eks"] = "eks"
     region: Region = region_of_cloud("us-west-2")
     zone: Zone | None = zone_of_nodes("us-west-2a")
+    authorized_networks: Items[Cidr] = setting(
+        (),
+        "Networks that may reach the Kubernetes API (0.0.0.0/0: every address)",
+        default_words="required",
+        example="203.0.113.0/24",
+        fix=MY_ADDRESS,
+    )
     buckets: Items[BucketReference] = buckets_setting("s3")
     machine_type: MachineType = worker_machine("m6i.xlarge")
     other_machine_types: Items[MachineType] = setting(
@@ -145,8 +153,15 @@ class EksSettings(ManagedSettings):
         return zone[:-1]
 
     def contradictions(self) -> Iterator[Problem]:
-        """Adds: public subnets of no network, fewer than two subnets of a given one, roles in both lists."""
+        """Adds: no network that may reach the Kubernetes API; unfit subnets, version, or roles in both lists."""
         yield from super().contradictions()
+        if not self.authorized_networks:
+            yield Problem(
+                "authorizedNetworks",
+                "not set",
+                "the networks that may reach the Kubernetes API, or 0.0.0.0/0 for every address on the internet",
+                MY_ADDRESS,
+            )
         if self.public_subnets and not self.network:
             yield self.without_network("publicSubnets")
         if self.host and self.network and not self.public_subnets:

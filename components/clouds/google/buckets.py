@@ -14,7 +14,6 @@ import pulumi_gcp as gcp
 from components.clouds.base import CloudIdentity, service_accounts
 from components.clouds.buckets import Bucket, parsed
 from components.clouds.checks import CloudError, problem, say_unchecked
-from components.clouds.google.api import ask
 from components.clouds.google.settings import GkeSettings
 from components.clouds.scope import Scope
 
@@ -26,18 +25,11 @@ IDENTITY = CloudIdentity("169.254.169.254:80")
 (https://cloud.google.com/kubernetes-engine/docs/how-to/workload-identity)."""
 
 
-def check_buckets(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> str:
-    """The project's number, of which the grants are made; empty without `buckets`.
+def check_buckets(settings: GkeSettings, number: str, lookup: pulumi.InvokeOptions) -> None:
+    """Raises CloudError for a bucket that does not exist or belongs to another project.
 
-    Raises CloudError for a bucket that does not exist or belongs to another project. Where the caller may not see a
-    bucket, the check says so.
+    number: of the project. Where the caller may not see a bucket, the check says so.
     """
-    if not settings.buckets:
-        return ""
-    number = ask(
-        f"the number of project {settings.project}",
-        lambda: gcp.organizations.get_project(project_id=settings.project, opts=lookup),
-    ).number
     for bucket in parsed(settings.buckets):
         owner = project_of(bucket, lookup)
         if owner == "":
@@ -57,7 +49,6 @@ def check_buckets(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> str:
                     f"gcloud storage buckets list --project={settings.project}, then pulumi config set buckets",
                 )
             )
-    return str(number)
 
 
 def project_of(bucket: Bucket, lookup: pulumi.InvokeOptions) -> str | None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pulumi
 import pulumi_gcp as gcp
 
 from components.clouds.checks import CloudError, problem
-from components.clouds.google.api import ask
+from components.clouds.google.location import Project
 from components.clouds.google.settings import GkeSettings
 from components.clouds.scope import Scope
 
@@ -19,28 +17,14 @@ ROLE = "roles/billing.costsManager"
 MAX_NAME = 60
 
 
-@dataclass(frozen=True)
-class BilledProject:
-    """The project's number, and the ID of the billing account that pays for it."""
+def check_budget(settings: GkeSettings, account: str, lookup: pulumi.InvokeOptions) -> None:
+    """Raises CloudError where the project has no billing account, or the caller may not see that account.
 
-    number: str
-    billing_account: str
-
-
-def find_billed_project(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> BilledProject | None:
-    """The project that the budget is for; None without `monthlyBudget`.
-
-    Raises CloudError where the project has no billing account, or the caller may not see that account: only those who
-    may can create a budget in it.
+    Only those who may see it can create a budget in it. account: the ID of the project's billing account.
     """
     if not settings.monthly_budget:
-        return None
+        return
     name = settings.project
-    found = ask(
-        f"which billing account pays for {name}",
-        lambda: gcp.organizations.get_project(project_id=name, opts=lookup),
-    )
-    account = found.billing_account
     given = f"monthlyBudget is {settings.monthly_budget}"
     without = "pulumi config rm monthlyBudget && pulumi config rm budgetEmail"
     if not account:
@@ -64,15 +48,14 @@ def find_billed_project(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> 
                 f"administrator can), or {without}",
             )
         ) from error
-    return BilledProject(found.number, account)
 
 
-def create_budget(scope: Scope, settings: GkeSettings, billed: BilledProject | None) -> None:
+def create_budget(scope: Scope, settings: GkeSettings, project: Project) -> None:
     """A budget of the costs with the stack's label, where `monthlyBudget` is set.
 
     scope: with a provider whose project pays for the requests, which Google refuses a user's login otherwise.
     """
-    if billed is None or not settings.budget_email:
+    if not settings.monthly_budget or not settings.budget_email:
         return
     channel = gcp.monitoring.NotificationChannel(
         f"{scope.name}-budget",
@@ -85,14 +68,14 @@ def create_budget(scope: Scope, settings: GkeSettings, billed: BilledProject | N
     )
     gcp.billing.Budget(
         f"{scope.name}-budget",
-        billing_account=billed.billing_account,
+        billing_account=project.billing_account,
         display_name=scope.name[:MAX_NAME],
         # Without a currency it is that of the billing account.
         amount=gcp.billing.BudgetAmountArgs(
             specified_amount=gcp.billing.BudgetAmountSpecifiedAmountArgs(units=str(settings.monthly_budget))
         ),
         budget_filter=gcp.billing.BudgetBudgetFilterArgs(
-            projects=[f"projects/{billed.number}"],
+            projects=[f"projects/{project.number}"],
             labels={"stack": scope.labels["stack"]},
             calendar_period="MONTH",
         ),

@@ -11,8 +11,8 @@ import pulumi_gcp as gcp
 
 from components.clouds.checks import require_tool
 from components.clouds.google import access, preflight
-from components.clouds.google.buckets import IDENTITY, check_buckets, grant_buckets
-from components.clouds.google.budget import create_budget, find_billed_project
+from components.clouds.google.buckets import IDENTITY, grant_buckets
+from components.clouds.google.budget import create_budget
 from components.clouds.google.control_plane import create_control_plane
 from components.clouds.google.location import Location
 from components.clouds.google.network import create_network, reserve_address
@@ -36,9 +36,7 @@ class GkeCluster(ManagedCluster):
         )
         scope = self._scope(name, settings)
         paying = self._paying_provider(name, settings)
-        location, pool = preflight.check(settings, scope.lookup, pulumi.InvokeOptions(provider=paying))
-        number = check_buckets(settings, scope.lookup)
-        billed = find_billed_project(settings, pulumi.InvokeOptions(provider=paying))
+        project, location, pool = preflight.check(settings, scope.lookup, pulumi.InvokeOptions(provider=paying))
 
         network = create_network(scope, settings)
         identity, log_role = create_node_identity(scope, settings, network.suffix)
@@ -61,13 +59,13 @@ class GkeCluster(ManagedCluster):
         ready: list[pulumi.Resource] = [system, *workers, guard, *storage]
         if settings.buckets:
             self.cloud_identity = IDENTITY
-            ready += grant_buckets(scope, settings, number, cluster)
+            ready += grant_buckets(scope, settings, project.number, cluster)
         if address:
             balancer = {"spec": {"loadBalancerIP": address.address}}
             ready.append(self.publish(name, settings, system, [address.address], balancer))
         self.ready = tuple(ready)
 
-        create_budget(scope.within(paying), settings, billed)
+        create_budget(scope.within(paying), settings, project)
         self.set_sizes(settings, pool)
         self.kubeconfig_command = access.kubeconfig_command(cluster, settings)
         self.kubectl = access.kubectl(cluster, settings)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
+import pulumi_gcp as gcp
 
 from components.clouds.allocatable import Machine
 from components.clouds.checks import CloudError, problem
@@ -24,6 +25,25 @@ class Location:
     worker_zones: tuple[str, ...]
     worker_machine: Machine
     system_machine: Machine
+
+
+@dataclass(frozen=True)
+class Project:
+    """The project's number, and the ID of the billing account that pays for it. Both are empty where nothing asks."""
+
+    number: str = ""
+    billing_account: str = ""
+
+
+def find_project(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> Project:
+    """The project, for the grants on `buckets` and the budget. Raises CloudError where Google does not say it."""
+    if not settings.buckets and not settings.monthly_budget:
+        return Project()
+    found = ask(
+        f"the number of project {settings.project}, and which billing account pays for it",
+        lambda: gcp.organizations.get_project(project_id=settings.project, opts=lookup),
+    )
+    return Project(str(found.number), found.billing_account or "")
 
 
 def find_location(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> Location:

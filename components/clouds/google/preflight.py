@@ -1,4 +1,4 @@
-"""Checks of a stack on Google Cloud before anything is created: machine sizes, disks, quotas.
+"""Checks of a stack on Google Cloud before anything is created: buckets, budget, machine sizes, disks, quotas.
 
 Every refusal is a CloudError with what is allowed and the command that fixes it.
 """
@@ -11,7 +11,9 @@ from components.clouds import preflight
 from components.clouds.allocatable import Machine
 from components.clouds.checks import CloudError, problem
 from components.clouds.google.allocatable import DAEMONS, boot_disk_type, gke_allocatable
-from components.clouds.google.location import Location, find_location, machine_types
+from components.clouds.google.buckets import check_buckets
+from components.clouds.google.budget import check_budget
+from components.clouds.google.location import Location, Project, find_location, find_project, machine_types
 from components.clouds.google.network import MAX_NODES
 from components.clouds.google.nodes import MAX_SYSTEM_NODES
 from components.clouds.google.quota import check_quota
@@ -20,18 +22,22 @@ from components.clouds.sizing import Candidate, WorkerPool
 
 
 def check(
-    settings: GkeSettings, lookup: pulumi.InvokeOptions, quotas: pulumi.InvokeOptions
-) -> tuple[Location, WorkerPool]:
-    """Location and sizes of the stack. Raises CloudError or SizingError for settings that Google would refuse later.
+    settings: GkeSettings, lookup: pulumi.InvokeOptions, paying: pulumi.InvokeOptions
+) -> tuple[Project, Location, WorkerPool]:
+    """Project, location and sizes of the stack. Raises CloudError or SizingError for what Google would refuse later.
 
-    quotas: like `lookup`, for the quotas.
+    paying: like `lookup`, for APIs that the project must pay for: those of quotas and budgets.
     """
+    # Only a budget needs the billing account, whose API is one of these.
+    project = find_project(settings, paying if settings.monthly_budget else lookup)
+    check_buckets(settings, project.number, lookup)
+    check_budget(settings, project.billing_account, paying)
     location = find_location(settings, lookup)
     pool = size_workers(settings, location, lookup)
     check_system(settings, location)
     check_pod_range(settings, pool)
-    check_quota(settings, pool, location, quotas)
-    return location, pool
+    check_quota(settings, pool, location, paying)
+    return project, location, pool
 
 
 def size_workers(settings: GkeSettings, location: Location, lookup: pulumi.InvokeOptions) -> WorkerPool:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from components.clouds.buckets import buckets_setting, reference
 from components.clouds.settings import (
+    MY_ADDRESS,
     ManagedSettings,
     region_of_cloud,
     system_machine,
@@ -54,7 +55,7 @@ class GkeSettings(ManagedSettings):
         "Networks that may reach the Kubernetes API by its address",
         default_words="none: by a DNS name, at which IAM decides",
         example="203.0.113.0/24",
-        fix='pulumi config set authorizedNetworks "$(curl -4 -s https://ifconfig.me)/32"',
+        fix=MY_ADDRESS,
     )
     buckets: Items[BucketReference] = buckets_setting("gs")
     machine_type: MachineType = worker_machine("e2-standard-4")
