@@ -15,9 +15,10 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from bench.browser import chromium, log_in
 from tests.broker.door import Door
 from tests.broker.kernels import Tab, kernel
-from tests.e2e.browsing import chromium, forwarded, log_in
+from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(300)
