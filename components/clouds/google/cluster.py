@@ -14,6 +14,7 @@ from components.clouds.google import access, preflight
 from components.clouds.google.buckets import IDENTITY, check_buckets, grant_buckets
 from components.clouds.google.budget import create_budget, find_billed_project
 from components.clouds.google.control_plane import create_control_plane
+from components.clouds.google.home import create_home, find_snapshot, mount_home
 from components.clouds.google.location import Location
 from components.clouds.google.network import create_network, reserve_address
 from components.clouds.google.nodes import NodePools, create_node_identity
@@ -38,6 +39,7 @@ class GkeCluster(ManagedCluster):
         paying = self._paying_provider(name, settings)
         location, pool = preflight.check(settings, scope.lookup, pulumi.InvokeOptions(provider=paying))
         number = check_buckets(settings, scope.lookup)
+        snapshot = find_snapshot(settings, location, scope.lookup)
         billed = find_billed_project(settings, pulumi.InvokeOptions(provider=paying))
 
         network = create_network(scope, settings)
@@ -59,6 +61,11 @@ class GkeCluster(ManagedCluster):
         instance = create_filestore(scope, settings, network, location) if settings.shared_gib else None
         storage = self._storage(scope.within(self.provider), settings, location, instance)
         ready: list[pulumi.Resource] = [system, *workers, guard, *storage]
+        if settings.home_gib:
+            disk, daily = create_home(scope, settings, location, snapshot)
+            volume = mount_home(scope.within(self.provider), settings, disk, self.home_storage_class or "")
+            self.home_volume = volume.metadata["name"]
+            ready += [volume, *daily]
         if settings.buckets:
             self.cloud_identity = IDENTITY
             ready += grant_buckets(scope, settings, number, cluster)
