@@ -70,7 +70,7 @@ def test_every_key_has_a_description_and_an_example_that_is_valid(cloud: str) ->
             given = {"monthlyBudget": "5", "budgetEmail": "a@example.org", **given}
         if name in ("rPackages", "aptPackages"):
             given = {"cloud": "eks", **LEAST["eks"], name: key.example}
-        if name == "imagePullSecrets":
+        if name == "imagePullSecrets" or (name, cloud) == ("keepHome", "kubeconfig"):
             given["createNamespace"] = "false"
         if name == "sharedGiB":
             given[name] = "2048"
