@@ -88,6 +88,7 @@ TOGETHER: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     },
     ("eks", "spot"): ({}, {"spot": "true"}),
     ("kubeconfig", "cullIdleKernels"): ({"idleMinutes": 30}, {"idleMinutes": 30, "cullIdleKernels": True}),
+    ("kubeconfig", "keepHome"): ({"createNamespace": False}, {"createNamespace": False, "keepHome": True}),
     ("kubeconfig", "imagePullSecrets"): (
         {"createNamespace": False},
         {"createNamespace": False, "imagePullSecrets": "registry-login"},
@@ -133,15 +134,18 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, **_more: f"/nowhere/bin/{name}")
     for module in (existing, local):
         monkeypatch.setattr(module, "read_nodes", lambda *_args: [Allocatable(64000, 262144)] * 4)
+        monkeypatch.setattr(module, "check_home", lambda *_args: None)
         monkeypatch.setattr(module, "check_operator", lambda _access: None)
     monkeypatch.setattr(existing, "check_pull_secrets", lambda *_args: None)
 
 
 def program(config: Mapping[str, Any]) -> Recording:
     if config["cloud"] == "gke":
-        return run(config, google_cloud.ANSWERS, google_cloud.computed, stack_name="dev")
+        answers = {**google_cloud.ANSWERS, google_cloud.GET_SNAPSHOT: google_cloud.a_snapshot()}
+        return run(config, answers, google_cloud.computed, stack_name="dev")
     if config["cloud"] == "eks":
-        return run(config, aws_cloud.ANSWERS, aws_cloud.computed, stack_name="dev")
+        answers = {**aws_cloud.ANSWERS, aws_cloud.GET_SNAPSHOT: aws_cloud.a_snapshot()}
+        return run(config, answers, aws_cloud.computed, stack_name="dev")
     return run(config, {}, lambda *_: {}, stack_name="dev")
 
 
