@@ -51,7 +51,7 @@ generate: .venv/ready-test ## write what is made from the settings' models (Pulu
 	@$(RUN) -m ci.generate_chart
 	@$(RUN) -m ci.generate_dashboard
 
-bench: .venv/ready-test ## benchmarks, beside their baselines: the program alone, the workers on stack dev, and up to 1,000 that are simulated there
+bench: .venv/ready-test ## benchmarks, beside their baselines: the program by itself, the workers on stack dev, and up to 1,000 that are simulated there
 	$(RUN) bench/program.py && $(RUN) bench/workers.py && $(RUN) bench/simulated.py
 
 # Stamps, so that a second run asks no package index. `uv sync` by somebody else removes the tests' packages: seen here.

@@ -138,7 +138,7 @@ def main(names: Sequence[str]) -> int:
         print(f"{name}: {'; '.join(complaints) or 'clean'} ({time.monotonic() - started:.1f} s)", flush=True)
         failed += [name] if complaints else []
     if failed:
-        print(f"error: not clean: {', '.join(failed)}. Again one alone: make lint STEP={failed[0]}", file=sys.stderr)
+        print(f"error: not clean: {', '.join(failed)}. One of them again: make lint STEP={failed[0]}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     build = commands.add_parser("tools", help="build the node's and the tests' programs; prints their folders")
     build.set_defaults(run=_tools)
-    standin = commands.add_parser("standin", help="run the stand-in for Pulumi alone, on a cluster that runs already")
+    standin = commands.add_parser("standin", help="run only the stand-in for Pulumi, on a cluster that runs already")
     standin.add_argument("action", choices=["up", "outputs", "down"])
     standin.add_argument("--config", action="append", default=[], metavar="KEY=VALUE")
     standin.set_defaults(run=_standin)

@@ -51,7 +51,7 @@ class ManagedSettings(Settings):
     system_machine_type: MachineType
     spot: Spot = setting(
         False,
-        "Whether workers run on spot machines, which cost less and may be taken away at any time; `fallback` starts "
+        "Run workers on spot machines, which cost less and which the cloud may reclaim at any time; `fallback` starts "
         "machines at the full price while there are none",
         example="fallback",
     )
@@ -84,8 +84,8 @@ class ManagedSettings(Settings):
     )
     budget_email: EmailAddress | None = setting(
         None,
-        "E-mail address that is told of 80 % and 100 % of `monthlyBudget`, and of a forecast above it",
-        default_words="nobody",
+        "E-mail address that gets the alerts at 80 % and 100 % of `monthlyBudget`, and of a forecast above it",
+        default_words="none",
         example="team@example.org",
     )
     host_networks: Items[Cidr] = setting(
@@ -173,7 +173,7 @@ class ManagedSettings(Settings):
             yield Problem(
                 "budgetEmail",
                 "not set, and monthlyBudget is",
-                "the e-mail address that is told when costs reach the budget",
+                "the e-mail address that gets the alerts of the budget",
                 self.key("budgetEmail").command(),
                 others=("monthlyBudget",),
             )

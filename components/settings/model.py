@@ -114,11 +114,9 @@ class Settings(BaseModel):
         description="Kubernetes namespace",
         example="future",
     )
-    create_namespace: bool = setting(
-        True, "Whether the stack creates the namespace; false for one that exists already", example="false"
-    )
+    create_namespace: bool = setting(True, "Create the namespace; false for one that exists already", example="false")
     resource_quota: bool = setting(
-        True, "Whether a namespace that the stack creates is limited to what `maxWorkers` need", example="false"
+        True, "Limit a namespace that the stack creates to what `maxWorkers` need", example="false"
     )
     home_gib: Whole = setting(
         10,

@@ -27,7 +27,7 @@ _LOOK_UPS_AT_ONCE = 4
 _CAUSES = (
     ("memory", ("out of memory",)),
     ("eviction", ("Evicted",)),
-    ("deletion", ("its pod was told to go", "its pod was deleted", "its pod was ended")),
+    ("deletion", ("its pod was draining", "its pod was deleted", "its pod was ended")),
     ("network", ("its network fell silent",)),
     ("crash", ("its R process", "its container ended")),
 )
@@ -54,7 +54,7 @@ class Outcomes:
         self._background = background
         self._environ = environ
         self.drained: Callable[[Worker], bool] = lambda _: False
-        """True if a worker's pod was told to go."""
+        """True if a worker's pod is being deleted."""
         self._known: OrderedDict[str, str] = OrderedDict()
         self._look_ups: dict[str, asyncio.Task[None]] = {}
         self.losses = {**{cause: 0 for cause, _ in _CAUSES}, "unknown": 0}
@@ -74,7 +74,7 @@ class Outcomes:
     def lost(self, worker: Worker) -> None:
         """Count a worker that attach mode lost, once it is known how that worker ended."""
         if worker.lease not in self._known and self.drained(worker):
-            self.record(worker.lease, "its pod was told to go, and its time to finish was over")
+            self.record(worker.lease, "its pod was draining, and its grace period was over")
         if worker.lease in self._known:
             self.count(self._known[worker.lease])
         else:
@@ -120,7 +120,7 @@ class Outcomes:
         text = await self._how_ended(worker)
         await asyncio.sleep(max(0.0, began + _RETURN_SECONDS - asyncio.get_running_loop().time()) if not text else 0)
         if self.drained(worker):
-            return Cause("its pod was told to go, and its time to finish was over", by_task=False)
+            return Cause("its pod was draining, and its grace period was over", by_task=False)
         if text:
             return Cause(text, by_task=diagnosis.by_task(text))
         return Cause("its connection ended, and Kubernetes shows no reason", by_task=True)

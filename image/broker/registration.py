@@ -65,9 +65,9 @@ class Registration:
         self._pool.make_idle(worker)
 
     def draining(self, worker: Worker) -> None:
-        """Note that the worker's pod was told to go: it finishes what it does."""
+        """Note that the worker's pod is draining: it finishes what it does."""
         self._pool.drain(worker)
-        log(f"{worker.pod} was told to go" + (" and finishes what it does" if worker.lease else ""))
+        log(f"{worker.pod} is draining" + (" and finishes what it does" if worker.lease else ""))
         if not worker.lease:
             worker.say(wire.encode(op="leave"))
 

@@ -76,7 +76,7 @@ class Greeter(Protocol):
         """Handle the greeting."""
 
     def draining(self, worker: Worker) -> None:
-        """The worker's pod was told to go."""
+        """The worker's pod is being deleted."""
 
 
 class Lender(Protocol):

@@ -9,7 +9,7 @@ A worker's connection carries lines of JSON. A line with ``size`` is followed by
             op=value id=HASH size=N                             one of them that the broker asked for
             op=condition id=ID size=N                           a condition that the session is to see at once
             op=ended id=ID status=N oom=B limit=MIB tail=TEXT   its R has ended
-            op=draining                                         its pod was told to go
+            op=draining                                         its pod is being deleted
             op=usage memory=MIB limit=MIB cpu=N                 of its container
             op=evicted ids=HASHES                               large objects that had to make room
             op=want id=ID name=NAME                             its R looks for a package; without a name, for the list
@@ -21,7 +21,7 @@ A worker's connection carries lines of JSON. A line with ``size`` is followed by
             op=need id=ID ids=HASHES                            send these values of the result: they are new
             op=ack id=ID                                        the result is here with its values
             op=cancel id=ID                                     end the R that runs it
-            op=leave                                            nothing is under way: a pod that was told to go may go
+            op=leave                                            nothing is under way: a pod on its way out may end
             op=reset                                            the session has gone: start a fresh R
             op=retire, op=reinstate                             be unready, be ready again
             op=attach id=LEASE                                  be joined to an R session

@@ -122,7 +122,7 @@ class Duty:
                 return
             if self.lease is None and self.work is None and self._line.channel is not None:
                 # The broker may have sent a task already. It answers with "leave" unless it has.
-                log(f"told to go ({name}) while {self.state}")
+                log(f"asked to end ({name}) while {self.state}")
                 self.stopping = True
                 self._leave_at = time.monotonic() + FAREWELL_SECONDS
                 self._children.wake()
@@ -132,10 +132,10 @@ class Duty:
                     notice = threading.Thread(target=self._dialer.notify, kwargs={"op": "draining"}, daemon=True)
                     notice.start()
                     notice.join(FAREWELL_SECONDS)
-                self.leave(f"told to go ({name}) while {self.state}")
+                self.leave(f"asked to end ({name}) while {self.state}")
             self.stopping = True
             self.state = "draining"
-        log(f"told to go ({name}) while busy: what runs may finish, nothing follows")
+        log(f"asked to end ({name}) while busy: what runs may finish, nothing follows")
         if self.lease is not None:
             message = {"op": "draining", "id": self.lease}
             threading.Thread(target=self._dialer.notify, kwargs=message, daemon=True).start()

@@ -74,7 +74,11 @@ class Tab:
         heard = []
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            data = self.socket.recv()
+            self.socket.settimeout(max(0.1, deadline - time.monotonic()))
+            try:
+                data = self.socket.recv()
+            except websocket.WebSocketTimeoutException:
+                break
             assert isinstance(data, bytes)
             channel, parts = framing.deserialize_msg_from_ws_v1(data)
             if channel != "iopub":
@@ -88,10 +92,27 @@ class Tab:
     def output(self, code: str) -> str:
         """Output of a cell."""
         cell = self.run(code)
+        deadline = time.monotonic() + 30
         heard: list[tuple[str, str, dict[str, Any]]] = []
         while not heard or heard[-1][1] != cell:
-            heard += self.hear("idle")
+            heard += self.hear("idle", deadline - time.monotonic())
         return "".join(content["text"] for kind, parent, content in heard if kind == "stream" and parent == cell)
+
+    def first_output(self, code: str, tries: int = 6) -> str:
+        """Output up to the first cell that a restarted kernel runs. A cell that comes too early is lost: send another."""
+        text = ""
+        for _ in range(tries):
+            self.run(code)
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                try:
+                    heard = self.hear("idle", deadline - time.monotonic())
+                except AssertionError:
+                    break
+                text += "".join(content["text"] for kind, _, content in heard if kind == "stream")
+                if any(kind == "execute_input" for kind, _, _ in heard):
+                    return text
+        raise AssertionError(text)
 
 
 @contextmanager

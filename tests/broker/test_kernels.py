@@ -45,7 +45,7 @@ def notices(heard: list[tuple[str, str, dict[str, str]]]) -> list[tuple[str, str
 
 def next_output(tab: Tab) -> str:
     """Output of the first cell that the restarted kernel runs."""
-    return str(wait_for(lambda: tab.output("print('alive')"), 30))
+    return tab.first_output("print('alive')")
 
 
 def test_cell_that_took_the_memory_says_so_and_names_the_setting(door: Door, group: ControlGroup) -> None:

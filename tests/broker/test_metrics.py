@@ -126,7 +126,7 @@ def test_a_loss_in_attach_mode_is_counted_once_kubernetes_has_shown_its_cause(sc
         ("its pod was ended: Evicted The node was low on resource: memory.", "eviction"),
         ("its pod was ended: Terminated Pod was terminated in response to imminent node shutdown.", "deletion"),
         ("its pod was deleted", "deletion"),
-        ("its pod was told to go, and its time to finish was over", "deletion"),
+        ("its pod was draining, and its grace period was over", "deletion"),
         ("its network fell silent: its node may be gone", "network"),
         (describe_end(-11), "crash"),
         (describe_end(None), "crash"),

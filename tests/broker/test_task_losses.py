@@ -64,7 +64,7 @@ def test_a_worker_that_went_before_its_task_had_ended_does_not_count(bed: Bed, t
             wait_for(lambda pod=pod: bed.state(pod) == "draining")  # type: ignore[misc]
             process.end(signal.SIGKILL)
             words, _ = plan.hear()
-            assert " ".join(words) == f"again 1 {pod} its pod was told to go, and its time to finish was over"
+            assert " ".join(words) == f"again 1 {pod} its pod was draining, and its grace period was over"
         go.touch()
         bed.start_worker("w4")
         assert plan.result(1) == "touched\nthere\n"

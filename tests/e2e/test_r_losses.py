@@ -74,7 +74,7 @@ def test_a_drained_worker_finishes_its_future_or_hands_it_back_and_is_replaced(f
     assert finished == short
     assert again not in (short, long)
     assert f"Worker {long} was lost" in said
-    assert "told to go" in said
+    assert "was draining" in said
     three_ready(faulty)
     assert not {short, long} & {name_of(pod) for pod in faulty.pods("worker")}
 

@@ -127,7 +127,7 @@ class EksSettings(ManagedSettings):
         "Addresses of the VPC that the stack creates; a change replaces the cluster",
         example="10.20.0.0/16",
     )
-    nat_per_zone: bool = setting(False, "Whether each zone has a NAT gateway of its own", example="true")
+    nat_per_zone: bool = setting(False, "Give each zone a NAT gateway of its own", example="true")
     kubernetes_version: KubernetesVersion | None = setting(
         None,
         "Kubernetes version of control plane, nodes, addons and autoscaler",

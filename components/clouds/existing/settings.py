@@ -127,7 +127,7 @@ class KubeconfigSettings(ExistingSettings):
     worker_cpu_limit: Cores | None = setting(
         None,
         "Cores that each worker may use at most, which some quotas ask for",
-        default_words="no limit: cores that nobody requests may be used",
+        default_words="no limit: unrequested cores may be used",
         ge=0.01,
         le=512,
         example=2,

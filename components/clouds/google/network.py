@@ -67,7 +67,7 @@ def create_network(scope: Scope, settings: GkeSettings) -> Network:
         f"{scope.name}-iap-ssh",
         scope.options(),
         network=network.id,
-        description="A shell on a node, through Identity-Aware Proxy alone",
+        description="A shell on a node, only through Identity-Aware Proxy",
         direction="INGRESS",
         sourceRanges=[IAP_RANGE],
         allows=[{"protocol": "tcp", "ports": ["22"]}],

@@ -8,8 +8,8 @@ _CURES = (
     ("out of memory", "Raise 'workerMemoryGiB' of the stack, or send less data to each future."),
     ("Evicted", "The node ran short of memory or disk: raise 'workerMemoryGiB', or write fewer temporary files."),
     ("fell silent", "Nothing to do: the future runs again. Often: look at the node and its network."),
-    ("told to go", "Nothing to do: a spot machine was reclaimed, a node drained, or the workers were updated."),
-    ("pod was deleted", "Nothing to do: a node was removed, or somebody deleted the pod."),
+    ("pod was draining", "Nothing to do: a spot machine was reclaimed, a node drained, or the workers were updated."),
+    ("pod was deleted", "Nothing to do: a node was removed, or the pod was deleted by hand."),
     ("ended by signal", "A package's compiled code crashed, or the process was killed: run the future by itself."),
     ("exit status", "R was told to quit, by quit() or a package: run the future by itself."),
 )

@@ -291,7 +291,7 @@ def _how(found: Figures) -> str:
         "A result can be an error of the future's own code. A run gave none if its worker was lost, if it was "
         "cancelled, or if data or result could not be sent.",
         "CPU time is that of the future's R process, and of the child processes that it has waited for, in steps of "
-        "10 ms. Peak memory is that of the R process alone.",
+        "10 ms. Peak memory is that of the R process only.",
         "Bytes are those of futures with their data, of large objects to each worker, and of results from workers. "
         "What had not to be sent again is not in it, nor are packages that workers ask for.",
         "A worker-hour counts from a worker's first run to the end of its last one here. Time in which nodes start or "

@@ -50,7 +50,7 @@ dial <- function(port, words, timeout) {
     open <- length(list.files("/proc/self/fd"))
     if (open >= 1020L) {
       stop(kubernetes_error("Broker", sprintf(paste(
-        "This R process has %d files and connections open, and R's sockets work with the first 1,024 alone.",
+        "This R process has %d files and connections open, and R's sockets work only with the first 1,024.",
         "Close those that are not needed, as by closeAllConnections(), and try again"
       ), open)))
     }

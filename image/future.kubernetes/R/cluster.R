@@ -199,7 +199,7 @@ travels <- function(name, folder = find.package(name)) {
 
 description_of <- function(folder) readRDS(file.path(folder, "Meta", "package.rds"))$DESCRIPTION
 
-# TRUE if it came from a repository such as CRAN, by its name alone.
+# TRUE if it came from a repository such as CRAN, by its name only.
 in_repository <- function(name, folder = find.package(name)) {
   description <- description_of(folder)
   !is.na(description["Repository"]) || !is.na(description["biocViews"])

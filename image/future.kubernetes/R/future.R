@@ -198,7 +198,7 @@ package_error <- function(future, error) {
   } else {
     sprintf(paste(
       "Future %s cannot run on its worker: %s. Workers find the packages of the image and those in this session's",
-      ".libPaths(): install it with install.packages(), or for every session by 'rPackages' of the stack and 'pulumi up'"
+      ".libPaths(): install it with install.packages(), or for every session by the stack's 'rPackages' and 'pulumi up'"
     ), label_of(future), sub(".*(there is no package called [^ ]+).*", "\\1", text))
   }
   class(error) <- unique(c("KubernetesPackageError", "KubernetesError", class(error)))

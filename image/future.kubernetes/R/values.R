@@ -13,7 +13,9 @@ hear_value <- function(stream, words) {
 # Without room for it, all of it is read nevertheless: what follows is the next message.
 receive_value <- function(stream, size) {
   value <- list(path = tempfile("future-value-"), own = TRUE)
-  failing <- function(code) if (is.null(value$failed)) tryCatch(code, error = function(e) value$failed <<- conditionMessage(e))
+  failing <- function(code) {
+    if (is.null(value$failed)) tryCatch(code, error = function(e) value$failed <<- conditionMessage(e))
+  }
   failing(file <- file(value$path, "wb"))
   on.exit(if (inherits(file, "connection")) close(file))
   while (size > 0) {

@@ -106,7 +106,7 @@ session_libraries <- local({
   }
 })
 
-# The broker reads the packages that workers look for; it is told of the libraries whenever they have changed.
+# The broker reads the packages that workers look for; the session sends the libraries whenever they have changed.
 tell_libraries <- function(stream) {
   libraries <- session_libraries()
   if (!identical(libraries, stream$libraries) && (length(libraries$own) || length(stream$libraries$own))) {
