@@ -25,10 +25,23 @@ from common.errors import UserError
 ENVIRONMENT = {"PULUMI_SKIP_UPDATE_CHECK": "true", "PULUMI_OPTION_SKIP_PLUGIN_PRE_INSTALL": "true"}
 
 
+KEPT: Mapping[str, tuple[str, ...]] = {
+    "aws:ebs/volume:Volume": ("finalSnapshot",),
+    "gcp:compute/disk:Disk": ("createSnapshotBeforeDestroy",),
+    "kubernetes:helm.sh/v3:Release": ("values", "scheduler", "keepHome"),
+}
+"""The input by which `pulumi destroy` keeps a home, by the type of the resource that has it."""
+
+
+def configured(repo: Path, stack: str, key: str) -> Any:
+    """Return a setting from a stack's file; None where it is not set."""
+    config = (yaml.safe_load((repo / f"Pulumi.{stack}.yaml").read_text()) or {}).get("config") or {}
+    return config.get(f"{PROJECT}:{key}")
+
+
 def ttl_hours(repo: Path, stack: str) -> int:
     """Return the hours that a stack's file gives it; 0 for no end. Raises UserError for another value."""
-    config = (yaml.safe_load((repo / f"Pulumi.{stack}.yaml").read_text()) or {}).get("config") or {}
-    given = config.get(f"{PROJECT}:ttlHours", 0)
+    given = configured(repo, stack, "ttlHours") or 0
     text = str(given or 0).strip()
     if isinstance(given, bool) or not text.isdecimal():
         raise UserError(
@@ -57,6 +70,22 @@ def born(state: Mapping[str, Any]) -> datetime | None:
     return min(times, default=None)
 
 
+def keeps_home(state: Mapping[str, Any]) -> bool | None:
+    """Return True if `pulumi destroy` of this state keeps the home; None where the state has no home.
+
+    The state decides, and not the stack's file: a destroy reads no settings.
+    """
+    kept: bool | None = None
+    for resource in (state.get("deployment") or {}).get("resources") or []:
+        path = KEPT.get(resource.get("type", ""))
+        if path:
+            value: Any = resource.get("inputs")
+            for key in path:
+                value = value.get(key) if isinstance(value, Mapping) else None
+            kept = kept or value is True
+    return kept
+
+
 def pulumi(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the Pulumi CLI and return what it printed.
 
@@ -79,7 +108,8 @@ def expire(repo: Path, stack: str, now: datetime) -> int:
             print(f"the backend has no stack {stack}: nothing to destroy")
             return 0
         raise UserError(f"pulumi stack export failed: {exported.stderr.strip()[-800:]}")
-    since = born(json.loads(exported.stdout))
+    state = json.loads(exported.stdout)
+    since = born(state)
     if since is None:
         print(f"stack {stack} has no resources: nothing to destroy")
         return 0
@@ -88,9 +118,16 @@ def expire(repo: Path, stack: str, now: datetime) -> int:
         print(f"stack {stack} ends at {end.astimezone(UTC):%Y-%m-%d %H:%M} UTC: ttlHours is {hours}")
         return 0
     ended = f"{end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    kept = keeps_home(state)
+    if kept is False and str(configured(repo, stack, "keepHome")).lower() == "true":
+        raise UserError(
+            f"stack {stack} is not destroyed, though its {hours} hours (ttlHours) ended at {ended}: keepHome is set in "
+            f"its file, and no update has put it into effect\n    allowed: an update since keepHome was set\n"
+            f"    fix: pulumi up --stack {stack}, or pulumi config rm keepHome --stack {stack}"
+        )
+    home = "The home is kept (keepHome), and /shared is deleted" if kept else "Its home and /shared are deleted too"
     print(
-        f"::warning::stack {stack} is destroyed: {hours} hours (ttlHours) ended at {ended}. "
-        "Its home and /shared are deleted too, and no snapshot of them is made",
+        f"::warning::stack {stack} is destroyed: {hours} hours (ttlHours) ended at {ended}. {home}",
         flush=True,
     )
     command = ["pulumi", "destroy", "--stack", stack, "--yes", "--non-interactive", "--suppress-outputs"]

@@ -82,6 +82,11 @@ def shared_claim(settings: Settings) -> str:
     return f"{settings.name}-shared"
 
 
+def home_claim(settings: Settings) -> str:
+    """Name of the claim of the home, whether it is part of the Helm release or not."""
+    return f"{settings.name}-home"
+
+
 @dataclass(frozen=True)
 class ImageRegistry:
     """A registry that the program may push the image to.
@@ -165,6 +170,12 @@ class Cluster(pulumi.ComponentResource):
 
     home_storage_class: pulumi.Input[str] | None = None
     """Storage class of the scheduler's home volume; None for the cluster's default."""
+
+    home_volume: pulumi.Input[str] | None = None
+    """Name of the volume for /home/rstudio where the cluster component makes it; None where the storage class does."""
+
+    home_words: str
+    """What `pulumi destroy` does to the home."""
 
     shared_storage_class: pulumi.Input[str] | None = None
     """ReadWriteMany storage class for /shared; None for the cluster's default."""

@@ -73,6 +73,14 @@ class Part:
         return f"{figures[0]} now, {figures[1]} idle, {figures[2]} at most"
 
 
+SNAPSHOTS = Part("home snapshots", note="by use: each GB-month of them, until they are deleted; not in the sums")
+
+
+def keeps_snapshots(settings: ManagedSettings) -> bool:
+    """True if the stack makes snapshots of the home."""
+    return settings.keep_home or settings.home_snapshot_days > 0
+
+
 def product(count: float, price: float | None) -> float | None:
     """The price of `count`. None of something costs nothing, whatever the price of one."""
     return 0.0 if count == 0 else None if price is None else count * price

@@ -13,6 +13,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TOLERATION, Cluster, Placement, scheduler_size
+from components.clouds.home import home_words
 from components.clouds.ingress import PublicIngress, PublicIngressArgs
 from components.clouds.settings import ManagedSettings
 from components.clouds.sizing import WorkerPool
@@ -92,7 +93,8 @@ class ManagedCluster(Cluster):
         return public.release
 
     def set_sizes(self, settings: ManagedSettings, pool: WorkerPool) -> None:
-        """Sets the pods' requests, and `nodes` in words."""
+        """Sets the pods' requests, and in words the nodes and the home's end."""
+        self.home_words = home_words(settings)
         self.worker_size = replace(pool.worker, disk_gib=WORKER_DISK_GIB)
         self.scheduler_size = replace(scheduler_size(settings), disk_gib=SCHEDULER_DISK_GIB)
         words = [str(pool)]

@@ -23,14 +23,16 @@ class Scope:
         depends_on: Sequence[pulumi.Resource] = (),
         ignore_changes: Sequence[str] = (),
         replace_on_changes: Sequence[str] = (),
+        timeout: str | None = None,
     ) -> pulumi.ResourceOptions:
-        """Options of a child."""
+        """Options of a child. timeout: of its creation, change and deletion, such as `1h`."""
         return pulumi.ResourceOptions(
             parent=self.parent,
             provider=self.provider,
             depends_on=list(depends_on),
             ignore_changes=list(ignore_changes),
             replace_on_changes=list(replace_on_changes),
+            custom_timeouts=pulumi.CustomTimeouts(timeout, timeout, timeout) if timeout else None,
         )
 
     @property

@@ -24,6 +24,9 @@ from components.settings.fields import (
 from components.settings.model import Settings
 
 MAX_BUDGET = 999_999
+MAX_SNAPSHOT_DAYS = 365
+NO_SNAPSHOT = "none"
+"""The value of `homeSnapshot` for an empty home."""
 
 # Without -4 the answer is IPv6 on many lines.
 MY_ADDRESS = 'pulumi config set authorizedNetworks "$(curl -4 -s https://ifconfig.me)/32"'
@@ -54,6 +57,20 @@ class ManagedSettings(Settings):
     )
     authorized_networks: Items[Cidr]
     buckets: Items[str]
+    keep_home: bool = setting(
+        False,
+        "Whether `pulumi destroy` makes a snapshot of the home, which the next `pulumi up` of the same stack restores",
+        example="true",
+    )
+    home_snapshot: str | None
+    home_snapshot_days: Whole = setting(
+        0,
+        "Days for which daily snapshots of the home are kept; 0 for none",
+        counts="days (0: no daily snapshots)",
+        ge=0,
+        le=MAX_SNAPSHOT_DAYS,
+        example=14,
+    )
     network: Line | None = setting(None, "Existing network to use", default_words="a new one", example="my-network")
     subnets: Items[Line] = setting((), "Subnets of `network` for the nodes", example="my-subnet")
     monthly_budget: Whole | None = setting(
@@ -142,6 +159,14 @@ class ManagedSettings(Settings):
                 others=("region",),
             )
         yield from twice(self.buckets)
+        about_homes = {
+            "keepHome": self.keep_home,
+            "homeSnapshot": self.home_snapshot,
+            "homeSnapshotDays": self.home_snapshot_days,
+        }
+        for name in [name for name, value in about_homes.items() if value and not self.home_gib]:
+            fix = f"pulumi config rm {name}, or pulumi config set homeGiB 10"
+            yield Problem(name, "set, and homeGiB is 0", "only with a home on a disk", fix, others=("homeGiB",))
         if self.subnets and not self.network:
             yield self.without_network("subnets")
         if self.monthly_budget and not self.budget_email:
@@ -176,6 +201,16 @@ def region_of_cloud(example: str) -> Any:
 def zone_of_nodes(example: str) -> Any:
     """The setting `zone` with an example of a cloud."""
     return setting(None, "Zone for all nodes, in the region", default_words="chosen by the cloud", example=example)
+
+
+def snapshot_setting(example: str) -> Any:
+    """The setting `homeSnapshot` with an example of a cloud."""
+    return setting(
+        None,
+        f"Snapshot that a new home is made from; `{NO_SNAPSHOT}` for an empty home. It changes no home that exists",
+        default_words="with `keepHome` the newest one of this stack, else none",
+        example=example,
+    )
 
 
 def worker_machine(default: str) -> Any:

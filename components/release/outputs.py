@@ -41,6 +41,7 @@ def stack_outputs(settings: Settings, cluster: Cluster, image: pulumi.Input[str]
         "nodes": cluster.nodes,
         "nodeShell": cluster.node_shell,
         "hourlyCost": cluster.hourly_cost,
+        "home": cluster.home_words,
         "copyTo": pulumi.Output.concat(kubectl, " cp MY_FILE ", pod, f":{HOME}/"),
         "copyFrom": pulumi.Output.concat(kubectl, " cp ", pod, f":{HOME}/MY_FILE MY_FILE"),
         "shell": pulumi.Output.concat(kubectl, f" exec --stdin --tty deployment/{scheduler} -- bash"),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pulumi
 from pulumi_kubernetes.helm import v3 as helm
 
-from components.clouds.base import Cluster, shared_claim
+from components.clouds.base import Cluster, home_claim, shared_claim
 from components.release.kubernetes_object import KubernetesObject
 from components.release.secrets import PASSWORD_LENGTH, TOKEN_LENGTH, random_text
 from components.release.values import chart_values
@@ -71,8 +70,24 @@ class Release(pulumi.ComponentResource):
             variables = pulumi.Output.secret(dict(settings.environment))
             environment = f"{settings.name}-environment"
             needed.append(self._secret(f"{name}-environment", environment, settings, variables, after))
+        if cluster.home_volume:
+            home = {
+                "accessModes": ["ReadWriteOnce"],
+                "storageClassName": cluster.home_storage_class,
+                "volumeName": cluster.home_volume,
+                # A larger one expands the disk.
+                "resources": {"requests": {"storage": f"{settings.home_gib}Gi"}},
+            }
+            needed.append(self._claim(f"{name}-home", home_claim(settings), settings, home, after))
         if cluster.shared_volume:
-            needed.append(self._claim(name, settings, cluster, before))
+            shared = {
+                "accessModes": ["ReadWriteMany"],
+                "storageClassName": cluster.shared_storage_class,
+                "volumeName": cluster.shared_volume,
+                # The volume's size counts, so that a larger one does not change the claim.
+                "resources": {"requests": {"storage": "1Gi"}},
+            }
+            needed.append(self._claim(f"{name}-shared", shared_claim(settings), settings, shared, after))
         helm.Release(
             name,
             name=settings.name,
@@ -100,29 +115,17 @@ class Release(pulumi.ComponentResource):
         body = {"metadata": metadata, "stringData": texts}
         return KubernetesObject("v1", "Secret", name, body, opts, secret=("data", "stringData"))
 
+    @staticmethod
     def _claim(
-        self, name: str, settings: Settings, cluster: Cluster, depends_on: Sequence[pulumi.Resource]
+        name: str, object_name: str, settings: Settings, spec: dict[str, Any], opts: pulumi.ResourceOptions
     ) -> KubernetesObject:
-        """The claim of a volume for /shared that the cluster component made.
+        """The claim of a volume that the cluster component made.
 
         In the Helm release, the first failed installation would delete it, and leave a volume that binds to no claim
-        again. The volume's size counts, so that a larger one does not change the claim.
+        again.
         """
-        return KubernetesObject(
-            "v1",
-            "PersistentVolumeClaim",
-            f"{name}-shared",
-            {
-                "metadata": {"name": shared_claim(settings), "namespace": settings.namespace},
-                "spec": {
-                    "accessModes": ["ReadWriteMany"],
-                    "storageClassName": cluster.shared_storage_class,
-                    "volumeName": cluster.shared_volume,
-                    "resources": {"requests": {"storage": "1Gi"}},
-                },
-            },
-            pulumi.ResourceOptions(parent=self, depends_on=list(depends_on)),
-        )
+        body = {"metadata": {"name": object_name, "namespace": settings.namespace}, "spec": spec}
+        return KubernetesObject("v1", "PersistentVolumeClaim", name, body, opts)
 
     def _own_namespace(self, name: str, settings: Settings, opts: pulumi.ResourceOptions) -> KubernetesObject:
         """The stack's own namespace, whose pods run unprivileged (Pod Security Standards: restricted)."""

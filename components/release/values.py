@@ -7,7 +7,7 @@ from typing import Any
 
 import pulumi
 
-from components.clouds.base import Cluster, Placement, PodSize, shared_claim
+from components.clouds.base import Cluster, Placement, PodSize, home_claim, shared_claim
 from components.release.quota import quota
 from components.settings.model import Settings
 
@@ -24,6 +24,7 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
             **placement(cluster.scheduler_placement),
             "homeGiB": settings.home_gib,
             "homeStorageClass": cluster.home_storage_class or "",
+            **({"homeExistingClaim": home_claim(settings)} if cluster.home_volume else {}),
             **pod_annotations(cluster),
         },
         "worker": {

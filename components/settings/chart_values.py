@@ -36,6 +36,7 @@ OWNED: Mapping[str, tuple[str, str]] = {
     "monitoring.enabled": ("monitoring", ""),
     "shared.GiB": ("sharedGiB", ""),
     "scheduler.homeGiB": ("homeGiB", ""),
+    "scheduler.keepHome": ("keepHome", ""),
     "scheduler.resources.requests.cpu": ("schedulerCpu", "nodes are sized by it"),
     "scheduler.resources.requests.memory": ("schedulerMemoryGiB", "nodes are sized by it"),
     "scheduler.resources.limits.memory": ("schedulerMemoryGiB", "nodes are sized by it"),

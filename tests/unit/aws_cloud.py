@@ -170,7 +170,31 @@ def bucket(args: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": name, "bucket": name, "arn": f"arn:aws:s3:::{name}", "bucketRegion": BUCKETS[name]}
 
 
+def nothing_found(_args: Mapping[str, Any]) -> dict[str, Any]:
+    """An account that has no such disk or snapshot."""
+    raise PermissionError("Your query returned no results. Please change your search criteria and try again.")
+
+
+def a_snapshot(gib: int = 10) -> Answer:
+    """An account with a snapshot of this home, by any ID that is asked for."""
+
+    def answer(args: Mapping[str, Any]) -> dict[str, Any]:
+        name = (args.get("snapshotIds") or ["snap-0123456789abcdef0"])[0]
+        return {"id": name, "snapshotId": name, "volumeSize": gib, "startTime": "2026-11-28T17:00:00Z"}
+
+    return answer
+
+
+def a_disk(zone: str, gib: int) -> Answer:
+    """An account in which the home has a disk."""
+    return lambda _args: {"id": "vol-1", "volumeId": "vol-1", "availabilityZone": zone, "size": gib}
+
+
+GET_DISK, GET_SNAPSHOT = "aws:ebs/getVolume:getVolume", "aws:ebs/getSnapshot:getSnapshot"
+
 ANSWERS: dict[str, Answer] = {
+    GET_DISK: nothing_found,
+    GET_SNAPSHOT: nothing_found,
     "aws:s3/getBucket:getBucket": bucket,
     "aws:budgets/getBudget:getBudget": no_budget,
     "aws:index/getCallerIdentity:getCallerIdentity": lambda _args: {

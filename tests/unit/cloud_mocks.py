@@ -47,6 +47,12 @@ def plain(value: Any) -> Any:
     return value
 
 
+def the_same(timeouts: Any) -> str:
+    """The one limit of a resource's creation, change and deletion; else all three."""
+    given = [timeouts.create, timeouts.update, timeouts.delete]
+    return given[0] if len(set(given)) == 1 else "/".join(given)
+
+
 @dataclass
 class Recorded:
     """One registered resource: its inputs, options and dependencies."""
@@ -64,6 +70,8 @@ class Recorded:
     custom: bool
     aliases: int
     protect: bool
+    timeouts: str
+    """Limit of its creation, change and deletion, where all three are the same."""
     secret_outputs: set[str]
     """Outputs that the provider returns and the state keeps as secrets."""
 
@@ -178,6 +186,7 @@ class Monitor(mocks.MockMonitor):
                     custom=bool(request.custom),
                     aliases=len(request.aliases),
                     protect=bool(request.protect),
+                    timeouts=the_same(request.customTimeouts),
                     secret_outputs=set(request.additionalSecretOutputs),
                 )
             )

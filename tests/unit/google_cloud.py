@@ -144,7 +144,46 @@ def bucket(args: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": name, "name": name, "projectNumber": BUCKETS[name]}
 
 
+HOME = "future-team-home-f5706ce9f2"
+"""The name of the home's disk of stack `team`, and the beginning of its snapshots' names."""
+
+
+def no_disk(args: Mapping[str, Any]) -> dict[str, Any]:
+    """A project that has no such disk."""
+    raise PermissionError(f"projects/my-project/zones/{args['zone']}/disks/{args['name']} not found")
+
+
+def no_snapshot(_args: Mapping[str, Any]) -> dict[str, Any]:
+    """A project without a snapshot of this home."""
+    raise PermissionError("your filter has returned 0 snapshot(s). Please refine your filter or set most_recent")
+
+
+def a_snapshot(gib: int = 10) -> Answer:
+    """A project with a snapshot of this home, by any name that is asked for."""
+
+    def answer(args: Mapping[str, Any]) -> dict[str, Any]:
+        name = args.get("name") or f"{HOME}-20261128-170000"
+        return {"id": name, "name": name, "diskSizeGb": gib, "creationTimestamp": "2026-11-28T09:00:00.000-08:00"}
+
+    return answer
+
+
+def a_disk(zone: str, gib: int) -> Answer:
+    """A project in which the home has a disk."""
+
+    def answer(args: Mapping[str, Any]) -> dict[str, Any]:
+        if args["zone"] != zone:
+            return no_disk(args)
+        return {"id": args["name"], "name": args["name"], "zone": zone, "size": gib}
+
+    return answer
+
+
+GET_DISK, GET_SNAPSHOT = "gcp:compute/getDisk:getDisk", "gcp:compute/getSnapshot:getSnapshot"
+
 ANSWERS: dict[str, Answer] = {
+    GET_DISK: no_disk,
+    GET_SNAPSHOT: no_snapshot,
     "gcp:compute/getZones:getZones": zones,
     "gcp:compute/getMachineTypes:getMachineTypes": machine_types,
     "gcp:cloudquota/getSQuotaInfo:getSQuotaInfo": no_quota,

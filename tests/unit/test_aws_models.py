@@ -37,7 +37,7 @@ PERMISSION_ONLY = ("sts:TagSession", "iam:PassRole", "budgets:ViewBudget", "budg
 VARIATIONS: Mapping[str, dict[str, Any]] = {
     "least": {},
     "most": {"maxWorkers": 40, "sharedGiB": 10, "host": "r.example.org", "natPerZone": True, "nodeRelease": "latest"}
-    | {"monthlyBudget": 500, "budgetEmail": "team@example.org"},
+    | {"monthlyBudget": 500, "budgetEmail": "team@example.org", "keepHome": True, "homeSnapshotDays": 14},
     "spot": {"spot": True, "maxWorkers": 40, "kubernetesVersion": "1.34", "vpcCidr": "10.20.0.0/20"},
     "fallback": {"spot": "fallback"},
     "data": {"buckets": "s3://team-data,s3://results:rw"},
@@ -170,6 +170,25 @@ def budget_request(resource: Recorded) -> tuple[str, str, dict[str, Any]]:
     return "budgets", "CreateBudget", request
 
 
+def volume_request(resource: Recorded) -> tuple[str, str, dict[str, Any]]:
+    request = capitalised(
+        {key: value for key, value in resource.inputs.items() if key not in ("tags", "finalSnapshot")}
+    )
+    request = renamed(request, {"Type": "VolumeType"})
+    tags = {"ResourceType": "volume", "Tags": tag_list(resource.inputs["tags"])}
+    return "ec2", "CreateVolume", request | {"TagSpecifications": [tags]}
+
+
+def daily_request(resource: Recorded) -> tuple[str, str, dict[str, Any]]:
+    sent = resource.inputs
+    details = capitalised(sent["policyDetails"]) | {"TargetTags": tag_list(sent["policyDetails"]["targetTags"])}
+    for schedule in details["Schedules"]:
+        # The provider has the one time that AWS allows as text (lifecycle_policy.go: expandCreateRule).
+        schedule["CreateRule"]["Times"] = [schedule["CreateRule"]["Times"]]
+    request = capitalised({key: value for key, value in sent.items() if key not in ("policyDetails", "tags")})
+    return "dlm", "CreateLifecyclePolicy", request | {"PolicyDetails": details}
+
+
 def association_request(resource: Recorded) -> tuple[str, str, dict[str, Any]]:
     return "eks", "CreatePodIdentityAssociation", resource.inputs
 
@@ -183,6 +202,8 @@ REQUESTS = {
     "aws:eks/podIdentityAssociation:PodIdentityAssociation": association_request,
     "aws:iam/rolePolicy:RolePolicy": policy_request,
     "aws:budgets/budget:Budget": budget_request,
+    "aws:ebs/volume:Volume": volume_request,
+    "aws:dlm/lifecyclePolicy:LifecyclePolicy": daily_request,
     "aws:eks/cluster:Cluster": cluster_request,
     "aws:eks/nodeGroup:NodeGroup": group_request,
     "aws:eks/addon:Addon": addon_request,
@@ -205,7 +226,7 @@ def test_requests_are_of_the_form_that_aws_describes(variation: str) -> None:
             checked.add(resource.type)
     unused = {"aws:ec2/vpcEndpoint:VpcEndpoint", "aws:cloudwatch/logGroup:LogGroup"} if variation == "given" else set()
     if variation != "most":
-        unused.add("aws:budgets/budget:Budget")
+        unused |= {"aws:budgets/budget:Budget", "aws:dlm/lifecyclePolicy:LifecyclePolicy"}
     of_buckets = {"aws:eks/podIdentityAssociation:PodIdentityAssociation", "aws:iam/rolePolicy:RolePolicy"}
     assert checked - of_buckets == set(REQUESTS) - of_buckets - unused
     assert of_buckets <= checked or variation != "data"

@@ -57,7 +57,7 @@ def test_filestore_exists_only_with_shared_gib() -> None:
     instance = shared.one("filestore/instance:Instance")
     assert instance.inputs["location"] == "us-west1-a", "a basic instance is in a zone: the scheduler's"
     assert [entry["network"] for entry in instance.inputs["networks"]] == [shared.one("network:Network").name + "-id"]
-    volume = shared.one("PersistentVolume").inputs["spec"]
+    volume = shared.one("core/v1:PersistentVolume", "-shared").inputs["spec"]
     assert volume["persistentVolumeReclaimPolicy"] == "Retain", "the driver would delete what Pulumi manages"
     assert volume["accessModes"] == ["ReadWriteMany"]
     assert volume["csi"]["volumeHandle"] == f"modeInstance/us-west1-a/{instance.name}-0a1b2c3/shared"
@@ -98,7 +98,7 @@ def test_kubernetes_api_is_reached_by_address_from_the_given_networks() -> None:
 def test_claim_of_filestore_outlives_a_failed_release() -> None:
     """Retain keeps a volume for the claim that it was bound to, and the next claim would wait for ever."""
     done = gke({"sharedGiB": 1024})
-    claim, volume = done.one("PersistentVolumeClaim"), done.one("core/v1:PersistentVolume")
+    claim, volume = (done.one(f"core/v1:{kind}", "-shared") for kind in ("PersistentVolumeClaim", "PersistentVolume"))
     assert claim.inputs["spec"]["accessModes"] == ["ReadWriteMany"], "scheduler and all workers mount it"
     release = done.one("v3:Release", "future-team")
     assert release.inputs["values"]["shared"]["existingClaim"] == claim.inputs["metadata"]["name"]
@@ -111,8 +111,8 @@ def test_claim_of_filestore_outlives_a_failed_release() -> None:
     assert done.goes_before(claim, done.one("core/v1:Namespace"))
     assert done.goes_before(claim, volume)
     larger = gke({"sharedGiB": 2048})
-    assert larger.one("PersistentVolumeClaim").inputs == claim.inputs, "Kubernetes refuses a change of it"
-    assert not gke().all("PersistentVolumeClaim")
+    assert larger.one("PersistentVolumeClaim", "-shared").inputs == claim.inputs, "Kubernetes refuses a change of it"
+    assert not gke().all("PersistentVolumeClaim", "-shared")
 
 
 def test_load_balancer_exists_only_with_host() -> None:
@@ -170,7 +170,8 @@ def test_destroy_deletes_releases_then_guard_then_nodes_then_network() -> None:
     assert done.goes_before(cluster, subnet)
     assert done.goes_before(subnet, network)
     for other in done.all("", ""):
-        if other.type.startswith("gcp:compute/") and other is not network and "Address" not in other.type:
+        apart = ("address:Address", "disk:Disk")
+        if other.type.startswith("gcp:compute/") and other is not network and not other.type.endswith(apart):
             assert done.goes_before(other, network), f"{other.name} would hold the network"
 
 

@@ -34,6 +34,8 @@ VARIATIONS: Mapping[str, dict[str, Any]] = {
         "authorizedNetworks": "203.0.113.0/24",
         "monthlyBudget": 500,
         "budgetEmail": "team@example.org",
+        "keepHome": True,
+        "homeSnapshotDays": 14,
     },
     "spot": {"spot": True, "maxWorkers": 40, "zone": "us-west1-b", "machineType": "n4-standard-4"},
     "data": {"buckets": "gs://team-data,gs://results:rw"},
@@ -121,6 +123,26 @@ MODELS = {
         {"allows[].protocol": "allowed[].IPProtocol", "allows[].ports": "allowed[].ports"},
     ),
     "gcp:compute/address:Address": Model("compute.v1", "Address", {"region": None}),
+    # Its options are of the provider: it asks for a snapshot by itself.
+    "gcp:compute/disk:Disk": Model(
+        "compute.v1",
+        "Disk",
+        {"createSnapshotBeforeDestroy": None, "size": "sizeGb", "snapshot": "sourceSnapshot"},
+    ),
+    "gcp:compute/resourcePolicy:ResourcePolicy": Model(
+        "compute.v1",
+        "ResourcePolicy",
+        {
+            "snapshotSchedulePolicy.schedule.dailySchedule.daysInCycle": (
+                "snapshotSchedulePolicy.schedule.dailySchedule.daysInCycle"
+            )
+        },
+    ),
+    "gcp:compute/diskResourcePolicyAttachment:DiskResourcePolicyAttachment": Model(
+        "compute.v1",
+        "DisksAddResourcePoliciesRequest",
+        {"name": "resourcePolicies[]", "disk": None, "zone": None},
+    ),
     "gcp:filestore/instance:Instance": Model(
         "file.v1",
         "Instance",

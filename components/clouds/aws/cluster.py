@@ -15,6 +15,7 @@ from components.clouds.aws.autoscaler import create_autoscaler, grant_autoscaler
 from components.clouds.aws.buckets import IDENTITY, grant_buckets
 from components.clouds.aws.budget import create_budget
 from components.clouds.aws.control_plane import create_control_plane, grant_access
+from components.clouds.aws.home import create_daily_snapshots, create_home, find_snapshot, mount_home
 from components.clouds.aws.network import create_network
 from components.clouds.aws.nodes import create_node_groups, prepare_nodes, worker_scalings
 from components.clouds.aws.pricing import hourly_cost
@@ -39,6 +40,7 @@ class EksCluster(ManagedCluster):
         )
         scope = self._scope(name, settings)
         location, pool = preflight.check(settings, scope.lookup)
+        snapshot = find_snapshot(settings, location, scope.lookup)
         sizes = worker_scalings(scope, settings, pool)
         partition = location.partition
 
@@ -62,6 +64,12 @@ class EksCluster(ManagedCluster):
         guard = self.connect(name, access.kubeconfig_of(cluster, settings.region), cluster.arn, removers)
         inside = scope.within(self.provider)
         ready: list[pulumi.Resource] = [groups.system, *groups.workers, *addons, guard, *self._storage(inside, files)]
+        if settings.home_gib:
+            disk = create_home(scope, settings, location, cluster, snapshot)
+            create_daily_snapshots(scope, settings, partition)
+            volume = mount_home(inside, settings, disk, self.home_storage_class or "")
+            self.home_volume = volume.metadata["name"]
+            ready.append(volume)
         if settings.autoscaled:
             ready.append(create_autoscaler(inside, cluster, groups, settings.region))
         if settings.buckets:

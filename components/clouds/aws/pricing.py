@@ -14,7 +14,17 @@ from components.clouds.aws.nodes import MAX_SYSTEM_NODES, SYSTEM_DISK_GIB
 from components.clouds.aws.settings import EksSettings
 from components.clouds.base import UNKNOWN
 from components.clouds.checks import say_unchecked
-from components.clouds.costs import HOURS_A_MONTH, ONE, Costs, Numbers, Part, most_of, node_numbers
+from components.clouds.costs import (
+    HOURS_A_MONTH,
+    ONE,
+    SNAPSHOTS,
+    Costs,
+    Numbers,
+    Part,
+    keeps_snapshots,
+    most_of,
+    node_numbers,
+)
 from components.clouds.ingress import CERTIFICATE_GIB
 from components.clouds.scope import Scope
 from components.clouds.sizing import WorkerPool
@@ -52,6 +62,8 @@ def hourly_cost(scope: Scope, settings: EksSettings, location: Location, pool: W
         parts.append(Part.of("load balancer", ONE, prices.balancer()))
     if settings.shared_gib:
         parts.append(Part("shared files", note=shared_note(prices.shared_files())))
+    if keeps_snapshots(settings):
+        parts.append(SNAPSHOTS)
     return Costs(parts, EXCLUDED)
 
 

@@ -13,6 +13,7 @@ from components.clouds.settings import (
     MY_ADDRESS,
     ManagedSettings,
     region_of_cloud,
+    snapshot_setting,
     system_machine,
     worker_machine,
     zone_of_nodes,
@@ -74,6 +75,11 @@ BucketReference = Annotated[
     reference("s3", r"(?![0-9.]+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
     Allowed("a bucket of eks, such as s3://team-data, or s3://results:rw to write too"),
 ]
+SnapshotName = Annotated[
+    str,
+    matching(r"none|snap-[0-9a-f]{8,17}", 63),
+    Allowed("the ID of a snapshot such as snap-0123456789abcdef0, or none for an empty home"),
+]
 KubernetesVersion = Annotated[
     str, matching(r"1\.[0-9]{2}"), Allowed("a minor version of Kubernetes in quotes, such as '1.35'")
 ]
@@ -98,6 +104,7 @@ class EksSettings(ManagedSettings):
         fix=MY_ADDRESS,
     )
     buckets: Items[BucketReference] = buckets_setting("s3")
+    home_snapshot: SnapshotName | None = snapshot_setting("snap-0123456789abcdef0")
     machine_type: MachineType = worker_machine("m6i.xlarge")
     other_machine_types: Items[MachineType] = setting(
         (),

@@ -13,8 +13,9 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.clouds.base import GUEST_PLACEMENT, Cluster, Placement, PodSize, scheduler_size
+from components.clouds.base import GUEST_PLACEMENT, Cluster, Placement, PodSize, home_claim, scheduler_size
 from components.clouds.existing.access import Access, kubeconfig_files, read_access, text_access
+from components.clouds.existing.home import check_home
 from components.clouds.existing.nodes import check_fit, check_operator, check_pull_secrets, read_nodes
 from components.clouds.existing.settings import WORKER_CORES, KubeconfigSettings, toleration
 
@@ -55,6 +56,8 @@ class KubeconfigCluster(ExistingCluster):
         )
         self.own_values = own_values(settings)
         nodes = read_nodes(access, self.worker_placement)
+        check_home(access, settings)
+        self.home_words = home_words(settings)
         check_pull_secrets(access, settings.namespace, settings.image_pull_secrets)
         if settings.monitoring:
             check_operator(access)
@@ -98,9 +101,21 @@ def own_values(settings: KubeconfigSettings) -> dict[str, Any]:
     """Values of the chart for settings that only this cloud has. Without a setting the chart's default holds."""
     ports = {"dnsPorts": settings.dns_ports, "apiServerPorts": settings.api_server_ports}
     values: dict[str, Any] = {"networkPolicy": {name: list(each) for name, each in ports.items() if each}}
+    if settings.keep_home:
+        values["scheduler"] = {"keepHome": True}
     if settings.image_pull_secrets:
         values["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     return values
+
+
+def home_words(settings: KubeconfigSettings) -> str:
+    """What `pulumi destroy` does to the home, for the output `home`."""
+    if not settings.home_gib:
+        return "none: files are lost with the pod (homeGiB is 0)"
+    if settings.keep_home:
+        claim = f"claim {home_claim(settings)} in namespace {settings.namespace}"
+        return f"kept: pulumi destroy leaves {claim}, which the next pulumi up uses"
+    return "deleted by pulumi destroy; keepHome keeps it in a namespace that the stack did not create"
 
 
 def commands(name: str, settings: KubeconfigSettings, access: Access) -> tuple[str, str]:

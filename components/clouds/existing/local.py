@@ -19,6 +19,7 @@ from components.clouds.base import PodSize, flat, scheduler_size
 from components.clouds.checks import problem
 from components.clouds.existing.access import KubeconfigError, read_access
 from components.clouds.existing.cluster import ExistingCluster
+from components.clouds.existing.home import check_home
 from components.clouds.existing.nodes import check_operator, kubectl, read_nodes
 from components.clouds.existing.settings import LocalSettings
 from components.clouds.sizing import size_shared
@@ -42,6 +43,8 @@ class LocalCluster(ExistingCluster):
             raise KubeconfigError(problem("the node on this machine is not ready", "a node that is", "make up"))
         if settings.monitoring:
             check_operator(access)
+        check_home(access, settings)
+        self.home_words = "deleted by pulumi destroy: copy files out first (pulumi stack output copyFrom)"
         free = (nodes or [UNKNOWN_NODE])[0].less(SYSTEM_PODS)
         self.scheduler_size = modest(scheduler_size(settings), free)
         self.worker_size = size_shared(

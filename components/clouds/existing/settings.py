@@ -115,6 +115,12 @@ class KubeconfigSettings(ExistingSettings):
         secret=True,
     )
 
+    keep_home: bool = setting(
+        False,
+        "Whether `pulumi destroy` leaves the claim of the home, which the next `pulumi up` of the same stack uses "
+        "again; only in a namespace that the stack does not create",
+        example="true",
+    )
     image_pull_secrets: Items[SecretName] = setting(
         (), "Secrets of the namespace with the login to the registry of `image`", example="registry-login"
     )
@@ -165,6 +171,7 @@ class KubeconfigSettings(ExistingSettings):
                 "pulumi config set createNamespace false",
                 others=("createNamespace", "namespace"),
             )
+        yield from self._kept_home()
         yield from self._low_limits()
         for name, value in (("rPackages", self.r_packages), ("aptPackages", self.apt_packages)):
             if value:
@@ -173,6 +180,20 @@ class KubeconfigSettings(ExistingSettings):
         if self.kubeconfig and self.kubeconfig_text:
             fix = "pulumi config rm kubeconfig"
             yield Problem("kubeconfig", "set, and so is kubeconfigText", "one of them", fix, others=("kubeconfigText",))
+
+    def _kept_home(self) -> Iterator[Problem]:
+        """A home that is to stay where nothing stays."""
+        if self.keep_home and not self.home_gib:
+            fix = "pulumi config rm keepHome, or pulumi config set homeGiB 10"
+            yield Problem("keepHome", "set, and homeGiB is 0", "only with a home on a disk", fix, others=("homeGiB",))
+        if self.keep_home and self.makes_namespace:
+            yield Problem(
+                "keepHome",
+                "set, and the stack creates the namespace",
+                "only in a namespace that exists before: with its own, pulumi destroy deletes every claim in it",
+                f"kubectl create namespace {self.namespace}, then pulumi config set createNamespace false",
+                others=("createNamespace", "namespace"),
+            )
 
     def _low_limits(self) -> Iterator[Problem]:
         """Limits of CPU below the request, which Kubernetes refuses."""

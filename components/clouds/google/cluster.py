@@ -14,6 +14,7 @@ from components.clouds.google import access, preflight
 from components.clouds.google.buckets import IDENTITY, grant_buckets
 from components.clouds.google.budget import create_budget
 from components.clouds.google.control_plane import create_control_plane
+from components.clouds.google.home import create_home, find_snapshot, mount_home
 from components.clouds.google.location import Location
 from components.clouds.google.network import create_network, reserve_address
 from components.clouds.google.nodes import NodePools, create_node_identity
@@ -37,6 +38,7 @@ class GkeCluster(ManagedCluster):
         scope = self._scope(name, settings)
         paying = self._paying_provider(name, settings)
         project, location, pool = preflight.check(settings, scope.lookup, pulumi.InvokeOptions(provider=paying))
+        snapshot = find_snapshot(settings, location, scope.lookup)
 
         network = create_network(scope, settings)
         identity, log_role = create_node_identity(scope, settings, network.suffix)
@@ -57,6 +59,11 @@ class GkeCluster(ManagedCluster):
         instance = create_filestore(scope, settings, network, location) if settings.shared_gib else None
         storage = self._storage(scope.within(self.provider), settings, location, instance)
         ready: list[pulumi.Resource] = [system, *workers, guard, *storage]
+        if settings.home_gib:
+            disk, daily = create_home(scope, settings, location, snapshot)
+            volume = mount_home(scope.within(self.provider), settings, disk, self.home_storage_class or "")
+            self.home_volume = volume.metadata["name"]
+            ready += [volume, *daily]
         if settings.buckets:
             self.cloud_identity = IDENTITY
             ready += grant_buckets(scope, settings, project.number, cluster)

@@ -6,6 +6,7 @@ pulumi-gcp 10.2) for five resources and two data sources. The provider of each d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
@@ -19,7 +20,7 @@ class ComputeResource(pulumi.CustomResource):
     computed: tuple[str, ...] = ("name",)
     """Outputs that the program reads, besides `id`."""
 
-    def __init__(self, name: str, opts: pulumi.ResourceOptions, **inputs: Any) -> None:
+    def __init__(self, name: str, opts: pulumi.ResourceOptions, /, **inputs: Any) -> None:
         token = f"gcp:compute/{self.kind[0].lower()}{self.kind[1:]}:{self.kind}"
         super().__init__(token, name, {**dict.fromkeys(self.computed), **inputs}, opts)
 
@@ -60,6 +61,39 @@ class Address(ComputeResource):
     kind = "Address"
     computed = ("name", "address")
     address: pulumi.Output[str]
+
+
+class Disk(ComputeResource):
+    """https://www.pulumi.com/registry/packages/gcp/api-docs/compute/disk/"""
+
+    kind = "Disk"
+    computed = ("name", "zone")
+    zone: pulumi.Output[str]
+
+
+class ResourcePolicy(ComputeResource):
+    """https://www.pulumi.com/registry/packages/gcp/api-docs/compute/resourcepolicy/"""
+
+    kind = "ResourcePolicy"
+
+
+class DiskResourcePolicyAttachment(ComputeResource):
+    """https://www.pulumi.com/registry/packages/gcp/api-docs/compute/diskresourcepolicyattachment/"""
+
+    kind = "DiskResourcePolicyAttachment"
+
+
+def disk(project: str, zone: str, name: str, opts: pulumi.InvokeOptions) -> Mapping[str, Any]:
+    """A disk as the provider reports it. Raises Exception where there is none, or the provider refuses."""
+    found = pulumi.runtime.invoke("gcp:compute/getDisk:getDisk", {"project": project, "zone": zone, "name": name}, opts)
+    return dict(found.value)
+
+
+def snapshot(project: str, wanted: Mapping[str, str], opts: pulumi.InvokeOptions) -> Mapping[str, Any]:
+    """The snapshot of a `name`, or the newest one of a `filter`. Raises Exception where there is none."""
+    newest = {"mostRecent": True} if "filter" in wanted else {}
+    found = pulumi.runtime.invoke("gcp:compute/getSnapshot:getSnapshot", {"project": project, **wanted, **newest}, opts)
+    return dict(found.value)
 
 
 def zones(project: str, region: str, opts: pulumi.InvokeOptions) -> list[str]:

@@ -25,6 +25,8 @@ class Location:
     worker_zones: tuple[str, ...]
     worker_machine: Machine
     system_machine: Machine
+    zones: tuple[str, ...] = ()
+    """All zones of the region."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def find_location(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> Locati
         worker_zones=chosen,
         worker_machine=offers[chosen[0]][settings.machine_type],
         system_machine=offers[system_zone][settings.system_machine_type],
+        zones=tuple(zones),
     )
 
 

@@ -13,7 +13,17 @@ import pulumi_gcp as gcp
 from components.clouds.allocatable import Machine
 from components.clouds.base import UNKNOWN, flat
 from components.clouds.checks import ask_or_say, say_unchecked
-from components.clouds.costs import HOURS_A_MONTH, ONE, Costs, Numbers, Part, most_of, node_numbers
+from components.clouds.costs import (
+    HOURS_A_MONTH,
+    ONE,
+    SNAPSHOTS,
+    Costs,
+    Numbers,
+    Part,
+    keeps_snapshots,
+    most_of,
+    node_numbers,
+)
 from components.clouds.google import catalog
 from components.clouds.google.allocatable import SYSTEM_DISK_GIB, boot_disk_type, worker_disk_gib
 from components.clouds.google.catalog import Query
@@ -125,6 +135,8 @@ def parts(settings: GkeSettings, location: Location, pool: WorkerPool, prices: P
         found.append(Part.of("load balancer", ONE, listed[0] if len(listed) == 1 else None))
     if settings.shared_gib:
         found.append(Part.of("shared files", ONE.times(settings.shared_gib), by_month(prices[FILES])))
+    if keeps_snapshots(settings):
+        found.append(SNAPSHOTS)
     return found
 
 

@@ -10,6 +10,7 @@ from components.clouds.settings import (
     MY_ADDRESS,
     ManagedSettings,
     region_of_cloud,
+    snapshot_setting,
     system_machine,
     worker_machine,
     zone_of_nodes,
@@ -31,6 +32,12 @@ BucketReference = Annotated[
     str,
     reference("gs", r"(?!goog)(?=.{3,222}$)[a-z0-9]([a-z0-9_.-]*[a-z0-9])"),
     Allowed("a bucket of gke, such as gs://team-data, or gs://results:rw to write too"),
+]
+
+SnapshotName = Annotated[
+    str,
+    matching(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", 63),
+    Allowed("the name of a snapshot in the project, or none for an empty home"),
 ]
 
 DAYS = r"(MO|TU|WE|TH|FR|SA|SU)"
@@ -58,6 +65,7 @@ class GkeSettings(ManagedSettings):
         fix=MY_ADDRESS,
     )
     buckets: Items[BucketReference] = buckets_setting("gs")
+    home_snapshot: SnapshotName | None = snapshot_setting("future-team-home-0a1b2c3d4e-20261129-021500")
     machine_type: MachineType = worker_machine("e2-standard-4")
     system_machine_type: MachineType = system_machine("e2-standard-2")
     maintenance_window: MaintenanceWindow = setting(
