@@ -287,6 +287,8 @@ def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     state: dict[str, Any] = {"name": inputs.get("name", f"{name}-{DRAWN}")}
     kind = type_.split(":")[-1]
     state["arn"] = f"arn:aws:{type_.split(':')[1].split('/')[0]}:us-west-2:123456789012:{kind}/{state['name']}"
+    if type_ == "aws:iam/role:Role":
+        state["arn"] = f"arn:aws:iam::123456789012:role/{state['name']}"
     if type_ == "random:index/randomId:RandomId":
         state["hex"] = DRAWN
     if type_ == "aws:eks/cluster:Cluster":

@@ -40,6 +40,8 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Allocatable]:
     found = [Allocatable(4000, 16000)]
     monkeypatch.setattr(existing, "read_nodes", lambda *_args: found)
     monkeypatch.setattr(local, "read_nodes", lambda *_args: found)
+    for module in (existing, local):
+        monkeypatch.setattr(module, "check_home", lambda *_args: None)
     return found
 
 

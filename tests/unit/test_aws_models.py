@@ -82,9 +82,10 @@ def choices(value: Any, shape: Shape, where: str) -> Iterator[str]:
         if shape.enum and value not in shape.enum:
             yield f"{where} is {value}, none of {shape.enum}"
         pattern = shape.metadata.get("pattern")
-        # Some have Java's flags in their middle, which Python refuses.
+        # Some have Java's flags in their middle, and its class of all characters, which Python refuses.
         flags = "".join(re.findall(r"\(\?([a-z]+)\)", pattern or ""))
         pattern = f"(?{flags})" * bool(flags) + re.sub(r"\(\?[a-z]+\)", "", pattern or "")
+        pattern = pattern.replace(r"\p{all}", r"[\s\S]")
         if pattern and not re.search(pattern, value):
             yield f"{where} is {value}, not of the form {pattern}"
 

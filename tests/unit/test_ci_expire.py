@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import pytest
 
 from ci import expire
 from common.errors import UserError
+from tests.unit import aws_cloud, google_cloud
 from tests.unit.cloud_mocks import ROOT
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
@@ -33,13 +35,18 @@ class Backend:
         )
         program.chmod(0o755)
 
-    def stack(self, name: str, ttl: object, cloud: str = "eks") -> None:
-        lines = f"config:\n  future-kubernetes:cloud: {cloud}\n"
+    def stack(self, name: str, ttl: object, cloud: str = "eks", more: str = "") -> None:
+        lines = f"config:\n  future-kubernetes:cloud: {cloud}\n{more}"
         ended = "" if ttl is None else f"  future-kubernetes:ttlHours: {json.dumps(ttl)}\n"
         (self.repo / f"Pulumi.{name}.yaml").write_text(lines + ended)
 
     def created(self, *times: datetime | None) -> None:
         listed = [{"urn": "u", **({"created": time.isoformat()} if time else {})} for time in times]
+        self.state.write_text(json.dumps({"version": 3, "deployment": {"resources": listed}}))
+
+    def home(self, type_: str, inputs: dict[str, object]) -> None:
+        """Adds a resource to the state of a stack past its time."""
+        listed = [{"urn": "u", "type": type_, "inputs": inputs, "created": (NOW - timedelta(hours=99)).isoformat()}]
         self.state.write_text(json.dumps({"version": 3, "deployment": {"resources": listed}}))
 
     @property
@@ -137,3 +144,52 @@ def test_only_stacks_with_hours_are_in_the_matrix(backend: Backend, tmp_path: Pa
     done = subprocess.run(command, cwd=backend.repo, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "error: ttlHours of stack team" in done.stderr
+
+
+KEPT = [
+    ("aws:ebs/volume:Volume", {"finalSnapshot": True}),
+    ("gcp:compute/disk:Disk", {"createSnapshotBeforeDestroy": True}),
+    ("kubernetes:helm.sh/v3:Release", {"values": {"scheduler": {"keepHome": True}}}),
+]
+
+
+@pytest.mark.parametrize(("type_", "inputs"), KEPT)
+def test_home_that_destroy_saves_is_said_to_be_kept(
+    backend: Backend, capfd: pytest.CaptureFixture[str], type_: str, inputs: dict[str, object]
+) -> None:
+    backend.stack("team", 72, more='  future-kubernetes:keepHome: "true"\n')
+    backend.home(type_, inputs)
+    assert expire.expire(backend.repo, "team", NOW) == 0
+    assert len(backend.destroyed) == 1
+    assert "The home is kept (keepHome), and /shared is deleted" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("type_", [type_ for type_, _ in KEPT])
+def test_keep_home_that_no_update_put_into_effect_stops_the_end(backend: Backend, type_: str) -> None:
+    """A destroy reads no settings: it would delete the home that its owner wants kept."""
+    backend.stack("team", 72, more='  future-kubernetes:keepHome: "true"\n')
+    backend.home(type_, {"finalSnapshot": False, "values": {"scheduler": {}}})
+    with pytest.raises(UserError, match=r"fix: pulumi up --stack team"):
+        expire.expire(backend.repo, "team", NOW)
+    assert not backend.destroyed
+    backend.stack("team", 72)
+    assert expire.expire(backend.repo, "team", NOW) == 0
+    assert len(backend.destroyed) == 1
+
+
+def test_stack_without_a_home_ends_whatever_keep_home_says(backend: Backend) -> None:
+    """Such as one whose first update failed early."""
+    backend.stack("team", 72, more="  future-kubernetes:keepHome: true\n")
+    backend.home("aws:ec2/vpc:Vpc", {})
+    assert expire.expire(backend.repo, "team", NOW) == 0
+    assert len(backend.destroyed) == 1
+
+
+def test_inputs_that_keep_a_home_are_those_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renamed there, the end of every stack with keepHome would stop."""
+    monkeypatch.setattr(shutil, "which", lambda name, **_more: f"/nowhere/bin/{name}")
+    for run in (aws_cloud.eks, google_cloud.gke):
+        for kept in (True, False):
+            done = run({"keepHome": kept})
+            state = {"resources": [{"type": each.type, "inputs": each.inputs} for each in done.resources]}
+            assert expire.keeps_home({"deployment": state}) is kept

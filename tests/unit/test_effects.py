@@ -133,6 +133,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, **_more: f"/nowhere/bin/{name}")
     for module in (existing, local):
         monkeypatch.setattr(module, "read_nodes", lambda *_args: [Allocatable(64000, 262144)] * 4)
+        monkeypatch.setattr(module, "check_home", lambda *_args: None)
         monkeypatch.setattr(module, "check_operator", lambda _access: None)
     monkeypatch.setattr(existing, "check_pull_secrets", lambda *_args: None)
 

@@ -127,16 +127,12 @@ MODELS = {
     "gcp:compute/disk:Disk": Model(
         "compute.v1",
         "Disk",
-        {"createSnapshotBeforeDestroy": None, "size": "sizeGb", "snapshot": "sourceSnapshot"},
+        {"createSnapshotBeforeDestroy": None, "zone": None, "size": "sizeGb", "snapshot": "sourceSnapshot"},
     ),
     "gcp:compute/resourcePolicy:ResourcePolicy": Model(
         "compute.v1",
         "ResourcePolicy",
-        {
-            "snapshotSchedulePolicy.schedule.dailySchedule.daysInCycle": (
-                "snapshotSchedulePolicy.schedule.dailySchedule.daysInCycle"
-            )
-        },
+        {"region": None},
     ),
     "gcp:compute/diskResourcePolicyAttachment:DiskResourcePolicyAttachment": Model(
         "compute.v1",
