@@ -213,6 +213,20 @@ def test_existing_claim_is_mounted_in_place_of_a_new_one(helm: Helm) -> None:
     assert claims == ["lab-future-kubernetes-home"]
 
 
+def test_existing_claim_of_a_home_is_mounted_in_place_of_a_new_one(helm: Helm) -> None:
+    for gib in (10, 0):
+        objects = helm.objects({"scheduler": {"homeExistingClaim": "lab-home", "homeGiB": gib}})
+        volume = mounts(objects, "scheduler")["/home/rstudio"]
+        assert volume["persistentVolumeClaim"] == {"claimName": "lab-home"}
+        assert not [name for kind, name in objects if kind == "PersistentVolumeClaim"]
+
+
+def test_claim_of_a_home_stays_with_keep_home_only(helm: Helm) -> None:
+    kept = one(helm.objects({"scheduler": {"keepHome": True}}), "PersistentVolumeClaim", "-home")
+    assert kept["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert "annotations" not in one(helm.objects({}), "PersistentVolumeClaim", "-home")["metadata"]
+
+
 def test_shared_files_are_mounted_in_scheduler_and_workers(helm: Helm) -> None:
     objects = helm.objects(CASES["shared"])
     for component in ("scheduler", "worker"):

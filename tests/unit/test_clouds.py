@@ -60,7 +60,7 @@ def test_every_resource_has_a_component_parent_and_the_stacks_provider(cloud: Cl
 
 def test_physical_names_differ_between_two_stacks_of_one_name(cloud: Cloud) -> None:
     for resource in cloud.everything.resources:
-        # The home's disk is found again after the state is gone. Its name has the organization, project and stack in it.
+        # The home's disk is found again after the state is gone, by a name made of organization, project and stack.
         if resource.type.startswith(("gcp:", "aws:")) and not resource.name.endswith("-home"):
             assert DRAWN in resource.inputs.get("name", DRAWN), f"{resource.name}: names with a drawn part differ"
 

@@ -88,6 +88,7 @@ TOGETHER: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     },
     ("eks", "spot"): ({}, {"spot": "true"}),
     ("kubeconfig", "cullIdleKernels"): ({"idleMinutes": 30}, {"idleMinutes": 30, "cullIdleKernels": True}),
+    ("kubeconfig", "keepHome"): ({"createNamespace": False}, {"createNamespace": False, "keepHome": True}),
     ("kubeconfig", "imagePullSecrets"): (
         {"createNamespace": False},
         {"createNamespace": False, "imagePullSecrets": "registry-login"},
@@ -140,9 +141,11 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def program(config: Mapping[str, Any]) -> Recording:
     if config["cloud"] == "gke":
-        return run(config, google_cloud.ANSWERS, google_cloud.computed, stack_name="dev")
+        answers = {**google_cloud.ANSWERS, google_cloud.GET_SNAPSHOT: google_cloud.a_snapshot()}
+        return run(config, answers, google_cloud.computed, stack_name="dev")
     if config["cloud"] == "eks":
-        return run(config, aws_cloud.ANSWERS, aws_cloud.computed, stack_name="dev")
+        answers = {**aws_cloud.ANSWERS, aws_cloud.GET_SNAPSHOT: aws_cloud.a_snapshot()}
+        return run(config, answers, aws_cloud.computed, stack_name="dev")
     return run(config, {}, lambda *_: {}, stack_name="dev")
 
 
