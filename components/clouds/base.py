@@ -175,7 +175,7 @@ class Cluster(pulumi.ComponentResource):
     """Name of the volume for /home/rstudio where the cluster component makes it; None where the storage class does."""
 
     home_words: str
-    """What `pulumi destroy` does to the home."""
+    """The end of the home at `pulumi destroy`."""
 
     shared_storage_class: pulumi.Input[str] | None = None
     """ReadWriteMany storage class for /shared; None for the cluster's default."""

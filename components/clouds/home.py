@@ -178,7 +178,7 @@ def create_home_volume(
 
 
 def home_words(settings: ManagedSettings) -> str:
-    """What `pulumi destroy` does to the home, for the output `home`."""
+    """The end of the home at `pulumi destroy`, for the output `home`."""
     if not settings.home_gib:
         return "none: files are lost with the pod (homeGiB is 0)"
     if settings.keep_home:

@@ -109,7 +109,7 @@ def own_values(settings: KubeconfigSettings) -> dict[str, Any]:
 
 
 def home_words(settings: KubeconfigSettings) -> str:
-    """What `pulumi destroy` does to the home, for the output `home`."""
+    """The end of the home at `pulumi destroy`, for the output `home`."""
     if not settings.home_gib:
         return "none: files are lost with the pod (homeGiB is 0)"
     if settings.keep_home:
