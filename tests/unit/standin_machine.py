@@ -52,6 +52,8 @@ elif "nodes" in arguments:
     ready = dict(type="Ready", status="True")
     allocatable = dict(cpu="4", memory="16Gi", pods="110")
     print(json.dumps(dict(items=[dict(spec=dict(), status=dict(conditions=[ready], allocatable=allocatable))])))
+elif arguments[:2] == ["get", "pvc"]:
+    sys.exit("Error from server (NotFound): no such claim")
 elif arguments[0] == "get":
     path = place(space, arguments[1], arguments[2])
     print(arguments[2] if path.exists() else "")

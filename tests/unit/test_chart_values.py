@@ -66,7 +66,7 @@ def test_chart_values_are_reported_together_with_other_wrong_settings() -> None:
 def test_every_chart_value_that_a_setting_decides_is_owned() -> None:
     resources = {"requests.cpu", "requests.memory", "limits.memory"}
     sized = {f"{pod}.resources.{name}" for pod in ("scheduler", "worker") for name in resources}
-    counted = {"worker.replicas", "worker.maxReplicas", "scheduler.homeGiB", "shared.GiB"}
+    counted = {"worker.replicas", "worker.maxReplicas", "scheduler.homeGiB", "scheduler.keepHome", "shared.GiB"}
     own = {"image", "auth", "fullnameOverride", "ide", "host", "labels"}
     times = {"idleMinutes", "cullIdleKernels", "ttlHours", "workHours"}
     assert set(OWNED) == sized | counted | own | times | {"monitoring.enabled", "networkPolicy.identityServer"}
