@@ -153,8 +153,10 @@ def no_disk(args: Mapping[str, Any]) -> dict[str, Any]:
     raise PermissionError(f"projects/my-project/zones/{args['zone']}/disks/{args['name']} not found")
 
 
-def no_snapshot(_args: Mapping[str, Any]) -> dict[str, Any]:
-    """A project without a snapshot of this home."""
+def no_snapshot(args: Mapping[str, Any]) -> dict[str, Any]:
+    """A project without a snapshot of this home. The provider fails only for a filter."""
+    if "name" in args:
+        return {"id": "-", "name": args["name"], "project": "my-project"}
     raise PermissionError("your filter has returned 0 snapshot(s). Please refine your filter or set most_recent")
 
 

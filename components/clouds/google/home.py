@@ -28,7 +28,7 @@ from components.clouds.home import (
 from components.clouds.scope import Scope
 
 DRIVER = "pd.csi.storage.gke.io"
-ABSENT = r"\b404\b|not found|has returned 0 snapshot"
+ABSENT = r"Error 404|/(disks|snapshots)/\S+'? (was )?not found|has returned 0 snapshot"
 
 Answer = TypeVar("Answer")
 
@@ -41,7 +41,7 @@ def find_snapshot(settings: GkeSettings, location: Location, lookup: pulumi.Invo
         try:
             for zone in dict.fromkeys([location.system_zone, *location.zones]):
                 found = answer_or_none(lambda zone=zone: compute.disk(settings.project, zone, name, lookup))  # type: ignore[misc]
-                if found:
+                if found and found.get("size"):
                     return Disk(zone, int(found["size"]))
         except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
             say_unchecked("whether the home has a disk, which may be larger than homeGiB, or in another zone", error)
@@ -76,9 +76,14 @@ def answer_or_none(call: Callable[[], Answer]) -> Answer | None:
         raise
 
 
-def found_snapshot(project: str, lookup: pulumi.InvokeOptions, **wanted: str) -> Snapshot:
-    """A snapshot by `name`, or the newest one by `filter`. Raises Exception where there is none."""
+def found_snapshot(project: str, lookup: pulumi.InvokeOptions, **wanted: str) -> Snapshot | None:
+    """A snapshot by `name`, or the newest one by `filter`. None, or an Exception, where there is none.
+
+    Of a name that does not exist, the provider returns an answer with nothing but the name in it.
+    """
     found = compute.snapshot(project, wanted, lookup)
+    if not found.get("diskSizeGb"):
+        return None
     return Snapshot(found["name"], int(found["diskSizeGb"]), found["creationTimestamp"])
 
 
