@@ -107,6 +107,8 @@ def encrypted_disks(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
                 yield "a node's disk is not encrypted (blockDeviceMappings.ebs.encrypted)"
     if type_ == "aws:efs/fileSystem:FileSystem" and not props.get("encrypted"):
         yield "the file system is not encrypted (encrypted)"
+    if type_ == "aws:ebs/volume:Volume" and not props.get("encrypted"):
+        yield "the home's disk is not encrypted (encrypted)"
     on_aws = type_ == "kubernetes:storage.k8s.io/v1:StorageClass" and props.get("provisioner") == "ebs.csi.aws.com"
     if on_aws and str((props.get("parameters") or {}).get("encrypted", "false")).lower() != "true":
         yield "volumes are not encrypted (parameters.encrypted)"

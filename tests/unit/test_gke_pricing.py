@@ -66,6 +66,9 @@ def test_cost_follows_zone_network_host_and_shared_files() -> None:
     whole = cost({"host": "r.example.org", "sharedGiB": 1024})["parts"]
     assert whole["load balancer"] == "$0.025"
     assert whole["shared files"] == f"${1024 * 0.146 / 730:.3f}"
+    assert "home snapshots" not in whole
+    for kept in ({"keepHome": True}, {"homeSnapshotDays": 14}):
+        assert cost(kept)["parts"]["home snapshots"].startswith("by use: ")
 
 
 def test_hyperdisk_has_a_price_of_its_own() -> None:

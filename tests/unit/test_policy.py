@@ -106,6 +106,7 @@ def test_open_control_plane_is_advised_against() -> None:
         (POOL, {"nodeConfig": {"workloadMetadataConfig": {"mode": "GCE_METADATA"}}}, "guarded-metadata"),
         (TEMPLATE, {"blockDeviceMappings": [{"ebs": {"volumeSize": 50}}]}, "encrypted-disks"),
         ("aws:efs/fileSystem:FileSystem", {}, "encrypted-disks"),
+        ("aws:ebs/volume:Volume", {"size": 10}, "encrypted-disks"),
         ("kubernetes:storage.k8s.io/v1:StorageClass", {"provisioner": "ebs.csi.aws.com"}, "encrypted-disks"),
         ("gcp:projects/iAMMember:IAMMember", {"role": "roles/editor"}, "least-privilege"),
         ("gcp:projects/iAMMember:IAMMember", {"role": "roles/storage.admin"}, "least-privilege"),
