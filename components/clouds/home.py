@@ -156,7 +156,6 @@ def create_home_volume(
     after the pod has ended and the disk is detached, so that the snapshot has everything that was written. The storage
     class is that of disks, by which a larger claim expands the disk; the volume's capacity then follows.
     """
-    term = {"match_expressions": [{"key": zone_label, "operator": "In", "values": [zone]}]}
     return kubernetes.core.v1.PersistentVolume(
         f"{scope.name}-home",
         metadata={"name": f"{scope.name}-home"},
@@ -168,7 +167,13 @@ def create_home_volume(
             "claim_ref": {"namespace": settings.namespace, "name": home_claim(settings)},
             # Without a file system type the driver leaves the files to root: it ignores the pod's fsGroup.
             "csi": {"driver": driver, "volume_handle": handle, "fs_type": "ext4"},
-            "node_affinity": {"required": {"node_selector_terms": [term]}},
+            "node_affinity": {
+                "required": {
+                    "node_selector_terms": [
+                        {"match_expressions": [{"key": zone_label, "operator": "In", "values": [zone]}]}
+                    ]
+                }
+            },
         },
         opts=pulumi.ResourceOptions.merge(
             scope.options(ignore_changes=["spec.capacity"], replace_on_changes=["spec.claimRef"]),
