@@ -32,7 +32,7 @@ def test_names_and_types_of_the_release_are_those_of_stacks_that_are_up() -> Non
 @pytest.mark.usefixtures("installed_tools")
 def test_the_claim_of_shared_files_is_the_releases_and_of_the_smallest_size() -> None:
     recording = gke({"sharedGiB": 1024})
-    claim = recording.one("PersistentVolumeClaim")
+    claim = recording.one("PersistentVolumeClaim", "-shared")
     assert (claim.type, claim.name) == ("kubernetes:core/v1:PersistentVolumeClaim", "future-team-shared")
     assert claim.parent == recording.one("index:Release").urn
     assert (claim.inputs["apiVersion"], claim.inputs["kind"]) == ("v1", "PersistentVolumeClaim")
