@@ -44,22 +44,26 @@ class PodMemory(APIHandler):
 class MemoryRestarter(AsyncIOLoopKernelRestarter):
     """Notes on the kernel's manager that it ended for lack of memory, before anybody hears of the restart."""
 
-    _kills = 0
+    _kills = _latest = 0
 
     def start(self):
         """Begin to look every three seconds."""
-        self._kills = cgroup.oom_kills()
+        self._kills = self._latest = cgroup.oom_kills()
         super().start()
 
     async def poll(self):
         """Look at the kernel."""
-        kills = cgroup.oom_kills()  # before: one that is killed between the two is then found by the next look
+        # A process is counted before it has ended, and one with gigabytes takes a while. So what counts is the number
+        # of the look before, while the kernel was alive in both.
+        kills = cgroup.oom_kills()
         if await self.kernel_manager.is_alive():
-            self._kills = kills
+            self._kills, self._latest = self._latest, kills
         await super().poll()
 
     def _fire_callbacks(self, event):
-        if cgroup.oom_kills() > self._kills and _exit_status(self.kernel_manager) == -signal.SIGKILL:
+        kills = cgroup.oom_kills()
+        if kills > self._kills and _exit_status(self.kernel_manager) == -signal.SIGKILL:
+            self._kills = self._latest = kills
             pid = self.kernel_manager.provisioner.pid
             limit = cgroup.memory_limit_mib()
             self.kernel_manager.memory_notice = out_of_memory.ended("notebook", pid, time.time(), limit)

@@ -26,7 +26,9 @@ def kernelspec(folder: Path) -> dict[str, str]:
     spec = folder / "jupyter/kernels/ir/kernel.json"
     spec.parent.mkdir(parents=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    spec.write_text(json.dumps({"argv": argv, "display_name": "R", "language": "R"}))
+    spec.write_text(
+        json.dumps({"argv": argv, "display_name": "R", "language": "R", "env": {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}})
+    )
     return {"JUPYTER_PATH": str(folder / "jupyter")}
 
 
@@ -70,7 +72,7 @@ class Tab:
         return header["msg_id"]
 
     def hear(self, until: str, seconds: float = 30) -> list[tuple[str, str, dict[str, Any]]]:
-        """Type, cell and content of each message on iopub, up to a state of the kernel."""
+        """Type, cell and content of each message on iopub, up to a state of the kernel, or a type of message."""
         heard = []
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -85,7 +87,7 @@ class Tab:
                 continue
             header, parent, _, content = (json.loads(part) for part in parts[:4])
             heard.append((header["msg_type"], parent.get("msg_id", ""), content))
-            if header["msg_type"] == "status" and content["execution_state"] == until:
+            if until in (header["msg_type"], content.get("execution_state")):
                 return heard
         raise AssertionError(heard)
 
@@ -99,7 +101,7 @@ class Tab:
         return "".join(content["text"] for kind, parent, content in heard if kind == "stream" and parent == cell)
 
     def first_output(self, code: str, tries: int = 6) -> str:
-        """Output up to the first cell that a restarted kernel runs. A cell that comes too early is lost: send another."""
+        """Output up to the first cell that a restarted kernel runs. One that comes too early is lost: send another."""
         text = ""
         for _ in range(tries):
             self.run(code)
