@@ -28,11 +28,11 @@ ROOT = Path("/sys/fs/cgroup")
 SYSTEMD = Path("/run/systemd/system")
 """Exists where systemd is the first process, see sd_booted(3)."""
 
-NEEDED = ("cpu", "cpuset", "memory", "pids")
-"""Controllers without which kubelet does not start (pkg/kubelet/cm/cgroup_manager_linux.go)."""
+NEEDED = ("cpu", "memory", "pids")
+"""Controllers without which limits of pods do not hold."""
 
-WANTED = (*NEEDED, "io", "hugetlb")
-"""Enabled for the pods where the machine has them."""
+WANTED = (*NEEDED, "cpuset", "io", "hugetlb")
+"""Enabled for the pods where the machine has them; a kernel for one processor has no cpuset."""
 
 _CLEANUP_SECONDS = 20.0
 _CLONE_NEWCGROUP = 0x02000000
@@ -51,13 +51,17 @@ def is_v2(mounts: str | None = None) -> bool:
 
 def problems() -> list[str]:
     """Return the reasons why this machine's control groups cannot hold a node, each with its fix."""
-    if not is_v2():
-        return [] if _v1_hierarchies() else ["no cgroup hierarchy is mounted; mount one at /sys/fs/cgroup"]
-    if not os.access(ROOT, os.W_OK) or _read_only(ROOT):
+    tops = [ROOT] if is_v2() else sorted(_v1_hierarchies())
+    if not tops:
+        return ["no cgroup hierarchy is mounted; mount one at /sys/fs/cgroup"]
+    locked = [str(top) for top in tops if _read_only(top) or not os.access(top, os.W_OK)]
+    if locked:
         return [
-            f"{ROOT} is read-only, as in a container; use a machine or a virtual machine, "
-            "or give the container `--privileged --cgroupns=host`"
+            f"{', '.join(locked)} {'is' if len(locked) == 1 else 'are'} read-only, as in a container; use a machine or "
+            "a virtual machine, or give the container `--privileged --cgroupns=host`"
         ]
+    if not is_v2():
+        return []
     missing = [name for name in NEEDED if name not in _words(ROOT / "cgroup.controllers")]
     if missing:
         return [

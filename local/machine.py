@@ -16,6 +16,8 @@ from local import cgroups, debian_rootfs
 
 _FREE_DISK_GIB = 6
 _FREE_DISK_EMPTY_CACHE_GIB = 14
+# Of the state: a node with the image unpacked takes 2 GiB, and kubelet deletes images and pods where less is free.
+_FREE_DISK_STATE_GIB = 3
 
 _ALTERNATIVE = (
     "An existing cluster will do instead:\n"
@@ -116,10 +118,11 @@ def _no_module(name: str, feature: str) -> str:
 
 
 def _storage_problems() -> list[str]:
+    empty = not debian_rootfs.NODE_ROOT.path().exists()
     reasons = []
-    for folder, variable in (
-        (cache_dir(), "FUTURE_KUBERNETES_CACHE"),
-        (state_dir("x").parent, "FUTURE_KUBERNETES_STATE"),
+    for folder, variable, wanted in (
+        (cache_dir(), "FUTURE_KUBERNETES_CACHE", _FREE_DISK_EMPTY_CACHE_GIB if empty else _FREE_DISK_GIB),
+        (state_dir("x").parent, "FUTURE_KUBERNETES_STATE", _FREE_DISK_STATE_GIB),
     ):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -127,13 +130,14 @@ def _storage_problems() -> list[str]:
             probe.write_text("x")
             probe.unlink()
         except OSError as error:
-            reasons.append(f"{folder} cannot be written ({error.strerror}): set {variable} to a folder on a disk")
+            reasons.append(f"{folder} cannot be written ({error.strerror}): set {variable} to a folder on another disk")
             continue
-        if variable == "FUTURE_KUBERNETES_CACHE":
-            wanted = _FREE_DISK_GIB if debian_rootfs.NODE_ROOT.path().exists() else _FREE_DISK_EMPTY_CACHE_GIB
-            free = shutil.disk_usage(folder).free / 2**30
-            if free < wanted:
-                reasons.append(f"{folder} has {free:.1f} GiB free; {wanted} GiB are needed (or set {variable})")
+        free = shutil.disk_usage(folder).free / 2**30
+        if free < wanted:
+            reasons.append(
+                f"{folder} has {free:.1f} GiB free, and {wanted} GiB are needed: free some, or set {variable} to a "
+                "folder on another disk"
+            )
     return reasons
 
 

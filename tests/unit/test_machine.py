@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,6 +167,11 @@ def test_a_missing_controller_is_named(tree: Path) -> None:
     assert "no cgroup controller cpu (it offers: cpuset io memory pids)" in cgroups.problems()[0]
 
 
+def test_a_kernel_for_one_processor_has_no_cpuset_and_is_accepted(tree: Path) -> None:
+    (tree / "cgroup.controllers").write_text("cpu io memory pids\n")
+    assert cgroups.problems() == []
+
+
 def test_read_only_groups_are_told_as_a_containers(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroups, "_read_only", lambda _folder: True)
     assert "--privileged --cgroupns=host" in cgroups.problems()[0]
@@ -174,7 +182,7 @@ def test_a_containers_top_group_with_processes_is_refused(
 ) -> None:
     monkeypatch.setattr(cgroups, "SYSTEMD", tmp_path / "nowhere")
     (tree / "cgroup.type").write_text("domain\n")
-    assert "holds processes, so cpu, cpuset cannot be enabled" in cgroups.problems()[0]
+    assert "holds processes, so cpu cannot be enabled" in cgroups.problems()[0]
     (tree / "cgroup.procs").write_text("")
     assert cgroups.problems() == []
 
@@ -209,6 +217,68 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_variable(
     monkeypatch.setenv("FUTURE_KUBERNETES_STATE", str(tmp_path / "file/state"))
     reasons = machine._storage_problems()
     assert ["set FUTURE_KUBERNETES_CACHE" in reasons[0], "set FUTURE_KUBERNETES_STATE" in reasons[1]] == [True, True]
+
+
+def refused(preparation: str, folder: Path) -> str:
+    """Run the checks before a start in a mount namespace of their own; return the refusal."""
+    check = f"{shlex.quote(sys.executable)} -c 'from local import machine; machine.preflight()'"
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-euc", f"{preparation}\nexec {check}"],
+        cwd=Path(machine.__file__).parents[1],
+        env={
+            **os.environ,
+            "FUTURE_KUBERNETES_CACHE": str(folder / "cache"),
+            "FUTURE_KUBERNETES_STATE": str(folder / "state"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Kubernetes cannot run on this machine" in done.stderr
+    return done.stderr
+
+
+in_namespaces = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+
+
+@in_namespaces
+def test_in_a_container_with_read_only_groups_the_start_is_refused(tmp_path: Path) -> None:
+    said = refused(
+        "grep -E ' cgroup2? ' /proc/mounts | while read -r _ folder _; do mount -o remount,bind,ro $folder; done", tmp_path
+    )
+    assert f"{cgroups.ROOT}" in said
+    assert "read-only, as in a container" in said
+    assert "--privileged --cgroupns=host" in said
+
+
+@in_namespaces
+@pytest.mark.parametrize("name", ["cache", "state"])
+def test_on_a_full_disk_the_start_is_refused(tmp_path: Path, name: str) -> None:
+    said = refused(f"mkdir {tmp_path}/{name}; mount -t tmpfs -o size=1m tmpfs {tmp_path}/{name}", tmp_path)
+    assert f"{tmp_path}/{name} has 0.0 GiB free" in said
+    assert f"set FUTURE_KUBERNETES_{name.upper()} to a folder on another disk" in said
+
+
+@in_namespaces
+@pytest.mark.parametrize("name", ["cache", "state"])
+def test_on_a_read_only_disk_the_start_is_refused(tmp_path: Path, name: str) -> None:
+    said = refused(f"mkdir {tmp_path}/{name}; mount -t tmpfs -o ro tmpfs {tmp_path}/{name}", tmp_path)
+    assert f"{tmp_path}/{name} cannot be written (Read-only file system)" in said
+    assert f"set FUTURE_KUBERNETES_{name.upper()}" in said
+
+
+@in_namespaces
+def test_without_overlay_and_tun_the_start_is_refused_with_both_modules_named(tmp_path: Path) -> None:
+    (tmp_path / "filesystems").write_text("nodev\ttmpfs\n")
+    (tmp_path / "modules").mkdir()
+    said = refused(
+        f"mount --bind {tmp_path}/filesystems /proc/filesystems; mount -t tmpfs tmpfs /dev/net 2>/dev/null || true\n"
+        f"if [ -d /lib/modules ]; then mount --bind {tmp_path}/modules /lib/modules; fi",
+        tmp_path,
+    )
+    assert "overlay" in said
+    assert "tun" in said
 
 
 def test_the_node_reads_endings_without_the_project(tmp_path: Path) -> None:
