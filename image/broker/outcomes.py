@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from .workers import Worker
 
 _KEPT = 10_000
-_LOOK_UP_SECONDS = 3.0
+_LOOK_UP_SECONDS = 10.0
+"""A kubelet with much to do reports the end of a container some seconds late. On cgroup v2 only this report says that
+memory ran out, because the kernel ends the agent too."""
 _RETURN_SECONDS = 1.5
 """An agent whose connection broke has dialled again within this time."""
 _LOOK_UPS_AT_ONCE = 4
@@ -107,7 +109,7 @@ class Outcomes:
             async with asyncio.timeout(_LOOK_UP_SECONDS):
                 while not (text := await self._ask(api, worker)):
                     await asyncio.sleep(0.25)
-            return text
+                return text
         return ""
 
     async def cause(self, worker: Worker) -> Cause:

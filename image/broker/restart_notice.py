@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..common import cgroup, out_of_memory
 from . import diagnosis
@@ -21,14 +22,15 @@ FILE = "restart-notice"
 NOTEBOOK_FILE = "restart-notice.notebook"
 _TOLD = "restart-notice.told"
 """The text that was last written: a restart of the broker only must not say it again."""
+_WAITS = (1.0, 2.0, 5.0, 10.0, 20.0)
+"""Seconds between the tries while the Kubernetes API cannot be reached."""
 
 
 async def write_notice(environ: Mapping[str, str], folder: Path, memory: Memory) -> None:
     """Write the notice into ``folder``, or remove an earlier one if memory was not the cause."""
     notice, limit = "", cgroup.memory_limit_mib()
     try:
-        pod = await asyncio.to_thread(KubernetesApi(environ).pod, environ.get("HOSTNAME", ""))
-        end = diagnosis.out_of_memory(pod)
+        end = diagnosis.out_of_memory(await _own_pod(environ))
         notice = f"{end}. {out_of_memory.advice(limit)}." if end else ""
     except KubeError as error:
         log(f"cannot look up why this container was started: {error}")
@@ -41,3 +43,15 @@ async def write_notice(environ: Mapping[str, str], folder: Path, memory: Memory)
         memory.note(f"the whole pod, with all R sessions: {out_of_memory.limit(limit)}", limit)
         for name in (FILE, NOTEBOOK_FILE, _TOLD):
             write_whole(folder / name, notice)
+
+
+async def _own_pod(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the pod of this broker. What exhausts a pod's memory can keep the whole node busy for a while."""
+    for wait in _WAITS:
+        try:
+            return await asyncio.to_thread(KubernetesApi(environ).pod, environ.get("HOSTNAME", ""))
+        except KubeError as error:
+            if error.kind != "unreachable":
+                raise
+        await asyncio.sleep(wait)
+    return await asyncio.to_thread(KubernetesApi(environ).pod, environ.get("HOSTNAME", ""))

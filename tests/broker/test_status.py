@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from image.broker import diagnosis, kubernetes, status
+from image.broker import diagnosis, kubernetes, restart_notice, status
+from image.broker.kubernetes import KubeError
 
 from .conftest import Bed, restarted, wait_for
 from .kubernetes_api import Api, pod, table
@@ -77,6 +81,20 @@ def test_outcome_of_a_killed_container_comes_from_its_pod(scaled: Bed, api: Api)
     assert said == "ok its container was killed for want of memory (out of memory, limit 512Mi)"
 
 
+def test_memory_as_the_cause_is_named_though_kubernetes_shows_it_seconds_late(scaled: Bed, api: Api) -> None:
+    process = scaled.worker("r-worker-a")
+    api.pods = [pod("a")]
+    with scaled.plan(retries=0) as plan:
+        number = plan.submit("sleep 60")
+        wait_for(lambda: "busy" in scaled.ask("workers"))
+        process.end()
+        time.sleep(4)
+        ended = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+        api.pods[0]["status"]["containerStatuses"] = [{"state": {"running": {}}, "lastState": {"terminated": ended}}]
+        lost = plan.result(number, "lost")
+    assert "out of memory" in str(lost)
+
+
 def test_next_session_reads_that_the_scheduler_ran_out_of_memory(bed: Bed, api: Api, tmp_path: Path) -> None:
     api.tables = True
     own = {**pod("scheduler"), "spec": {"containers": [{"resources": {"limits": {"memory": "2Gi"}}}]}}
@@ -102,6 +120,29 @@ def test_next_session_reads_that_the_scheduler_ran_out_of_memory(bed: Bed, api: 
     own["status"]["containerStatuses"] = [{"state": {"running": {}}, "lastState": {}}]
     restarted(bed, api, tmp_path, HOSTNAME="r-worker-scheduler")
     wait_for(lambda: not notice.exists())
+
+
+def test_restart_notice_is_written_once_the_api_can_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {**pod("scheduler"), "spec": {"containers": [{"resources": {"limits": {"memory": "2Gi"}}}]}}
+    ended = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": "2026-01-02T03:04:05Z"}
+    own["status"]["containerStatuses"] = [{"state": {"running": {}}, "lastState": {"terminated": ended}}]
+    answers: list[Any] = [KubeError("unreachable", "timed out"), KubeError("unreachable", "timed out"), own]
+
+    class Slow:
+        def __init__(self, _environ: object) -> None: ...
+
+        def pod(self, _name: str) -> dict[str, Any]:
+            answer = answers.pop(0)
+            if isinstance(answer, KubeError):
+                raise answer
+            return dict(answer)
+
+    monkeypatch.setattr(restart_notice, "KubernetesApi", Slow)
+    monkeypatch.setattr(restart_notice, "_WAITS", (0.0, 0.0, 0.0))
+    asyncio.run(restart_notice.write_notice({}, tmp_path))
+    assert "ran out of memory at 2026-01-02T03:04:05Z (limit 2Gi)" in (tmp_path / "restart-notice").read_text()
 
 
 def test_end_of_an_earlier_container_is_no_outcome() -> None:
