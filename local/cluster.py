@@ -22,11 +22,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import processes
 from common.errors import UserError
 from common.paths import REPO, cache_dir, kubeconfig_path, state_dir
 from common.patience import patience
+from common.private_files import write_private
 from common.progress import Step, step
-from local import cgroups, debian_rootfs, go_binaries, machine
+from local import cgroups, debian_rootfs, go_binaries, machine, shim
 from local.node import places as inside
 from local.node.supervisor import API_READY
 
@@ -87,7 +89,11 @@ def start(cluster: str) -> Node:
         node = running(cluster)
         with step(f"Starting Kubernetes {go_binaries.KUBERNETES_VERSION} ({cluster})") as progress:
             if node is None:
+                # Of a node that crashed, or of a start that was killed before its node had booted.
+                _end_shim(state)
+                cgroups.remove(cluster)
                 node = _launch(cluster, programs, root, progress)
+            _write_kubeconfig(node)
             _wait(node, "the API server", lambda: _ready(node, "/readyz"), progress)
             Path(f"/proc/{node.pid}/root{API_READY}").touch()
             node.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPO / "local/node/addons.yaml"))
@@ -100,23 +106,29 @@ def start(cluster: str) -> Node:
 def stop(cluster: str) -> bool:
     """Stops the cluster and deletes its state; returns False if there was none."""
     state = state_dir(cluster)
-    pid = _shim_pid(state)
-    if pid is None and not state.exists():
+    if not state.exists():
         return False
     with step(f"Removing cluster {cluster}"):
-        if pid is not None:
-            os.kill(pid, signal.SIGTERM)
-            deadline = time.monotonic() + patience(_STOP_SECONDS)
-            while _shim_pid(state) is not None:
-                if time.monotonic() > deadline:
-                    os.kill(pid, signal.SIGKILL)
-                    time.sleep(1)
-                    break
-                time.sleep(0.05)
+        _end_shim(state)
         cgroups.remove(cluster)
         shutil.rmtree(state)
         state.with_suffix(".lock").unlink(missing_ok=True)
     return True
+
+
+def _end_shim(state: Path) -> None:
+    """End the shim if it runs, and with it the node."""
+    pid = _shim_pid(state)
+    if pid is None:
+        return
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + patience(_STOP_SECONDS)
+    while _shim_pid(state) is not None:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(1)
+            break
+        time.sleep(0.05)
 
 
 def _launch(cluster: str, programs: Path, root: Path, progress: Step) -> Node:
@@ -136,7 +148,6 @@ def _launch(cluster: str, programs: Path, root: Path, progress: Step) -> Node:
             stderr=log,
             start_new_session=True,
         )
-    (state / "shim.pid").write_text(f"{process.pid} {_start_time(process.pid)}")
     deadline = time.monotonic() + patience(_START_SECONDS)
     while (node := running(cluster)) is None:
         if process.poll() is not None or time.monotonic() > deadline:
@@ -145,7 +156,6 @@ def _launch(cluster: str, programs: Path, root: Path, progress: Step) -> Node:
             )
         progress.note("preparing the node")
         time.sleep(0.1)
-    _write_kubeconfig(node, port)
     return node
 
 
@@ -156,7 +166,9 @@ def _free_port() -> int:
         return port
 
 
-def _write_kubeconfig(node: Node, port: int) -> None:
+def _write_kubeconfig(node: Node) -> None:
+    port = json.loads((state_dir(node.cluster) / "node.json").read_text())["apiPort"]
+
     def encoded(name: str) -> str:
         return base64.b64encode(Path(f"/proc/{node.pid}/root{inside.PKI}/{name}").read_bytes()).decode()
 
@@ -171,8 +183,7 @@ def _write_kubeconfig(node: Node, port: int) -> None:
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         "current-context": name,
     }
-    with os.fdopen(os.open(node.kubeconfig, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-        json.dump(content, out, indent=2)
+    write_private(node.kubeconfig, json.dumps(content, indent=2))
 
 
 def _wait(node: Node, what: str, done: object, progress: Step) -> None:
@@ -277,19 +288,11 @@ def _busybox_image(busybox: bytes) -> bytes:
 def _shim_pid(state: Path) -> int | None:
     """Return the shim's PID if that process is still the one that was started."""
     try:
-        pid, started = (state / "shim.pid").read_text().split()
-        return int(pid) if _start_time(int(pid)) == started and not _is_zombie(int(pid)) else None
+        pid, started = (state / shim.PID_FILE).read_text().split()
     except (OSError, ValueError):
         return None
-
-
-def _start_time(pid: int) -> str:
-    """Return the start time, field 22 of /proc/PID/stat (proc(5)), which a reused PID does not share."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-
-
-def _is_zombie(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    process = processes.find(int(pid))
+    return process.pid if process and process.start_time == started else None
 
 
 def _tail(log: Path, lines: int = 15) -> str:

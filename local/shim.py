@@ -20,10 +20,12 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from common import processes
 from common.paths import state_dir
 from common.patience import patience
 from local.cgroups import NodeGroup, remove
 
+PID_FILE = "shim.pid"
 _API_PORT = 6443
 _PR_SET_PDEATHSIG = 1
 _CLEANUP_SECONDS = 20.0
@@ -32,6 +34,7 @@ _CLEANUP_SECONDS = 20.0
 def main(cluster: str) -> int:
     """Keeps the cluster's node running until SIGTERM, or until the node ends."""
     state = state_dir(cluster)
+    record_start(state)
     spec = json.loads((state / "node.json").read_text())
     stopping = False
 
@@ -70,6 +73,15 @@ def main(cluster: str) -> int:
             way_out.wait()
         if not groups.v2:  # the shim itself is in one of them: systemd removes its scope, otherwise `cluster.stop` does
             remove(cluster)
+
+
+def record_start(state: Path) -> None:
+    """Write which process is the shim. The shim itself does, so that it is found though `make up` was killed."""
+    own = processes.find(os.getpid())
+    assert own is not None
+    new = state / f"{PID_FILE}.new"
+    new.write_text(f"{own.pid} {own.start_time}")
+    new.rename(state / PID_FILE)
 
 
 def end_node(state: Path, node: subprocess.Popen[bytes]) -> None:

@@ -122,9 +122,7 @@ def test_next_session_reads_that_the_scheduler_ran_out_of_memory(bed: Bed, api: 
     wait_for(lambda: not notice.exists())
 
 
-def test_restart_notice_is_written_once_the_api_can_be_reached(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_restart_notice_is_written_once_the_api_can_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = {**pod("scheduler"), "spec": {"containers": [{"resources": {"limits": {"memory": "2Gi"}}}]}}
     ended = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": "2026-01-02T03:04:05Z"}
     own["status"]["containerStatuses"] = [{"state": {"running": {}}, "lastState": {"terminated": ended}}]

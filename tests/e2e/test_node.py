@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.paths import state_dir
+from common.paths import REPO, state_dir
 from local import cgroups, cluster, machine
 
 pytestmark = pytest.mark.timeout(300)
@@ -83,6 +84,59 @@ def test_a_crashed_node_comes_back_with_what_was_in_it(node: cluster.Node) -> No
     again = cluster.start(NAME)
     assert again.pid != node.pid
     assert again.kubectl("get", "configmap", "kept", "-o=jsonpath={.data.key}").stdout == "value"
+
+
+STEPS = ("preparing the node", "the API server", "containerd", "the node", "DNS")
+KILLED_AT = """
+import os, signal, sys
+from common.progress import Step
+from local import cluster
+
+note = Step.note
+def killed(self, text):
+    note(self, text)
+    if text.endswith(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+Step.note = killed
+cluster._ready, ready = lambda node, path: seen("the API server") and ready(node, path), cluster._ready
+waited = set()
+def seen(what):
+    first, _ = what not in waited, waited.add(what)
+    return not first
+for name, what in (("_import_pause_image", "containerd"), ("_node_is_ready", "the node"), ("_dns_answers", "DNS")):
+    done = getattr(cluster, name)
+    setattr(cluster, name, lambda node, what=what, done=done: seen(what) and done(node))
+cluster.start(sys.argv[1])
+"""
+"""A start that is killed in one of its waits; each is reached at least once."""
+
+
+def test_a_start_that_is_killed_at_any_step_is_finished_by_the_next(own_state: Path) -> None:
+    cluster.stop(NAME)
+    before = footprint()
+    for step in STEPS:
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED_AT, NAME, step], cwd=REPO, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == -9, (step, done.stdout + done.stderr)
+    node = cluster.start(NAME)
+    node.kubectl("get", "nodes")
+    cluster.stop(NAME)
+    assert footprint() == before
+    assert not re.search(rf"local.shim {NAME}\b|{own_state}/{NAME}", processes_of_the_machine())
+
+
+def test_a_killed_start_leaves_nothing_behind_for_make_down(own_state: Path) -> None:
+    cluster.stop(NAME)
+    before = footprint()
+    subprocess.run([sys.executable, "-c", KILLED_AT, NAME, STEPS[0]], cwd=REPO, capture_output=True, check=False)
+    assert cluster.stop(NAME)
+    assert footprint() == before
+    assert not re.search(rf"local.shim {NAME}\b|{own_state}/{NAME}", processes_of_the_machine())
+
+
+def processes_of_the_machine() -> str:
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
 
 
 def test_a_service_of_the_node_that_dies_is_started_again(node: cluster.Node) -> None:

@@ -245,7 +245,8 @@ in_namespaces = pytest.mark.skipif(os.geteuid() != 0, reason="only root may moun
 @in_namespaces
 def test_in_a_container_with_read_only_groups_the_start_is_refused(tmp_path: Path) -> None:
     said = refused(
-        "grep -E ' cgroup2? ' /proc/mounts | while read -r _ folder _; do mount -o remount,bind,ro $folder; done", tmp_path
+        "grep -E ' cgroup2? ' /proc/mounts | while read -r _ folder _; do mount -o remount,bind,ro $folder; done",
+        tmp_path,
     )
     assert f"{cgroups.ROOT}" in said
     assert "read-only, as in a container" in said
