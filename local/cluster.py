@@ -148,6 +148,7 @@ def _launch(cluster: str, programs: Path, root: Path, progress: Step) -> Node:
             stderr=log,
             start_new_session=True,
         )
+    shim.record(state, process.pid)
     deadline = time.monotonic() + patience(_START_SECONDS)
     while (node := running(cluster)) is None:
         if process.poll() is not None or time.monotonic() > deadline:

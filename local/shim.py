@@ -34,7 +34,7 @@ _CLEANUP_SECONDS = 20.0
 def main(cluster: str) -> int:
     """Keeps the cluster's node running until SIGTERM, or until the node ends."""
     state = state_dir(cluster)
-    record_start(state)
+    record(state, os.getpid())
     spec = json.loads((state / "node.json").read_text())
     stopping = False
 
@@ -75,13 +75,13 @@ def main(cluster: str) -> int:
             remove(cluster)
 
 
-def record_start(state: Path) -> None:
-    """Write which process is the shim. The shim itself does, so that it is found though `make up` was killed."""
-    own = processes.find(os.getpid())
-    assert own is not None
-    new = state / f"{PID_FILE}.new"
-    new.write_text(f"{own.pid} {own.start_time}")
-    new.rename(state / PID_FILE)
+def record(state: Path, pid: int) -> None:
+    """Write which process is the shim. Its parent does at once, and the shim again, in case the parent was killed."""
+    process = processes.find(pid)
+    if process is not None:
+        new = state / f"{PID_FILE}.{os.getpid()}"
+        new.write_text(f"{process.pid} {process.start_time}")
+        new.rename(state / PID_FILE)
 
 
 def end_node(state: Path, node: subprocess.Popen[bytes]) -> None:

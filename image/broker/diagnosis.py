@@ -240,6 +240,18 @@ def by_task(ended: str) -> bool:
     return not ended.startswith("its pod was deleted")
 
 
+def runs_since(pod: Object, name: str, earliest: float) -> bool:
+    """True if the status shows a running container of that name that was started at ``earliest`` or later.
+
+    Shortly after a restart the status is still about the container before.
+    """
+    for container in pod["status"].get("containerStatuses", []):
+        running = container.get("state", {}).get("running")
+        if running is not None and container.get("name", name) == name:
+            return "startedAt" not in running or seconds_of(str(running["startedAt"])) >= earliest
+    return False
+
+
 def out_of_memory(pod: Object) -> str:
     """Notice for the users of a scheduler whose container last ended at its memory limit; else empty."""
     for container in pod["status"].get("containerStatuses", []):

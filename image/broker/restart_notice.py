@@ -8,6 +8,8 @@ a notebook runs. Each removes its file, so that every end is said once.
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,10 @@ NOTEBOOK_FILE = "restart-notice.notebook"
 _TOLD = "restart-notice.told"
 """The text that was last written: a restart of the broker only must not say it again."""
 _WAITS = (1.0, 2.0, 5.0, 10.0, 20.0)
-"""Seconds between the tries while the Kubernetes API cannot be reached."""
+"""Seconds between the tries."""
+_CONTAINER = "scheduler"
+_TOLERANCE_SECONDS = 10.0
+"""Kubernetes states whole seconds, and the time at which the container was made for its first process."""
 
 
 async def write_notice(environ: Mapping[str, str], folder: Path, memory: Memory) -> None:
@@ -46,12 +51,25 @@ async def write_notice(environ: Mapping[str, str], folder: Path, memory: Memory)
 
 
 async def _own_pod(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the pod of this broker. What exhausts a pod's memory can keep the whole node busy for a while."""
+    """Return the pod of this broker, once its status is about the container that runs now.
+
+    What exhausts a pod's memory can keep the whole node busy: the API answers late, and kubelet reports late.
+    """
+    started = _container_started()
     for wait in _WAITS:
         try:
-            return await asyncio.to_thread(KubernetesApi(environ).pod, environ.get("HOSTNAME", ""))
+            pod = await asyncio.to_thread(KubernetesApi(environ).pod, environ.get("HOSTNAME", ""))
+            if diagnosis.runs_since(pod, _CONTAINER, started - _TOLERANCE_SECONDS):
+                return pod
         except KubeError as error:
             if error.kind != "unreachable":
                 raise
         await asyncio.sleep(wait)
     return await asyncio.to_thread(KubernetesApi(environ).pod, environ.get("HOSTNAME", ""))
+
+
+def _container_started() -> float:
+    """Start of the container's first process, in seconds of the epoch (proc(5), /proc/PID/stat)."""
+    ticks = int(Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - age

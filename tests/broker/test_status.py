@@ -122,11 +122,24 @@ def test_next_session_reads_that_the_scheduler_ran_out_of_memory(bed: Bed, api: 
     wait_for(lambda: not notice.exists())
 
 
-def test_restart_notice_is_written_once_the_api_can_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = {**pod("scheduler"), "spec": {"containers": [{"resources": {"limits": {"memory": "2Gi"}}}]}}
+def test_restart_notice_is_written_once_the_api_shows_the_new_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {
+        **pod("scheduler"),
+        "spec": {"containers": [{"name": "scheduler", "resources": {"limits": {"memory": "2Gi"}}}]},
+    }
     ended = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": "2026-01-02T03:04:05Z"}
-    own["status"]["containerStatuses"] = [{"state": {"running": {}}, "lastState": {"terminated": ended}}]
-    answers: list[Any] = [KubeError("unreachable", "timed out"), KubeError("unreachable", "timed out"), own]
+    own["status"]["containerStatuses"] = [
+        {
+            "name": "scheduler",
+            "state": {"running": {"startedAt": "2026-01-02T03:04:06Z"}},
+            "lastState": {"terminated": ended},
+        }
+    ]
+    earlier = {"name": "scheduler", "state": {"running": {"startedAt": "2026-01-02T03:00:00Z"}}, "lastState": {}}
+    late = {**own, "status": {"conditions": [], "containerStatuses": [earlier]}}
+    answers: list[Any] = [KubeError("unreachable", "timed out"), late, own]
 
     class Slow:
         def __init__(self, _environ: object) -> None: ...
@@ -139,6 +152,7 @@ def test_restart_notice_is_written_once_the_api_can_be_reached(tmp_path: Path, m
 
     monkeypatch.setattr(restart_notice, "KubernetesApi", Slow)
     monkeypatch.setattr(restart_notice, "_WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(restart_notice, "_container_started", lambda: diagnosis.seconds_of("2026-01-02T03:04:07Z"))
     asyncio.run(restart_notice.write_notice({}, tmp_path))
     assert "ran out of memory at 2026-01-02T03:04:05Z (limit 2Gi)" in (tmp_path / "restart-notice").read_text()
 
