@@ -126,6 +126,14 @@ def test_a_module_that_cannot_be_loaded_is_named_with_where_to_get_it(
     assert all("distribution's own kernel" in reason or "in a container" in reason for reason in reasons)
 
 
+def test_a_kernel_without_namespaces_is_told_which_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    exists = Path.exists
+    monkeypatch.setattr("local.machine.Path.exists", lambda path: str(path) != "/proc/self/ns/ipc" and exists(path))
+    monkeypatch.setattr(machine, "_has_overlay", lambda: True)
+    monkeypatch.setattr(machine, "_has_tun", lambda: True)
+    assert machine._missing_features() == ["the kernel has no ipc namespaces: use the distribution's own kernel"]
+
+
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with cgroup v2 and systemd, in a folder."""
