@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from image.broker import diagnosis, kubernetes, restart_notice, status
 from image.broker.kubernetes import KubeError
+from image.broker.memory import Memory
 
 from .conftest import Bed, restarted, wait_for
 from .kubernetes_api import Api, pod, table
@@ -153,7 +154,7 @@ def test_restart_notice_is_written_once_the_api_shows_the_new_container(
     monkeypatch.setattr(restart_notice, "KubernetesApi", Slow)
     monkeypatch.setattr(restart_notice, "_WAITS", (0.0, 0.0, 0.0))
     monkeypatch.setattr(restart_notice, "_container_started", lambda: diagnosis.seconds_of("2026-01-02T03:04:07Z"))
-    asyncio.run(restart_notice.write_notice({}, tmp_path))
+    asyncio.run(restart_notice.write_notice({}, tmp_path, Memory(tmp_path, {})))
     assert "ran out of memory at 2026-01-02T03:04:05Z (limit 2Gi)" in (tmp_path / "restart-notice").read_text()
 
 
