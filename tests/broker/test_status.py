@@ -154,8 +154,7 @@ def test_restart_notice_is_written_once_the_api_shows_the_new_container(
     monkeypatch.setattr(restart_notice, "KubernetesApi", Slow)
     monkeypatch.setattr(restart_notice, "_WAITS", (0.0, 0.0, 0.0))
     monkeypatch.setattr(restart_notice, "_container_started", lambda: diagnosis.seconds_of("2026-01-02T03:04:07Z"))
-    memory = Memory(tmp_path, {"FUTURE_KUBERNETES_PROC": str(tmp_path)})
-    asyncio.run(restart_notice.write_notice({}, tmp_path, memory))
+    asyncio.run(restart_notice.write_notice({}, tmp_path, Memory(tmp_path, {})))
     assert "ran out of memory at 2026-01-02T03:04:05Z (limit 2Gi)" in (tmp_path / "restart-notice").read_text()
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from tests.vm import story
+from ci.lint import tracked_files
+from tests.vm import story, tree
 from tests.vm.qemu import Guest
 
 
@@ -63,3 +65,15 @@ def test_everything_that_is_listed_is_compared(name: str) -> None:
     before = {key: ["a"] for key in story.FOOTPRINT}
     assert story.differences(before, before) == []
     assert story.differences(before, {**before, name: ["b"]}) == [f"{name}: left behind: b", f"{name}: missing: a"]
+
+
+def test_commit_inside_is_a_clone_of_which_tests_can_list_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Here:
+        def run(self, command: str, stdin: bytes) -> None:
+            subprocess.run(["sh", "-euc", command], input=stdin, check=True)
+
+    monkeypatch.setattr(tree, "INSIDE", str(tmp_path / "copy"))
+    tree.copy_commit(cast(Guest, Here()))
+    assert "Makefile" in tracked_files(tmp_path / "copy", "Makefile")

@@ -8,12 +8,14 @@ from common.paths import REPO
 from tests.vm.qemu import Guest
 
 INSIDE = "/root/future-kubernetes"
+# Tests list the tracked files.
+_COMMIT = "git init -q && git add -A && git -c user.name=vm -c user.email=vm@localhost commit -qm copy"
 
 
 def copy_commit(guest: Guest) -> None:
     """Copy HEAD into the machine, as a fresh clone has it."""
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=REPO, capture_output=True, check=True).stdout
-    guest.run(f"mkdir -p {INSIDE} && tar -x -C {INSIDE}", stdin=archive)
+    guest.run(f"mkdir -p {INSIDE} && tar -x -C {INSIDE} && cd {INSIDE} && {_COMMIT}", stdin=archive)
 
 
 def copy_working_tree(guest: Guest) -> None:
