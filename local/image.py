@@ -148,7 +148,11 @@ def push(node: Node, request: ImageRequest) -> str:
         out.mkdir(parents=True, exist_ok=True)
         pushed = _buildah(arguments, binds={out: "/out"}, node=node)
         if pushed.returncode != 0:
-            raise UserError(f"The image cannot be pushed to the node's registry: {pushed.stderr[-800:]}")
+            _stamp(request).unlink(missing_ok=True)  # where the store has lost the image, the next start builds it
+            raise UserError(
+                f"The image cannot be pushed to the node's registry: {pushed.stderr[-800:]}\n"
+                "Fix: the same command again, which builds the image anew."
+            )
         (out / "digest").replace(digest_file)
         out.rmdir()
     return f"{repository}@{digest_file.read_text().strip()}"

@@ -1,48 +1,33 @@
-"""The build of the image on this machine: what is tried again, and what is not."""
+"""The image of stack dev: a store that has lost it is no lasting error."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from common.errors import UserError
-from local import image, lifecycle
-
-BUSY = "Close_Fd sealing memfd copy: Device or resource busy"
+from local import image
 
 
-def builds(monkeypatch: pytest.MonkeyPatch, folder: Path, fails: int, message: str) -> Path:
-    """A program in buildah's place that fails so often, with this message; the file that counts its runs."""
-    runs = folder / "runs"
-    script = f'echo x >> "{runs}"; [ "$(wc -l < "{runs}")" -gt {fails} ] || {{ echo "{message}"; exit 1; }}'
-
-    def in_place(*_: Any) -> list[str]:
-        return ["sh", "-c", script]
-
-    monkeypatch.setattr(image, "_in_node_root", in_place)
-    return runs
-
-
-def test_a_step_that_could_not_start_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    runs = builds(monkeypatch, tmp_path, 2, BUSY)
-    image._build_layers("tag", {})
-    assert runs.read_text().count("x") == 3
-
-
-@pytest.mark.parametrize(("message", "expected"), [(BUSY, 3), ("no such package", 1)])
-def test_a_build_that_fails_ends_with_what_it_said(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, message: str, expected: int
+def test_image_that_the_store_has_lost_is_built_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = builds(monkeypatch, tmp_path, 9, message)
-    with pytest.raises(UserError, match=message):
-        image._build_layers("tag", {})
-    assert runs.read_text().count("x") == expected
+    monkeypatch.setenv("FUTURE_KUBERNETES_CACHE", str(tmp_path))
+    request = image.ImageRequest()
+    stamp = image._stamp(request)
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.touch()
+    assert image.build(request).endswith(request.key()), "nothing is built while the stamp is there"
 
+    def lost(*_arguments: object, **_options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], 125, "", "image not known")
 
-def test_rstudio_alone_is_refused_where_the_base_cannot_have_it() -> None:
-    with pytest.raises(UserError, match=r"(?s)ide is 'rstudio' .* allowed: jupyterlab, both .* fix: "):
-        lifecycle._settings({"ide": "rstudio"})
-    assert lifecycle._settings({"ide": "both"}).ide == "both"
-    assert lifecycle._settings({"ide": "rstudio", "image": f"registry.example.org/r@sha256:{'a' * 64}"}).image
+    monkeypatch.setattr(image, "_buildah", lost)
+    node: Any = SimpleNamespace()
+    with pytest.raises(UserError, match="image not known"):
+        image.push(node, request)
+    assert not stamp.exists()
