@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from ci.affected import LOCAL_STACK
-from ci.report import Preview, read_events, report
+from ci.preview_report import Preview, read_events, report
 from common.errors import UserError
 from common.paths import REPO, local_cluster, state_dir
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from components.settings.chart_values import chart_value_problems
+from components.settings.chart_overlay import chart_value_problems
 from components.settings.errors import Contradictions, Problem
 from components.settings.fields import (
     AptPackage,

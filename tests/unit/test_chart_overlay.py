@@ -10,7 +10,7 @@ import yaml
 
 from components.clouds import MODELS
 from components.release.values import merged
-from components.settings.chart_values import OWNED, SCHEMA, holds
+from components.settings.chart_overlay import OWNED, SCHEMA, holds
 from components.settings.errors import SettingsError
 from components.settings.loading import known_keys, parse
 

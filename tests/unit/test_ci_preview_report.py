@@ -15,7 +15,7 @@ import yaml
 from pulumi import automation
 
 from ci import preview as command
-from ci.report import SHOWN, UNKNOWN, Preview, read_events, report
+from ci.preview_report import SHOWN, UNKNOWN, Preview, read_events, report
 from common.errors import UserError
 from common.paths import state_dir
 from local import cluster, pulumi_engine
