@@ -19,7 +19,7 @@ from components.settings.loading import parse
 from tests.unit.cloud_mocks import ROOT
 
 PAGES = [name for name in tracked_files(ROOT, "*.md") if not name.startswith(".github/")]
-PLACEHOLDER = "URL-OF-" + "THIS-REPOSITORY"
+PLACEHOLDER = "https://github.com/" + "OWNER/future-kubernetes"
 
 
 def anchors(page: Path) -> set[str]:
