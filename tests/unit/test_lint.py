@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,21 @@ def test_the_hooks_run_what_make_lint_runs() -> None:
     ]
     assert {hook["id"] for hook in hooks} == set(lint.STEPS)
     assert all(hook["entry"] == f".venv/bin/python -m ci.lint {hook['id']}" for hook in hooks)
+
+
+PROSE_OUTSIDE_VALE = ("bench", "chart", "ci", "cli", "common", "components", "docs", "image", "local", "policy")
+OLD_WORDS = re.compile(r"\b(mend(s|ed|ing)?|somebody|nobody|(is|are) told|taken away)\b", re.IGNORECASE)
+
+
+def test_no_file_of_the_product_has_an_older_synonym() -> None:
+    """vale reads neither strings, nor code blocks, nor R, JavaScript, shell and YAML."""
+    names = lint.tracked_files(ROOT, "*.md", "*.yaml", "Makefile", *PROSE_OUTSIDE_VALE)
+    readable = [name for name in names if not name.endswith((".png", ".lock")) and not name.startswith("tests/")]
+    assert len(readable) > 200
+    found = [
+        f"{name}:{number}: {line.strip()}"
+        for name in readable
+        for number, line in enumerate((ROOT / name).read_text().splitlines(), 1)
+        if OLD_WORDS.search(line)
+    ]
+    assert found == []
