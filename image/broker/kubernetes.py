@@ -125,7 +125,7 @@ class KubernetesApi:
         return self._call("GET", f"{self._core}/pods/{urllib.parse.quote(name, safe='')}")
 
     def how_ended(self, name: str, since: float) -> str:
-        """How a worker's pod ended after ``since``, in words; empty while Kubernetes does not show it."""
+        """End of a worker's pod after ``since``, in words; empty while Kubernetes does not show it."""
         found = self._pods(fieldSelector=f"metadata.name={name}")["items"]
         return diagnosis.how_ended(found[0], since) if found else "its pod was deleted"
 
@@ -150,7 +150,7 @@ class KubernetesApi:
         return [event for event in answer["items"] if event["involvedObject"].get("name", "").startswith(prefix)]
 
     def status(self) -> Status:
-        """How the workers stand now."""
+        """Current state of the workers."""
         wanted, pods = self.wanted(), self.pods()
         self._complete(pods)
         return summarise(wanted, pods, self.events())

@@ -41,7 +41,7 @@ class Answer:
 
     body: Blob | None = None
     reason: str = ""
-    """Why there is none."""
+    """Reason for which there is none."""
     install: str = ""
     """Name of the package to install here in its place."""
 

@@ -44,7 +44,7 @@ session_packages <- function(ask) {
       ), package, package)
     }
   }
-  # What a library of compiled code needs of the system may be on the session's machine only.
+  # System libraries that compiled code needs may be on the session's machine only.
   explain <- function(path, error) {
     if (!startsWith(path, paste0(folder, "/"))) stop(error)
     fail(paste(

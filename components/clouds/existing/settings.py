@@ -78,7 +78,7 @@ def kubeconfig_path(default_words: str) -> Any:
 
 
 class ExistingSettings(Settings):
-    """How an existing cluster is reached."""
+    """Access to an existing cluster."""
 
     kubeconfig: KubeconfigPath | None = kubeconfig_path("$KUBECONFIG, else ~/.kube/config")
     context: Line | None = setting(
