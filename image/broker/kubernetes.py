@@ -22,8 +22,8 @@ from .status import Status, summarise
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TIMEOUT_SECONDS = 5.0
 
-# Pods as the table that kubectl shows (https://kubernetes.io/docs/reference/using-api/api-concepts/, "Receiving
-# resources as Tables"), or complete from a server that makes no tables. While a session waits, pods are listed every
+# Pods as the table that kubectl shows, or complete from a server that makes no tables. See "Receiving resources as
+# Tables" in https://kubernetes.io/docs/reference/using-api/api-concepts/. While a session waits, pods are listed every
 # second: 1,000 pods are 0.16 MB as a table and 8.7 MB complete, which took the event loop 0.15 s to parse.
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io, application/json"
 _WORKERS = "app.kubernetes.io/component=worker"
