@@ -117,7 +117,7 @@ class KubeconfigSettings(ExistingSettings):
 
     keep_home: bool = setting(
         False,
-        "Whether `pulumi destroy` leaves the claim of the home, which the next `pulumi up` of the same stack uses "
+        "Have `pulumi destroy` leave the claim of the home, which the next `pulumi up` of the same stack uses "
         "again; only in a namespace that the stack does not create",
         example="true",
     )
