@@ -33,7 +33,7 @@ test-browser: .venv/ready-test ## login and live page in a real browser, without
 test-e2e: .venv/ready-test ## a real cluster of its own on this machine, R, and a real browser
 	$(RUN) -m pytest -n 3 tests/e2e
 
-pictures: .venv/ready-test ## take the README's pictures anew
+pictures: .venv/ready-test ## take the pages' pictures anew
 	rm -rf build/pictures && $(RUN) -m pytest -n 0 tests/browser/test_pictures.py tests/e2e/test_pictures.py
 	cp build/pictures/*.png docs/
 
