@@ -33,7 +33,7 @@ test-browser: .venv/ready-test ## login and live page in a real browser, without
 test-e2e: .venv/ready-test ## a real cluster of its own on this machine, R, and a real browser
 	$(RUN) -m pytest -n 3 tests/e2e
 
-pictures: .venv/ready-test ## take the README's pictures anew
+pictures: .venv/ready-test ## take the pages' pictures anew
 	rm -rf build/pictures && $(RUN) -m pytest -n 0 tests/browser/test_pictures.py tests/e2e/test_pictures.py
 	cp build/pictures/*.png docs/
 
@@ -54,7 +54,7 @@ generate: .venv/ready-test ## write what is made from the settings' models (Pulu
 bench: .venv/ready-test ## benchmarks, beside their baselines: the program by itself, the workers on stack dev, and up to 1,000 that are simulated there
 	$(RUN) bench/program.py && $(RUN) bench/workers.py && $(RUN) bench/simulated.py
 
-# Stamps, so that a second run asks no package index. `uv sync` by somebody else removes the tests' packages: seen here.
+# Stamps, so that a second run asks no package index. `uv sync` by another user removes the tests' packages: seen here.
 $(shell test -e .venv/lib/python3*/site-packages/pytest || rm -f .venv/ready-test)
 
 # Each holds a superset of the former; --inexact leaves what the other has put there.

@@ -40,7 +40,7 @@ from image.common import protocol, wire
 MEASURE_SECONDS = 30.0
 PASSWORD = "password-of-a-benchmark-that-protects-nothing"  # noqa: S105
 ENDED: dict[str, float] = {}
-"""When the stand-ins ended which task, by the number in its label."""
+"""Time at which the stand-ins ended each task, by the number in its label."""
 _OPENINGS = 5
 _WATCHED_SECONDS = 40.0
 _LABELS = ("bootstrap", "fit-model", "cross-validate", "simulate")

@@ -88,7 +88,7 @@ CHARTS = (
     ),
     Panel(
         "Futures",
-        "Those that run, and those that wait for a worker.",
+        "Running futures, and futures that wait for a worker.",
         {"running": total("tasks_running"), "waiting": total("tasks_queued")},
         stacked=True,
     ),

@@ -68,7 +68,7 @@ def connect(stack: Stack, port: int = PORT, *, browser: bool = True, show_passwo
 
 
 def say(text: str) -> None:
-    """Tell the person, who may have sent standard output elsewhere."""
+    """Print for the person, who may have sent standard output elsewhere."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,7 +1,7 @@
 """Brings stack dev up on this machine and takes it down again, cluster included.
 
-`up` starts Kubernetes, builds the image, runs the program by the Pulumi CLI (or by the stand-in where the CLI cannot be
-installed), and ends with a smoke test in R.
+`up` starts Kubernetes, builds the image, runs the program, and ends with a smoke test in R. The program runs by the
+Pulumi CLI, or by the stand-in where the CLI cannot be installed.
 """
 
 from __future__ import annotations

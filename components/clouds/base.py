@@ -118,7 +118,7 @@ class PublicAccess:
 
 @dataclass(frozen=True)
 class CloudIdentity:
-    """How pods get credentials of the cloud, without a key.
+    """Credentials of the cloud for pods, without a key.
 
     server: address and port on each node that hands them out. annotations: of the pods.
     """
@@ -154,7 +154,7 @@ class Cluster(pulumi.ComponentResource):
     """Command that gets a person credentials, such as `gcloud container clusters get-credentials ...`."""
 
     kubectl: pulumi.Input[str] = "kubectl"
-    """How to call kubectl for this cluster, after `kubeconfig_command`."""
+    """Command that calls kubectl for this cluster, after `kubeconfig_command`."""
 
     registry: ImageRegistry | None = None
     """Registry to push the image to; None where the cluster has none, so that `image` must be set."""

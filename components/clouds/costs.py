@@ -20,7 +20,7 @@ HOURS_A_MONTH = 730
 
 @dataclass(frozen=True)
 class Numbers:
-    """How many of something there are with `workers` workers, with none, and with `maxWorkers`."""
+    """Counts of something with `workers` workers, with none, and with `maxWorkers`."""
 
     now: float
     idle: float

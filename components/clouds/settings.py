@@ -59,7 +59,7 @@ class ManagedSettings(Settings):
     buckets: Items[str]
     keep_home: bool = setting(
         False,
-        "Whether `pulumi destroy` makes a snapshot of the home, which the next `pulumi up` of the same stack restores",
+        "Have `pulumi destroy` make a snapshot of the home, which the next `pulumi up` of the same stack restores",
         example="true",
     )
     home_snapshot: str | None

@@ -112,9 +112,9 @@ def wait_until_nothing_is_billed(
 ) -> None:
     """Waits until no disks and load balancers remain. Times are in seconds.
 
-    Raises RemainingResourcesError, naming them, when some remain after `patience`, or when the cluster gives no answer
-    for `unreachable`. An expired login, a changed address and a missing plugin all look like a deleted cluster, so only
-    a person who asked the cloud may say that it is gone.
+    Raises RemainingResourcesError, which names them, when some remain after `patience`. It is raised too when the
+    cluster gives no answer for `unreachable`. An expired login, a changed address and a missing plugin all look
+    like a deleted cluster, so only a person who asked the cloud may say that it is gone.
     """
     started = answered = time.monotonic()
     found: list[str] = []

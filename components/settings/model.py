@@ -150,8 +150,8 @@ class Settings(BaseModel):
     )
     cull_idle_kernels: bool = setting(
         False,
-        "Whether a notebook's kernel that has been idle for `idleMinutes`, without a future that waits or runs, is "
-        "shut down, which frees its memory and loses its variables. Sessions of RStudio stay",
+        "Shut down a notebook's kernel that has been idle for `idleMinutes`, without a future that waits or runs. "
+        "That frees its memory and loses its variables. Sessions of RStudio stay",
         example="true",
     )
     ttl_hours: Whole = setting(
@@ -187,7 +187,7 @@ class Settings(BaseModel):
     labels: Labels = setting({}, "Labels and tags on every resource, for cost reports", example="team=statistics")
     monitoring: bool = setting(
         False,
-        "Whether the Prometheus operator of the cluster reads the metrics, with alerts and a Grafana dashboard. On a "
+        "Have the Prometheus operator of the cluster read the metrics, with alerts and a Grafana dashboard. On a "
         "new cluster, set it once the operator is installed. `chartValues.monitoring` has the budget and details",
         example="true",
     )

@@ -1,4 +1,4 @@
-"""How many workers all plans want together, and the requests to Kubernetes that follow from it.
+"""The number of workers that all plans want together, and the requests to Kubernetes that follow from it.
 
 Each plan has a number (``plans.Range``), which goes with it. What Kubernetes is asked for is their sum within
 ``maxWorkers``, and never fewer than are at work. A request that fails is made again until it has succeeded, so that
@@ -54,7 +54,7 @@ class Demand:
         self._busy = asyncio.Lock()
         self._attempts = 0
         self._scaled = 0
-        """How often a session has set the number itself."""
+        """Times that a session has set the number itself."""
         self._error: KubeError | None = None
         dispatcher.when_load_changes = self._woken.set
         dispatcher.plans.when_closed = self._closed

@@ -212,7 +212,7 @@ def unscheduled(pod: Object) -> str:
 
 
 def how_ended(pod: Object, since: float) -> str:
-    """How a pod or its container ended after ``since`` (seconds of the epoch), in words; empty while it runs."""
+    """End of a pod or its container after ``since`` (seconds of the epoch), in words; empty while it runs."""
     status = pod["status"]
     if status.get("phase") == "Failed":
         return f"its pod was ended: {status.get('reason', '')} {status.get('message', '')}".rstrip()
@@ -292,7 +292,7 @@ def _out_of_memory(pod: Object, container: Object) -> str:
 
 
 def _crash(pod: Object, container: Object) -> tuple[str, str]:
-    """How a container ended the last time, and the fix."""
+    """Last end of a container, and the fix."""
     ended = (container.get("lastState") or {}).get("terminated") or {}
     reason, code, name = ended.get("reason", "ended"), ended.get("exitCode", "?"), container.get("name", "")
     if reason == "OOMKilled":

@@ -43,7 +43,7 @@ class WorkHours:
         return cls(days, time(hours[0], hours[1]), time(hours[2], hours[3]), zone)
 
     def closed_until(self, now: float) -> datetime | None:
-        """When the hours begin again, in their own time zone. None within them.
+        """Time at which the hours begin again, in their own time zone. None within them.
 
         Args:
             now: seconds of the epoch.

@@ -12,7 +12,7 @@ from .kubernetes import KubeError
 from .log import log
 
 CHECK_SECONDS = 10.0
-"""How often the broker decides."""
+"""Seconds between two decisions of the broker."""
 
 SETTLE_CHECKS = 6
 """Checks after the broker's start by which its workers have reconnected and stated how long they have been unused."""
@@ -42,7 +42,7 @@ def expired(now: float, created: float, ttl_hours: float) -> bool:
 
 @dataclass
 class Activity:
-    """When sessions last used workers, in seconds of the epoch."""
+    """Times at which sessions last used workers, in seconds of the epoch."""
 
     started: float = field(default_factory=time.time)
     _last_active: float = 0.0
@@ -81,7 +81,7 @@ class Scaling(Protocol):
         """True if the release has outlived ``ttlHours``."""
 
     def closed_until(self) -> str:
-        """When ``workHours`` begin again; empty within them."""
+        """Time at which ``workHours`` begin again; empty within them."""
 
     async def wanted(self) -> int:
         """Number of workers that the Deployment asks for."""

@@ -28,7 +28,7 @@ _COMPACT_BYTES = 64 << 20
 
 @dataclass
 class Ended:
-    """How a task ended, until its session has that."""
+    """End of a task, kept until its session has that."""
 
     word: str
     body: Blob

@@ -1,4 +1,4 @@
-"""Why workers were lost: reported by the worker, seen by the broker, or looked up in Kubernetes."""
+"""Causes of lost workers: reported by the worker, seen by the broker, or looked up in Kubernetes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def kind_of(text: str) -> str:
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a worker was lost, in words, and whether its task can have caused that."""
+    """Cause of a worker's loss, in words, and whether its task can have caused that."""
 
     text: str
     by_task: bool
@@ -81,7 +81,7 @@ class Outcomes:
             self._look_up_end(worker)
 
     async def of(self, lease: str) -> str:
-        """How the worker of a lease ended, after a look-up that is under way; empty while unknown."""
+        """End of a lease's worker, after a look-up that is under way; empty while unknown."""
         if lease in self._look_ups:
             await asyncio.wait([self._look_ups[lease]])
         return self._known.get(lease, "")
@@ -113,7 +113,7 @@ class Outcomes:
         return ""
 
     async def cause(self, worker: Worker) -> Cause:
-        """Why the connection of a worker ended that ran a task, once its agent had time to dial again."""
+        """Cause of the end of a busy worker's connection, once its agent had time to dial again."""
         if worker.was_silent:
             return Cause("its network fell silent: its node may be gone", by_task=False)
         began = asyncio.get_running_loop().time()
@@ -131,7 +131,7 @@ class Outcomes:
 
 
 def describe_end(status: int | None, *, oom: bool = False, limit_mib: int | None = None) -> str:
-    """How an R process ended, in words; ``status`` is negative for a signal."""
+    """End of an R process, in words; ``status`` is negative for a signal."""
     if oom:
         limit = f", limit {limit_mib} MiB" if limit_mib else ""
         return f"its R process was killed for want of memory (out of memory{limit})"

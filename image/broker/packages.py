@@ -1,9 +1,10 @@
 """Packages of a session's own libraries, for the workers that need them.
 
-Broker and session share the scheduler pod's disk. So a session only says which libraries it has beyond the image's, and
-a worker whose R looks for one of their packages gets that package from here, while its future runs. What no R looks
-for does not travel, and a worker can read nothing but these packages. A session on another machine lists its packages,
-and is asked for one when a worker looks for it; one of another platform or version of R is installed here instead.
+Broker and session share the scheduler pod's disk. So a session only says which libraries it has beyond the image's. A
+worker whose R looks for one of their packages gets that package from here, while its future runs. A package that no R
+looks for does not travel, and a worker can read nothing but these packages. A session on another machine lists its
+packages, and is asked for one when a worker looks for it. A package of another platform or version of R is installed
+here instead.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Answer:
 
     body: Blob | None = None
     reason: str = ""
-    """Why there is none."""
+    """Reason for which there is none."""
     install: str = ""
     """Name of the package to install here in its place."""
 

@@ -26,11 +26,11 @@ AWAY_SECONDS = 24 * 3600.0
 """So long the plan of a session on another machine is kept after its connection has ended: a laptop may sleep."""
 
 REPEATS = 20
-"""How often a task may run again after losses that it cannot have caused."""
+"""Times that a task may run again after losses that it cannot have caused."""
 
 
 class Range:
-    """How many workers a plan wants now: all of a fixed plan, as many as an elastic one has work for.
+    """The number of workers that a plan wants now: all of a fixed plan, as many as an elastic one has work for.
 
     An elastic plan wants as many as it has tasks at once, and never gives one back that it has needed within
     ``REST_SECONDS``. A fixed plan wants its number until the workers are scaled to 0 for want of use; its next task

@@ -87,7 +87,7 @@ class Registration:
         worker.finish()
 
     def refusal(self) -> str:
-        """Why workers are refused now, in words; empty while none is."""
+        """Reason for which workers are refused now, in words; empty while none is."""
         now = time.monotonic()
         texts = [text for text, at in self._refused.values() if now - at < _REFUSAL_SECONDS]
         return f"{len(texts)} workers are refused: {texts[-1]}" if texts else ""

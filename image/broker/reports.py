@@ -57,7 +57,7 @@ class Reports:
             stream.tell(line, body)
 
     def end(self, task: Task, *, whole: bool = False) -> None:
-        """Tell how a task ended: a large result is only announced, unless ``whole``."""
+        """Report the end of a task: a large result is only announced, unless ``whole``."""
         body = task.result
         stream = self.streams.get(task.plan.key)
         if body is None or stream is None:
@@ -73,7 +73,7 @@ class Reports:
         stream.tell(f"{line} {body.size}", body)
 
     def forget(self, plan: Plan, name: str) -> None:
-        """Tell the plan's session that it needs a large value no more."""
+        """Report to the plan's session that it needs a large value no more."""
         stream = self.streams.get(plan.key)
         if stream is not None:
             stream.forget(name)

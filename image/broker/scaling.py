@@ -65,7 +65,7 @@ class Scaler:
             return 0.0
 
     def closed_until(self) -> str:
-        """When ``workHours`` begin again, for people; empty within them, or without any.
+        """Time at which ``workHours`` begin again, for people; empty within them, or without any.
 
         A text that cannot be read is no hours, which is logged once: an image without the time zone must not stop a
         session.
@@ -208,7 +208,7 @@ class Scaler:
             self._pool.reinstate(worker)  # a request for fewer came before this one
 
     async def status(self) -> str:
-        """How the workers stand, for a person who waits for them: the fields of the answer to ``status``.
+        """State of the workers, for a person who waits for them: the fields of the answer to ``status``.
 
         Raises:
             KubeError: when Kubernetes refuses or cannot be reached.

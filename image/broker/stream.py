@@ -130,7 +130,7 @@ class Stream:
             self.tell(f"value {name} {value.size}", value)
 
     def forget(self, name: str) -> None:
-        """Tell the session that it needs a large value no more, if it has it."""
+        """Report to the session that it needs a large value no more, if it has it."""
         if name in self._given:
             self._given.remove(name)
             self.tell(f"forget {name}")

@@ -96,7 +96,7 @@ class Employer(Protocol):
     """Hears what becomes of a task."""
 
     folder: Path
-    """Where large results go."""
+    """Folder of large results."""
 
     def condition(self, worker: Worker, lease: str, body: Blob | None) -> None:
         """The task has signalled a condition that its session is to see at once."""

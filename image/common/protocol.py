@@ -1,8 +1,8 @@
 """The version of the protocol between worker, broker and R session, and the error for two versions that differ.
 
-A rolling update of the image runs old workers beside a new broker for a while, and a user's own library may hold
-another version of the R package. Each side states its version in its first line, so that a mix ends in one clear error
-instead of a line that is misunderstood.
+A rolling update of the image runs old workers beside a new broker for a while. A user's own library may hold another
+version of the R package. So each side states its version in its first line, and a mix ends in one clear error instead
+of a line that is misunderstood.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class TellingConnection(ZMQChannelsWebsocketConnection):
             self._tell()
 
     def on_kernel_restarted(self):
-        """Tell of the reason first: after the word that it restarts, JupyterLab adds nothing to the cell."""
+        """Report the reason first: after the word that it restarts, JupyterLab adds nothing to the cell."""
         if getattr(self.kernel_manager, "execution_state", "") == "busy":
             self._tell()
         super().on_kernel_restarted()

@@ -97,7 +97,7 @@ class Dialer:
         return sock, 0.0
 
     def notify(self, **message: Any) -> None:
-        """Tell the broker what the attached connection cannot carry; best effort."""
+        """Send the broker what the attached connection cannot carry; best effort."""
         try:
             self.greet(**message).close()
         except (OSError, ValueError) as error:

@@ -142,7 +142,7 @@ class Duty:
         self._children.wake()
 
     def say_farewell(self) -> None:
-        """Tell the broker of SIGTERM once on each connection; leave if it does not answer in time."""
+        """Report SIGTERM to the broker once on each connection; leave if it does not answer in time."""
         if self.stopping and not self._said_so:
             self._said_so = self._line.say({"op": "draining"})
         if self.work is None and time.monotonic() >= self._leave_at:

@@ -14,7 +14,7 @@ from .channel import Channel
 
 _SHARE_OF_DISK = 0.25
 _MEMORY_BYTES = 1 << 30
-"""Where the container has no limit; else a quarter of that."""
+"""Limit where the container has none; else a quarter of that."""
 
 
 class Objects:

@@ -1,7 +1,7 @@
 # Packages of the session's own libraries, on a worker: R looks for one, and it comes from the scheduler's pod.
 #
 # R finds packages by loadNamespace(), find.package() and utils::packageDescription(); all other functions call these.
-# In this process each of them first calls fetch(). A package that nobody looks for does not travel. dyn.load() fails
+# In this process each of them first calls fetch(). A package that is not looked for does not travel. dyn.load() fails
 # for compiled code of a package that came so, where the image lacks a library of the system.
 
 session_packages <- function(ask) {
@@ -44,7 +44,7 @@ session_packages <- function(ask) {
       ), package, package)
     }
   }
-  # What a library of compiled code needs of the system may be on the session's machine only.
+  # System libraries that compiled code needs may be on the session's machine only.
   explain <- function(path, error) {
     if (!startsWith(path, paste0(folder, "/"))) stop(error)
     fail(paste(

@@ -144,7 +144,7 @@ local({
     unserialize(task)
   }
 
-  # What a future signals to be seen at once goes through this option's function: see launch() in future.kubernetes.
+  # A condition to be seen at once goes through this option's function: see launch() in future.kubernetes.
   options(future.kubernetes.condition = function(condition) send("condition", serialize(condition, NULL, xdr = FALSE)))
 
   # Large objects are in files named by their content, which the agent has made, and are kept once they were read.
@@ -205,7 +205,7 @@ local({
   source(file.path(here, "setup.R"), local = TRUE)
   run_setup <- session_setup()
 
-  # What holds in the session holds here: its variables, its locale, its libraries and its folder.
+  # Parts of the session that hold here: its variables, its locale, its libraries and its folder.
   own <- list(env = Sys.getenv(names = TRUE), locale = Sys.getlocale(), wd = getwd(), libraries = .libPaths())
   world <- list(env = character(), locale = own$locale, libraries = list(own$libraries))
   enter <- function(new) {

@@ -1,4 +1,4 @@
-"""Why a pod does not start, only from its status and events."""
+"""Causes for which a pod does not start, only from its status and events."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ WEEK = "Mon-Fri 08:00-18:00 Europe/Berlin"
 
 
 def closed(text: str, moment: str) -> str | None:
-    """When the hours begin, for a moment in UTC."""
+    """Time at which the hours begin, for a moment in UTC."""
     opens = WorkHours.parse(text).closed_until(datetime.fromisoformat(f"{moment}+00:00").timestamp())
     return opens.isoformat(timespec="minutes") if opens else None
 

@@ -26,7 +26,7 @@ trap 'sleep 0.3; echo saved >{folder}/session.saved; exit 0' USR2
 while :; do sleep 0.05; done
 """
 RSERVERS = {"HOME": "/home/x", "PATH": os.environ["PATH"], "RSTUDIO_VERSION": "2026.06.0+242"}
-"""What rserver gives to a session (rstudio/rstudio: src/cpp/core/system/PosixSystem.cpp, runProcess)."""
+"""Environment that rserver gives to a session (rstudio/rstudio: src/cpp/core/system/PosixSystem.cpp, runProcess)."""
 
 PR_SET_CHILD_SUBREAPER = 36
 

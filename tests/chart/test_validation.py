@@ -28,7 +28,7 @@ ACCEPTED_FOR_WORKERS = {
 
 
 def invalid(found: dict[str, Any], version: str) -> str:
-    """Why a version of Kubernetes would refuse an object; empty if it would not."""
+    """Reason for which a version of Kubernetes would refuse an object; empty if it would not."""
     try:
         kubernetes_validate.validate(found, version, strict=True)
     except kubernetes_validate.ValidationError as error:

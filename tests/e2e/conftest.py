@@ -121,7 +121,7 @@ class Stack:
         return next(name for name in names if name.endswith("-worker"))
 
     def replicas(self) -> int:
-        """How many workers are asked for."""
+        """Number of workers that is asked for."""
         return int(self.kubectl("get", self.workload, "-o", "jsonpath={.spec.replicas}"))
 
     def rscript(self, code: str, timeout: float = 120) -> str:

@@ -123,7 +123,7 @@ def test_a_changed_password_holds_at_once_and_the_scheduler_stays(
     generated = stack.outputs()["password"]
 
     def until_mounted(password: str) -> None:
-        """Until the pod has it: kubelet takes a changed Secret up within a minute, or at the next change of the pod."""
+        """Wait for the Secret in the pod: kubelet takes a change up in a minute, or at the next change of the pod."""
         stack.kubectl("annotate", "pod", before["name"], f"test/look-again={len(password)}", "--overwrite")
         mounted = ("exec", before["name"], "--", "cat", "/etc/future-kubernetes/secret/password")
         stack.wait("the Secret to be mounted anew", 120, lambda: stack.kubectl(*mounted).strip() == password)

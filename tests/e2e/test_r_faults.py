@@ -12,7 +12,7 @@ from tests.e2e.faults import Program, no_api, no_role, no_room, r, three_ready
 pytestmark = pytest.mark.timeout(300)
 
 OUTAGE_SECONDS = 60
-"""How long the Kubernetes API is out of reach; a request times out after 5."""
+"""Seconds without the Kubernetes API; a request times out after 5."""
 
 
 def test_ctrl_c_returns_at_once_from_every_wait_and_leaves_nothing_half_done(faulty: Stack) -> None:

@@ -1,4 +1,4 @@
-"""Which stacks a change touches, asked of real git repositories."""
+"""Stacks that a change touches, asked of real git repositories."""
 
 from __future__ import annotations
 

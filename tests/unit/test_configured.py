@@ -1,4 +1,4 @@
-"""How the stack's config reaches the program: Pulumi passes it in the environment, and tests set it by the SDK."""
+"""The way of the stack's config to the program: Pulumi passes it in the environment, and tests set it by the SDK."""
 
 from __future__ import annotations
 

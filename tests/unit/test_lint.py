@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +52,60 @@ def test_the_hooks_run_what_make_lint_runs() -> None:
     ]
     assert {hook["id"] for hook in hooks} == set(lint.STEPS)
     assert all(hook["entry"] == f".venv/bin/python -m ci.lint {hook['id']}" for hook in hooks)
+
+
+PROSE_OUTSIDE_VALE = ("bench", "chart", "ci", "cli", "common", "components", "docs", "image", "local", "policy")
+OLD_WORDS = re.compile(r"\b(mend(s|ed|ing)?|somebody|nobody|(is|are) told|taken away)\b", re.IGNORECASE)
+
+
+def test_no_file_of_the_product_has_an_older_synonym() -> None:
+    """vale reads neither strings, nor code blocks, nor R, JavaScript, shell and YAML."""
+    names = lint.tracked_files(ROOT, "*.md", "*.yaml", "Makefile", *PROSE_OUTSIDE_VALE)
+    readable = [name for name in names if not name.endswith((".png", ".lock")) and not name.startswith("tests/")]
+    assert len(readable) > 200
+    found = [
+        f"{name}:{number}: {line.strip()}"
+        for name in readable
+        for number, line in enumerate((ROOT / name).read_text().splitlines(), 1)
+        if OLD_WORDS.search(line)
+    ]
+    assert found == []
+
+
+OPENINGS = "What|Whether|Those|And|Who|How|When|Why|Until|Which|Tells?"
+
+
+def docstrings(source: str) -> list[tuple[int, str]]:
+    """Return line and text of each docstring of a module, its classes and functions, and its documented names."""
+    return [
+        (statement.lineno, statement.value.value.strip())
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        for statement in node.body
+        if isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    ]
+
+
+def test_a_docstring_begins_with_a_verb_or_a_noun() -> None:
+    """vale does not distinguish a docstring from a comment, in which a sentence may begin with 'When'."""
+    found, number = [], 0
+    for name in lint.tracked_files(ROOT, "*.py"):
+        for line, text in docstrings((ROOT / name).read_text()):
+            number += 1
+            if re.match(rf"({OPENINGS})\b", text):
+                found.append(f"{name}:{line}: {text.splitlines()[0]}")
+    assert number > 1000
+    assert found == []
+
+
+def test_no_comment_of_r_and_javascript_and_no_description_begins_with_what() -> None:
+    begins = re.compile(r"\s*(#+'?|//|description: (>-\n\s*)?)\s*(What|Whether|Those)\b")
+    found = [
+        f"{name}: {line.strip()}"
+        for name in lint.tracked_files(ROOT, "image/*.R", "image/*.js", "chart/values.schema.yaml", "Pulumi.yaml")
+        for line in re.split(r"\n(?!\s+(?:What|Whether|Those)\b)", (ROOT / name).read_text())
+        if begins.match(line)
+    ]
+    assert found == []

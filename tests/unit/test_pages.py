@@ -19,7 +19,7 @@ from components.settings.loading import parse
 from tests.unit.cloud_mocks import ROOT
 
 PAGES = [name for name in tracked_files(ROOT, "*.md") if not name.startswith(".github/")]
-PLACEHOLDER = "URL-OF-" + "THIS-REPOSITORY"
+PLACEHOLDER = "https://github.com/" + "OWNER/future-kubernetes"
 
 
 def anchors(page: Path) -> set[str]:
@@ -200,9 +200,13 @@ def test_the_check_of_commands_can_fail() -> None:
 
 
 def test_each_picture_is_small_and_shown_on_a_page() -> None:
-    text = "".join((ROOT / name).read_text() for name in PAGES)
+    named = re.compile(r'(?:\]\(|src="|srcset=")([^)"\s]+\.(?:png|svg))')
+    shown = {
+        ((ROOT / page).parent / found).resolve() for page in PAGES for found in named.findall((ROOT / page).read_text())
+    }
     pictures = tracked_files(ROOT, "docs/*.png", "docs/*.svg")
     assert len(pictures) >= 4
     for name in pictures:
         assert (ROOT / name).stat().st_size < 150_000, name
-        assert name in text, name
+        assert (ROOT / name).resolve() in shown, name
+    assert all(file.exists() for file in shown)

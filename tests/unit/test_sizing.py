@@ -18,7 +18,7 @@ FOUR = Machine("e2-standard-4", 4, 16384)
 
 
 def placed(allocatable: Allocatable, nodes: int, daemons: list[PodSize], workers: int, worker: PodSize) -> int:
-    """How many workers a scheduler places: first fit, node by node, pod by pod, daemonsets first."""
+    """The number of workers that a scheduler places: first fit, node by node, pod by pod, daemonsets first."""
     free = []
     for _ in range(nodes):
         cpu, memory, pods = allocatable.cpu_millicores, allocatable.memory_mib, allocatable.pods

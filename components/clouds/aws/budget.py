@@ -14,7 +14,7 @@ from components.clouds.labels import common_labels
 from components.clouds.scope import Scope
 
 ALERTS = (("ACTUAL", 80), ("ACTUAL", 100), ("FORECASTED", 100))
-"""Percentages of the budget that are told. AWS allows five for each budget."""
+"""Percentages of the budget that are notified. AWS allows five for each budget."""
 
 PERMISSIONS = "budgets:ViewBudget and budgets:ModifyBudget, which docs/eks.md lists"
 

@@ -78,7 +78,7 @@ def kubeconfig_path(default_words: str) -> Any:
 
 
 class ExistingSettings(Settings):
-    """How an existing cluster is reached."""
+    """Access to an existing cluster."""
 
     kubeconfig: KubeconfigPath | None = kubeconfig_path("$KUBECONFIG, else ~/.kube/config")
     context: Line | None = setting(
@@ -117,7 +117,7 @@ class KubeconfigSettings(ExistingSettings):
 
     keep_home: bool = setting(
         False,
-        "Whether `pulumi destroy` leaves the claim of the home, which the next `pulumi up` of the same stack uses "
+        "Have `pulumi destroy` leave the claim of the home, which the next `pulumi up` of the same stack uses "
         "again; only in a namespace that the stack does not create",
         example="true",
     )

@@ -11,7 +11,7 @@ from components.clouds.google.settings import GkeSettings
 from components.clouds.scope import Scope
 
 ALERTS = (("CURRENT_SPEND", 0.8), ("CURRENT_SPEND", 1.0), ("FORECASTED_SPEND", 1.0))
-"""Shares of the budget that are told."""
+"""Shares of the budget that are notified."""
 
 ROLE = "roles/billing.costsManager"
 MAX_NAME = 60

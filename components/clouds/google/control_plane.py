@@ -98,7 +98,7 @@ def maintenance_policy(settings: GkeSettings) -> gcp.container.ClusterMaintenanc
 
 
 def endpoints(settings: GkeSettings) -> gcp.container.ClusterControlPlaneEndpointsConfigArgs:
-    """How the Kubernetes API is reached: by its address from `authorizedNetworks`, or else by its DNS name.
+    """Return the ways to the Kubernetes API: by its address from `authorizedNetworks`, or else by its DNS name.
 
     At the DNS name Google asks IAM at each connection (`container.clusters.connect`), so that no list of addresses must
     follow a laptop (https://cloud.google.com/kubernetes-engine/docs/concepts/network-isolation). Never both, since the

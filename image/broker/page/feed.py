@@ -73,7 +73,7 @@ class Feed:
 
     @property
     def started(self) -> float:
-        """When this broker started: a page distinguishes a restart from a network that failed."""
+        """Time at which this broker started: a page distinguishes a restart from a network that failed."""
         return round(self._activity.started, 3)
 
     # Messages.

@@ -114,7 +114,7 @@ class PageServer:
             self._pages.discard(writer)
 
     async def _tell_at_each_tick(self) -> None:
-        """Tell all pages what has changed, as long as one is open."""
+        """Send all pages the changes, as long as one is open."""
         asking: asyncio.Task[None] | None = None
         while self._pages:
             if asking is None or asking.done():  # Kubernetes may take longer than a second

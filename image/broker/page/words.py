@@ -36,9 +36,9 @@ class Situation:
     starting: str = ""
     """The missing workers as Kubernetes sees them; empty while unknown."""
     problem: str = ""
-    """Why waiting does not bring them; empty for none."""
+    """Reason for which waiting does not bring them; empty for none."""
     error: str = ""
-    """Why Kubernetes cannot be asked; empty if it can."""
+    """Reason for which Kubernetes cannot be asked; empty if it can."""
 
 
 def cure(reason: str) -> str:

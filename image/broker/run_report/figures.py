@@ -59,7 +59,7 @@ class Attempt:
         return self.label or f"#{self.number}"
 
     def seconds(self, now: float) -> float:
-        """How long it ran."""
+        """Seconds for which the attempt ran."""
         return max(0.0, (now if self.ended is None else self.ended) - self.began)
 
 
@@ -171,7 +171,7 @@ class _Reader:
     def __init__(self, found: Figures) -> None:
         self._found = found
         self._waits: dict[tuple[int, int], float] = {}
-        """Since when a future waits."""
+        """Start of each future's wait."""
         self._runs: dict[tuple[int, int], Attempt] = {}
         self._waiting: list[tuple[float, int]] = []
 

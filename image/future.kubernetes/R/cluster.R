@@ -219,7 +219,7 @@ remote_packages <- function() {
   folders[keep]
 }
 
-# What each worker's R has loaded before it knows of any session.
+# Packages that each worker's R has loaded before it knows of any session.
 never_remote <- c("future", "parallelly", "globals", "listenv", "digest", "future.kubernetes")
 
 # Answer a worker that looks for a package of this machine.

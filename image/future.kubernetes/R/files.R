@@ -8,7 +8,7 @@ most_file_bundles <- 40L
 most_watched <- 200L
 never_sent <- c("renv/library", "renv/staging", "packrat/lib*", "node_modules", "__pycache__", "*_cache/")
 
-# What a worker needs to know of the session's folder: its path, and the bundles that it consists of. NULL where the
+# The session's folder, as a worker needs it: its path, and the bundles that it consists of. NULL where the
 # workers have the folder itself, or where it is none of a project.
 session_files <- function(stream) {
   folder <- getwd()

@@ -76,7 +76,7 @@ end_without_stream <- function(future) {
   )
 }
 
-# What a worker evaluates.
+# The data of a future that a worker evaluates.
 task_data <- function(future) {
   data <- future_data(future)
   # Only its names are of use on a worker: future also sends the environments in which the globals were found, with all
@@ -184,7 +184,7 @@ as_package_error <- function(captured) {
   captured
 }
 
-# What R and image/worker/packages.R say of a package that a worker lacks or cannot load.
+# Words of R and of image/worker/packages.R on a package that a worker lacks or cannot load.
 session_package_words <- "of the session (did not reach|cannot be loaded on) this worker"
 package_words <- paste0("there is no package called|", session_package_words)
 

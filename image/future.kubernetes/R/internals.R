@@ -1,7 +1,7 @@
 # The functions of future that it does not export and that this package needs. tests/testthat/test-internals.R says for
 # each what to do when it is gone.
 
-# What evalFuture() takes on the worker: expression, globals, packages, seed, what to capture, the plan of the worker.
+# Arguments of evalFuture() on the worker: expression, globals, packages, seed, what to capture, the plan of the worker.
 future_data <- function(future) internal("getFutureData")(future, mc.cores = 1L)
 
 # Signal errors and warnings of a resolved future at once where plan(earlySignal = TRUE) asks for it.

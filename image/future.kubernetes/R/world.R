@@ -1,4 +1,4 @@
-# What of the session holds in its futures, as it does with multisession: environment variables that the session has
+# Parts of the session that hold in its futures, as with multisession: environment variables that the session has
 # set or read from ~/.Renviron, with them the time zone, the locale, and the working directory and the libraries where a
 # worker has them, as it has those in /shared.
 

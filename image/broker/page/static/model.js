@@ -1,4 +1,4 @@
-// What the page knows: the state that the broker sent first, and the changes since. Times are on the broker's clock.
+// The page's model: the state that the broker sent first, and the changes since. Times are on the broker's clock.
 
 import { process } from "./text.js";
 

@@ -14,7 +14,7 @@ const OUTCOMES = {
   attached: "attached to a session",
 };
 
-// What the broker calls outcomes of which the page needs no colour each.
+// Class of an outcome: outcomes that are not listed share the colour of failed ones.
 function kind(outcome) {
   return outcome in OUTCOMES ? outcome : "failed";
 }

@@ -83,7 +83,7 @@ await <- function(condition) {
   stop("not within 30 s: ", deparse(code))
 }
 
-# What is said of futures in general is tested on this backend and on stock plan(cluster).
+# Statements on futures in general are tested on this backend and on stock plan(cluster).
 both <- function(code) {
   for (backend in list(kubernetes, future::cluster)) {
     future::plan(backend, workers = if (identical(backend, kubernetes)) 2 else rep("localhost", 2L))

@@ -1,4 +1,4 @@
-# What a future finds of its session, and what it leaves behind.
+# Parts of its session that a future finds, and traces that it leaves behind.
 use_bed()
 
 test_that("what a future leaves in the global environment is gone for the next", {
