@@ -100,7 +100,7 @@ def test_what_an_elastic_session_wanted_goes_with_its_process(resting: Bed, api:
     wait_for(lambda: api.asked[-1] == "1")
 
 
-def test_a_number_that_was_set_since_is_not_lowered_by_an_elastic_plan_that_has_ended(resting: Bed, api: Api) -> None:
+def test_an_ended_elastic_plan_lowers_no_number_set_since(resting: Bed, api: Api) -> None:
     with resting.plan(6, least=1) as plan:
         for _ in range(3):
             plan.submit("sleep 600")
@@ -182,9 +182,7 @@ def test_workers_that_were_idle_too_long_go_and_the_next_task_brings_them_back(
         wait_for(lambda: api.replicas == 3)
 
 
-def test_a_laptop_that_is_away_holds_no_workers_and_is_given_them_back_by_its_next_future(
-    resting: Bed, api: Api
-) -> None:
+def test_an_absent_laptop_holds_no_workers_until_its_next_future(resting: Bed, api: Api) -> None:
     plan = resting.plan(3, pid=-4711)
     wait_for(lambda: api.asked == ["3"])
     plan.socket.close()

@@ -54,7 +54,7 @@ def test_an_object_without_room_on_the_disk_refuses_its_tasks_only(bed: Bed) -> 
 
 
 @pytest.mark.parametrize("size", [1_000_100, 3_000_000])
-def test_an_object_without_room_on_the_workers_disk_is_sent_again_with_the_next_task(bed: Bed, size: int) -> None:
+def test_an_object_without_room_on_disk_is_sent_again_with_the_next_task(bed: Bed, size: int) -> None:
     bed.worker("w1", ("prlimit", "--fsize=1000000"))
     with bed.plan() as plan:
         plan.object("abc", b"x" * size)

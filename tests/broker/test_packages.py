@@ -50,9 +50,7 @@ def test_nothing_but_packages_of_the_libraries_can_be_had(bed: Bed, library: Pat
         assert plan.run(f"want {path}\nlibrary") == "it is in no library of the session any more\n[]"
 
 
-def test_a_changed_package_means_a_fresh_r_with_an_empty_library_and_a_new_one_does_not(
-    bed: Bed, library: Path
-) -> None:
+def test_only_a_changed_package_needs_a_fresh_r_with_an_empty_library(bed: Bed, library: Path) -> None:
     a = install(library, "a", "one")
     bed.worker("w1")
     with bed.plan() as plan:
@@ -104,7 +102,7 @@ def test_many_workers_that_ask_at_once_get_the_package(bed: Bed, library: Path) 
         assert {plan.hear()[1] for _ in range(4)} == {b"\n['a']\n"}
 
 
-def test_a_worker_that_waits_for_a_package_gets_it_after_a_restart_of_the_broker(bed: Bed, library: Path) -> None:
+def test_a_waiting_worker_gets_its_package_after_a_broker_restart(bed: Bed, library: Path) -> None:
     a = install(library, "a")
     bed.worker("w1")
     plan = bed.plan()

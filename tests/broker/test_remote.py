@@ -31,7 +31,7 @@ def send(session: PlanSession, folder: str, data: bytes, word: str = "package") 
     session.socket.sendall(f"{word} {len(data)} {folder}\n".encode() + data)
 
 
-def test_a_package_is_asked_for_once_and_goes_to_each_worker_that_looks_for_it(bed: Bed) -> None:
+def test_a_package_is_requested_once_and_goes_to_each_worker_in_need(bed: Bed) -> None:
     bed.worker("w1")
     bed.worker("w2")
     with bed.plan(2, pid=LAPTOP) as plan:
@@ -44,7 +44,7 @@ def test_a_package_is_asked_for_once_and_goes_to_each_worker_that_looks_for_it(b
         assert bodies == {b"\n['p']\n/Users/me/lib/p\n/Users/me/lib/q\n"}
 
 
-def test_why_a_package_cannot_be_had_reaches_r_and_the_next_time_it_is_asked_for_again(bed: Bed) -> None:
+def test_the_reason_for_a_missing_package_reaches_r_and_is_not_kept(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan(pid=LAPTOP) as plan:
         plan.listed("/lib/p")

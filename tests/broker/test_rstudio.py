@@ -137,7 +137,7 @@ def test_r_sessions_save_before_the_scheduler_exits(
     assert (tmp_path / "session.saved").exists()
 
 
-def test_r_sessions_save_when_the_front_door_dies_since_the_next_one_cannot_find_them(
+def test_r_sessions_save_when_the_front_door_dies(
     supervise: Callable[[str], subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     supervise(f"while not __import__('os').path.exists({str(tmp_path / 'session.arguments')!r}): time.sleep(0.05)")

@@ -18,7 +18,7 @@ def test_an_r_that_dies_is_blamed_and_the_task_runs_again(bed: Bed, tmp_path: Pa
         assert bed.table()["w1"]["losses"] == 1
 
 
-def test_a_task_that_ends_its_r_each_time_is_given_up_with_each_loss_and_the_last_lines(bed: Bed) -> None:
+def test_a_task_that_always_ends_its_r_is_given_up_with_each_loss(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan(retries=1) as plan:
         lost = json.loads(plan.result(plan.submit("print *** caught segfault ***\nleave 139"), "lost"))

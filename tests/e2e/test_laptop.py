@@ -125,9 +125,7 @@ def test_a_laptop_that_was_asleep_gets_its_results_when_it_wakes(laptop: Laptop)
     )
 
 
-def test_a_release_that_is_destroyed_ends_the_futures_with_an_error_and_another_one_can_be_used(
-    laptop: Laptop, stack: Stack
-) -> None:
+def test_a_destroyed_release_ends_its_futures_and_another_can_be_used(laptop: Laptop, stack: Stack) -> None:
     namespace = "laptop-destroyed"
     image = {"image": stack.config["image"], "scheduler": {"homeGiB": 0}, "worker": {"replicas": 1, "maxReplicas": 1}}
     try:
@@ -266,7 +264,7 @@ def test_a_package_of_another_platform_is_installed_in_the_pod_from_its_reposito
     )
 
 
-def test_another_r_is_said_before_the_first_future_and_a_package_that_cannot_travel_is_refused(
+def test_another_r_is_reported_first_and_packages_without_a_repository_are_refused(
     with_another_r: Laptop, repository: None
 ) -> None:
     with_another_r.r(

@@ -108,9 +108,7 @@ def test_page_and_its_events_are_refused_without_a_login(address: str, path: str
     assert status == 403 or "/login?next=" in answer.value.headers["Location"]
 
 
-def test_running_map_is_seen_as_bars_and_a_label_of_any_kind_as_short_text(
-    stack: Stack, browser: webdriver.Chrome, tmp_path: Path
-) -> None:
+def test_a_running_map_shows_bars_and_short_labels(stack: Stack, browser: webdriver.Chrome, tmp_path: Path) -> None:
     title = browser.title
     browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
     with r_session(stack, RUNNING) as session:

@@ -77,7 +77,7 @@ def test_ctrl_c_returns_at_once_from_every_wait_and_leaves_nothing_half_done(fau
     assert "SESSION usable" in printed
 
 
-def test_bad_input_is_told_by_a_condition_of_its_own_and_the_session_stays_usable(faulty: Stack) -> None:
+def test_bad_input_has_its_own_condition_and_the_session_stays_usable(faulty: Stack) -> None:
     three_ready(faulty)
     printed = r(
         faulty,
@@ -133,7 +133,7 @@ def test_without_its_role_the_plan_takes_the_workers_that_are_there_and_no_more(
     assert "MORE 4" in r(faulty, 'cat("MORE", scale_workers(4))')
 
 
-def test_an_api_that_is_out_of_reach_is_told_and_the_wait_goes_on_when_it_is_back(faulty: Stack) -> None:
+def test_an_unreachable_api_is_reported_and_the_wait_resumes(faulty: Stack) -> None:
     three_ready(faulty)
     code = """
         said <- character()

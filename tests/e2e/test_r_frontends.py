@@ -108,7 +108,7 @@ def test_progress_of_futures_arrives_while_they_run(stack: Stack) -> None:
     assert int(before_the_end) >= 4, f"steps are told as they are done, not at the end: {printed}"
 
 
-def test_what_a_future_leaves_open_is_told_of_and_looked_at_only_where_something_changed(stack: Stack) -> None:
+def test_a_futures_open_connections_are_reported_and_checked_only_on_change(stack: Stack) -> None:
     code = """
         plan(kubernetes, workers = 1)
         exchange <- function(from, to) value(future(for (name in c("diff_connections", "diff_devices")) {

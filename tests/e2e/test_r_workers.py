@@ -133,7 +133,7 @@ def test_a_future_that_runs_out_of_memory_is_named_so(elastic: Stack) -> None:
     assert "workerMemoryGiB" in said
 
 
-def test_what_the_session_sets_holds_in_its_futures_and_nothing_of_its_pod_is_sent(elastic: Stack) -> None:
+def test_the_sessions_settings_hold_in_futures_and_the_pods_do_not(elastic: Stack) -> None:
     code = """
         stopifnot(length(future.kubernetes:::session_world()$env) == 0L)
         plan(kubernetes, workers = 1)

@@ -45,7 +45,7 @@ def r(stack: Stack, code: str, timeout: float = 200) -> str:
     return printed
 
 
-def test_what_the_session_has_installed_is_on_each_worker_in_every_way_to_use_it(stack: Stack) -> None:
+def test_installed_packages_are_on_each_worker_in_every_way_of_use(stack: Stack) -> None:
     r(
         stack,
         """
@@ -80,7 +80,7 @@ def test_what_the_session_has_installed_is_on_each_worker_in_every_way_to_use_it
     )
 
 
-def test_a_package_with_compiled_code_that_hides_one_of_the_image_is_the_one_that_runs(stack: Stack) -> None:
+def test_a_compiled_package_of_the_session_hides_the_images(stack: Stack) -> None:
     r(
         stack,
         """
@@ -254,7 +254,7 @@ def test_futures_find_the_files_of_the_working_directory_and_only_what_has_chang
     )
 
 
-def test_a_file_that_changes_all_the_time_is_read_as_it_was_and_then_as_it_is(stack: Stack) -> None:
+def test_a_file_that_changes_during_the_read_is_consistent_then_current(stack: Stack) -> None:
     r(
         stack,
         """
@@ -274,7 +274,7 @@ def test_a_file_that_changes_all_the_time_is_read_as_it_was_and_then_as_it_is(st
     )
 
 
-def test_a_worker_without_room_for_a_file_fails_its_future_and_reads_no_part_of_it(stack: Stack) -> None:
+def test_a_file_without_room_on_the_worker_fails_its_future_unread(stack: Stack) -> None:
     # /dev/full takes no byte, as a full disk does.
     r(
         stack,
@@ -334,7 +334,7 @@ def test_a_folder_with_too_much_in_it_is_said_and_what_fits_is_there(stack: Stac
     )
 
 
-def test_a_setup_runs_once_in_each_r_of_a_worker_and_its_failure_is_one_error(stack: Stack) -> None:
+def test_a_setup_runs_once_in_each_r_and_fails_with_one_error(stack: Stack) -> None:
     r(
         stack,
         """

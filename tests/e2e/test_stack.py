@@ -134,7 +134,7 @@ def test_workers_have_no_api_token_and_the_scheduler_can_scale_its_workers_alone
         assert not can(*refused), refused
 
 
-def test_a_missing_image_is_named_long_before_helm_gives_up_and_the_next_run_mends_it(stack: Stack) -> None:
+def test_a_missing_image_is_named_early_and_the_next_run_fixes_it(stack: Stack) -> None:
     missing = f"127.0.0.1:5000/no-such-image@sha256:{'0' * 64}"
     started = time.monotonic()
     failed = stack.up(check=False, image=missing)

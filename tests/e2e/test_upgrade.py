@@ -116,7 +116,7 @@ def release(stack: Stack) -> Iterator[Release]:
         node.run("rm", "-rf", HOME)
 
 
-def test_an_upgrade_from_the_first_chart_keeps_files_login_and_the_live_number_of_workers(release: Release) -> None:
+def test_an_upgrade_from_the_first_chart_keeps_files_login_and_workers(release: Release) -> None:
     release.r('scale_workers(3); writeLines("kept", "~/results.txt")')
     before, template = release.pods("scheduler"), release.template("scheduler")
     login = release.kubectl("get", "secret", "bench", "-o", "jsonpath={.data}")

@@ -33,7 +33,7 @@ def test_the_kubeconfig_is_private_and_taken_away(tmp_path: Path, monkeypatch: p
     ]  # fmt: skip
 
 
-def test_stack_dev_is_read_from_the_file_that_up_left_without_pulumi_or_the_local_cluster(
+def test_stack_dev_is_read_from_ups_file_without_pulumi_or_cluster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FUTURE_KUBERNETES_STATE", str(tmp_path / "state"))

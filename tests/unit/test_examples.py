@@ -137,9 +137,7 @@ def nodes_of(cloud: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("cloud", ["gke", "eks"])
-def test_a_second_stacks_workers_go_to_the_pool_that_the_first_made_and_its_scheduler_beside_the_firsts(
-    cloud: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_stack_shares_the_firsts_pool_and_scheduler_node(cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/nowhere/bin/{name}")
     values = campus(ANYWHERE).one("helm.sh/v3:Release").inputs["values"]
     nodes = nodes_of(cloud)

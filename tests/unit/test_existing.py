@@ -38,7 +38,7 @@ def test_a_kubeconfig_that_the_settings_name_is_named_in_the_commands(tmp_path: 
         assert outputs[name][0].startswith(f"kubectl --kubeconfig '{named}' "), name
 
 
-def test_without_a_kubectl_of_the_machines_own_the_commands_name_the_one_of_make_up(
+def test_without_a_kubectl_on_path_commands_name_that_of_make_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder in ("own", "machine"):

@@ -109,3 +109,11 @@ def test_no_comment_of_r_and_javascript_and_no_description_begins_with_what() ->
         if begins.match(line)
     ]
     assert found == []
+
+
+def test_no_name_of_a_test_has_more_than_fourteen_words() -> None:
+    names = re.findall(
+        r"def test_(\w+)\(", "".join((ROOT / name).read_text() for name in lint.tracked_files(ROOT, "tests/*.py"))
+    )
+    assert len(names) > 1000
+    assert [name for name in names if name.count("_") > 13] == []

@@ -58,7 +58,7 @@ def run_folder(tmp_path: Path) -> Callable[..., Path]:
     return written
 
 
-def test_a_service_that_ends_alike_three_times_ends_the_wait_with_its_error_and_fix(
+def test_three_equal_ends_of_a_service_end_the_wait_with_its_error(
     run_folder: Callable[..., Path],
 ) -> None:
     error = fatal_line(KUBELET)

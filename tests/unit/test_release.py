@@ -30,7 +30,7 @@ def test_a_drawn_secret_has_only_characters_that_do_not_look_alike() -> None:
         assert not any(drawn.inputs[other] for other in ("upper", "lower", "numeric")), "these would add the others"
 
 
-def test_drawn_secrets_have_the_inputs_of_stacks_that_are_up_which_another_input_would_replace() -> None:
+def test_drawn_secrets_keep_the_inputs_of_stacks_that_are_up() -> None:
     alphabet = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
     kinds = {"special": True, "upper": False, "lower": False, "numeric": False}
     for drawn in program(LOCAL).all("RandomPassword"):
@@ -86,7 +86,7 @@ def test_what_the_settings_ask_of_the_chart_reaches_it() -> None:
     assert values(program(LOCAL))["workHours"] == ""
 
 
-def test_a_worker_may_take_the_memory_that_it_asks_for_and_cores_that_nobody_uses() -> None:
+def test_a_worker_may_use_its_memory_request_and_any_idle_core() -> None:
     for each in ("worker", "scheduler"):
         size = values(program({**CAMPUS, "workerMemoryGiB": "3"}))[each]["resources"]
         assert size["limits"] == {"memory": size["requests"]["memory"]}, "a node whose memory is overbooked kills pods"
@@ -98,12 +98,12 @@ def test_a_worker_on_this_machine_may_take_a_quarter_of_the_free_memory() -> Non
     assert (size["requests"]["memory"], size["limits"]["memory"]) == ("128Mi", "3744Mi")
 
 
-def test_a_namespace_of_the_stacks_own_carries_its_labels_and_no_pod_in_it_may_be_privileged() -> None:
+def test_the_stacks_own_namespace_has_labels_and_refuses_privileged_pods() -> None:
     labels = program({**LOCAL, "labels": "team=statistics"}).one("Namespace").inputs["metadata"]["labels"]
     assert labels == {"team": "statistics", "pod-security.kubernetes.io/enforce": "restricted"}
 
 
-def test_a_failed_install_is_taken_away_and_nodes_that_must_first_be_bought_are_waited_for() -> None:
+def test_a_failed_install_is_removed_and_new_nodes_are_waited_for() -> None:
     release = program(LOCAL).one("helm.sh/v3:Release").inputs
     assert release["atomic"] is True
     assert release["timeout"] >= 600, "a node takes up to five minutes, the image's first pull several more"
@@ -117,7 +117,7 @@ def test_the_charts_schema_accepts_the_values_with_their_types(config: dict[str,
         jsonschema.validate(found, schema)
 
 
-def test_a_chart_value_is_laid_over_the_programs_and_a_list_keeps_its_own_items() -> None:
+def test_a_chart_value_overrides_the_programs_and_lists_keep_their_items() -> None:
     toleration = {"key": "nvidia.com/gpu", "operator": "Exists"}
     overlay = {"worker": {"tolerations": [toleration], "resources": {"limits": {"cpu": "2"}}}}
     before, after = values(program(CAMPUS)), values(program({**CAMPUS, "chartValues": overlay}))

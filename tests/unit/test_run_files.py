@@ -66,7 +66,7 @@ def test_results_go_to_a_folder_of_their_own(place: Place, tmp_path: Path) -> No
     assert not (place.project / "out").exists()
 
 
-def test_a_changed_input_is_a_result_though_size_and_modification_time_are_as_they_were(place: Place) -> None:
+def test_a_changed_input_with_its_old_size_and_time_is_a_result(place: Place) -> None:
     place.script("touch -r input mark; echo 43 > input; touch -r mark input")
     assert place.run() == 0
     assert (place.project / "input").read_text() == "43\n"

@@ -178,7 +178,7 @@ def test_short_names_fit_and_stay_apart(one: str, two: str, limit: int) -> None:
         assert short_name(one, limit) != short_name(two, limit)
 
 
-def test_a_short_name_is_kept_up_to_its_limit_and_uses_it_where_it_is_cut() -> None:
+def test_a_name_is_kept_up_to_its_limit_and_cut_to_it() -> None:
     assert short_name("a" * 20, 20) == "a" * 20
     assert len(short_name("a" * 21, 20)) == 20
     assert "--" not in short_name("a" * 12 + "-" + "b" * 10, 20)

@@ -49,7 +49,7 @@ def test_a_password_that_is_set_is_the_ides_and_none_is_drawn() -> None:
         ("schedulerMemoryGiB", "inf"),
     ],
 )
-def test_half_a_map_true_for_a_number_and_no_number_are_refused_instead_of_ignored(key: str, value: Any) -> None:
+def test_values_of_a_wrong_type_are_refused_instead_of_ignored(key: str, value: Any) -> None:
     with pytest.raises(SettingsError) as caught:
         parse({**LOCAL, key: value}, MODELS, stack="dev")
     assert [problem.key for problem in caught.value.problems] == [key]
