@@ -57,6 +57,18 @@ def ask_or_none(call: Callable[[], Answer]) -> Answer | None:
         return None
 
 
+def found_or_none(call: Callable[[], Answer], absent: str) -> Answer | None:
+    """The answer of a provider's data source; None where its message matches `absent`: there is no such thing."""
+    try:
+        return call()
+    except pulumi.RunError:
+        raise
+    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        if re.search(absent, str(error)):
+            return None
+        raise
+
+
 def ask_or_say(unchecked: str, call: Callable[[], Answer]) -> Answer | None:
     """The answer of a lookup that is only for a check. Where the provider refuses it, says so and returns None.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -31,8 +30,6 @@ SNAPSHOT_TIMEOUT = "3h"
 
 MAX_NAME = 48
 """Longest name from which Google's provider makes the name of a snapshot: it appends 16 characters to the disk's."""
-
-Answer = TypeVar("Answer")
 
 
 def home_name(settings: ManagedSettings) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from typing import TypeVar
 
 import pulumi
 import pulumi_aws as aws
@@ -14,7 +12,7 @@ from components.clouds.aws.api import ask
 from components.clouds.aws.iam import create_role
 from components.clouds.aws.location import Location
 from components.clouds.aws.settings import EksSettings
-from components.clouds.checks import say_unchecked
+from components.clouds.checks import found_or_none, say_unchecked
 from components.clouds.home import (
     HOME_LABEL,
     SNAPSHOT_TIME,
@@ -35,8 +33,6 @@ MIB_A_SECOND = 125
 """Throughput of gp3 that is part of its price. Stated, because the provider changes `finalSnapshot` of an existing disk
 by a request that must have one such value (terraform-provider-aws#31044)."""
 
-Answer = TypeVar("Answer")
-
 
 def find_snapshot(settings: EksSettings, location: Location, lookup: pulumi.InvokeOptions) -> Snapshot | None:
     """The snapshot that a new disk is made from."""
@@ -48,7 +44,7 @@ def find_snapshot(settings: EksSettings, location: Location, lookup: pulumi.Invo
             aws.ebs.GetVolumeFilterArgs(name="status", values=["creating", "available", "in-use"]),
         ]
         try:
-            found = answer_or_none(lambda: aws.ebs.get_volume(filters=own, most_recent=True, opts=lookup))
+            found = found_or_none(lambda: aws.ebs.get_volume(filters=own, most_recent=True, opts=lookup), ABSENT)
         except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
             say_unchecked("whether the home has a disk, which may be larger than homeGiB, or in another zone", error)
             return None
@@ -84,18 +80,8 @@ def find_snapshot(settings: EksSettings, location: Location, lookup: pulumi.Invo
 
 def snapshot(question: str, call: Callable[[], aws.ebs.AwaitableGetSnapshotResult]) -> Snapshot | None:
     """A snapshot, or None. A new disk is made from it, so a refusal stops the program: the home would be empty."""
-    found = ask(question, lambda: answer_or_none(call))
+    found = ask(question, lambda: found_or_none(call, ABSENT))
     return Snapshot(found.snapshot_id, found.volume_size, found.start_time) if found else None
-
-
-def answer_or_none(call: Callable[[], Answer]) -> Answer | None:
-    """The answer of a data source; None where AWS says that there is no such thing."""
-    try:
-        return call()
-    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
-        if re.search(ABSENT, str(error)):
-            return None
-        raise
 
 
 def create_home(

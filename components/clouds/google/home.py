@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import TypeVar
-
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.clouds.checks import CloudError, say_unchecked
+from components.clouds.checks import found_or_none, say_unchecked
 from components.clouds.google import compute
 from components.clouds.google.api import ask
 from components.clouds.google.location import Location
@@ -30,8 +26,6 @@ from components.clouds.scope import Scope
 DRIVER = "pd.csi.storage.gke.io"
 ABSENT = r"Error 404|/(disks|snapshots)/\S+'? (was )?not found|has returned 0 snapshot"
 
-Answer = TypeVar("Answer")
-
 
 def find_snapshot(settings: GkeSettings, location: Location, lookup: pulumi.InvokeOptions) -> Snapshot | None:
     """The snapshot that a new disk is made from."""
@@ -40,7 +34,7 @@ def find_snapshot(settings: GkeSettings, location: Location, lookup: pulumi.Invo
     def disk() -> Disk | None:
         try:
             for zone in dict.fromkeys([location.system_zone, *location.zones]):
-                found = answer_or_none(lambda zone=zone: compute.disk(settings.project, zone, name, lookup))  # type: ignore[misc]
+                found = found_or_none(lambda zone=zone: compute.disk(settings.project, zone, name, lookup), ABSENT)  # type: ignore[misc]
                 if found and found.get("size"):
                     return Disk(zone, int(found["size"]))
         except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
@@ -49,7 +43,7 @@ def find_snapshot(settings: GkeSettings, location: Location, lookup: pulumi.Invo
 
     def snapshot(question: str, **wanted: str) -> Snapshot | None:
         # A new disk is made from the answer. So a refusal stops the program: the home would be empty.
-        return ask(question, lambda: answer_or_none(lambda: found_snapshot(settings.project, lookup, **wanted)))
+        return ask(question, lambda: found_or_none(lambda: found_snapshot(settings.project, lookup, **wanted), ABSENT))
 
     return choose_snapshot(
         settings,
@@ -62,18 +56,6 @@ def find_snapshot(settings: GkeSettings, location: Location, lookup: pulumi.Invo
             snapshots=f'gcloud compute snapshots list --project={settings.project} --filter="name~^{name}"',
         ),
     )
-
-
-def answer_or_none(call: Callable[[], Answer]) -> Answer | None:
-    """The answer of a data source; None where Google says that there is no such thing."""
-    try:
-        return call()
-    except CloudError:
-        raise
-    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
-        if re.search(ABSENT, str(error)):
-            return None
-        raise
 
 
 def found_snapshot(project: str, lookup: pulumi.InvokeOptions, **wanted: str) -> Snapshot | None:
