@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
+import textwrap
 import time
 from pathlib import Path
 
 import pytest
 
-from .conftest import Bed, PlanSession, wait_for
+from .conftest import ROOT, Bed, PlanSession, wait_for
 from .sessions import gone, running
 
 SIZE = 3_000_000
@@ -277,3 +279,18 @@ def test_the_values_of_a_session_that_has_gone_are_removed_by_the_next_broker(be
     session.wait()
     bed.start_broker()
     assert not files(bed)
+
+
+def test_worker_and_session_call_the_same_values_nothing_but_content() -> None:
+    # Twice, because the worker's R loads no package of its own: a future would see it loaded.
+    def body(path: str) -> str:
+        found = re.search(
+            r"^( *)is_content <- function\(x, depth = 0L\) \{[^\n]*\n(.*?)^\1\}$", text(path), re.M | re.S
+        )
+        assert found, path
+        return textwrap.dedent(found[2])
+
+    def text(path: str) -> str:
+        return (ROOT / "image" / path).read_text()
+
+    assert body("worker/worker.R") == body("future.kubernetes/R/objects.R")
