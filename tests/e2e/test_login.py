@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -17,6 +14,7 @@ from bench.browser import chromium, log_in
 from bench.r_package import WRITE_PACKAGE
 from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import Stack
+from tests.e2e.notebooks import end_kernels, run_cells, write_notebook
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -70,40 +68,11 @@ def test_a_package_that_a_notebook_installs_is_on_the_workers_in_its_next_cell(
         plan(sequential)
         """,
     ]
-    notebook = {
-        "cells": [
-            {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": cell, "id": f"c{i}"}
-            for i, cell in enumerate(cells)
-        ],
-        "metadata": {"kernelspec": {"display_name": "R", "language": "R", "name": "ir"}},
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
-    scheduler = stack.scheduler()["metadata"]["name"]
-    place = "mkdir -p world && cat > world/world.ipynb"
-    stack.kubectl("exec", "-i", scheduler, "--", "sh", "-c", place, input=json.dumps(notebook))
+    write_notebook(stack, "world/world.ipynb", cells)
     log_in(browser, f"{page}/lab/tree/world/world.ipynb", stack.outputs()["password"])
-
-    def click(text: str) -> None:
-        label = (By.XPATH, f"//*[(contains(@class, 'lm-Menu')) and normalize-space(text())='{text}']")
-        WebDriverWait(browser, 30).until(lambda b: b.find_elements(*label))[0].click()
-
     try:
-        idle = (By.CSS_SELECTOR, '.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-        WebDriverWait(browser, 90).until(lambda b: b.find_elements(*idle))
-        prompts, outputs = (By.CSS_SELECTOR, ".jp-InputPrompt"), (By.CSS_SELECTOR, ".jp-OutputArea-output")
-
-        def begun(b: webdriver.Chrome) -> bool:
-            """JupyterLab shows a kernel as idle before it takes cells from the menu: those are dropped in silence."""
-            click("Run")
-            click("Run All Cells")
-            with contextlib.suppress(TimeoutException):
-                return WebDriverWait(b, 5).until(
-                    lambda b: any(prompt.text.strip("[]: ") for prompt in b.find_elements(*prompts))
-                )
-            return False
-
-        WebDriverWait(browser, 60).until(begun)
+        run_cells(browser, len(cells))
+        outputs = (By.CSS_SELECTOR, ".jp-OutputArea-output")
 
         def seen(b: webdriver.Chrome) -> str:
             return next((found.text for found in b.find_elements(*outputs) if "SEEN" in found.text), "")
@@ -111,7 +80,8 @@ def test_a_package_that_a_notebook_installs_is_on_the_workers_in_its_next_cell(
         printed = WebDriverWait(browser, 120).until(seen)
     finally:
         browser.save_screenshot(str(tmp_path / "page.png"))
-        stack.kubectl("exec", scheduler, "--", "rm", "-rf", "world")
+        end_kernels(browser)
+        stack.kubectl("exec", stack.scheduler()["metadata"]["name"], "--", "rm", "-rf", "world")
     assert "SEEN of the notebook's folder ON" in printed
     assert printed.split("ON ")[1].split()[0] in {pod["metadata"]["name"] for pod in stack.pods("worker")}
 

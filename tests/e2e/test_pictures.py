@@ -5,25 +5,21 @@ The README's picture of JupyterLab is taken here.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import TimeoutException
-from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bench.browser import chromium, log_in
 from tests import pictures
 from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import WORKERS, Stack
+from tests.e2e.notebooks import end_kernels, run_cells, write_notebook
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -36,38 +32,6 @@ CELLS = [
     "slopes <- future_sapply(1:60, resample, future.seed = TRUE,\n"
     '                        future.scheduling = Inf, future.label = "bootstrap-%d")',
 ]
-
-
-def write_notebook(stack: Stack) -> None:
-    notebook = {
-        "cells": [
-            {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": cell, "id": f"c{i}"}
-            for i, cell in enumerate(CELLS)
-        ],
-        "metadata": {"kernelspec": {"display_name": "R", "language": "R", "name": "ir"}},
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
-    pod = stack.scheduler()["metadata"]["name"]
-    stack.kubectl("exec", "-i", pod, "--", "sh", "-c", f"cat > {NOTEBOOK}", input=json.dumps(notebook))
-
-
-def run_all(browser: webdriver.Chrome) -> None:
-    """Run every cell. JupyterLab shows a kernel as idle before it takes cells, so look whether each began."""
-
-    def begun(number: int, b: webdriver.Chrome) -> bool:
-        cell = b.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-CodeCell")[number]
-        cell.find_element(By.CSS_SELECTOR, ".cm-content").click()
-        ActionChains(b).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
-        prompt = cell.find_element(By.CSS_SELECTOR, ".jp-InputPrompt")
-        with suppress(TimeoutException):
-            return WebDriverWait(b, 5).until(lambda _: bool(prompt.text.strip("[]: ")))
-        return False
-
-    idle = (By.CSS_SELECTOR, '.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-    WebDriverWait(browser, 90).until(lambda b: b.find_elements(*idle))
-    for number in range(len(CELLS)):
-        WebDriverWait(browser, 60).until(partial(begun, number))
 
 
 @contextmanager
@@ -86,32 +50,21 @@ def bars(browser: webdriver.Chrome) -> int:
     return int(browser.find_element(By.ID, "stream").get_attribute("data-bars") or 0)
 
 
-def end_kernels(browser: webdriver.Chrome, base: str) -> None:
-    """End the notebook's R, so that its workers are free for the next test."""
-    script = """
-        const [base, done] = arguments;
-        const token = document.cookie.match(/_xsrf=([^;]+)/)[1];
-        const end = { method: "DELETE", headers: { "X-XSRFToken": token } };
-        fetch(base + "api/sessions").then(a => a.json())
-          .then(all => Promise.all(all.map(s => fetch(base + "api/sessions/" + s.id, end)))).then(() => done(true))
-    """
-    browser.execute_async_script(script, base)
-
-
 def test_notebook_shows_its_map_on_the_live_page_below_the_cell(stack: Stack, tmp_path: Path) -> None:
-    write_notebook(stack)
+    write_notebook(stack, NOTEBOOK, CELLS)
     with forwarded(stack) as address, chromium(tmp_path) as browser:
         log_in(browser, f"{address}/lab/tree/{NOTEBOOK}", stack.outputs()["password"])
         try:
-            run_all(browser)
+            run_cells(browser, len(CELLS))
             with live_page(browser):
                 WebDriverWait(browser, 60).until(lambda b: bars(b) >= 5 * WORKERS)
                 browser.find_element(By.CSS_SELECTOR, "[data-span='60']").click()
                 time.sleep(10)
                 assert browser.find_element(By.ID, "n-running").text == str(WORKERS)
                 assert int(browser.find_element(By.ID, "n-queued").text) > 0
-            # More room for the notebook.
-            browser.find_element(By.CSS_SELECTOR, ".jp-SideBar.jp-mod-left .lm-TabBar-tab.lm-mod-current").click()
+            side_bar = ".jp-SideBar.jp-mod-left .lm-TabBar-tab.lm-mod-current"
+            for open_tab in browser.find_elements(By.CSS_SELECTOR, side_bar):  # more room for the notebook
+                open_tab.click()
             with pictures.looking_as(browser, "light", 1280, 940):
                 browser.execute_script("document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0")
                 assert not browser.find_elements(By.CSS_SELECTOR, ".Toastify__toast"), "nobody is asked about news"
@@ -119,4 +72,4 @@ def test_notebook_shows_its_map_on_the_live_page_below_the_cell(stack: Stack, tm
                 pictures.take(browser, "jupyterlab")
         finally:
             browser.save_screenshot(str(tmp_path / "page.png"))
-            end_kernels(browser, "/")
+            end_kernels(browser)
