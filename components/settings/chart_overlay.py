@@ -122,6 +122,6 @@ def words(error: ValidationError) -> str:
         return f"what chart/values.schema.json allows ({error.message})"
     noun = NOUNS[schema["type"]]
     if "minimum" in schema:
-        least = schema["minimum"]
-        return f"{noun} from {least} to {schema['maximum']}" if "maximum" in schema else f"{noun}, at least {least}"
+        minimum = schema["minimum"]
+        return f"{noun} from {minimum} to {schema['maximum']}" if "maximum" in schema else f"{noun}, at least {minimum}"
     return f"{noun} that matches {schema['pattern']}" if "pattern" in schema else noun

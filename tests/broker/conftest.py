@@ -205,8 +205,8 @@ class Bed:
         _, session.lease, session.pod, session.node = answer.split()
         return session
 
-    def plan(self, most: int = 1, **options: Any) -> PlanSession:
-        return PlanSession(self, most, **options)
+    def plan(self, maximum: int = 1, **options: Any) -> PlanSession:
+        return PlanSession(self, maximum, **options)
 
     def stop(self) -> None:
         for process in reversed(self.processes):
@@ -271,7 +271,7 @@ class PlanSession(Session):
     keys = itertools.count()
 
     def __init__(
-        self, bed: Bed, most: int, *, least: int | None = None, retries: int = 2, pid: int = 0, key: str = ""
+        self, bed: Bed, maximum: int, *, minimum: int | None = None, retries: int = 2, pid: int = 0, key: str = ""
     ) -> None:
         super().__init__(bed.ports["sessions"])
         self.key = key or f"key{next(self.keys)}"
@@ -279,7 +279,7 @@ class PlanSession(Session):
         self.told: list[str] = []
         self.values: dict[str, bytes] = {}
         self.ready = set[str]()
-        self.send(f"open {self.key} {pid or os.getpid()} {most if least is None else least} {most} {retries}")
+        self.send(f"open {self.key} {pid or os.getpid()} {maximum if minimum is None else minimum} {maximum} {retries}")
         self.opened = self.line()
 
     def submit(self, program: str, number: int | None = None, label: str = "", needs: str = "-") -> int:

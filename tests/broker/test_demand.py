@@ -55,7 +55,7 @@ def test_kubernetes_is_asked_for_the_sum_of_all_plans_within_the_maximum(resting
 
 
 def test_an_elastic_plan_wants_as_many_as_it_has_tasks(resting: Bed, api: Api) -> None:
-    with resting.plan(6, least=1) as plan:
+    with resting.plan(6, minimum=1) as plan:
         wait_for(lambda: api.asked == ["1"])
         for _ in range(4):
             plan.submit("sleep 0")
@@ -66,7 +66,7 @@ def test_an_elastic_plan_wants_as_many_as_it_has_tasks(resting: Bed, api: Api) -
 
 
 def test_an_elastic_plan_gives_back_although_nobody_collects_its_results(resting: Bed, api: Api) -> None:
-    with resting.plan(6, least=1) as plan:
+    with resting.plan(6, minimum=1) as plan:
         for _ in range(3):
             plan.submit("sleep 0")
         wait_for(lambda: api.asked[-1:] == ["3"])
@@ -76,7 +76,7 @@ def test_an_elastic_plan_gives_back_although_nobody_collects_its_results(resting
 
 @pytest.mark.parametrize("how", ["cancel", "die"])
 def test_an_elastic_plan_gives_back_after_tasks_that_did_not_end_well(resting: Bed, api: Api, how: str) -> None:
-    with resting.plan(6, least=1, retries=0) as plan:
+    with resting.plan(6, minimum=1, retries=0) as plan:
         for _ in range(3):
             plan.submit("sleep 600" if how == "cancel" else "die")
         wait_for(lambda: api.asked[-1:] == ["3"])
@@ -90,7 +90,7 @@ def test_an_elastic_plan_gives_back_after_tasks_that_did_not_end_well(resting: B
 
 def test_what_an_elastic_session_wanted_goes_with_its_process(resting: Bed, api: Api) -> None:
     session = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    plan = resting.plan(6, least=1, pid=session.pid)
+    plan = resting.plan(6, minimum=1, pid=session.pid)
     for _ in range(3):
         plan.submit("sleep 600")
     wait_for(lambda: api.asked[-1:] == ["3"])
@@ -101,7 +101,7 @@ def test_what_an_elastic_session_wanted_goes_with_its_process(resting: Bed, api:
 
 
 def test_an_ended_elastic_plan_lowers_no_number_set_since(resting: Bed, api: Api) -> None:
-    with resting.plan(6, least=1) as plan:
+    with resting.plan(6, minimum=1) as plan:
         for _ in range(3):
             plan.submit("sleep 600")
         wait_for(lambda: api.asked[-1:] == ["3"])
@@ -115,7 +115,7 @@ def test_an_ended_elastic_plan_lowers_no_number_set_since(resting: Bed, api: Api
 def test_a_plan_above_the_maximum_is_refused_and_a_range_is_cut(resting: Bed, api: Api) -> None:
     with resting.plan(11) as plan:
         assert plan.opened == "error above-maximum 11 workers were asked for; this release allows 0 to 10"
-    with resting.plan(100, least=1) as plan:
+    with resting.plan(100, minimum=1) as plan:
         assert plan.opened.startswith("opened 10 ")
     assert "11" not in api.asked
 

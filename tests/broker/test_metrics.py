@@ -52,7 +52,7 @@ def test_a_metric_never_has_a_label_that_prometheus_gives_to_its_target(bed: Bed
 
 def test_wanted_workers_that_do_not_come_are_counted_with_the_time_of_the_wait(bed: Bed) -> None:
     assert values(bed)["workers_wanted"] == 0
-    with bed.plan(most=3) as plan:
+    with bed.plan(maximum=3) as plan:
         plan.submit("sleep 0")
         time.sleep(0.3)
         found = values(bed)

@@ -120,9 +120,9 @@ def test_pulumi_ignores_node_counts_that_the_autoscaler_owns(cloud: Cloud) -> No
 
 
 @pytest.mark.parametrize("most", [40, 80])
-def test_more_workers_change_only_pool_and_worker_deployment(cloud: Cloud, most: int) -> None:
-    before = cloud.run({"workers": 4, "maxWorkers": most if most > 40 else 4})
-    after = cloud.run({"workers": 40, "maxWorkers": most})
+def test_more_workers_change_only_pool_and_worker_deployment(cloud: Cloud, maximum: int) -> None:
+    before = cloud.run({"workers": 4, "maxWorkers": maximum if maximum > 40 else 4})
+    after = cloud.run({"workers": 40, "maxWorkers": maximum})
     changed = {
         resource.name: {
             key for key in {*resource.inputs, *old.inputs} if resource.inputs.get(key) != old.inputs.get(key)
@@ -137,7 +137,7 @@ def test_more_workers_change_only_pool_and_worker_deployment(cloud: Cloud, most:
     pool = after.one(cloud.pool, "workers")
     size = {"gke": "nodeCount", "eks": "scalingConfig"}[cloud.name]
     # Only the autoscaler adds nodes to a pool with a fixed maximum.
-    pools = {} if most == 80 else {pool.name: {size}}
+    pools = {} if maximum == 80 else {pool.name: {size}}
     changed = {name: keys - set(pool.ignore_changes) if name == pool.name else keys for name, keys in changed.items()}
     assert changed == {**pools, "future-team": {"values"}}
     values = [own_release(done).inputs["values"] for done in (before, after)]

@@ -114,7 +114,7 @@ def test_workers_fit_on_the_smallest_of_several_types() -> None:
     assert nodes == [2, 4], "58 and 29 pods, 6 of them daemons"
 
 
-def running(nodes: int, least: int, most: int, standing: tuple[str, ...] = ("1",)) -> dict[str, Any]:
+def running(nodes: int, minimum: int, maximum: int, standing: tuple[str, ...] = ("1",)) -> dict[str, Any]:
     """Answers of AWS for an active group of workers, for one that is being deleted, and for another stack's."""
     arn = "arn:aws:eks:us-west-2:123456789012:nodegroup/future-team-1/{}/id"
     groups = ("future-team-workers-1", "future-team-workers-0", "future-team-system-1", "future-teams-workers-1")
@@ -122,7 +122,7 @@ def running(nodes: int, least: int, most: int, standing: tuple[str, ...] = ("1",
     def group(args: Mapping[str, Any]) -> dict[str, Any]:
         if args["nodeGroupName"].removeprefix("future-team-workers-") not in standing:
             raise PermissionError("ResourceNotFoundException: No node group found")
-        return {"id": "g", "scalingConfigs": [{"desiredSize": nodes, "minSize": least, "maxSize": most}]}
+        return {"id": "g", "scalingConfigs": [{"desiredSize": nodes, "minSize": minimum, "maxSize": maximum}]}
 
     return {
         "aws:resourcegroupstaggingapi/getResources:getResources": lambda args: {
@@ -316,11 +316,11 @@ def test_autoscaler_runs_on_the_system_node_with_its_permissions() -> None:
 
 
 def test_system_group_grows_only_with_an_autoscaler() -> None:
-    most = [
+    maximum = [
         eks(config).one("nodeGroup:NodeGroup", "system").inputs["scalingConfig"]["maxSize"]
         for config in ({"maxWorkers": 40}, {})
     ]
-    assert most == [3, 1]
+    assert maximum == [3, 1]
 
 
 def test_node_update_is_forced_past_disruption_budgets() -> None:

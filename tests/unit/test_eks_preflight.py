@@ -234,11 +234,11 @@ def test_more_workers_than_the_subnets_have_addresses_for_are_refused() -> None:
     message = refused({"workers": 4, "maxWorkers": 5000}, quotas())
     assert "1250 nodes take 37500 addresses" in message
     assert f"{available} addresses, which the workers' subnets have: 10.0.0.0/18" in message
-    most = available // 30 * 4
-    assert f"pulumi config set maxWorkers {most}" in message
-    assert eks({"workers": 4, "maxWorkers": most}, quotas()).all("nodeGroup:NodeGroup")
-    assert "addresses" in refused({"workers": 4, "maxWorkers": most + 1}, quotas())
-    spread = {"spot": True, "workers": 4, "maxWorkers": most + 1}
+    maximum = available // 30 * 4
+    assert f"pulumi config set maxWorkers {maximum}" in message
+    assert eks({"workers": 4, "maxWorkers": maximum}, quotas()).all("nodeGroup:NodeGroup")
+    assert "addresses" in refused({"workers": 4, "maxWorkers": maximum + 1}, quotas())
+    spread = {"spot": True, "workers": 4, "maxWorkers": maximum + 1}
     assert eks(spread, quotas()).all("nodeGroup:NodeGroup"), "spot nodes use three zones"
     assert "a larger vpcCidr" in refused({"maxWorkers": 200, "vpcCidr": "10.1.0.0/20"}, quotas())
     assert "172.31.0.0/20" in refused({"maxWorkers": 600, **GIVEN}, quotas()), "a given subnet has its own size"

@@ -22,11 +22,11 @@ from tests.unit.settings_cases import GKE, ROOT
 
 SCHEMA = json.loads((ROOT / "chart" / "values.schema.json").read_text())
 VALUES = yaml.safe_load((ROOT / "chart" / "values.yaml").read_text())
-LEAST = {
+REQUIRED = {
     cloud: {name: key.example for name, key in keys_of(model).items() if key.info.is_required()}
     for cloud, model in MODELS.items()
 }
-LEAST["eks"]["authorizedNetworks"] = "203.0.113.0/24"
+REQUIRED["eks"]["authorizedNetworks"] = "203.0.113.0/24"
 """The settings that a cloud needs, with their examples."""
 
 
@@ -51,8 +51,8 @@ def test_the_project_file_declares_every_key_once_and_no_type() -> None:
 def test_the_project_files_defaults_are_accepted_on_every_cloud(cloud: str) -> None:
     declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
     defaults = {name: entry["default"] for name, entry in declared.items()}
-    least = {"cloud": cloud, **LEAST[cloud]}
-    assert parse({**defaults, **least}, MODELS, stack="dev") == parse(least, MODELS, stack="dev")
+    required = {"cloud": cloud, **REQUIRED[cloud]}
+    assert parse({**defaults, **required}, MODELS, stack="dev") == parse(required, MODELS, stack="dev")
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
@@ -64,7 +64,7 @@ def test_every_key_has_a_description_and_an_example_that_is_valid(cloud: str) ->
         assert key.secret or key.example, name
         if key.secret:
             continue
-        given = {"cloud": cloud, **LEAST[cloud], name: shlex.split(key.command())[-1]}
+        given = {"cloud": cloud, **REQUIRED[cloud], name: shlex.split(key.command())[-1]}
         if name in ("subnets", "publicSubnets", "network"):
             given |= {"network": "vpc-1", "subnets": "a,b" if cloud == "eks" else "a"}
         if name in ("acmeEmail", "hostNetworks"):
@@ -72,7 +72,7 @@ def test_every_key_has_a_description_and_an_example_that_is_valid(cloud: str) ->
         if name in ("monthlyBudget", "budgetEmail"):
             given = {"monthlyBudget": "5", "budgetEmail": "a@example.org", **given}
         if name in ("rPackages", "aptPackages"):
-            given = {"cloud": "eks", **LEAST["eks"], name: key.example}
+            given = {"cloud": "eks", **REQUIRED["eks"], name: key.example}
         if name == "cullIdleKernels":
             given["idleMinutes"] = "30"
         if name == "imagePullSecrets" or (name, cloud) == ("keepHome", "kubeconfig"):

@@ -47,8 +47,8 @@ def test_cost_has_each_part_now_when_idle_and_at_most() -> None:
     }
     now = 3 * node + system + 0.1 + 3 * boot + 150 * DISK + 0.004 + 0.005
     rest = system + 0.1 + 150 * DISK + 0.001 + 0.005
-    most = 10 * node + 3 * system + 0.1 + 10 * boot + 250 * DISK + 0.013 + 0.005
-    assert (found["now"], found["idle"], found["max"]) == (f"${now:.2f}", f"${rest:.2f}", f"${most:.2f}")
+    maximum = 10 * node + 3 * system + 0.1 + 10 * boot + 250 * DISK + 0.013 + 0.005
+    assert (found["now"], found["idle"], found["max"]) == (f"${now:.2f}", f"${rest:.2f}", f"${maximum:.2f}")
 
 
 def test_cost_at_most_has_the_price_on_demand_of_a_fallback() -> None:

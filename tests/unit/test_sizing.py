@@ -76,8 +76,8 @@ def test_every_worker_is_placed_and_no_node_is_spare(
             worker_memory_gib=memory,
         )
     except SizingError:
-        least = PodSize(round(cpu * 1000) if cpu else 1, round(memory * 1024) if memory else 64)
-        assert placed(allocatable, 1, daemons, 1, least) == 0, "a worker that fits was refused"
+        minimum = PodSize(round(cpu * 1000) if cpu else 1, round(memory * 1024) if memory else 64)
+        assert placed(allocatable, 1, daemons, 1, minimum) == 0, "a worker that fits was refused"
         return
     assert placed(allocatable, pool.nodes, daemons, workers, pool.worker) == workers
     assert placed(allocatable, pool.max_nodes, daemons, workers + more, pool.worker) == workers + more
