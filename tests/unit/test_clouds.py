@@ -119,7 +119,7 @@ def test_pulumi_ignores_node_counts_that_the_autoscaler_owns(cloud: Cloud) -> No
         assert ignored in pool.ignore_changes, pool.name
 
 
-@pytest.mark.parametrize("most", [40, 80])
+@pytest.mark.parametrize("maximum", [40, 80])
 def test_more_workers_change_only_pool_and_worker_deployment(cloud: Cloud, maximum: int) -> None:
     before = cloud.run({"workers": 4, "maxWorkers": maximum if maximum > 40 else 4})
     after = cloud.run({"workers": 40, "maxWorkers": maximum})
