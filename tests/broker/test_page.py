@@ -102,7 +102,7 @@ def test_socket_is_open_to_its_user_only(bed: Bed, tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / server.SOCKET).stat().st_mode) == 0o600
 
 
-def test_task_is_a_bar_that_grows_and_ends_within_a_second(bed: Bed, tmp_path: Path) -> None:
+def test_task_is_a_bar_that_grows_and_soon_ends(bed: Bed, tmp_path: Path) -> None:
     bed.worker("a")
     with Page(tmp_path) as page, bed.plan() as plan:
         name, data = page.event()
@@ -161,7 +161,7 @@ def test_loss_is_shown_with_its_reason_and_cure(bed: Bed, tmp_path: Path) -> Non
         assert {bar[4] for bar in page.bars if bar[3]} == {"lost", "done"}
 
 
-def test_page_finds_its_task_again_after_a_restart_of_the_broker(bed: Bed, tmp_path: Path) -> None:
+def test_page_finds_its_task_again_after_the_broker_restarts(bed: Bed, tmp_path: Path) -> None:
     bed.worker("a")
     with bed.plan() as plan:
         flag = tmp_path / "flag"
@@ -278,9 +278,7 @@ async def opened(folder: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
     return reader, writer
 
 
-def test_changes_are_made_once_for_all_pages_and_never_for_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changes_are_made_once_for_all_pages_never_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         feed = Counting()
         await serve(feed, tmp_path)
@@ -330,7 +328,7 @@ def test_broker_goes_on_where_the_page_cannot_listen(tmp_path: Path, capsys: pyt
     assert "no live page" in capsys.readouterr().err
 
 
-def test_burst_of_tasks_is_bounded_and_what_is_left_out_is_counted() -> None:
+def test_burst_of_tasks_is_bounded_and_the_rest_is_counted() -> None:
     reports = Reports()
     plans: dict[str, Any] = {}
     pool = SimpleNamespace(workers=[], retiring=[], leased={}, connected=0)

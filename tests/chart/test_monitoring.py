@@ -63,9 +63,7 @@ def test_metrics_that_no_prometheus_could_read_are_an_error(helm: Helm) -> None:
     assert helm.objects(merged(nobody, {"networkPolicy": {"enabled": False}}))
 
 
-def test_a_cluster_without_the_operator_is_refused_before_anything_is_created(
-    helm: Helm, cluster: ClusterStandIn
-) -> None:
+def test_cluster_without_the_operator_is_refused_before_creation(helm: Helm, cluster: ClusterStandIn) -> None:
     cluster.objects[ALWAYS_THERE] = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "kube-root-ca.crt"}}
     data = {"password": "cGFzcw==", "token": "dG9rZW4="}
     cluster.objects["/api/v1/namespaces/team/secrets/r-login"] = {"kind": "Secret", "apiVersion": "v1", "data": data}

@@ -98,7 +98,7 @@ def end_kernels(browser: webdriver.Chrome, base: str) -> None:
     browser.execute_async_script(script, base)
 
 
-def test_notebook_shows_its_map_on_the_live_page_below_the_cell(stack: Stack, tmp_path: Path) -> None:
+def test_notebook_shows_its_map_on_live_page_below_cell(stack: Stack, tmp_path: Path) -> None:
     write_notebook(stack)
     with forwarded(stack) as address, chromium(tmp_path) as browser:
         log_in(browser, f"{address}/lab/tree/{NOTEBOOK}", stack.outputs()["password"])

@@ -45,7 +45,7 @@ def r(stack: Stack, code: str, timeout: float = 200) -> str:
     return printed
 
 
-def test_installed_packages_are_on_each_worker_in_every_way_of_use(stack: Stack) -> None:
+def test_installed_packages_are_on_workers_in_every_way_of_use(stack: Stack) -> None:
     r(
         stack,
         """
@@ -96,7 +96,7 @@ def test_a_compiled_package_of_the_session_hides_the_images(stack: Stack) -> Non
     )
 
 
-def test_compiled_code_that_lacks_a_library_of_the_system_is_named_with_its_fix(stack: Stack) -> None:
+def test_compiled_code_without_its_system_library_is_named_with_fix(stack: Stack) -> None:
     # A copy whose library of compiled code asks for libQ.so in place of libR.so.
     r(
         stack,
@@ -123,7 +123,7 @@ def test_compiled_code_that_lacks_a_library_of_the_system_is_named_with_its_fix(
     )
 
 
-def test_reference_classes_and_forked_children_work_with_packages_of_the_session(stack: Stack) -> None:
+def test_reference_classes_and_forked_children_work_with_session_packages(stack: Stack) -> None:
     r(
         stack,
         """
@@ -159,7 +159,7 @@ def test_reference_classes_and_forked_children_work_with_packages_of_the_session
     )
 
 
-def test_a_package_that_was_installed_again_is_the_new_one_in_the_next_future(stack: Stack) -> None:
+def test_package_installed_again_is_new_in_the_next_future(stack: Stack) -> None:
     r(
         stack,
         """
@@ -179,7 +179,7 @@ def test_a_package_that_was_installed_again_is_the_new_one_in_the_next_future(st
     )
 
 
-def test_a_package_under_development_is_the_one_that_was_loaded_last(stack: Stack) -> None:
+def test_package_under_development_is_the_one_loaded_last(stack: Stack) -> None:
     # pkgload::load_all() leaves behind a namespace of a folder, with its mark. pkgload is not in the image.
     r(
         stack,
@@ -211,7 +211,7 @@ def test_a_package_under_development_is_the_one_that_was_loaded_last(stack: Stac
     )
 
 
-def test_futures_find_the_files_of_the_working_directory_and_only_what_has_changed_travels(stack: Stack) -> None:
+def test_futures_find_working_directorys_files_and_only_changes_travel(stack: Stack) -> None:
     r(
         stack,
         """
@@ -254,7 +254,7 @@ def test_futures_find_the_files_of_the_working_directory_and_only_what_has_chang
     )
 
 
-def test_a_file_that_changes_during_the_read_is_consistent_then_current(stack: Stack) -> None:
+def test_file_that_changes_during_the_read_is_consistent_then_current(stack: Stack) -> None:
     r(
         stack,
         """
@@ -274,7 +274,7 @@ def test_a_file_that_changes_during_the_read_is_consistent_then_current(stack: S
     )
 
 
-def test_a_file_without_room_on_the_worker_fails_its_future_unread(stack: Stack) -> None:
+def test_file_without_room_on_the_worker_fails_its_future_unread(stack: Stack) -> None:
     # /dev/full takes no byte, as a full disk does.
     r(
         stack,
@@ -290,7 +290,7 @@ def test_a_file_without_room_on_the_worker_fails_its_future_unread(stack: Stack)
     )
 
 
-def test_a_file_that_a_future_writes_or_misses_is_explained_once(stack: Stack) -> None:
+def test_file_that_a_future_writes_or_misses_is_explained_once(stack: Stack) -> None:
     r(
         stack,
         """
@@ -307,7 +307,7 @@ def test_a_file_that_a_future_writes_or_misses_is_explained_once(stack: Stack) -
     )
 
 
-def test_a_folder_with_too_much_in_it_is_said_and_what_fits_is_there(stack: Stack) -> None:
+def test_folder_with_too_much_is_reported_and_partly_sent(stack: Stack) -> None:
     r(
         stack,
         """
@@ -334,7 +334,7 @@ def test_a_folder_with_too_much_in_it_is_said_and_what_fits_is_there(stack: Stac
     )
 
 
-def test_a_setup_runs_once_in_each_r_and_fails_with_one_error(stack: Stack) -> None:
+def test_setup_runs_once_per_r_and_fails_with_one_error(stack: Stack) -> None:
     r(
         stack,
         """
@@ -384,7 +384,7 @@ def test_a_secret_variable_is_in_no_log_and_no_message(stack: Stack) -> None:
     assert secret not in printed + logs
 
 
-def test_variables_of_the_stack_are_in_every_r_and_a_change_restarts_no_pod(stack: Stack) -> None:
+def test_variables_of_the_stack_reach_every_r_without_pod_restarts(stack: Stack) -> None:
     name = f"{stack.workload.split('/')[1].removesuffix('-worker')}-environment"
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"STACK_KEY": "first\n"}}
     before = stack.scheduler()["metadata"]["uid"]

@@ -45,7 +45,7 @@ def test_an_unknown_value_is_refused_with_the_nearest_one() -> None:
     ]
 
 
-def test_a_value_of_the_wrong_type_is_refused_with_the_range() -> None:
+def test_value_of_the_wrong_type_is_refused_with_the_range() -> None:
     assert problems({"scheduler": {"gracePeriodSeconds": "long"}})["chartValues.scheduler.gracePeriodSeconds"] == (
         "chartValues.scheduler.gracePeriodSeconds is 'long'\n"
         "    allowed: a whole number from 0 to 86400\n"
@@ -92,12 +92,12 @@ def test_every_chart_value_that_a_setting_decides_is_owned() -> None:
         ({"scheduler": {"gracePeriodSeconds": -1}}, "scheduler.gracePeriodSeconds", "a whole number from 0 to 86400"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused_with_the_right_one(overlay: Any, key: str, allowed: str) -> None:
+def test_value_of_the_wrong_type_is_refused_with_right_type(overlay: Any, key: str, allowed: str) -> None:
     assert f"allowed: {allowed}\n" in problems(overlay)[f"chartValues.{key}"]
 
 
 @pytest.mark.parametrize("path", OWNED)
-def test_a_value_that_the_program_guarantees_is_refused_and_says_why(path: str) -> None:
+def test_value_that_the_program_guarantees_is_refused_with_reason(path: str) -> None:
     overlay: Any = "x"
     for part in reversed(path.split(".")):
         overlay = {part: overlay}
@@ -110,14 +110,14 @@ def test_a_value_that_the_program_guarantees_is_refused_and_says_why(path: str) 
     assert f"pulumi config rm --path chartValues.{path}" in message
 
 
-def test_every_guaranteed_value_is_one_of_the_chart_and_its_setting_exists() -> None:
+def test_every_guaranteed_value_and_its_setting_exist() -> None:
     values = yaml.safe_load((SCHEMA.parent / "values.yaml").read_text())
     for path, (key, _reason) in OWNED.items():
         assert holds(values, path), path
         assert not key or key in known_keys(MODELS)
 
 
-def test_encrypted_chart_values_are_refused_since_the_cluster_stores_them_plainly() -> None:
+def test_encrypted_chart_values_are_refused_since_cluster_stores_plain_text() -> None:
     with pytest.raises(SettingsError, match="kept in plain text only"):
         parse({**CAMPUS, "chartValues": '{"labels": {}}'}, MODELS, stack="dev", secrets=frozenset({"chartValues"}))
 

@@ -84,7 +84,7 @@ def test_release_waits_for_storage_ingress_and_autoscaler(cloud: Cloud) -> None:
         assert done.goes_before(release, each), f"the release could go ahead without {each.name}, or outlive it"
 
 
-def test_state_without_the_guard_and_its_dependents_still_holds_every_cloud_resource(cloud: Cloud) -> None:
+def test_state_without_guard_and_dependents_keeps_every_cloud_resource(cloud: Cloud) -> None:
     done = cloud.everything
     guard = done.one("DestroyGuard")
     forgotten = [entry for entry in done.resources if entry is not guard and done.goes_before(entry, guard)]
@@ -238,7 +238,7 @@ def test_only_the_chosen_clouds_sdk_is_imported(cloud: Cloud) -> None:
     assert done.stdout.strip() == str([f"components.clouds.{folder}.cluster", cloud.sdk])
 
 
-def test_silence_of_a_cloud_is_taken_for_an_answer_only_in_messages() -> None:
+def test_silence_of_a_cloud_is_an_answer_only_in_messages() -> None:
     """Anywhere else the lookup says what is not checked, or stops the update."""
     found = set()
     for path in sorted((ROOT / "components").rglob("*.py")):

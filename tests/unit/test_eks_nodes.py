@@ -194,7 +194,7 @@ def test_only_spot_groups_span_zones() -> None:
     assert len(system["subnetIds"]) == 1
 
 
-def test_spot_group_starts_at_zero_even_for_a_fixed_number_of_workers() -> None:
+def test_spot_group_starts_at_zero_even_for_fixed_workers() -> None:
     """A fixed group whose nodes do not come fails the whole update."""
     done = eks({"workers": 10, "spot": True})
     workers = done.one("nodeGroup:NodeGroup", "workers").inputs
@@ -233,7 +233,7 @@ def test_autoscaler_takes_the_group_on_demand_last() -> None:
     assert preferred[min(preferred)] == groups, "a group of no priority would be taken at random"
 
 
-def test_each_group_keeps_its_own_live_number_when_the_limit_changes() -> None:
+def test_each_group_keeps_its_live_number_when_the_limit_changes() -> None:
     numbers = {"future-team-workers-1": 7, "future-team-on-demand-1": 2}
     arn = "arn:aws:eks:us-west-2:123456789012:nodegroup/future-team-1/{}/id"
     answers = {
@@ -281,7 +281,7 @@ def test_workers_disk_grows_with_the_workers_of_a_node() -> None:
 
 
 @given(st.integers(1, 250))
-def test_disk_has_room_for_the_requests_of_all_workers_of_a_node(workers: int) -> None:
+def test_disk_has_room_for_requests_of_all_a_nodes_workers(workers: int) -> None:
     assert disk_for_pods(worker_disk_gib(workers)) >= workers * WORKER_DISK_GIB
     assert disk_for_pods(50) >= SCHEDULER_DISK_GIB
 

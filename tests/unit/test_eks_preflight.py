@@ -172,7 +172,7 @@ def test_given_subnet_without_a_way_out_is_refused(main: bool) -> None:
         {"aws:ec2/getRouteTable:getRouteTable": refuse("UnauthorizedOperation")},
     ],
 )
-def test_given_subnets_with_a_way_out_or_a_hidden_one_are_accepted(answers: dict[str, Any]) -> None:
+def test_given_subnets_with_open_or_hidden_way_out_are_accepted(answers: dict[str, Any]) -> None:
     done = eks(GIVEN, answers)
     assert done.all("nodeGroup:NodeGroup")
     hidden = len(answers) == 1 and "getSubnet" not in str(answers)
@@ -342,7 +342,7 @@ def test_workers_beyond_the_cpu_quota_are_refused() -> None:
     assert "the quota L-BD136A63 of nodes in a group" in unchecked(done)
 
 
-def test_system_pods_leave_room_to_the_scheduler_only_with_an_autoscaler() -> None:
+def test_system_pods_leave_the_scheduler_room_only_with_autoscaler() -> None:
     assert "at most 1.21 cores and 5.42 GiB" in refused({"schedulerMemoryGiB": 5.8})
     assert eks({"schedulerMemoryGiB": 5.8, "maxWorkers": 40}).all("nodeGroup:NodeGroup")
 

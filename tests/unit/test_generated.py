@@ -56,7 +56,7 @@ def test_the_project_files_defaults_are_accepted_on_every_cloud(cloud: str) -> N
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_every_key_has_a_description_and_an_example_that_is_valid(cloud: str) -> None:
+def test_every_key_has_a_description_and_a_valid_example(cloud: str) -> None:
     model = MODELS[cloud]
     assert model.model_fields["cloud"].default == cloud
     for name, key in keys_of(model).items():
@@ -82,7 +82,7 @@ def test_every_key_has_a_description_and_an_example_that_is_valid(cloud: str) ->
         parse(given, MODELS, stack="dev")
 
 
-def test_the_reference_has_a_row_for_every_key_of_every_cloud() -> None:
+def test_reference_has_a_row_for_each_clouds_every_key() -> None:
     common, *own = re.split(r"^## ", reference(), flags=re.MULTILINE)[1:]
     for cloud, section in zip(CLOUDS, own, strict=True):
         assert section.startswith(f"`cloud: {cloud}`\n")

@@ -67,7 +67,7 @@ def test_filestore_exists_only_with_shared_gib() -> None:
     )
 
 
-def test_kubernetes_api_is_reached_by_name_where_no_networks_are_given() -> None:
+def test_kubernetes_api_is_reached_by_name_without_given_networks() -> None:
     """A list of addresses goes stale with every new home address, and IAM does not."""
     done = gke({"authorizedNetworks": ""})
     cluster = done.one("container/cluster:Cluster").inputs
