@@ -12,7 +12,8 @@ import pytest
 
 from image.common import protocol, tls, wire
 
-from .conftest import ROOT, TOKEN, Bed, Session, wait_for
+from .conftest import ROOT, TOKEN, Bed, wait_for
+from .r_session import Session
 
 OLDER, NEWER = str(protocol.VERSION - 1), str(protocol.VERSION + 1)
 

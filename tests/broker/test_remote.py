@@ -11,7 +11,8 @@ from typing import Any
 from image.broker.journal import Journal
 from image.broker.plans import AWAY_SECONDS, Plan, Range
 
-from .conftest import Bed, PlanSession, wait_for
+from .conftest import Bed, wait_for
+from .r_session import PlanSession
 
 LAPTOP = -4711
 

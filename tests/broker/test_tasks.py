@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Bed, PlanSession, wait_for
+from .conftest import Bed, wait_for
+from .r_session import PlanSession
 from .sessions import gone, running
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, Bed, PlanSession, wait_for
+from .conftest import ROOT, Bed, wait_for
+from .r_session import PlanSession
 from .sessions import gone, running
 
 SIZE = 3_000_000

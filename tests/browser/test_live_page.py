@@ -17,7 +17,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from bench.browser import chromium, log_in
-from tests.broker.conftest import PlanSession
+from tests.broker.r_session import PlanSession
 from tests.browser.axe import SCHEMES, violations
 from tests.browser.conftest import Site, text, unfold, until
 from tests.browser.ingress import ingress

@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 
 from common.paths import REPO
 from tests import pictures
-from tests.broker.conftest import PlanSession
+from tests.broker.r_session import PlanSession
 from tests.browser.conftest import Site, stand_ins, text, until
 
 pytestmark = pytest.mark.timeout(240)
