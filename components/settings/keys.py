@@ -106,6 +106,11 @@ class Key:
         return bool(self._extra["plain"])
 
     @property
+    def chart(self) -> str:
+        """Path of the value of the chart that the setting is passed to as it is; empty for none."""
+        return str(self._extra["chart"])
+
+    @property
     def shown(self) -> bool:
         """True if messages may repeat the given value."""
         return bool(self._extra["shown"]) and not self.secret
