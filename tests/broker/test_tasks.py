@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -23,6 +24,24 @@ def test_a_task_runs_and_its_result_comes_back(bed: Bed) -> None:
         assert bed.state("w1") == "idle", "free when its task has ended, whoever collects the result"
     with bed.plan() as other:
         assert other.run("pid") != first, "a fresh R for another plan"
+
+
+def test_plan_that_closes_during_a_result_leaves_no_used_r(bed: Bed, tmp_path: Path) -> None:
+    """The worker ignores the cancellation, since its result is there; its R has the plan's variables all the same."""
+    bed.worker("w1")
+    with bed.plan() as plan:
+        first = plan.run("pid")
+        plan.submit(f"until {tmp_path / 'go'}\nbytes {64 << 20}\ntouch {tmp_path / 'done'}")
+        wait_for(lambda: running(bed))
+        bed.broker.end(signal.SIGSTOP)
+        plan.send("close")
+        (tmp_path / "go").touch()
+        wait_for((tmp_path / "done").exists)
+        time.sleep(0.5)  # until the agent has the result, else this is an ordinary cancellation
+        bed.broker.end(signal.SIGCONT)
+        wait_for(lambda: bed.state("w1") == "idle")
+    with bed.plan() as other:
+        assert other.run("pid") != first
 
 
 def test_tasks_wait_for_workers_within_the_plans_number(bed: Bed, tmp_path: Path) -> None:
