@@ -13,7 +13,8 @@ INSTALL = ["install", "lab", str(CHART), "--namespace", "team", "--dry-run=serve
 
 
 def test_nothing_for_prometheus_is_there_unless_it_is_asked_for(helm: Helm, case: dict[str, Any]) -> None:
-    assert KINDS & set(helm.objects(case)) == (KINDS if case.get("monitoring") else set())
+    kinds = {(kind, name.replace(NAME, case.get("fullnameOverride", NAME))) for kind, name in KINDS}
+    assert kinds & set(helm.objects(case)) == (kinds if case.get("monitoring") else set())
 
 
 def test_the_service_monitor_selects_the_brokers_port_only(helm: Helm) -> None:
