@@ -1,4 +1,4 @@
-"""What the worker reports to the broker of its task: usage, needs, the result, and the end of R."""
+"""Reports to the broker on the worker's task: usage, needs, the result, and the end of R."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the live page costs: one feed for all pages, none without one, and a bound for each message."""
+"""Cost of the live page: one feed for all pages, none without one, and a bound for each message."""
 
 from __future__ import annotations
 
