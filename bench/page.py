@@ -97,8 +97,8 @@ async def session(port: int, workers: int, tasks_an_hour: float) -> None:
     while not collecting.done():
         number += 1
         label = f"{_LABELS[number // 400 % len(_LABELS)]}-{number}"
-        fate = chance.random()
-        status = "dies" if fate < 0.002 else "unread" if fate < 0.01 else "done"
+        outcome = chance.random()
+        status = "dies" if outcome < 0.002 else "unread" if outcome < 0.01 else "done"
         body = f"{busy * chance.uniform(0.3, 1.7):.2f} {status} {number}".encode()
         writer.write(f"submit {number} {len(body)} - {label}\n".encode() + body)
         due += pause

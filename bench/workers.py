@@ -1,6 +1,6 @@
 """Compares the workers with those of the article and of stock future: waiting, plan(), futures, growth, a lost worker.
 
-    python bench/workers.py [--workers 40] [--stock 8] [--idle 600] [--most 100]
+    python bench/workers.py [--workers 40] [--stock 8] [--idle 600] [--max 100]
 
 Runs on stack dev's cluster (`make up` first), in a namespace of its own: a release of this project with twice
 --workers, and the article's own worker line in pods of the same image. Both wait --idle seconds side by side. CPU is
@@ -67,7 +67,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=40)
     parser.add_argument("--stock", type=int, default=8)
     parser.add_argument("--idle", type=int, default=600, help="seconds of waiting before plan()")
-    parser.add_argument("--most", type=int, default=100, help="workers of the largest plan()")
+    parser.add_argument("--max", type=int, default=100, help="workers of the largest plan()")
     arguments = parser.parse_args()
     node = cluster.running("dev")
     if node is None:
@@ -77,17 +77,17 @@ def main() -> int:
     rows: list[tuple[str, str, str]] = []
     try:
         with step("Starting the workers of both"):
-            set_up(node, 2 * n, max(2 * n, arguments.most), arguments.stock)
+            set_up(node, 2 * n, max(2 * n, arguments.max), arguments.stock)
         waited(node, arguments, rows)
         futures(node, n, rows)
         world(node, n, rows)
         grown(node, n, rows)
         queued(node, rows)
         lost(node, rows)
-        with step(f"plan(kubernetes) on {arguments.most} workers that wait"):
-            scaled(node, arguments.most)
+        with step(f"plan(kubernetes) on {arguments.max} workers that wait"):
+            scaled(node, arguments.max)
             time.sleep(20)
-            seconds, had, _ = plan(node, OURS, "future.kubernetes", f"plan(kubernetes, workers = {arguments.most})")
+            seconds, had, _ = plan(node, OURS, "future.kubernetes", f"plan(kubernetes, workers = {arguments.max})")
         rows.append((f"`plan(kubernetes)` on {had} waiting workers", f"{seconds:.2f} s", ""))
     finally:
         with step("Removing them"):
@@ -215,7 +215,7 @@ def lost(node: cluster.Node, rows: list[tuple[str, str, str]]) -> None:
     rows.append((what, f"{float(ended) - deleted:.1f} s", "lost"))
 
 
-def set_up(node: cluster.Node, workers: int, most: int, stock: int) -> None:
+def set_up(node: cluster.Node, workers: int, maximum: int, stock: int) -> None:
     """Install the project's release, and the article's workers with a scheduler of their own."""
     image = image_of_stack_dev(node)
     node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
@@ -224,7 +224,7 @@ def set_up(node: cluster.Node, workers: int, most: int, stock: int) -> None:
         # Memory for stock's R processes, which run in the scheduler pod.
         "scheduler": {"homeGiB": 0, "resources": {"requests": {"cpu": "5m", "memory": "64Mi"},
                                                   "limits": {"memory": "8Gi"}}},
-        "worker": {"replicas": workers, "maxReplicas": most,
+        "worker": {"replicas": workers, "maxReplicas": maximum,
                    "resources": {"requests": {"cpu": "5m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}},
     })  # fmt: skip
     objects = {"apiVersion": "v1", "kind": "List", "items": article.objects(NAMESPACE, image, stock)}

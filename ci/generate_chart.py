@@ -1,4 +1,4 @@
-"""Generates from chart/values.schema.yaml: the JSON schema, the defaults, and the tables of the README.
+"""Generates from chart/values.schema.yaml: the JSON schema, the defaults, a test's case, and the README's tables.
 
     python -m ci.generate_chart
 
@@ -24,6 +24,7 @@ CHART = REPO / "chart"
 SOURCE = CHART / "values.schema.yaml"
 SCHEMA_FILE = CHART / "values.schema.json"
 VALUES_FILE = CHART / "values.yaml"
+CASE_FILE = CHART / "ci" / "examples-values.yaml"
 README = CHART / "README.md"
 
 START = "<!-- Written by `make generate` from values.schema.yaml; do not edit. -->"
@@ -33,6 +34,10 @@ WIDTH = 120
 VALUES_HEAD = """\
 # Every value of the chart with its default.
 # Written by `make generate` from values.schema.yaml; do not edit."""
+CASE_HEAD = """\
+# Every value of the chart at its example.
+# Written by `make generate` from values.schema.yaml; do not edit.
+"""
 TABLE_HEAD = """
 ### {section}
 
@@ -135,6 +140,21 @@ def values_file(schema: Schema) -> str:
     return "\n".join([VALUES_HEAD, *below(schema["properties"], ())]) + "\n"
 
 
+def case_file(schema: Schema) -> str:
+    """A case of chart/ci with the example of each value: what a new value renders is checked without a file by hand.
+
+    Image and Secret are those of the other cases.
+    """
+    values: Schema = {}
+    for value in chart_values(schema):
+        place = values
+        for key in value.path[:-1]:
+            place = place.setdefault(key, {})
+        place[value.path[-1]] = value.example
+    values |= yaml.safe_load((CASE_FILE.with_name("minimal-values.yaml")).read_text())
+    return CASE_HEAD + yaml.safe_dump(values, sort_keys=False)
+
+
 def shows_example(value: Value) -> bool:
     """Return True if the default does not show the form of a value."""
     return isinstance(value.default, list | dict) or value.default == ""
@@ -195,6 +215,7 @@ def generated() -> dict[Path, str]:
     return {
         SCHEMA_FILE: json_schema(schema),
         VALUES_FILE: values_file(schema),
+        CASE_FILE: case_file(schema),
         README: readme(README.read_text(), schema),
     }
 

@@ -100,9 +100,9 @@ def reference() -> str:
 def row(key: Key) -> tuple[str, ...]:
     """The cells of one key."""
     kind = key.type
-    least, most = kind.bounds()
-    if least is not None and most is not None:
-        allowed = f"{least:g} to {most:g}"
+    minimum, maximum = kind.bounds()
+    if minimum is not None and maximum is not None:
+        allowed = f"{minimum:g} to {maximum:g}"
     elif kind.choices:
         allowed = ", ".join(kind.choices)
     elif kind.item:

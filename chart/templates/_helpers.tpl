@@ -115,11 +115,11 @@ The command does not use --from-literal, which would show the secret in the list
 {{/* Largest number of workers that R may ask for. An error where it is below worker.replicas. */}}
 {{- define "future-kubernetes.maxReplicas" -}}
 {{- $replicas := int .Values.worker.replicas -}}
-{{- $most := int .Values.worker.maxReplicas -}}
-{{- if and $most (lt $most $replicas) -}}
-{{- fail (printf "worker.maxReplicas is %d, below worker.replicas, which is %d. Give at least %d, or 0 for as many as worker.replicas." $most $replicas $replicas) -}}
+{{- $maximum := int .Values.worker.maxReplicas -}}
+{{- if and $maximum (lt $maximum $replicas) -}}
+{{- fail (printf "worker.maxReplicas is %d, below worker.replicas, which is %d. Give at least %d, or 0 for as many as worker.replicas." $maximum $replicas $replicas) -}}
 {{- end -}}
-{{- $most | default $replicas -}}
+{{- $maximum | default $replicas -}}
 {{- end -}}
 
 {{/*
@@ -129,11 +129,11 @@ worker.replicas sets that. The annotation on the Deployment holds the worker.rep
 */}}
 {{- define "future-kubernetes.liveReplicas" -}}
 {{- $wanted := int .Values.worker.replicas -}}
-{{- $most := include "future-kubernetes.maxReplicas" . | int -}}
+{{- $maximum := include "future-kubernetes.maxReplicas" . | int -}}
 {{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (printf "%s-worker" (include "future-kubernetes.fullname" .)) -}}
 {{- $last := dig "metadata" "annotations" "future-kubernetes/replicas" "" ($live | default dict) -}}
 {{- if eq $last (toString $wanted) -}}
-{{- min (int $live.spec.replicas) $most -}}
+{{- min (int $live.spec.replicas) $maximum -}}
 {{- else -}}
 {{- $wanted -}}
 {{- end -}}

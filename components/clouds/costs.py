@@ -24,15 +24,15 @@ class Numbers:
 
     now: float
     idle: float
-    most: float
+    maximum: float
 
     def times(self, factor: float) -> Numbers:
         """So many of each."""
-        return Numbers(self.now * factor, self.idle * factor, self.most * factor)
+        return Numbers(self.now * factor, self.idle * factor, self.maximum * factor)
 
     def plus(self, other: Numbers) -> Numbers:
         """The sum of both."""
-        return Numbers(self.now + other.now, self.idle + other.idle, self.most + other.most)
+        return Numbers(self.now + other.now, self.idle + other.idle, self.maximum + other.maximum)
 
 
 ONE = Numbers(1, 1, 1)
@@ -53,21 +53,21 @@ class Part:
     name: str
     now: float | None = None
     idle: float | None = None
-    most: float | None = None
+    maximum: float | None = None
     note: str = ""
 
     @classmethod
-    def of(cls, name: str, numbers: Numbers, price: float | None, most_price: float | None = None) -> Part:
-        """So many of one price an hour. most_price: that of each at most, where it differs."""
-        highest = price if most_price is None else most_price
-        return cls(name, product(numbers.now, price), product(numbers.idle, price), product(numbers.most, highest))
+    def of(cls, name: str, numbers: Numbers, price: float | None, price_at_max: float | None = None) -> Part:
+        """So many of one price an hour. price_at_max: that of each at most, where it differs."""
+        highest = price if price_at_max is None else price_at_max
+        return cls(name, product(numbers.now, price), product(numbers.idle, price), product(numbers.maximum, highest))
 
     @property
     def line(self) -> str:
         """The part's cost in a line."""
         if self.note:
             return self.note
-        figures = [UNKNOWN if each is None else f"${each:.3f}" for each in (self.now, self.idle, self.most)]
+        figures = [UNKNOWN if each is None else f"${each:.3f}" for each in (self.now, self.idle, self.maximum)]
         if len(set(figures)) == 1:
             return figures[0]
         return f"{figures[0]} now, {figures[1]} idle, {figures[2]} at most"
@@ -86,7 +86,7 @@ def product(count: float, price: float | None) -> float | None:
     return 0.0 if count == 0 else None if price is None else count * price
 
 
-def most_of(*prices: float | None) -> float | None:
+def max_price(*prices: float | None) -> float | None:
     """The highest price. None where one is unknown, since that one may be the highest."""
     known = [price for price in prices if price is not None]
     return max(known) if len(known) == len(prices) else None
@@ -105,7 +105,7 @@ class Costs:
         return {
             "now": total([(part.name, part.now) for part in counted]),
             "idle": total([(part.name, part.idle) for part in counted]),
-            "max": total([(part.name, part.most) for part in counted]),
+            "max": total([(part.name, part.maximum) for part in counted]),
             "parts": {part.name: part.line for part in self.parts},
             "notIncluded": self.excluded,
         }

@@ -9,6 +9,7 @@ import pulumi
 
 from components.clouds.base import Cluster, Placement, PodSize, home_claim, shared_claim
 from components.release.quota import quota
+from components.settings.keys import keys_of
 from components.settings.model import Settings
 
 
@@ -17,47 +18,49 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
     values: dict[str, Any] = {
         "fullnameOverride": settings.name,
         "image": image,
-        "ide": settings.ide,
         "auth": {"existingSecret": secret_name},
         "scheduler": {
             "resources": resources(cluster.scheduler_size),
             **placement(cluster.scheduler_placement),
-            "homeGiB": settings.home_gib,
             "homeStorageClass": cluster.home_storage_class or "",
             **({"homeExistingClaim": home_claim(settings)} if cluster.home_volume else {}),
             **pod_annotations(cluster),
         },
         "worker": {
-            "replicas": settings.workers,
-            "maxReplicas": settings.max_workers,
             "resources": resources(cluster.worker_size),
             **placement(cluster.worker_placement),
             **pod_annotations(cluster),
         },
         "shared": {
-            "GiB": settings.shared_gib,
             "storageClass": cluster.shared_storage_class or "",
             **({"existingClaim": shared_claim(settings)} if cluster.shared_volume else {}),
         },
-        "host": settings.host or "",
         "ingress": {
             "className": cluster.public_access.ingress_class,
             "annotations": dict(cluster.public_access.annotations),
         },
-        "idleMinutes": settings.idle_minutes,
-        "cullIdleKernels": settings.cull_idle_kernels,
-        "ttlHours": settings.ttl_hours,
-        "workHours": settings.work_hours or "",
         "networkPolicy": {
             "identityServer": cluster.cloud_identity.server if cluster.cloud_identity else "",
             "extraEgress": [egress_rule(each) for each in settings.egress],
         },
         "resourceQuota": {"hard": quota(settings, cluster.worker_size, cluster.scheduler_size)},
-        "monitoring": {"enabled": settings.monitoring},
-        "labels": dict(settings.labels),
     }
-    laid: dict[str, Any] = merged(merged(values, cluster.own_values), settings.chart_values)
-    return laid
+    for overlay in (passed_on(settings), cluster.own_values, settings.chart_values):
+        values = merged(values, overlay)
+    return values
+
+
+def passed_on(settings: Settings) -> dict[str, Any]:
+    """The values that a setting sets as it is, by `chart` in its declaration. An unset one is empty text."""
+    values: dict[str, Any] = {}
+    for key in keys_of(type(settings)).values():
+        if key.chart:
+            given = getattr(settings, key.field)
+            part: Any = "" if given is None else given
+            for name in reversed(key.chart.split(".")):
+                part = {name: part}
+            values = merged(values, part)
+    return values
 
 
 def merged(values: Any, overlay: Any) -> Any:

@@ -26,28 +26,21 @@ OWNED: Mapping[str, tuple[str, str]] = {
     "image": ("image", "pods run it by its digest"),
     "auth": ("password", "secrets are kept out of Helm's values"),
     "fullnameOverride": ("", "it is made from the stack's name"),
-    "ide": ("ide", ""),
-    "host": ("host", ""),
-    "labels": ("labels", ""),
-    "idleMinutes": ("idleMinutes", ""),
-    "cullIdleKernels": ("cullIdleKernels", ""),
-    "ttlHours": ("ttlHours", ""),
-    "workHours": ("workHours", ""),
-    "monitoring.enabled": ("monitoring", ""),
-    "shared.GiB": ("sharedGiB", ""),
-    "scheduler.homeGiB": ("homeGiB", ""),
     "scheduler.keepHome": ("keepHome", ""),
     "scheduler.resources.requests.cpu": ("schedulerCpu", "nodes are sized by it"),
     "scheduler.resources.requests.memory": ("schedulerMemoryGiB", "nodes are sized by it"),
     "scheduler.resources.limits.memory": ("schedulerMemoryGiB", "nodes are sized by it"),
     "networkPolicy.identityServer": ("", "it follows from buckets"),
-    "worker.replicas": ("workers", ""),
-    "worker.maxReplicas": ("maxWorkers", ""),
     "worker.resources.requests.cpu": ("workerCpu", "nodes are sized by it"),
     "worker.resources.requests.memory": ("workerMemoryGiB", "nodes are sized by it"),
     "worker.resources.limits.memory": ("workerMemoryGiB", "nodes are sized by it"),
 }
-"""Chart values that the program itself guarantees, each with the config key that sets it, and the reason."""
+"""Chart values that the program computes, each with the config key that it depends on, and the reason."""
+
+
+def owned_values(keys: Mapping[str, Key]) -> dict[str, tuple[str, str]]:
+    """Chart values that the program guarantees: those of `OWNED`, and those of the settings that are passed on."""
+    return {**OWNED, **{key.chart: (name, "") for name, key in keys.items() if key.chart}}
 
 
 def chart_value_problems(overlay: Mapping[str, Any], keys: Mapping[str, Key]) -> Iterator[Problem]:
@@ -56,9 +49,10 @@ def chart_value_problems(overlay: Mapping[str, Any], keys: Mapping[str, Key]) ->
         return
     import jsonschema
 
-    owned = [path for path in OWNED if holds(overlay, path)]
+    guaranteed = owned_values(keys)
+    owned = [path for path in guaranteed if holds(overlay, path)]
     for path in owned:
-        key, reason = OWNED[path]
+        key, reason = guaranteed[path]
         fix = f"pulumi config rm --path {KEY}.{path}" + (f" && {keys[key].command()}" if key else "")
         owner = f"the setting {key}" if key else "the program"
         allowed = f"only {owner} may set it" + (f" ({reason})" if reason else "")
@@ -122,6 +116,6 @@ def words(error: ValidationError) -> str:
         return f"what chart/values.schema.json allows ({error.message})"
     noun = NOUNS[schema["type"]]
     if "minimum" in schema:
-        least = schema["minimum"]
-        return f"{noun} from {least} to {schema['maximum']}" if "maximum" in schema else f"{noun}, at least {least}"
+        minimum = schema["minimum"]
+        return f"{noun} from {minimum} to {schema['maximum']}" if "maximum" in schema else f"{noun}, at least {minimum}"
     return f"{noun} that matches {schema['pattern']}" if "pattern" in schema else noun

@@ -38,6 +38,7 @@ def setting(
     secret: bool = False,
     shown: bool = True,
     plain: bool = False,
+    chart: str = "",
     default_factory: Callable[[dict[str, Any]], Any] | None = None,
     default_words: str = "",
     missing: str = "",
@@ -48,10 +49,18 @@ def setting(
     example: a valid value for messages and documentation. counts: what a whole number counts. ge, le: the range.
     secret: only accepted encrypted, and never shown. shown: False keeps the given value out of messages.
     plain: refused encrypted, since the value ends up where everybody can read it.
+    chart: path of the value of the chart that the setting is passed to as it is.
     default_words: the default where it is not one value. missing: what to say where a required setting is absent.
     fix: the command for a required setting that is absent, or for an optional one that is wrong.
     """
-    words = {"counts": counts, "secret": secret, "shown": shown, "plain": plain, "default": default_words}
+    words = {
+        "counts": counts,
+        "secret": secret,
+        "shown": shown,
+        "plain": plain,
+        "chart": chart,
+        "default": default_words,
+    }
     options: dict[str, Any] = {
         "description": description,
         "examples": [example],

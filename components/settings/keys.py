@@ -64,9 +64,9 @@ class Type:
 
     def bounds(self) -> tuple[float | None, float | None]:
         """The smallest and the largest number that is allowed."""
-        least = next((entry.ge for entry in self.metadata if isinstance(entry, annotated_types.Ge)), None)
-        most = next((entry.le for entry in self.metadata if isinstance(entry, annotated_types.Le)), None)
-        return least, most  # type: ignore[return-value]  # declared as anything that can be compared
+        minimum = next((entry.ge for entry in self.metadata if isinstance(entry, annotated_types.Ge)), None)
+        maximum = next((entry.le for entry in self.metadata if isinstance(entry, annotated_types.Le)), None)
+        return minimum, maximum  # type: ignore[return-value]  # declared as anything that can be compared
 
     @property
     def words(self) -> str:
@@ -106,6 +106,11 @@ class Key:
         return bool(self._extra["plain"])
 
     @property
+    def chart(self) -> str:
+        """Path of the value of the chart that the setting is passed to as it is; empty for none."""
+        return str(self._extra["chart"])
+
+    @property
     def shown(self) -> bool:
         """True if messages may repeat the given value."""
         return bool(self._extra["shown"]) and not self.secret
@@ -134,16 +139,16 @@ class Key:
     def allowed(self) -> str:
         """Allowed values, as a noun."""
         kind, counts = self.type, self._extra["counts"]
-        least, most = kind.bounds()
+        minimum, maximum = kind.bounds()
         if kind.choices:
             return f"one of {', '.join(kind.choices)}"
         if counts:
-            return f"a whole number of {counts} from {least} to {most}"
+            return f"a whole number of {counts} from {minimum} to {maximum}"
         if kind.bare is bool:
             return "true or false"
         if kind.item:
             return f"a list, each item {kind.item.words}"
-        return f"{kind.words}, from {least:g} to {most:g}" if least is not None else kind.words
+        return f"{kind.words}, from {minimum:g} to {maximum:g}" if minimum is not None else kind.words
 
     @property
     def missing(self) -> str:

@@ -60,7 +60,15 @@ class Settings(BaseModel):
     """The stack's name. Not a config key."""
 
     cloud: str = setting(description="Where the stack runs", example="local")
-    workers: Whole = setting(4, "Number of R workers at the start", counts="workers", ge=1, le=MAX_WORKERS, example=4)
+    workers: Whole = setting(
+        4,
+        "Number of R workers at the start",
+        counts="workers",
+        ge=1,
+        le=MAX_WORKERS,
+        example=4,
+        chart="worker.replicas",
+    )
     max_workers: Whole = setting(
         default_factory=lambda given: given["workers"],
         default_words="as many as `workers`",
@@ -69,6 +77,7 @@ class Settings(BaseModel):
         ge=1,
         le=MAX_WORKERS,
         example=40,
+        chart="worker.maxReplicas",
     )
     worker_cpu: Cores | None = setting(
         None,
@@ -94,6 +103,7 @@ class Settings(BaseModel):
         "both",
         "Web IDE in the image; with `both`, the address leads to RStudio, and JupyterLab is at /lab",
         example="rstudio",
+        chart="ide",
     )
     password: Password | None = setting(
         None, "Password of the IDE", default_words="a random one, drawn once", secret=True
@@ -125,6 +135,7 @@ class Settings(BaseModel):
         ge=0,
         le=MAX_VOLUME_GIB,
         example=10,
+        chart="scheduler.homeGiB",
     )
     shared_gib: Whole = setting(
         0,
@@ -133,12 +144,14 @@ class Settings(BaseModel):
         ge=0,
         le=MAX_VOLUME_GIB,
         example=100,
+        chart="shared.GiB",
     )
     host: HostName | None = setting(
         None,
         "DNS name under which the IDE is public, with TLS",
         default_words="private, reached by a port-forward",
         example="r.example.org",
+        chart="host",
     )
     idle_minutes: Whole = setting(
         0,
@@ -147,12 +160,14 @@ class Settings(BaseModel):
         ge=0,
         le=MAX_IDLE_MINUTES,
         example=30,
+        chart="idleMinutes",
     )
     cull_idle_kernels: bool = setting(
         False,
         "Shut down a notebook's kernel that has been idle for `idleMinutes`, without a future that waits or runs. "
         "That frees its memory and loses its variables. Sessions of RStudio stay",
         example="true",
+        chart="cullIdleKernels",
     )
     ttl_hours: Whole = setting(
         0,
@@ -162,6 +177,7 @@ class Settings(BaseModel):
         ge=0,
         le=MAX_TTL_HOURS,
         example=72,
+        chart="ttlHours",
     )
     work_hours: WorkHours | None = setting(
         None,
@@ -169,6 +185,7 @@ class Settings(BaseModel):
         "finish first)",
         default_words="always",
         example="Mon-Fri 08:00-18:00 Europe/Berlin",
+        chart="workHours",
     )
     environment: Environment = setting(
         {},
@@ -184,12 +201,15 @@ class Settings(BaseModel):
         default_words="no private address",
         example="10.20.0.7:5432,10.30.0.0/16:443",
     )
-    labels: Labels = setting({}, "Labels and tags on every resource, for cost reports", example="team=statistics")
+    labels: Labels = setting(
+        {}, "Labels and tags on every resource, for cost reports", example="team=statistics", chart="labels"
+    )
     monitoring: bool = setting(
         False,
         "Have the Prometheus operator of the cluster read the metrics, with alerts and a Grafana dashboard. On a "
         "new cluster, set it once the operator is installed. `chartValues.monitoring` has the budget and details",
         example="true",
+        chart="monitoring.enabled",
     )
     chart_values: ChartValues = setting(
         {},

@@ -26,7 +26,7 @@ _RETRY_SECONDS = 5.0
 def _moves(plan: Plan) -> bool:
     """True if the plan's number may change by time only."""
     away = plan.remote and plan.away_since is not None and plan.range.level > 0
-    return away or (plan.range.elastic and bool(plan.load or plan.range.level > plan.range.least))
+    return away or (plan.range.elastic and bool(plan.load or plan.range.level > plan.range.minimum))
 
 
 class Demand:
@@ -71,18 +71,18 @@ class Demand:
         maximum = self._scaler.maximum()
         return workers if maximum is None else min(workers, maximum)
 
-    def allowed(self, least: int, most: int) -> int:
+    def allowed(self, minimum: int, maximum: int) -> int:
         """The largest number that a plan of this range can have.
 
         Raises:
             KubeError: when it is below the plan's minimum.
         """
-        maximum = self._scaler.maximum()
-        if maximum is None:
-            return most
-        if least > maximum:
-            raise above_maximum(least, maximum)
-        return min(most, maximum)
+        bound = self._scaler.maximum()
+        if bound is None:
+            return maximum
+        if minimum > bound:
+            raise above_maximum(minimum, bound)
+        return min(maximum, bound)
 
     def numbers(self) -> str:
         """Connected workers, and wanted ones: the answer to ``connected``."""
@@ -98,13 +98,13 @@ class Demand:
         if abandoned:
             if plan.wanted_before is not None:
                 self._lower(max(plan.wanted_before, self.total()))
-        elif plan.range.level > plan.range.least:
-            self._loop.call_later(self._rest_seconds, self._give_back, plan.range.least, self._scaled)
+        elif plan.range.level > plan.range.minimum:
+            self._loop.call_later(self._rest_seconds, self._give_back, plan.range.minimum, self._scaled)
         self.changed()
 
-    def _give_back(self, least: int, scaled: int) -> None:
+    def _give_back(self, minimum: int, scaled: int) -> None:
         if scaled == self._scaled:  # else a session has set the number since
-            self._lower(max(least, self.total()))
+            self._lower(max(minimum, self.total()))
 
     def rested(self) -> None:
         """The workers were scaled to 0 for want of use: no plan wants any until its next task."""

@@ -63,7 +63,7 @@ class OpenPlans:
             plan = self._new(key, pid, range_)
         plan.pid, plan.retries, plan.restored, plan.away_since = pid, retries, False, None
         plan.run = run_of(pid) if not plan.remote else ""
-        if range_.least != plan.range.least or range_.most != plan.range.most:
+        if range_.minimum != plan.range.minimum or range_.maximum != plan.range.maximum:
             plan.range = range_
         self._reports.streams[key] = stream
         self._activity.touch()

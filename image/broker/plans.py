@@ -37,21 +37,21 @@ class Range:
     asks for them again.
     """
 
-    def __init__(self, least: int, most: int) -> None:
-        self.least = least
-        self.most = most
-        self.level = least
+    def __init__(self, minimum: int, maximum: int) -> None:
+        self.minimum = minimum
+        self.maximum = maximum
+        self.level = minimum
         self._since: float | None = None
         self._peak = 0
 
     @property
     def elastic(self) -> bool:
         """True for a minimum and a maximum that differ."""
-        return self.most > self.least
+        return self.maximum > self.minimum
 
     def update(self, load: int, now: float, rest: float = REST_SECONDS) -> None:
         """Follow the load, in tasks that wait or run. ``now`` and ``rest`` in seconds."""
-        need = min(self.most, max(self.least, load))
+        need = min(self.maximum, max(self.minimum, load))
         if need >= self.level:
             if load or self.level:  # not one that rests
                 self.level = need
@@ -70,7 +70,7 @@ class Range:
 
     def wake(self) -> None:
         """Want at least the minimum: there is a task."""
-        self.level = max(self.level, self.least)
+        self.level = max(self.level, self.minimum)
 
 
 @dataclass(eq=False)
@@ -164,4 +164,4 @@ class Plan:
     @property
     def waiting(self) -> bool:
         """True if it has a task that could run on a further worker."""
-        return bool(self.queue) and self.running < max(1, self.range.most)
+        return bool(self.queue) and self.running < max(1, self.range.maximum)

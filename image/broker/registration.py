@@ -41,7 +41,7 @@ class Registration:
         if message["op"] == "worker":
             self._activity.worker_unused(max(0.0, float(message.get("unused", 0))))
             self._pool.enrol(worker)
-            self._take_in(worker, message)
+            self._join(worker, message)
             return
         worker.enter("reporting")
         if message["op"] == "draining":
@@ -50,7 +50,7 @@ class Registration:
             self._file_end(message)
         worker.finish()
 
-    def _take_in(self, worker: Worker, message: Mapping[str, Any]) -> None:
+    def _join(self, worker: Worker, message: Mapping[str, Any]) -> None:
         lease, key = str(message.get("running", "")), str(message.get("session", ""))
         worker.bound = key
         if lease and self._dispatcher.returned(worker, lease, key, int(message.get("pid", 0))):

@@ -183,9 +183,9 @@ class Session(Borrower):
         else:
             self.say(" ".join(text.split()).encode() + b"\n")
 
-    def _open(self, key: str, pid: str, least: str, most: str, retries: str) -> None:
+    def _open(self, key: str, pid: str, minimum: str, maximum: str, retries: str) -> None:
         self._stream = Stream(self, self._services.dispatcher, self._services.demand)
-        self._stream.open(key, int(pid), int(least), int(most), int(retries))
+        self._stream.open(key, int(pid), int(minimum), int(maximum), int(retries))
 
     def _scale(self, workers: str, pid: str = "0") -> None:
         self._later(self._services.demand.scale(int(workers), int(pid)))

@@ -58,13 +58,13 @@ from .plans import Plan, Range
 if TYPE_CHECKING:
     from .connections import Connection
 
-_MOST_BYTES = 8 << 30
+_MAX_BYTES = 8 << 30
 _SHARE_OF_DISK = 0.5
 
 
 def room() -> int:
     """Bytes of tasks that one plan may have queued: half of the free disk, 8 GiB at most."""
-    return min(_MOST_BYTES, int(shutil.disk_usage(tempfile.gettempdir()).free * _SHARE_OF_DISK))
+    return min(_MAX_BYTES, int(shutil.disk_usage(tempfile.gettempdir()).free * _SHARE_OF_DISK))
 
 
 class Stream:
@@ -100,17 +100,17 @@ class Stream:
         assert self._plan is not None
         return self._plan
 
-    def open(self, key: str, pid: int, least: int, most: int, retries: int) -> None:
+    def open(self, key: str, pid: int, minimum: int, maximum: int, retries: int) -> None:
         """Begin or take up a plan, within the release's maximum."""
-        if not key.isalnum() or not 0 < least <= most or pid == 0 or retries < 0:
+        if not key.isalnum() or not 0 < minimum <= maximum or pid == 0 or retries < 0:
             raise ValueError("not a plan")
         try:
-            most = self._demand.allowed(least, most)
+            maximum = self._demand.allowed(minimum, maximum)
         except KubeError as error:
             self._refuse(error.kind, str(error))
             return
-        self.tell(f"opened {most} {room()}")
-        self._plan = self._dispatcher.plans.open(key, pid, Range(least, most), retries, self)
+        self.tell(f"opened {maximum} {room()}")
+        self._plan = self._dispatcher.plans.open(key, pid, Range(minimum, maximum), retries, self)
         self._demand.changed()
 
     def _refuse(self, kind: str, text: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..common.blob import Blob
 
 _SHARE_OF_DISK = 0.125
-_MOST_BYTES = 1 << 30
+_MAX_BYTES = 1 << 30
 
 
 def _room() -> int:
@@ -20,7 +20,7 @@ def _room() -> int:
     given = os.environ.get("FUTURE_KUBERNETES_VALUE_BYTES")
     if given:
         return int(given)
-    return min(_MOST_BYTES, int(shutil.disk_usage(tempfile.gettempdir()).free * _SHARE_OF_DISK))
+    return min(_MAX_BYTES, int(shutil.disk_usage(tempfile.gettempdir()).free * _SHARE_OF_DISK))
 
 
 @dataclass
@@ -62,10 +62,10 @@ class Values:
             self._held[name].results -= 1
         free = [name for name, held in self._held.items() if not held.results]
         if free:
-            most = _room()
+            room = _room()
             size = sum(self._held[name].body.size for name in free)
             for name in free:
-                if size <= most:
+                if size <= room:
                     break
                 size -= self._held[name].body.size
                 self._drop(name)

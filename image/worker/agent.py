@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import select
-import shlex
 import time
 from typing import Any, NoReturn
 
@@ -25,15 +24,13 @@ from .attach import attach
 from .channel import Channel, ChannelError
 from .dialer import Dialer
 from .duty import FAREWELL_SECONDS, Duty
-from .library import Library
 from .line import Line
 from .log import log
-from .objects import Objects
 from .probes import Attendant
-from .r_process import PROGRAM, Children, RProcess
+from .r_process import Children, RProcess
+from .reports import Reports
+from .session_r import SessionR
 from .work import Work, said
-
-_FIRST_USAGE_SECONDS = 2.0
 
 
 class Agent:
@@ -42,53 +39,23 @@ class Agent:
     def __init__(self, environ: dict[str, str]) -> None:
         self._dialer = Dialer(environ)
         self._http_port = int(environ.get("FUTURE_KUBERNETES_HTTP_PORT", wire.HTTP_PORT))
-        command = environ.get("FUTURE_KUBERNETES_R")
-        self._command = shlex.split(command) if command else ["Rscript", str(PROGRAM)]
         self._children = Children()
-        self._r: RProcess | None = None
-        self._link: Channel | None = None
+        self._r = SessionR(environ.get("FUTURE_KUBERNETES_R", ""), self._children)
         self._line = Line(self._dialer)
-        self._duty = Duty(self._dialer, self._line, self._children, self._abandon_r)
-        self._bound = ""
-        self._objects = Objects()
-        self._objects_of = ""
-        self._library = Library()
-        self._usage = cgroup.Usage()
-        self._usage_due = 0.0
+        self._reports = Reports(self._line)
+        self._duty = Duty(self._dialer, self._line, self._children, self._r.abandon)
         self._dial_at = 0.0
-
-    # R.
-
-    def _start_r(self) -> None:
-        """Start a fresh R, in place of the one that is there.
-
-        Raises:
-            OSError: when R does not start.
-        """
-        self._stop_r()
-        self._r = r = RProcess(self._command, self._children, self._objects.environ() | self._library.environ())
-        self._link = Channel(r.socket, lambda: r.wait(0) is not None)
-        self._bound = ""
-
-    def _stop_r(self) -> None:
-        r, self._r, self._link = self._r, None, None
-        if r is not None:
-            r.stop()
-
-    def _abandon_r(self) -> None:
-        if self._r is not None:
-            self._r.abandon()
 
     # The broker's connection.
 
     def _connect(self) -> float:
         """Dial once; seconds to pause after a failure, 0 after success."""
         self._duty.dialling()
-        pause = self._line.dial(self._duty.work, self._bound, self._duty.unused())
+        pause = self._line.dial(self._duty.work, self._r.session, self._duty.unused())
         if not pause:
             self._duty.connected()
             if self._duty.work is not None:
-                self._ask_for_package(self._duty.work)  # the answer may have been lost with the last connection
+                self._reports.missing_package(self._duty.work)  # the answer may have been lost with the last connection
         return pause
 
     # The loop.
@@ -96,8 +63,8 @@ class Agent:
     def _serve(self) -> None:
         """Serve until R cannot be started."""
         while True:
-            if self._r is None:
-                self._start_r()
+            if self._r.process is None:
+                self._r.start()
             if self._line.channel is None and time.monotonic() >= self._dial_at:
                 self._dial_at = time.monotonic() + self._connect()
             self._send_what_is_due()
@@ -107,9 +74,9 @@ class Agent:
 
     def _wait(self) -> None:
         """Wait for the broker, R, the end of a process, or the next thing that is due."""
-        assert self._link is not None
+        _, link = self._r.running
         poller = select.poll()
-        poller.register(self._link.socket, select.POLLIN)
+        poller.register(link.socket, select.POLLIN)
         poller.register(self._children.woken, select.POLLIN)
         seconds = 3600.0
         line = self._line.channel
@@ -120,7 +87,7 @@ class Agent:
             if self._duty.stopping:
                 seconds = FAREWELL_SECONDS
             if self._duty.work is not None:
-                seconds = min(wire.CHECK_SECONDS, max(0.0, self._usage_due - time.monotonic()))
+                seconds = min(wire.CHECK_SECONDS, self._reports.seconds())
                 if line.silent():
                     self._line.close()
                     self._duty.disconnected()
@@ -128,33 +95,15 @@ class Agent:
         self._children.clear()
 
     def _send_what_is_due(self) -> None:
-        work = self._duty.work
         self._duty.say_farewell()
-        if work is None:
-            return
-        if work.result is not None and not work.sent:
-            peak, cpu = (self._r.peak_mib(), self._r.cpu_seconds()) if self._r is not None else (0, None)
-            message = {
-                "op": "result", "id": work.id, "status": work.status, "peak": peak, "size": work.result.size,
-                **({"cpu": cpu} if cpu is not None else {}),
-                **({"values": [name for name, _ in work.values]} if work.values else {}),
-            }  # fmt: skip
-            work.sent = self._line.say(message, work.result)
-        now = time.monotonic()
-        if work.result is None and now >= self._usage_due:
-            self._usage_due = now + wire.USAGE_SECONDS
-            usage = self._usage.since_last()
-            if usage is not None:
-                limit = cgroup.memory_limit_mib()
-                self._line.say({"op": "usage", "memory": usage[0], "limit": limit, "cpu": round(usage[1], 3)})
+        if self._duty.work is not None:
+            self._reports.send_due(self._duty.work, self._r.process)
 
     # R's side.
 
     def _hear_r(self) -> None:
         """Take what R has sent; notice its end by its process, as others may hold its end of the socket open."""
-        r, link = self._r, self._link
-        assert r is not None
-        assert link is not None
+        r, link = self._r.running
         ended = r.wait(0) is not None
         try:
             link.fill()
@@ -174,11 +123,11 @@ class Agent:
             return
         if word == "condition":
             if body is not None:
-                self._line.say({"op": "condition", "id": work.id, "size": body.size}, body)
+                self._reports.condition(work, body)
             return
         if word == "want":
             work.looks_for = b"".join(body.pieces()).decode() if body is not None else ""
-            self._ask_for_package(work)
+            self._reports.missing_package(work)
             return
         if body is None:
             work.ended("unkept", Blob.of(b"the disk of the worker's pod is full: no room for the result"))
@@ -187,21 +136,17 @@ class Agent:
         else:
             work.ended(word, body)
 
-    def _ask_for_package(self, work: Work) -> None:
-        if work.looks_for is not None:
-            self._line.say({"op": "want", "id": work.id, "name": work.looks_for})
-
     def _r_ended(self, r: RProcess) -> None:
         status, oom, tail = r.wait(2.0), cgroup.oom_kills() > r.oom_before, r.tail()
         limit = cgroup.memory_limit_mib() if oom else None
-        self._stop_r()
+        self._r.stop()
         work = self._duty.work
         if work is None or work.result is not None:
             log(f"R ended with status {status} while it waited; starting another")
             return
         log(f"R ended with status {status} in use" + (", out of memory" if oom else ""))
         self._duty.finish()
-        self._line.say({"op": "ended", "id": work.id, "status": status, "oom": oom, "limit": limit, "tail": tail})
+        self._reports.ended(work, status, oom, limit, tail)
         self._duty.go_if_told()
 
     # The broker's side.
@@ -228,19 +173,14 @@ class Agent:
         if operation == "task":
             self._take_task(line, message)
         elif operation == "object":
-            if message["session"] != self._objects_of:
-                self._objects.clear()
-                self._objects_of = str(message["session"])
             name = str(message["id"])
-            if not self._objects.receive(line, name, int(message["size"])):
-                self._line.say({"op": "evicted", "ids": [name]})  # the next task that needs it brings it again
+            if not self._r.receive_object(line, str(message["session"]), name, int(message["size"])):
+                self._reports.evicted([name])
         elif operation == "forget":
-            self._objects.forget(str(message["id"]))
+            self._r.objects.forget(str(message["id"]))
         elif operation == "need":
             if work is not None and work.id == message["id"]:
-                values = dict(work.values)
-                for name in message["ids"]:
-                    self._line.say({"op": "value", "id": name, "size": values[name].size}, values[name])
+                self._reports.values(work, message["ids"])
         elif operation == "have":
             self._take_package(line, message)
         elif operation == "ack":
@@ -251,10 +191,7 @@ class Agent:
             if work is not None and work.id == message["id"] and work.result is None:
                 self._end_cancelled(work)
         elif operation == "reset":
-            self._objects.clear()
-            if self._bound and work is None:
-                self._start_r()
-            self._bound = ""
+            self._r.release(busy=work is not None)
         elif operation in ("retire", "reinstate"):
             # Unready, so that Kubernetes deletes this pod before one in use; ready again if it does not.
             self._duty.state = "retiring" if operation == "retire" else "idle"
@@ -266,32 +203,27 @@ class Agent:
             raise ValueError(f"unknown operation {operation!r}")
 
     def _end_cancelled(self, work: Work) -> None:
-        self._stop_r()
+        self._r.stop()
         self._duty.finish()
-        self._line.say({"op": "ended", "id": work.id, "status": None, "oom": False, "limit": None, "tail": ""})
+        self._reports.ended(work)
         self._duty.go_if_told()
 
     def _take_task(self, line: Channel, message: dict[str, Any]) -> None:
         """Pass a task's bytes on to R as they come, or in a file; if that is not possible, read and drop them."""
         work = Work(str(message["id"]), str(message["session"]), int(message["pid"]))
         self._duty.begin(work)
-        outdated = self._library.outdated(work.session, int(message.get("libraries", 0)))
-        if outdated or self._bound not in ("", work.session) or self._r is None:
-            self._start_r()
-        self._bound = work.session
-        self._usage_due = time.monotonic() + _FIRST_USAGE_SECONDS
-        if removed := self._objects.use(message.get("needs", ())):
-            self._line.say({"op": "evicted", "ids": removed})
-        assert self._link is not None
-        assert self._r is not None
-        self._r.begin_task()
-        work.give(line, self._link, int(message["size"]), self._r.folder)
+        self._r.bind(work.session, int(message.get("libraries", 0)))
+        self._reports.begin()
+        self._reports.evicted(self._r.objects.use(message.get("needs", ())))
+        r, link = self._r.running
+        r.begin_task()
+        work.give(line, link, int(message["size"]), r.folder)
 
     def _take_package(self, line: Channel, message: dict[str, Any]) -> None:
         """Keep a package that R waits for, and say so; or pass on the list of them."""
         name = str(message["name"])
-        answer = self._library.receive(line, name, int(message["size"])) or str(message["reason"]).encode()
-        work, link = self._duty.work, self._link
+        answer = self._r.library.receive(line, name, int(message["size"])) or str(message["reason"]).encode()
+        work, link = self._duty.work, self._r.link
         if work is not None and link is not None and work.id == message["id"] and work.looks_for == name:
             work.looks_for = None
             link.send(b"have %d\n%b" % (len(answer), answer))
@@ -300,11 +232,8 @@ class Agent:
 
     def _attach(self, line: Channel, lease: str) -> None:
         """Join R to the session that the broker names, until either ends."""
-        if self._bound or self._r is None:
-            self._start_r()
-        r, link = self._r, self._link
-        assert r is not None
-        assert link is not None
+        self._r.refresh()
+        r, link = self._r.running
         self._duty.begin_lease(lease)
         try:
             attach(line, r, link, lease, self._dialer)
@@ -313,7 +242,7 @@ class Agent:
         finally:
             self._line.close()
             self._duty.state = "starting"
-            self._stop_r()
+            self._r.stop()
             self._duty.end_lease()
 
     def run(self) -> NoReturn:

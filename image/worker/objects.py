@@ -22,14 +22,14 @@ class Objects:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="future-objects-"))
-        self._most = int(shutil.disk_usage(self.folder).free * _SHARE_OF_DISK)
+        self._max_bytes = int(shutil.disk_usage(self.folder).free * _SHARE_OF_DISK)
         self._sizes: OrderedDict[str, int] = OrderedDict()
 
     def environ(self) -> dict[str, str]:
         """Environment variables for worker.R: where the files are, and how many bytes of them it may hold in memory."""
         limit = cgroup.memory_limit_mib()
-        most = (limit << 20) // 4 if limit else _MEMORY_BYTES
-        return {"FUTURE_KUBERNETES_OBJECTS": str(self.folder), "FUTURE_KUBERNETES_OBJECT_BYTES": str(most)}
+        max_bytes = (limit << 20) // 4 if limit else _MEMORY_BYTES
+        return {"FUTURE_KUBERNETES_OBJECTS": str(self.folder), "FUTURE_KUBERNETES_OBJECT_BYTES": str(max_bytes)}
 
     def receive(self, line: Channel, name: str, size: int) -> bool:
         """Take an object from the broker. False if there was no room: it is missing when R looks for it.
@@ -64,7 +64,7 @@ class Objects:
         for name in names & self._sizes.keys():
             self._sizes.move_to_end(name)
         removed = []
-        while sum(self._sizes.values()) > self._most and (free := [n for n in self._sizes if n not in names]):
+        while sum(self._sizes.values()) > self._max_bytes and (free := [n for n in self._sizes if n not in names]):
             self.forget(free[0])
             removed.append(free[0])
         return removed

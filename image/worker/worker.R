@@ -149,7 +149,7 @@ local({
 
   # Large objects are in files named by their content, which the agent has made, and are kept once they were read.
   objects <- new.env()
-  most <- as.numeric(Sys.getenv("FUTURE_KUBERNETES_OBJECT_BYTES", "1e9"))
+  max_bytes <- as.numeric(Sys.getenv("FUTURE_KUBERNETES_OBJECT_BYTES", "1e9"))
   held <- 0
   read_object <- function(hash) {
     path <- file.path(Sys.getenv("FUTURE_KUBERNETES_OBJECTS"), hash)
@@ -165,11 +165,11 @@ local({
     }
     value <- read_object(hash)
     size <- as.numeric(utils::object.size(value))
-    for (name in ls(objects)) if (held + size > most) {
+    for (name in ls(objects)) if (held + size > max_bytes) {
       held <<- held - objects[[name]]$size
       rm(list = name, envir = objects)
     }
-    if (size <= most) {
+    if (size <= max_bytes) {
       objects[[hash]] <- list(value = value, size = size)
       held <<- held + size
     }

@@ -1,12 +1,11 @@
-"""Services of a node: their command lines, and the files that they read at their start. Standard library only."""
+"""Services of a node, and their command lines. Standard library only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from .pki import kubeconfig
-from .places import CONFIG, DNS_SERVICE_IP, NODE_IP, PATIENCE, PAUSE_IMAGE, PKI, POD_RANGE, REGISTRY, SERVICE_RANGE
+from .places import CONFIG, NODE_IP, PATIENCE, PKI, SERVICE_RANGE
 
 FIRST_DELAY_SECONDS = 0.5 * PATIENCE
 
@@ -25,96 +24,6 @@ class Service:
     log_start: int = 0
     ends: int = 0
     error: str = ""
-
-
-def write_configuration(cgroup: str) -> None:
-    """Files that the services read at their start."""
-    # ptp routes each pod through the node. With a bridge, replies of a Service would bypass the node's rules unless
-    # br_netfilter is on for the machine.
-    (Path("/etc/cni/net.d") / "10-ptp.conflist").write_text(f"""\
-{{"cniVersion": "0.4.0", "name": "pods", "plugins": [
-  {{"type": "ptp", "mtu": 65520, "ipam": {{"type": "host-local", "dataDir": "/run/cni",
-    "ranges": [[{{"subnet": "{POD_RANGE}"}}]],
-    "routes": [{{"dst": "0.0.0.0/0"}}]}}}},
-  {{"type": "portmap", "capabilities": {{"portMappings": true}}}}]}}
-""")
-    # restrict_oom_score_adj: without SYS_RESOURCE a lower score is refused and no pod sandbox starts.
-    (CONFIG / "containerd.toml").write_text(f"""\
-version = 3
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = '{PAUSE_IMAGE}'
-[plugins.'io.containerd.cri.v1.runtime']
-  restrict_oom_score_adj = true
-  [plugins.'io.containerd.cri.v1.runtime'.cni]
-    bin_dirs = ['/usr/lib/cni']
-    conf_dir = '/etc/cni/net.d'
-  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
-    runtime_type = 'io.containerd.runc.v2'
-    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
-      SystemdCgroup = false
-""")
-    (CONFIG / "registry.yaml").write_text(f"""\
-version: 0.1
-log: {{level: warn}}
-storage: {{filesystem: {{rootdirectory: /var/lib/registry}}}}
-http: {{addr: "{REGISTRY}"}}
-""")
-    # The machine's disk is shared, so its usage must cause neither eviction nor image removal.
-    (CONFIG / "kubelet.yaml").write_text(f"""\
-apiVersion: kubelet.config.k8s.io/v1beta1
-kind: KubeletConfiguration
-authentication: {{anonymous: {{enabled: false}}, webhook: {{enabled: true}}, x509: {{clientCAFile: {PKI}/ca.crt}}}}
-authorization: {{mode: Webhook}}
-tlsCertFile: {PKI}/kubelet-server.crt
-tlsPrivateKeyFile: {PKI}/kubelet-server.key
-containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
-cgroupDriver: cgroupfs
-cgroupRoot: {cgroup}
-failCgroupV1: false
-failSwapOn: false
-clusterDomain: cluster.local
-clusterDNS: [{DNS_SERVICE_IP}]
-resolvConf: /etc/resolv.conf
-address: {NODE_IP}
-maxPods: 300
-serializeImagePulls: false
-registryPullQPS: 0
-kubeAPIQPS: 100
-kubeAPIBurst: 200
-eventRecordQPS: 0
-imageGCHighThresholdPercent: 100
-imageGCLowThresholdPercent: 99
-evictionHard: {{memory.available: 100Mi, nodefs.available: "1%", imagefs.available: "1%", nodefs.inodesFree: "1%"}}
-shutdownGracePeriod: 0s
-nodeLeaseDurationSeconds: {40 * PATIENCE:.0f}
-runtimeRequestTimeout: {120 * PATIENCE:.0f}s
-""")
-    (CONFIG / "proxy.yaml").write_text(f"""\
-apiVersion: kubeproxy.config.k8s.io/v1alpha1
-kind: KubeProxyConfiguration
-mode: iptables
-clusterCIDR: {POD_RANGE}
-hostnameOverride: node
-metricsBindAddress: 127.0.0.1:10249
-healthzBindAddress: 127.0.0.1:10256
-clientConnection: {{kubeconfig: {kubeconfig("proxy")}}}
-iptables: {{minSyncPeriod: 1s, syncPeriod: 30s}}
-conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}
-""")
-    (CONFIG / "Corefile").write_text(f""".:53 {{
-    bind {NODE_IP}
-    errors
-    health 127.0.0.1:8080
-    ready 127.0.0.1:8181
-    kubernetes cluster.local in-addr.arpa ip6.arpa {{
-        kubeconfig {kubeconfig("coredns")}
-        pods insecure
-        fallthrough in-addr.arpa ip6.arpa
-    }}
-    forward . /etc/resolv.conf
-    cache 30
-}}
-""")
 
 
 def first_services() -> list[Service]:

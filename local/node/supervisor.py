@@ -14,10 +14,11 @@ import sys
 import time
 from pathlib import Path
 
+from .configuration import write_configuration
 from .endings import fatal_line, same
 from .pki import make_pki
 from .places import CONFIG, LOGS, PATIENCE, PKI, POD_RANGE, run
-from .services import FIRST_DELAY_SECONDS, Service, first_services, later_services, write_configuration
+from .services import FIRST_DELAY_SECONDS, Service, first_services, later_services
 
 SERVICES = Path("/run/node/services")
 """A file for each service with its PID inside the node, 0 while it is down."""

@@ -41,7 +41,7 @@ def test_a_restart_of_the_broker_disturbs_no_running_task(bed: Bed, tmp_path: Pa
     assert begun.read_text() == "x", "computed once"
 
 
-def test_a_result_that_was_ready_while_the_broker_was_away_is_not_lost(bed: Bed, tmp_path: Path) -> None:
+def test_result_that_was_ready_while_broker_was_away_is_kept(bed: Bed, tmp_path: Path) -> None:
     bed.worker("w1")
     go, begun = tmp_path / "go", tmp_path / "begun"
     plan = bed.plan()
@@ -58,7 +58,7 @@ def test_a_result_that_was_ready_while_the_broker_was_away_is_not_lost(bed: Bed,
     assert begun.read_text() == "x", "computed once"
 
 
-def test_tasks_that_waited_in_a_broker_that_was_lost_are_asked_for_again(bed: Bed, tmp_path: Path) -> None:
+def test_tasks_that_waited_in_a_lost_broker_are_requested_again(bed: Bed, tmp_path: Path) -> None:
     bed.worker("w1")
     go, begun = tmp_path / "go", tmp_path / "begun"
     plan = bed.plan()
@@ -107,9 +107,7 @@ def collect(bed: Bed, *programs: str) -> list[bytes]:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("method", ["open", "submit", "_start", "condition", "finished", "end", "fetch", "collected"])
-def test_a_broker_killed_at_any_step_loses_nothing_and_computes_nothing_twice(
-    bed: Bed, tmp_path: Path, when: str, method: str
-) -> None:
+def test_broker_killed_at_any_step_loses_and_repeats_nothing(bed: Bed, tmp_path: Path, when: str, method: str) -> None:
     bed.restart_broker(TEST_DIES=f"{when} {method}")
     dying = bed.broker
     bed.worker("w1")
@@ -149,7 +147,7 @@ def test_results_that_wait_survive_a_broker_that_was_killed(bed: Bed, tmp_path: 
     assert runs.read_text() == "xxx"
 
 
-def test_the_results_of_a_session_that_has_gone_are_removed_by_the_next_broker(bed: Bed) -> None:
+def test_results_of_a_gone_session_are_removed_by_next_broker(bed: Bed) -> None:
     bed.worker("w1")
     session = gone()
     plan = bed.plan(pid=session.pid)

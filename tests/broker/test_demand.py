@@ -22,7 +22,7 @@ def resting(bed: Bed, api: Api, tmp_path: Path) -> Bed:
     return restarted(bed, api, tmp_path, FUTURE_KUBERNETES_REST_SECONDS="1", FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
 
 
-def test_an_elastic_range_follows_the_load_up_at_once_and_down_in_time() -> None:
+def test_elastic_range_rises_with_load_and_falls_in_time() -> None:
     wanted = Range(1, 8)
     levels = []
     for now, load in [(0, 0), (1, 5), (2, 60), (3, 0), (32, 3), (33, 0), (62, 0), (63, 0), (100, 1)]:
@@ -32,7 +32,7 @@ def test_an_elastic_range_follows_the_load_up_at_once_and_down_in_time() -> None
     assert levels == [1, 5, 8, 8, 8, 3, 3, 1, 1], "33: three were needed in the half minute before"
 
 
-def test_a_fixed_range_wants_nothing_after_a_rest_until_its_next_task() -> None:
+def test_fixed_range_at_rest_wants_nothing_until_its_next_task() -> None:
     wanted = Range(4, 4)
     wanted.update(0, 1000)
     assert wanted.level == 4
@@ -44,7 +44,7 @@ def test_a_fixed_range_wants_nothing_after_a_rest_until_its_next_task() -> None:
     assert wanted.level == 4
 
 
-def test_kubernetes_is_asked_for_the_sum_of_all_plans_within_the_maximum(resting: Bed, api: Api) -> None:
+def test_kubernetes_is_asked_for_all_plans_sum_within_the_maximum(resting: Bed, api: Api) -> None:
     with resting.plan(4):
         wait_for(lambda: api.asked == ["4"])
         with resting.plan(3):
@@ -55,7 +55,7 @@ def test_kubernetes_is_asked_for_the_sum_of_all_plans_within_the_maximum(resting
 
 
 def test_an_elastic_plan_wants_as_many_as_it_has_tasks(resting: Bed, api: Api) -> None:
-    with resting.plan(6, least=1) as plan:
+    with resting.plan(6, minimum=1) as plan:
         wait_for(lambda: api.asked == ["1"])
         for _ in range(4):
             plan.submit("sleep 0")
@@ -66,7 +66,7 @@ def test_an_elastic_plan_wants_as_many_as_it_has_tasks(resting: Bed, api: Api) -
 
 
 def test_an_elastic_plan_gives_back_although_nobody_collects_its_results(resting: Bed, api: Api) -> None:
-    with resting.plan(6, least=1) as plan:
+    with resting.plan(6, minimum=1) as plan:
         for _ in range(3):
             plan.submit("sleep 0")
         wait_for(lambda: api.asked[-1:] == ["3"])
@@ -75,8 +75,8 @@ def test_an_elastic_plan_gives_back_although_nobody_collects_its_results(resting
 
 
 @pytest.mark.parametrize("how", ["cancel", "die"])
-def test_an_elastic_plan_gives_back_after_tasks_that_did_not_end_well(resting: Bed, api: Api, how: str) -> None:
-    with resting.plan(6, least=1, retries=0) as plan:
+def test_elastic_plan_gives_back_after_tasks_that_failed(resting: Bed, api: Api, how: str) -> None:
+    with resting.plan(6, minimum=1, retries=0) as plan:
         for _ in range(3):
             plan.submit("sleep 600" if how == "cancel" else "die")
         wait_for(lambda: api.asked[-1:] == ["3"])
@@ -90,7 +90,7 @@ def test_an_elastic_plan_gives_back_after_tasks_that_did_not_end_well(resting: B
 
 def test_what_an_elastic_session_wanted_goes_with_its_process(resting: Bed, api: Api) -> None:
     session = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    plan = resting.plan(6, least=1, pid=session.pid)
+    plan = resting.plan(6, minimum=1, pid=session.pid)
     for _ in range(3):
         plan.submit("sleep 600")
     wait_for(lambda: api.asked[-1:] == ["3"])
@@ -101,7 +101,7 @@ def test_what_an_elastic_session_wanted_goes_with_its_process(resting: Bed, api:
 
 
 def test_an_ended_elastic_plan_lowers_no_number_set_since(resting: Bed, api: Api) -> None:
-    with resting.plan(6, least=1) as plan:
+    with resting.plan(6, minimum=1) as plan:
         for _ in range(3):
             plan.submit("sleep 600")
         wait_for(lambda: api.asked[-1:] == ["3"])
@@ -112,10 +112,10 @@ def test_an_ended_elastic_plan_lowers_no_number_set_since(resting: Bed, api: Api
         wait_for(lambda: api.replicas != 2, 2)
 
 
-def test_a_plan_above_the_maximum_is_refused_and_a_range_is_cut(resting: Bed, api: Api) -> None:
+def test_plan_above_the_maximum_is_refused_and_range_is_cut(resting: Bed, api: Api) -> None:
     with resting.plan(11) as plan:
         assert plan.opened == "error above-maximum 11 workers were asked for; this release allows 0 to 10"
-    with resting.plan(100, least=1) as plan:
+    with resting.plan(100, minimum=1) as plan:
         assert plan.opened.startswith("opened 10 ")
     assert "11" not in api.asked
 
@@ -128,7 +128,7 @@ def test_without_a_maximum_nothing_is_asked_for(resting: Bed, api: Api, tmp_path
     assert api.asked == []
 
 
-def test_a_plan_that_never_began_leaves_the_number_as_it_was(resting: Bed, api: Api) -> None:
+def test_plan_that_never_began_leaves_the_number_as_it_was(resting: Bed, api: Api) -> None:
     api.replicas = 2
     plan = resting.plan(5)
     wait_for(lambda: api.asked == ["5"])
@@ -136,7 +136,7 @@ def test_a_plan_that_never_began_leaves_the_number_as_it_was(resting: Bed, api: 
     wait_for(lambda: api.asked == ["5", "2"])
 
 
-def test_a_plan_that_ends_while_kubernetes_is_asked_leaves_the_number_as_it_was(resting: Bed, api: Api) -> None:
+def test_plan_that_ends_during_the_request_leaves_the_number(resting: Bed, api: Api) -> None:
     api.replicas = 2
     api.answers.clear()
     plan = resting.plan(5)
@@ -155,7 +155,7 @@ def test_a_request_that_kubernetes_refuses_is_told_and_made_again(resting: Bed, 
         wait_for(lambda: api.asked == ["3"])
 
 
-def test_scaling_by_a_session_changes_its_plan_and_not_those_of_others(resting: Bed, api: Api) -> None:
+def test_scaling_by_a_session_changes_only_its_own_plan(resting: Bed, api: Api) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         with resting.plan(2), resting.plan(3, pid=other.pid):
@@ -169,9 +169,7 @@ def test_scaling_by_a_session_changes_its_plan_and_not_those_of_others(resting: 
         other.wait()
 
 
-def test_workers_that_were_idle_too_long_go_and_the_next_task_brings_them_back(
-    resting: Bed, api: Api, tmp_path: Path
-) -> None:
+def test_idle_workers_go_and_the_next_task_brings_them_back(resting: Bed, api: Api, tmp_path: Path) -> None:
     with resting.plan(3) as plan:
         wait_for(lambda: api.asked == ["3"])
         (tmp_path / "config" / "idleMinutes").write_text("0.01")
@@ -193,7 +191,7 @@ def test_an_absent_laptop_holds_no_workers_until_its_next_future(resting: Bed, a
         wait_for(lambda: api.asked == ["3", "0", "3"])
 
 
-def test_a_laptop_that_is_away_keeps_its_workers_while_a_future_waits_or_runs(resting: Bed, api: Api) -> None:
+def test_absent_laptop_keeps_workers_while_a_future_waits_or_runs(resting: Bed, api: Api) -> None:
     plan = resting.plan(2, pid=-4711)
     plan.submit("sleep 0")  # there is no worker to run it
     wait_for(lambda: api.asked == ["2"])

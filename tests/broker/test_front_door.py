@@ -75,7 +75,7 @@ def test_websocket_is_refused_without_a_login(logged_in: Door, path: str) -> Non
     assert Stranger(logged_in).ask(path, headers=UPGRADE)[0] == 403
 
 
-def test_root_leads_to_rstudio_and_its_page_and_calls_get_through(logged_in: Door) -> None:
+def test_root_leads_to_rstudio_whose_page_and_calls_get_through(logged_in: Door) -> None:
     status, headers, _ = logged_in.ask("/")
     assert (status, urllib.parse.urlsplit(headers["Location"]).path) == (302, "/rstudio/")
     status, headers, text = logged_in.ask("/rstudio/")
@@ -277,7 +277,7 @@ def test_rserver_that_does_not_start_is_named_with_its_log(doors: OpenDoor) -> N
     assert "kubectl --namespace team logs deployment/r-scheduler" in text
 
 
-def test_rserver_that_ends_at_once_is_started_again_with_growing_pauses(doors: OpenDoor) -> None:
+def test_rserver_that_ends_at_once_is_restarted_with_growing_pauses(doors: OpenDoor) -> None:
     door = doors(RSERVER_TIMEOUT="4")
     starts = door.folder / "starts"
     broken = door.folder / "bin/rserver"

@@ -47,7 +47,7 @@ def next_output(tab: Tab) -> str:
     return tab.first_output("print('alive')")
 
 
-def test_cell_that_took_the_memory_says_so_and_names_the_setting(door: Door, group: ControlGroup) -> None:
+def test_cell_that_took_the_memory_names_cause_and_setting(door: Door, group: ControlGroup) -> None:
     with kernel(door) as (_, tab):
         pid = int(tab.output(OWN_PID))
         cell = tab.run("import time; time.sleep(600)")
@@ -63,7 +63,7 @@ def test_cell_that_took_the_memory_says_so_and_names_the_setting(door: Door, gro
         assert "memory" not in tab.output("print(1)"), "said once"
 
 
-def test_kernel_that_ended_at_rest_says_so_in_the_next_cell(door: Door, group: ControlGroup) -> None:
+def test_kernel_that_ended_at_rest_is_said_in_next_cell(door: Door, group: ControlGroup) -> None:
     with kernel(door) as (name, tab):
         other = Tab(door, name)
         pid = int(tab.output(OWN_PID))
@@ -76,7 +76,7 @@ def test_kernel_that_ended_at_rest_says_so_in_the_next_cell(door: Door, group: C
 
 
 @pytest.mark.parametrize(("number", "counted"), [(signal.SIGKILL, 0), (signal.SIGALRM, 1)])
-def test_kernel_that_ended_in_another_way_is_no_lack_of_memory(
+def test_kernel_that_ended_otherwise_is_no_lack_of_memory(
     door: Door, group: ControlGroup, number: signal.Signals, counted: int
 ) -> None:
     with kernel(door) as (_, tab):
@@ -87,7 +87,7 @@ def test_kernel_that_ended_in_another_way_is_no_lack_of_memory(
         assert next_output(tab) == "alive\n"
 
 
-def test_restart_of_the_pod_is_said_in_the_next_cell_once(door: Door, group: ControlGroup) -> None:
+def test_restart_of_the_pod_is_said_in_next_cell_once(door: Door, group: ControlGroup) -> None:
     with kernel(door) as (_, tab):
         (door.folder / "run/restart-notice.notebook").write_text("This pod ran out of memory\n")
         assert "This pod ran out of memory\n" in tab.output("print('x')")
@@ -95,7 +95,7 @@ def test_restart_of_the_pod_is_said_in_the_next_cell_once(door: Door, group: Con
         assert not list((door.folder / "run").glob("restart-notice*"))
 
 
-def test_status_bar_has_the_pods_memory_and_warns_near_the_limit(tmp_path: Path) -> None:
+def test_status_bar_has_pods_memory_and_warns_near_the_limit(tmp_path: Path) -> None:
     group = ControlGroup(tmp_path / "cgroup", 1)
     made = Door(tmp_path, "jupyterlab", False, "/", {})
     try:

@@ -40,7 +40,7 @@ def test_metrics_and_readiness_are_answered(bed: Bed) -> None:
     }  # fmt: skip
 
 
-def test_a_metric_never_has_a_label_that_prometheus_gives_to_its_target(bed: Bed) -> None:
+def test_metric_never_has_a_label_that_prometheus_gives_its_target(bed: Bed) -> None:
     """Prometheus would rename it to ``exported_pod``."""
     bed.worker("w1")
     with bed.plan() as plan:
@@ -50,9 +50,9 @@ def test_a_metric_never_has_a_label_that_prometheus_gives_to_its_target(bed: Bed
     assert labels | {"volume"} == {"state", "cause", "outcome", "volume", "worker"}
 
 
-def test_wanted_workers_that_do_not_come_are_counted_with_the_time_of_the_wait(bed: Bed) -> None:
+def test_wanted_workers_that_do_not_come_are_counted_and_timed(bed: Bed) -> None:
     assert values(bed)["workers_wanted"] == 0
-    with bed.plan(most=3) as plan:
+    with bed.plan(maximum=3) as plan:
         plan.submit("sleep 0")
         time.sleep(0.3)
         found = values(bed)
@@ -64,9 +64,7 @@ def test_wanted_workers_that_do_not_come_are_counted_with_the_time_of_the_wait(b
         assert (found["waiting_seconds"], found["workers_joined_total"]) == (0, 1)
 
 
-def test_attach_mode_that_waits_for_workers_wants_them_within_the_maximum(
-    scaled: Bed, api: Api, tmp_path: Path
-) -> None:
+def test_attach_mode_waiting_for_workers_wants_them_within_the_maximum(scaled: Bed, api: Api, tmp_path: Path) -> None:
     (tmp_path / "config" / "maxWorkers").write_text("2")
     with ExitStack() as sessions:
         for wanted in (1, 2, 2):
@@ -79,7 +77,7 @@ def test_attach_mode_that_waits_for_workers_wants_them_within_the_maximum(
         assert 0 < found["waiting_seconds"] < 30
 
 
-def test_a_worker_joins_once_and_its_seconds_go_on_over_connections(bed: Bed) -> None:
+def test_worker_joins_once_and_its_seconds_continue_over_connections(bed: Bed) -> None:
     worker = bed.worker("w1")
     time.sleep(0.3)
     with bed.attach():
@@ -106,7 +104,7 @@ def test_losses_of_tasks_are_counted_by_cause(bed: Bed) -> None:
     assert (found["worker_losses_total crash"], found["lost_total"]) == (2, 0)
 
 
-def test_a_loss_in_attach_mode_is_counted_once_kubernetes_has_shown_its_cause(scaled: Bed, api: Api) -> None:
+def test_loss_in_attach_mode_is_counted_when_its_cause_appears(scaled: Bed, api: Api) -> None:
     process = scaled.worker("r-worker-a")
     ended = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
     api.pods = [pod("a")]
@@ -159,7 +157,7 @@ def test_only_a_shared_volume_that_is_mounted_is_measured() -> None:
     assert measured(mounted=True) == {"home", "shared"}
 
 
-def test_a_volume_that_hangs_is_left_out_and_blocks_one_thread_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_volume_that_hangs_is_omitted_and_blocks_one_thread_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("image.broker.metrics._MEASURE_SECONDS", 0.1)
     free, asked = threading.Event(), []
 

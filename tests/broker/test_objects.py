@@ -9,7 +9,7 @@ import pytest
 from .conftest import Bed
 
 
-def test_a_large_object_goes_to_a_worker_once_for_all_tasks_that_need_it(bed: Bed) -> None:
+def test_large_object_goes_to_a_worker_once_for_all_tasks(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan() as plan:
         plan.object("abc", b"x" * 700_000)
@@ -20,7 +20,7 @@ def test_a_large_object_goes_to_a_worker_once_for_all_tasks_that_need_it(bed: Be
         assert plan.result(plan.submit("object abc", needs="abc")).startswith("700000 from "), "a fresh R has it too"
 
 
-def test_an_object_that_was_forgotten_is_asked_for_with_the_task_that_needs_it(bed: Bed) -> None:
+def test_forgotten_object_is_requested_with_the_task_that_needs_it(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan() as plan:
         plan.object("abc", b"x" * 10)
@@ -32,7 +32,7 @@ def test_an_object_that_was_forgotten_is_asked_for_with_the_task_that_needs_it(b
         assert plan.result(plan.submit("object abc", 2, needs="abc")).startswith("11 from ")
 
 
-def test_another_plan_does_not_see_the_objects_of_the_one_before(bed: Bed) -> None:
+def test_next_plan_does_not_see_the_objects_of_the_last(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan() as plan:
         plan.object("abc", b"x" * 10)
@@ -43,7 +43,7 @@ def test_another_plan_does_not_see_the_objects_of_the_one_before(bed: Bed) -> No
         assert other.hear() == (["unknown", "1"], b"")
 
 
-def test_an_object_without_room_on_the_disk_refuses_its_tasks_only(bed: Bed) -> None:
+def test_object_without_room_on_disk_refuses_only_its_tasks(bed: Bed) -> None:
     bed.broker_prefix = ("prlimit", "--fsize=1000000")
     bed.restart_broker()
     bed.worker("w1")
@@ -54,7 +54,7 @@ def test_an_object_without_room_on_the_disk_refuses_its_tasks_only(bed: Bed) -> 
 
 
 @pytest.mark.parametrize("size", [1_000_100, 3_000_000])
-def test_an_object_without_room_on_disk_is_sent_again_with_the_next_task(bed: Bed, size: int) -> None:
+def test_object_without_room_on_disk_is_resent_with_next_task(bed: Bed, size: int) -> None:
     bed.worker("w1", ("prlimit", "--fsize=1000000"))
     with bed.plan() as plan:
         plan.object("abc", b"x" * size)

@@ -30,7 +30,7 @@ def library(tmp_path: Path) -> Path:
     return tmp_path / "home library"
 
 
-def test_a_package_that_r_looks_for_comes_from_the_library_of_the_session(bed: Bed, library: Path) -> None:
+def test_package_that_r_looks_for_comes_from_the_sessions_library(bed: Bed, library: Path) -> None:
     a, b = install(library, "a.pkg", "of a"), install(library, "b")
     (library / "no-package").mkdir()
     bed.worker("w1")
@@ -50,7 +50,7 @@ def test_nothing_but_packages_of_the_libraries_can_be_had(bed: Bed, library: Pat
         assert plan.run(f"want {path}\nlibrary") == "it is in no library of the session any more\n[]"
 
 
-def test_only_a_changed_package_needs_a_fresh_r_with_an_empty_library(bed: Bed, library: Path) -> None:
+def test_only_a_changed_package_needs_fresh_r_with_empty_library(bed: Bed, library: Path) -> None:
     a = install(library, "a", "one")
     bed.worker("w1")
     with bed.plan() as plan:
@@ -70,7 +70,7 @@ def test_only_a_changed_package_needs_a_fresh_r_with_an_empty_library(bed: Bed, 
         assert plan.run("library") == "[]", "one that was removed is not there any more"
 
 
-def test_a_new_package_that_hides_one_of_the_image_means_a_fresh_r(bed: Bed, library: Path, tmp_path: Path) -> None:
+def test_new_package_hiding_one_of_the_image_needs_fresh_r(bed: Bed, library: Path, tmp_path: Path) -> None:
     install(tmp_path / "image", "dplyr")
     bed.worker("w1")
     with bed.plan() as plan:
@@ -129,7 +129,7 @@ def test_a_package_that_cannot_be_read_is_an_answer_too(bed: Bed, library: Path)
         assert plan.run(f"want {a}\nlibrary") == "\n['a']", "a failure is not remembered"
 
 
-def test_a_worker_whose_disk_is_full_says_so_and_goes_on(bed: Bed, library: Path) -> None:
+def test_worker_whose_disk_is_full_reports_it_and_goes_on(bed: Bed, library: Path) -> None:
     a = install(library, "a", "x" * 3_000_000)
     small = (
         "unshare",
@@ -152,7 +152,7 @@ def test_a_worker_whose_disk_is_full_says_so_and_goes_on(bed: Bed, library: Path
         assert plan.run("echo 0") == ""
 
 
-def test_a_package_by_a_link_goes_and_links_that_leave_it_do_not(tmp_path: Path) -> None:
+def test_package_by_link_is_sent_without_links_that_leave_it(tmp_path: Path) -> None:
     real = install(tmp_path / "cache", "a")
     (real / "secret").symlink_to("/etc/passwd")
     (real / "up").symlink_to("../../elsewhere")

@@ -12,7 +12,8 @@ import pytest
 
 from image.common import protocol, tls, wire
 
-from .conftest import ROOT, TOKEN, Bed, Session, wait_for
+from .conftest import ROOT, TOKEN, Bed, wait_for
+from .r_session import Session
 
 OLDER, NEWER = str(protocol.VERSION - 1), str(protocol.VERSION + 1)
 
@@ -21,7 +22,7 @@ OLDER, NEWER = str(protocol.VERSION - 1), str(protocol.VERSION + 1)
     ("version", "restarted"),
     [(OLDER, "deployment/r-worker"), (NEWER, "deployment/r-scheduler"), ("None", "deployment/r-worker")],
 )
-def test_worker_of_another_version_is_refused_and_both_logs_say_why(bed: Bed, version: str, restarted: str) -> None:
+def test_worker_of_another_version_is_refused_in_both_logs(bed: Bed, version: str, restarted: str) -> None:
     bed.restart_broker(FUTURE_KUBERNETES_RELEASE="r")
     worker = bed.start_worker("w1", TEST_PROTOCOL=version, FUTURE_KUBERNETES_RELEASE="r")
     states = "no protocol version" if version == "None" else f"protocol version {version}"
@@ -99,7 +100,7 @@ def test_r_session_of_another_version_is_refused_with_the_fix(bed: Bed, greeting
     assert f"refused an R session: {told}" in bed.broker.log()
 
 
-def test_the_port_of_r_sessions_is_in_the_file_that_r_reads(bed: Bed) -> None:
+def test_port_of_r_sessions_is_in_the_file_r_reads(bed: Bed) -> None:
     assert (bed.folder / "broker.port").read_text() == f"{bed.ports['sessions']}\n"
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from image.broker.journal import Journal
 from image.broker.plans import AWAY_SECONDS, Plan, Range
 
-from .conftest import Bed, PlanSession, wait_for
+from .conftest import Bed, wait_for
+from .r_session import PlanSession
 
 LAPTOP = -4711
 
@@ -31,7 +32,7 @@ def send(session: PlanSession, folder: str, data: bytes, word: str = "package") 
     session.socket.sendall(f"{word} {len(data)} {folder}\n".encode() + data)
 
 
-def test_a_package_is_requested_once_and_goes_to_each_worker_in_need(bed: Bed) -> None:
+def test_package_is_requested_once_for_each_worker_in_need(bed: Bed) -> None:
     bed.worker("w1")
     bed.worker("w2")
     with bed.plan(2, pid=LAPTOP) as plan:
@@ -44,7 +45,7 @@ def test_a_package_is_requested_once_and_goes_to_each_worker_in_need(bed: Bed) -
         assert bodies == {b"\n['p']\n/Users/me/lib/p\n/Users/me/lib/q\n"}
 
 
-def test_the_reason_for_a_missing_package_reaches_r_and_is_not_kept(bed: Bed) -> None:
+def test_reason_for_a_missing_package_reaches_r_and_is_forgotten(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan(pid=LAPTOP) as plan:
         plan.listed("/lib/p")
@@ -66,7 +67,7 @@ mkdir -p "$4/$3/Meta" && echo built > "$4/$3/Meta/package.rds"
 """
 
 
-def test_a_package_of_another_platform_is_installed_in_the_pod_once_for_all(bed: Bed, tmp_path: Path) -> None:
+def test_package_of_another_platform_is_installed_in_the_pod_once(bed: Bed, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "Rscript").write_text(INSTALLER)
@@ -93,7 +94,7 @@ def test_a_package_of_another_platform_is_installed_in_the_pod_once_for_all(bed:
     assert (programs / "installed").read_text().split() == ["pkg", "missing"]
 
 
-def test_nothing_of_the_scheduler_is_given_to_a_session_on_another_machine(bed: Bed, tmp_path: Path) -> None:
+def test_session_on_another_machine_gets_nothing_of_the_scheduler(bed: Bed, tmp_path: Path) -> None:
     bed.worker("w1")
     (tmp_path / "p" / "Meta").mkdir(parents=True)
     (tmp_path / "p" / "Meta" / "package.rds").touch()
@@ -120,7 +121,7 @@ def test_results_and_questions_wait_while_the_laptop_is_away(bed: Bed, tmp_path:
         assert again.result(asks) == "\n['p']\n"
 
 
-def test_results_outlive_a_restart_of_the_broker_while_the_laptop_is_away(bed: Bed) -> None:
+def test_results_outlive_a_broker_restart_while_laptop_is_away(bed: Bed) -> None:
     bed.worker("w1")
     plan = bed.plan(pid=LAPTOP)
     number = plan.submit("sleep 0.5")
@@ -132,7 +133,7 @@ def test_results_outlive_a_restart_of_the_broker_while_the_laptop_is_away(bed: B
         assert again.result(number) == "slept\n"
 
 
-def test_a_session_that_is_away_for_more_than_a_day_does_not_come_back(tmp_path: Path) -> None:
+def test_session_away_for_over_a_day_does_not_come_back(tmp_path: Path) -> None:
     def plan(pid: int) -> Any:
         return Plan("key", pid, Range(1, 1), 0, Journal(tmp_path, "key", pid))
 

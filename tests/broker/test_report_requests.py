@@ -114,7 +114,7 @@ def write_report(folder: Path, run: str, **environ: str) -> str:
     return done.stderr
 
 
-def test_run_without_a_future_or_a_broker_has_no_report_and_does_not_fail(bed: Bed, tmp_path: Path) -> None:
+def test_run_without_future_or_broker_succeeds_without_a_report(bed: Bed, tmp_path: Path) -> None:
     assert write_report(tmp_path, "20261129-000000-none") == ""
     bed.broker.end()
     bed.broker.wait()

@@ -111,7 +111,7 @@ def supervise(run: Path, tmp_path: Path) -> Iterator[Callable[[str], subprocess.
     end_session(tmp_path)
 
 
-def test_session_of_a_grandchild_is_found_and_none_of_other_processes(run: Path, tmp_path: Path) -> None:
+def test_session_of_a_grandchild_is_found_and_no_strangers(run: Path, tmp_path: Path) -> None:
     front_door = SUPERVISED.format(session=str(tmp_path / "rsession"), then="time.sleep(600)")
     process = subprocess.Popen([sys.executable, "-c", front_door], start_new_session=True)
     other = subprocess.Popen(["sleep", "60"])

@@ -80,7 +80,7 @@ def test_efficiency_is_ideal_over_wall_time(known: Log) -> None:
     assert one.figures().efficiency == pytest.approx(1.0)
 
 
-def test_bytes_of_a_value_that_was_there_already_did_not_move() -> None:
+def test_bytes_of_a_value_already_there_did_not_move() -> None:
     log = Log()
     log.submitted(0, 1, 2)
     log.ran(1, "a", 0, 10)
@@ -156,7 +156,7 @@ def test_report_is_about_its_session_run_and_time_only(known: Log) -> None:
     assert "2 futures ended here and began before" in page(late, "x", None)
 
 
-def test_second_plan_of_a_session_counts_its_futures_from_1_again() -> None:
+def test_second_plan_of_a_session_counts_futures_from_1() -> None:
     log = Log()
     for start in (0.0, 10.0):
         log.submitted(start, 1)
@@ -238,7 +238,7 @@ def test_label_of_any_kind_is_text_and_cut(label: str) -> None:
     assert html.escape("".join(c for c in first if c.isprintable())[:4]) in text
 
 
-def test_file_needs_nothing_else_and_has_names_for_a_screen_reader(known: Log) -> None:
+def test_file_needs_nothing_else_and_serves_a_screen_reader(known: Log) -> None:
     text = page(known.figures(), "A run", 1.0)
     seen = parsed(text)
     assert "//" not in text.replace("<!DOCTYPE", ""), "no other host"

@@ -82,7 +82,7 @@ def test_outcome_of_a_killed_container_comes_from_its_pod(scaled: Bed, api: Api)
     assert said == "ok its container was killed for want of memory (out of memory, limit 512Mi)"
 
 
-def test_memory_as_the_cause_is_named_though_kubernetes_shows_it_seconds_late(scaled: Bed, api: Api) -> None:
+def test_memory_is_named_though_kubernetes_shows_it_seconds_late(scaled: Bed, api: Api) -> None:
     process = scaled.worker("r-worker-a")
     api.pods = [pod("a")]
     with scaled.plan(retries=0) as plan:
@@ -123,7 +123,7 @@ def test_next_session_reads_that_the_scheduler_ran_out_of_memory(bed: Bed, api: 
     wait_for(lambda: not notice.exists())
 
 
-def test_restart_notice_is_written_once_the_api_shows_the_new_container(
+def test_restart_notice_waits_until_the_api_shows_new_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = {
@@ -170,7 +170,7 @@ def test_end_of_an_earlier_container_is_no_outcome() -> None:
     assert diagnosis.how_ended(item, 100.0) == "its pod was ended: Evicted The node was low on memory."
 
 
-def test_image_that_cannot_be_pulled_is_a_problem_with_its_fix() -> None:
+def test_image_that_cannot_be_pulled_is_reported_with_fix() -> None:
     found = status.summarise(1, [pod("a", ready=False, waiting="ImagePullBackOff")], [])
     assert found.problem.startswith("pod r-worker-a: ImagePullBackOff: said (check the image's name")
 

@@ -10,7 +10,7 @@ from .conftest import Bed, wait_for
 from .sessions import running
 
 
-def test_an_r_that_dies_is_blamed_and_the_task_runs_again(bed: Bed, tmp_path: Path) -> None:
+def test_r_that_dies_is_blamed_and_task_runs_again(bed: Bed, tmp_path: Path) -> None:
     bed.worker("w1")
     with bed.plan() as plan:
         assert plan.run(f"once {tmp_path / 'died'}") == "again"
@@ -18,7 +18,7 @@ def test_an_r_that_dies_is_blamed_and_the_task_runs_again(bed: Bed, tmp_path: Pa
         assert bed.table()["w1"]["losses"] == 1
 
 
-def test_a_task_that_always_ends_its_r_is_given_up_with_each_loss(bed: Bed) -> None:
+def test_task_that_always_ends_r_fails_and_names_each_loss(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan(retries=1) as plan:
         lost = json.loads(plan.result(plan.submit("print *** caught segfault ***\nleave 139"), "lost"))
@@ -28,7 +28,7 @@ def test_a_task_that_always_ends_its_r_is_given_up_with_each_loss(bed: Bed) -> N
         assert plan.run("sleep 0") == "slept", "the session and the worker go on"
 
 
-def test_the_end_of_r_is_noticed_at_once_though_a_child_of_it_lives(bed: Bed) -> None:
+def test_end_of_r_is_noticed_though_its_child_lives(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan(retries=0) as plan:
         lost = json.loads(plan.result(plan.submit("fork\ndie"), "lost"))
@@ -52,7 +52,7 @@ def test_a_worker_that_is_told_to_go_finishes_its_task(bed: Bed, tmp_path: Path)
         assert plan.told == []
 
 
-def test_a_worker_that_went_before_its_task_had_ended_does_not_count(bed: Bed, tmp_path: Path) -> None:
+def test_worker_that_left_before_its_task_ended_costs_no_retry(bed: Bed, tmp_path: Path) -> None:
     go, begun = tmp_path / "go", tmp_path / "begun"
     with bed.plan(retries=0) as plan:
         plan.submit(f"touch {begun}\nuntil {go}")
@@ -70,7 +70,7 @@ def test_a_worker_that_went_before_its_task_had_ended_does_not_count(bed: Bed, t
         assert plan.result(1) == "touched\nthere\n"
 
 
-def test_a_killed_worker_is_lost_and_its_task_runs_on_another(bed: Bed, tmp_path: Path) -> None:
+def test_killed_worker_is_lost_and_its_task_runs_elsewhere(bed: Bed, tmp_path: Path) -> None:
     process = bed.worker("w1")
     go = tmp_path / "go"
     with bed.plan() as plan:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from .conftest import Bed, PlanSession, wait_for
+from .conftest import Bed, wait_for
+from .r_session import PlanSession
 from .sessions import gone, running
 
 
@@ -24,7 +26,25 @@ def test_a_task_runs_and_its_result_comes_back(bed: Bed) -> None:
         assert other.run("pid") != first, "a fresh R for another plan"
 
 
-def test_tasks_wait_for_workers_and_no_more_run_than_the_plan_says(bed: Bed, tmp_path: Path) -> None:
+def test_plan_that_closes_during_a_result_leaves_no_used_r(bed: Bed, tmp_path: Path) -> None:
+    """The worker ignores the cancellation, since its result is there; its R has the plan's variables all the same."""
+    bed.worker("w1")
+    with bed.plan() as plan:
+        first = plan.run("pid")
+        plan.submit(f"until {tmp_path / 'go'}\nbytes {64 << 20}\ntouch {tmp_path / 'done'}")
+        wait_for(lambda: running(bed))
+        bed.broker.end(signal.SIGSTOP)
+        plan.send("close")
+        (tmp_path / "go").touch()
+        wait_for((tmp_path / "done").exists)
+        time.sleep(0.5)  # until the agent has the result, else this is an ordinary cancellation
+        bed.broker.end(signal.SIGCONT)
+        wait_for(lambda: bed.state("w1") == "idle")
+    with bed.plan() as other:
+        assert other.run("pid") != first
+
+
+def test_tasks_wait_for_workers_within_the_plans_number(bed: Bed, tmp_path: Path) -> None:
     for pod in ("w1", "w2", "w3"):
         bed.worker(pod)
     go = tmp_path / "go"
@@ -60,7 +80,7 @@ def test_a_task_that_r_cannot_read_is_no_loss(bed: Bed) -> None:
         assert bed.table()["w1"]["losses"] == 0
 
 
-def test_a_large_result_is_announced_and_comes_when_it_is_asked_for(bed: Bed) -> None:
+def test_large_result_is_announced_and_comes_on_request(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan() as plan:
         plan.submit("bytes 3000000")
@@ -85,7 +105,7 @@ def test_cancelled_tasks_end_at_once_and_their_worker_goes_on(bed: Bed) -> None:
         assert bed.table()["w1"]["losses"] == 0, "a cancel is no loss"
 
 
-def test_closing_a_plan_ends_what_it_runs_although_a_child_holds_its_connection(bed: Bed) -> None:
+def test_closing_a_plan_ends_tasks_whose_child_holds_the_connection(bed: Bed) -> None:
     bed.worker("w1")
     plan = bed.plan()
     plan.submit("sleep 600")
@@ -146,7 +166,7 @@ def test_no_session_starves_for_one_worker(bed: Bed) -> None:
             process.wait()
 
 
-def test_a_full_disk_refuses_the_task_and_the_session_goes_on(bed: Bed) -> None:
+def test_full_disk_refuses_the_task_and_session_goes_on(bed: Bed) -> None:
     bed.broker_prefix = ("prlimit", "--fsize=1000000")
     bed.restart_broker()
     bed.worker("w1")
@@ -159,7 +179,7 @@ def test_a_full_disk_refuses_the_task_and_the_session_goes_on(bed: Bed) -> None:
         assert plan.run("sleep 0") == "slept"
 
 
-def test_a_task_without_room_on_the_workers_disk_is_no_loss(bed: Bed) -> None:
+def test_task_without_room_on_workers_disk_is_no_loss(bed: Bed) -> None:
     bed.worker("w1", ("prlimit", "--fsize=17000000"))
     with bed.plan() as plan:
         number = plan.submit("sleep 0\n" + "x" * 17_000_100)  # all but the last bytes fit
@@ -186,7 +206,7 @@ def test_a_hostile_line_is_refused_and_disturbs_nobody(bed: Bed, line: bytes) ->
     "line",
     ["submit 1 -5 -", "submit x 5 -", "submit 1 5 ../x", "object ../x 5", "cancel x", "range 1", "nonsense", "got 1 x"],
 )
-def test_a_bad_line_of_a_plan_ends_its_connection_with_what_is_known(bed: Bed, line: str) -> None:
+def test_bad_line_of_a_plan_ends_connection_with_an_explanation(bed: Bed, line: str) -> None:
     plan: PlanSession = bed.plan()
     plan.send(line)
     assert plan.line().startswith("error broker not understood: ")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, Bed, PlanSession, wait_for
+from .conftest import ROOT, Bed, wait_for
+from .r_session import PlanSession
 from .sessions import gone, running
 
 SIZE = 3_000_000
@@ -48,7 +49,7 @@ def collect(plan: PlanSession, number: int) -> tuple[list[str], list[str]]:
             before.append(words[0])
 
 
-def test_a_value_that_many_tasks_return_is_sent_and_kept_once(bed: Bed) -> None:
+def test_value_that_many_tasks_return_is_sent_once(bed: Bed) -> None:
     for pod in ("w1", "w2"):
         bed.worker(pod)
     with bed.plan(2) as plan:
@@ -66,7 +67,7 @@ def test_a_value_that_many_tasks_return_is_sent_and_kept_once(bed: Bed) -> None:
         wait_for(lambda: not files(bed))
 
 
-def test_of_two_workers_with_the_same_value_at_once_one_sends_it(bed: Bed) -> None:
+def test_one_of_two_workers_with_the_same_value_sends_it(bed: Bed) -> None:
     size = 200_000_000
     first = bed.worker("w1")
     with bed.plan(2) as plan:
@@ -84,7 +85,7 @@ def test_of_two_workers_with_the_same_value_at_once_one_sends_it(bed: Bed) -> No
         assert sum(arrived(bed)) < size + size // 2 + 1000
 
 
-def test_values_of_one_result_keep_their_order_and_the_same_one_comes_twice(bed: Bed) -> None:
+def test_values_of_a_result_keep_order_and_repetition(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan() as plan:
         plan.submit(f"value {SIZE} x\nvalue {SIZE} y\nvalue {SIZE} x\npid")
@@ -93,7 +94,7 @@ def test_values_of_one_result_keep_their_order_and_the_same_one_comes_twice(bed:
         assert sum(arrived(bed)) < 2 * SIZE + 1000
 
 
-def test_a_result_below_the_limit_is_whole_and_asks_for_nothing(bed: Bed) -> None:
+def test_result_below_the_limit_is_whole_and_requests_nothing(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan() as plan:
         plan.submit("bytes 262144")
@@ -102,7 +103,7 @@ def test_a_result_below_the_limit_is_whole_and_asks_for_nothing(bed: Bed) -> Non
         assert len(body) == 262144
 
 
-def test_a_session_elsewhere_gets_a_value_once_until_no_result_needs_it(bed: Bed) -> None:
+def test_remote_session_gets_a_value_once_while_results_need_it(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan(pid=LAPTOP) as plan:
         for _ in range(3):
@@ -139,7 +140,7 @@ def test_values_that_no_result_needs_are_kept_within_a_bound(bed: Bed, tmp_path:
         wait_for(lambda: not files(bed))
 
 
-def test_another_worker_sends_a_value_when_the_first_one_is_lost(bed: Bed, tmp_path: Path) -> None:
+def test_another_worker_sends_a_value_when_the_first_disappears(bed: Bed, tmp_path: Path) -> None:
     first = bed.worker("w1")
     go = tmp_path / "go"
     with bed.plan(2) as plan:
@@ -158,7 +159,7 @@ def test_another_worker_sends_a_value_when_the_first_one_is_lost(bed: Bed, tmp_p
         assert len(files(bed)) == 1
 
 
-def test_a_cancelled_task_whose_value_is_under_way_frees_its_worker(bed: Bed) -> None:
+def test_cancelled_task_whose_value_is_underway_frees_its_worker(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan() as plan:
         plan.submit("value 200000000 x\npid")
@@ -169,7 +170,7 @@ def test_a_cancelled_task_whose_value_is_under_way_frees_its_worker(bed: Bed) ->
         wait_for(lambda: not files(bed))
 
 
-def test_a_result_that_was_cancelled_when_it_was_there_leaves_no_file(bed: Bed) -> None:
+def test_result_cancelled_after_its_arrival_leaves_no_file(bed: Bed) -> None:
     bed.worker("w1")
     with bed.plan() as plan:
         plan.submit(f"value {SIZE} x\nbytes {SIZE}")
@@ -213,7 +214,7 @@ def test_a_value_survives_a_broker_that_was_killed(bed: Bed, tmp_path: Path) -> 
     assert runs.read_text() == "xxx"
 
 
-def test_a_result_whose_value_is_gone_after_a_restart_is_computed_again(bed: Bed) -> None:
+def test_result_whose_value_a_restart_lost_is_computed_again(bed: Bed) -> None:
     bed.worker("w1")
     plan = bed.plan()
     plan.submit(f"value {SIZE} x\npid")
@@ -234,9 +235,7 @@ def test_a_result_whose_value_is_gone_after_a_restart_is_computed_again(bed: Bed
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("method", ["finished", "value", "_complete", "end", "fetch", "collected"])
-def test_a_broker_killed_at_any_step_of_a_value_computes_nothing_twice(
-    bed: Bed, tmp_path: Path, when: str, method: str
-) -> None:
+def test_broker_killed_at_any_step_of_a_value_repeats_nothing(bed: Bed, tmp_path: Path, when: str, method: str) -> None:
     bed.restart_broker(TEST_DIES=f"{when} {method}")
     dying = bed.broker
     bed.worker("w1")
@@ -267,7 +266,7 @@ def test_a_broker_killed_at_any_step_of_a_value_computes_nothing_twice(
     assert runs.read_text() == "x"
 
 
-def test_the_values_of_a_session_that_has_gone_are_removed_by_the_next_broker(bed: Bed) -> None:
+def test_values_of_a_gone_session_are_removed_by_next_broker(bed: Bed) -> None:
     bed.worker("w1")
     session = gone()
     plan = bed.plan(pid=session.pid)

@@ -17,7 +17,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from bench.browser import chromium, log_in
-from tests.broker.conftest import PlanSession
+from tests.broker.r_session import PlanSession
 from tests.browser.axe import SCHEMES, violations
 from tests.browser.conftest import Site, text, unfold, until
 from tests.browser.ingress import ingress
@@ -78,9 +78,7 @@ def test_second_user_needs_a_login_and_sees_the_same_futures(
         assert text(browser, "link-text") == "Live"
 
 
-def test_page_in_a_frame_of_this_site_works_and_another_site_cannot_frame_it(
-    site: Site, browser: webdriver.Chrome, tmp_path: Path
-) -> None:
+def test_page_works_in_a_frame_of_its_own_site_only(site: Site, browser: webdriver.Chrome, tmp_path: Path) -> None:
     """JupyterLab's frame below a cell, and one as narrow as RStudio's viewer."""
     site.bed.worker("a")
     site.open(browser)
@@ -137,7 +135,7 @@ def another_site() -> Iterator[str]:
             thread.join()
 
 
-def test_everything_comes_from_below_the_path_of_an_ingress_which_may_cut_it(
+def test_everything_comes_from_an_ingress_path_which_may_be_cut(
     site_at: Callable[..., Site], browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
     site = site_at("/team/r/")
@@ -201,7 +199,7 @@ def table_cell(browser: webdriver.Chrome, column: int) -> str:
     )
 
 
-def test_broker_that_hangs_is_said_although_the_browsers_clock_was_set_back(
+def test_broker_that_hangs_is_said_though_browsers_clock_went_back(
     site: Site, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
     site.open(browser)
@@ -216,9 +214,7 @@ def test_broker_that_hangs_is_said_although_the_browsers_clock_was_set_back(
     until(browser, lambda b: text(b, "link-text").startswith("Live again: the broker was restarted at "))
 
 
-def test_labels_of_any_kind_are_text_of_one_line_and_widen_nothing(
-    site: Site, browser: webdriver.Chrome, tmp_path: Path
-) -> None:
+def test_labels_of_any_kind_stay_one_line_of_text(site: Site, browser: webdriver.Chrome, tmp_path: Path) -> None:
     site.bed.worker("a")
     site.open(browser)
     title = browser.title
@@ -235,7 +231,7 @@ def test_labels_of_any_kind_are_text_of_one_line_and_widen_nothing(
     assert browser.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
 
 
-def test_session_with_a_label_of_ten_megabytes_is_refused_and_others_go_on(
+def test_session_with_huge_label_is_refused_and_others_go_on(
     site: Site, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
     """The R package cuts a label; what speaks the protocol without it is cut off."""

@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 
 from common.paths import REPO
 from tests import pictures
-from tests.broker.conftest import PlanSession
+from tests.broker.r_session import PlanSession
 from tests.browser.conftest import Site, stand_ins, text, until
 
 pytestmark = pytest.mark.timeout(240)
@@ -67,7 +67,7 @@ def test_live_page_under_load_is_taken_in_light_and_dark(site: Site, browser: we
                 pictures.take(browser, f"live-page-{scheme}")
 
 
-def test_diagram_of_rstudio_has_no_text_outside_and_needs_nothing_else(browser: webdriver.Chrome) -> None:
+def test_diagram_of_rstudio_fits_its_text_and_needs_nothing_else(browser: webdriver.Chrome) -> None:
     browser.get((REPO / "docs/rstudio.svg").as_uri())
     outside = """
         const { width, height } = document.rootElement.viewBox.baseVal;

@@ -24,7 +24,7 @@ def test_promtool_takes_every_alert(helm: Helm, promtool: Callable[..., subproce
     assert promtool("check", "rules", rules=wrong).returncode != 0, "the check can fail"
 
 
-def test_each_alert_has_a_severity_words_and_a_section_of_the_runbook(helm: Helm) -> None:
+def test_each_alert_has_severity_text_and_a_runbook_section(helm: Helm) -> None:
     for rule in rules(helm):
         assert rule["alert"].startswith("FutureKubernetes")
         assert rule["labels"]["severity"] in ("warning", "critical")

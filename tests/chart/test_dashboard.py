@@ -101,7 +101,7 @@ def asked(query: str) -> list[tuple[str, set[str]]]:
     ]
 
 
-def test_every_query_and_alert_names_metrics_and_labels_that_the_broker_exports(
+def test_queries_and_alerts_use_metrics_that_the_broker_exports(
     helm: Helm, exported: dict[str, list[dict[str, str]]]
 ) -> None:
     expressions = {**queries(helm), **{rule["alert"]: rule["expr"] for rule in rules(helm)}}

@@ -51,7 +51,7 @@ def test_every_default_has_the_type_and_range_of_the_schema() -> None:
         jsonschema.validate({**defaults, "idleMinutes": "0"}, SCHEMA)
 
 
-def test_every_key_of_the_schema_has_a_default_and_a_description() -> None:
+def test_every_key_of_the_schema_has_default_and_description() -> None:
     known = {value.name for value in VALUES}
 
     def missing(properties: dict[str, Any], path: str = "") -> Iterator[str]:
@@ -67,7 +67,7 @@ def test_every_key_of_the_schema_has_a_default_and_a_description() -> None:
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: value.name)
-def test_a_values_description_is_a_sentence_and_its_example_is_valid(value: Value) -> None:
+def test_values_description_is_a_sentence_and_example_is_valid(value: Value) -> None:
     assert value.description[0].isupper()
     assert value.description.endswith(".")
     assert set(value.restarts) <= {"scheduler", "workers"}

@@ -41,7 +41,7 @@ def deployed(replicas: int, live: int) -> dict[str, Any]:
         pytest.param(0, 7, {"replicas": 0, "maxReplicas": 9}, 7, id="unchanged zero"),
     ],
 )
-def test_an_upgrade_keeps_the_live_number_of_workers_unless_it_sets_another(
+def test_upgrade_keeps_live_number_of_workers_unless_it_sets_another(
     helm: Helm, cluster: ClusterStandIn, last: int, live: int, values: dict[str, Any], expected: int
 ) -> None:
     cluster.objects[DEPLOYMENT] = deployed(last, live)

@@ -13,7 +13,8 @@ INSTALL = ["install", "lab", str(CHART), "--namespace", "team", "--dry-run=serve
 
 
 def test_nothing_for_prometheus_is_there_unless_it_is_asked_for(helm: Helm, case: dict[str, Any]) -> None:
-    assert KINDS & set(helm.objects(case)) == (KINDS if case.get("monitoring") else set())
+    kinds = {(kind, name.replace(NAME, case.get("fullnameOverride", NAME))) for kind, name in KINDS}
+    assert kinds & set(helm.objects(case)) == (kinds if case.get("monitoring") else set())
 
 
 def test_the_service_monitor_selects_the_brokers_port_only(helm: Helm) -> None:
@@ -63,9 +64,7 @@ def test_metrics_that_no_prometheus_could_read_are_an_error(helm: Helm) -> None:
     assert helm.objects(merged(nobody, {"networkPolicy": {"enabled": False}}))
 
 
-def test_a_cluster_without_the_operator_is_refused_before_anything_is_created(
-    helm: Helm, cluster: ClusterStandIn
-) -> None:
+def test_cluster_without_the_operator_is_refused_before_creation(helm: Helm, cluster: ClusterStandIn) -> None:
     cluster.objects[ALWAYS_THERE] = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "kube-root-ca.crt"}}
     data = {"password": "cGFzcw==", "token": "dG9rZW4="}
     cluster.objects["/api/v1/namespaces/team/secrets/r-login"] = {"kind": "Secret", "apiVersion": "v1", "data": data}

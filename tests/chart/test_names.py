@@ -26,7 +26,7 @@ def test_two_releases_in_one_namespace_share_no_name(helm: Helm, first: str, sec
     assert not names(one_release) & names(other)
 
 
-def test_a_release_name_that_contains_the_charts_name_is_not_repeated(helm: Helm) -> None:
+def test_release_name_that_contains_the_charts_is_not_repeated(helm: Helm) -> None:
     found = helm.objects({}, release="my-future-kubernetes")
     assert ("Deployment", "my-future-kubernetes-worker") in found
 

@@ -25,7 +25,7 @@ def test_only_this_releases_workers_reach_the_broker(helm: Helm) -> None:
         assert not selects(peer["podSelector"]["matchLabels"], labels["metadata"]["labels"])
 
 
-def test_the_ide_is_reachable_from_outside_the_cluster_only_with_a_host(helm: Helm) -> None:
+def test_ide_is_reachable_from_outside_only_with_a_host(helm: Helm) -> None:
     def ide_rule(values: Mapping[str, Any]) -> Object:
         rules = one(helm.objects(values), "NetworkPolicy", "-scheduler")["spec"]["ingress"]
         [rule] = [rule for rule in rules if {"protocol": "TCP", "port": "ide"} in rule["ports"]]
@@ -35,7 +35,7 @@ def test_the_ide_is_reachable_from_outside_the_cluster_only_with_a_host(helm: He
     assert ide_rule(CASES["host"]) == {"ports": [{"protocol": "TCP", "port": "ide"}]}
 
 
-def test_metrics_are_reachable_only_for_named_peers_and_the_test_pod(helm: Helm) -> None:
+def test_metrics_are_reachable_only_for_peers_and_test_pod(helm: Helm) -> None:
     for values, more in (({}, []), (CASES["closed-network"], CASES["closed-network"]["networkPolicy"]["metricsFrom"])):
         objects = helm.objects(values)
         rules = one(objects, "NetworkPolicy", "-scheduler")["spec"]["ingress"]
@@ -89,7 +89,7 @@ def test_a_server_of_credentials_opens_its_address_and_https(helm: Helm) -> None
     assert server not in egress(objects, "test")
 
 
-def test_pods_with_a_server_of_credentials_mount_no_more_tokens_of_kubernetes(helm: Helm) -> None:
+def test_pods_with_a_credentials_server_mount_no_more_tokens(helm: Helm) -> None:
     objects = helm.objects(CASES["buckets"])
     assert pod(objects, "worker")["spec"]["automountServiceAccountToken"] is False
     for component in ("scheduler", "worker"):

@@ -16,7 +16,7 @@ def notes(install: Install) -> Install:
     return run
 
 
-def test_notes_give_the_exact_port_forward_and_how_to_read_the_password(notes: Install) -> None:
+def test_notes_give_exact_port_forward_and_password_command(notes: Install) -> None:
     text = notes({})
     assert "kubectl --namespace team port-forward service/lab-future-kubernetes-scheduler 8787:8787\n" in text
     assert "http://localhost:8787" in text
@@ -47,7 +47,7 @@ def test_notes_name_the_ide_and_its_login(notes: Install) -> None:
     assert "RStudio" not in jupyterlab
 
 
-def test_notes_with_a_host_give_its_address_and_a_command_that_diagnoses(notes: Install) -> None:
+def test_notes_with_a_host_give_address_and_diagnosis_command(notes: Install) -> None:
     text = notes({"host": "r.example.org", "ingress": {"tlsSecret": "r-tls"}})
     assert "     https://r.example.org\n" in text
     assert "get ingress/lab-future-kubernetes-scheduler secret/r-tls\n" in text

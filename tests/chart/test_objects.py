@@ -71,7 +71,7 @@ def test_pods_have_the_label_by_which_the_recipes_commands_select(helm: Helm) ->
     assert [p["metadata"]["labels"]["component"] for p in pods(helm.objects({}))] == ["scheduler", "worker", "test"]
 
 
-def test_each_selector_finds_the_pods_of_its_component_and_no_others(helm: Helm, case: dict[str, Any]) -> None:
+def test_each_selector_finds_only_the_pods_of_its_component(helm: Helm, case: dict[str, Any]) -> None:
     objects = helm.objects(case)
     other = helm.objects({**case, "fullnameOverride": ""}, release="other")
     selectors = {}
@@ -164,7 +164,7 @@ def test_values_for_a_component_reach_its_pod(helm: Helm) -> None:
         assert container(both, component)["resources"] == resources
 
 
-def test_a_worker_has_as_many_threads_of_linear_algebra_as_requested_cores(helm: Helm) -> None:
+def test_worker_has_a_linear_algebra_thread_per_requested_core(helm: Helm) -> None:
     def threads(**worker: object) -> list[dict[str, object]]:
         env = container(helm.objects({"worker": worker}), "worker")["env"]
         return [variable for variable in env if variable["name"] == "OMP_NUM_THREADS"]
@@ -195,7 +195,7 @@ def test_a_spread_without_a_selector_counts_this_releases_workers(helm: Helm) ->
     assert spread == own
 
 
-def test_a_storage_class_is_used_if_given_or_the_clusters_default(helm: Helm) -> None:
+def test_given_storage_class_or_the_clusters_default_is_used(helm: Helm) -> None:
     objects = helm.objects(CASES["shared"])
     home, shared = (one(objects, "PersistentVolumeClaim", end)["spec"] for end in ("-home", "-shared"))
     assert (home["storageClassName"], home["accessModes"]) == ("ssd", ["ReadWriteOnce"])
@@ -213,7 +213,7 @@ def test_existing_claim_is_mounted_in_place_of_a_new_one(helm: Helm) -> None:
     assert claims == ["lab-future-kubernetes-home"]
 
 
-def test_existing_claim_of_a_home_is_mounted_in_place_of_a_new_one(helm: Helm) -> None:
+def test_existing_claim_of_a_home_replaces_a_new_one(helm: Helm) -> None:
     for gib in (10, 0):
         objects = helm.objects({"scheduler": {"homeExistingClaim": "lab-home", "homeGiB": gib}})
         volume = mounts(objects, "scheduler")["/home/rstudio"]

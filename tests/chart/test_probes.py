@@ -64,7 +64,7 @@ def ready(helm: Helm, ide: str, ide_port: int, http_port: int) -> bool:
 
 
 @pytest.mark.parametrize("ide", ["rstudio", "jupyterlab", "both"])
-def test_the_scheduler_is_ready_when_the_login_page_and_the_broker_answer(helm: Helm, serve: Serve, ide: str) -> None:
+def test_scheduler_is_ready_when_login_page_and_broker_answer(helm: Helm, serve: Serve, ide: str) -> None:
     assert ready(helm, ide, serve({"/login": 200}), serve({"/readyz": 200}))
 
 
@@ -94,7 +94,7 @@ def test_only_five_minutes_without_a_login_page_restart_the_scheduler(helm: Helm
         assert probes[kind]["periodSeconds"] * probes[kind]["failureThreshold"] >= 300
 
 
-def test_a_worker_that_waits_for_its_scheduler_or_is_busy_is_not_restarted(helm: Helm) -> None:
+def test_worker_that_waits_or_is_busy_is_not_restarted(helm: Helm) -> None:
     probes = container(helm, {}, "worker")
     assert (
         probes["startupProbe"]["httpGet"] == probes["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
@@ -113,7 +113,7 @@ def test_no_probe_of_a_worker_starts_a_process(helm: Helm) -> None:
 
 
 @pytest.mark.parametrize(("login", "readyz", "passes"), [(200, 200, True), (200, 503, False), (503, 200, False)])
-def test_helm_test_checks_ide_and_broker_and_fails_with_a_command_that_diagnoses(
+def test_helm_test_checks_ide_and_broker_and_names_diagnosis_command(
     helm: Helm, serve: Serve, login: int, readyz: int, passes: bool
 ) -> None:
     found = helm.objects({"ide": "jupyterlab"})["Pod", "lab-future-kubernetes-test"]

@@ -96,7 +96,7 @@ def test_the_worker_deployment_has_the_replicas_of_the_values(helm: Helm, case: 
     assert deployment["metadata"]["annotations"] == {"future-kubernetes/replicas": str(number)}
 
 
-def test_an_update_never_starts_a_second_scheduler_or_a_surplus_worker(helm: Helm, case: dict[str, Any]) -> None:
+def test_update_never_starts_second_scheduler_or_surplus_worker(helm: Helm, case: dict[str, Any]) -> None:
     objects = helm.objects(case)
     scheduler = one(objects, "Deployment", "-scheduler")["spec"]
     assert (scheduler["replicas"], scheduler["strategy"]) == (1, {"type": "Recreate"})

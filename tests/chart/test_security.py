@@ -53,7 +53,7 @@ def test_workers_see_the_token_and_not_the_password(helm: Helm, case: dict[str, 
     assert "volumes" not in pod(objects, "test")["spec"]
 
 
-def test_the_secret_is_mounted_as_files_and_never_an_environment_variable(helm: Helm, case: dict[str, Any]) -> None:
+def test_secret_is_mounted_as_files_never_as_environment_variables(helm: Helm, case: dict[str, Any]) -> None:
     for one_pod in pods(helm.objects(case)):
         [only] = one_pod["spec"]["containers"]
         assert "envFrom" not in only
@@ -77,7 +77,7 @@ def test_only_the_scheduler_has_an_api_token(helm: Helm, case: dict[str, Any]) -
     assert one(objects, "RoleBinding", "")["roleRef"]["name"] == one(objects, "Role", "")["metadata"]["name"]
 
 
-def test_the_scheduler_may_only_read_pods_and_scale_its_own_workers(helm: Helm) -> None:
+def test_scheduler_may_only_read_pods_and_scale_own_workers(helm: Helm) -> None:
     objects = helm.objects({})
     assert not [kind for kind, _ in objects if kind.startswith("ClusterRole")]
     assert one(objects, "Role", "")["rules"] == [

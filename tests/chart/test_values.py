@@ -68,7 +68,7 @@ def test_an_empty_image_is_refused_with_the_fix(helm: Helm) -> None:
     assert "--set image=REGISTRY/NAME@sha256:DIGEST" in helm.refusal({"auth": {"existingSecret": "s"}})
 
 
-def test_a_missing_secret_is_refused_with_the_commands_that_fix_it(helm: Helm) -> None:
+def test_missing_secret_is_refused_with_the_commands_that_fix_it(helm: Helm) -> None:
     message = helm.refusal({"image": "x"})
     assert "kubectl --namespace team create secret generic NAME" in message
     assert "--from-file=password=<(printf %s " in message
@@ -88,7 +88,7 @@ def test_max_replicas_below_replicas_is_refused_with_the_fix(helm: Helm) -> None
         ("requests.ephemeral-storage", "scheduler.resources.requests.ephemeral-storage"),
     ],
 )
-def test_a_quota_that_would_refuse_the_pods_is_refused_with_the_key_to_set(helm: Helm, counted: str, key: str) -> None:
+def test_quota_too_small_for_the_pods_is_refused_with_fix(helm: Helm, counted: str, key: str) -> None:
     message = helm.refusal(merged(MINIMAL, {"resourceQuota": {"hard": {counted: "4"}}}))
     assert f"resourceQuota.hard counts {counted}, but {key} is not set" in message
 

@@ -68,7 +68,7 @@ def browser(both: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         yield driver, address
 
 
-def test_address_leads_to_rstudio_whose_calls_help_viewer_and_websocket_work(
+def test_address_leads_to_rstudio_with_working_help_viewer_and_websocket(
     browser: tuple[webdriver.Chrome, str], tmp_path: Path
 ) -> None:
     driver, address = browser

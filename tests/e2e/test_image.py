@@ -27,7 +27,7 @@ def test_pods_run_without_root_and_cannot_write_to_the_image(stack: Stack, compo
     assert "Read-only file system" in told
 
 
-def test_the_packages_for_futures_are_in_the_image_on_scheduler_and_workers(stack: Stack) -> None:
+def test_packages_for_futures_are_on_scheduler_and_workers(stack: Stack) -> None:
     names = json.dumps(BAKED)[1:-1]
     code = f"""
     library(future); plan(cluster, manual = TRUE, quiet = TRUE)
@@ -37,11 +37,11 @@ def test_the_packages_for_futures_are_in_the_image_on_scheduler_and_workers(stac
     assert "HERE TRUE THERE TRUE" in stack.rscript(code)
 
 
-def test_a_worker_computes_on_as_many_threads_as_the_cores_that_it_asks_for(stack: Stack) -> None:
+def test_worker_computes_on_a_thread_per_requested_core(stack: Stack) -> None:
     assert stack.kubectl("exec", stack.workload, "--", "printenv", "OMP_NUM_THREADS") == "1\n"
 
 
-def test_whoever_opens_r_is_told_of_the_workers_and_a_script_is_not(stack: Stack) -> None:
+def test_interactive_r_is_told_of_workers_and_scripts_are_not(stack: Stack) -> None:
     pod = stack.scheduler()["metadata"]["name"]
 
     def said(environment: str, command: str) -> str:
@@ -119,7 +119,7 @@ def test_lintr_finds_nothing_in_the_r_package(stack: Stack, larger: str) -> None
         (image.ImageRequest(apt_packages=("no-such-library",)), "no-such-library"),
     ],
 )
-def test_a_package_that_cannot_be_installed_fails_the_build_and_is_named(
+def test_package_that_cannot_be_installed_fails_the_build_by_name(
     stack: Stack, request_: image.ImageRequest, named: str
 ) -> None:
     with pytest.raises(UserError, match=named):

@@ -73,7 +73,7 @@ def with_another_r(stack: Stack) -> Iterator[Laptop]:
         yield one
 
 
-def test_futures_of_a_laptop_find_its_files_variables_objects_and_packages(laptop: Laptop, stack: Stack) -> None:
+def test_laptops_futures_find_its_files_variables_objects_and_packages(laptop: Laptop, stack: Stack) -> None:
     printed = laptop.r(
         WRITE_PACKAGE
         + """
@@ -96,7 +96,7 @@ def test_futures_of_a_laptop_find_its_files_variables_objects_and_packages(lapto
     stack.wait("the forward to end with its session", 20, lambda: not alive(int(forward)))
 
 
-def test_a_forward_that_ends_is_made_again_and_the_future_in_flight_comes(laptop: Laptop, tmp_path: Path) -> None:
+def test_forward_that_ends_is_remade_and_future_in_flight_comes(laptop: Laptop, tmp_path: Path) -> None:
     laptop.r(
         """
         plan(kubernetes, workers = 1, cluster = there)
@@ -110,7 +110,7 @@ def test_a_forward_that_ends_is_made_again_and_the_future_in_flight_comes(laptop
     )
 
 
-def test_a_laptop_that_was_asleep_gets_its_results_when_it_wakes(laptop: Laptop) -> None:
+def test_laptop_that_was_asleep_gets_results_when_it_wakes(laptop: Laptop) -> None:
     # R and its forward stop for longer than the half minute after which a plan without work gives its workers back.
     laptop.r(
         """
@@ -125,7 +125,7 @@ def test_a_laptop_that_was_asleep_gets_its_results_when_it_wakes(laptop: Laptop)
     )
 
 
-def test_a_destroyed_release_ends_its_futures_and_another_can_be_used(laptop: Laptop, stack: Stack) -> None:
+def test_destroyed_release_ends_its_futures_and_another_works(laptop: Laptop, stack: Stack) -> None:
     namespace = "laptop-destroyed"
     image = {"image": stack.config["image"], "scheduler": {"homeGiB": 0}, "worker": {"replicas": 1, "maxReplicas": 1}}
     try:
@@ -149,7 +149,7 @@ def test_a_destroyed_release_ends_its_futures_and_another_can_be_used(laptop: La
         stack.node.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=180s")
 
 
-def test_a_forked_child_of_the_laptop_can_neither_take_a_future_nor_make_one(laptop: Laptop) -> None:
+def test_forked_child_of_laptop_neither_takes_nor_makes_futures(laptop: Laptop) -> None:
     laptop.r(
         """
         plan(kubernetes, workers = 1, cluster = there)
@@ -180,7 +180,7 @@ def test_a_pod_that_is_replaced_gets_the_futures_again(laptop: Laptop, stack: St
     assert stack.scheduler(other_than=before)
 
 
-def test_an_expired_login_is_named_and_the_futures_come_once_it_is_renewed(laptop: Laptop, stack: Stack) -> None:
+def test_expired_login_is_named_and_renewal_brings_the_futures(laptop: Laptop, stack: Stack) -> None:
     config = yaml.safe_load(stack.node.kubeconfig.read_text())
     config["users"] = [{"name": config["users"][0]["name"], "user": {"token": "expired"}}]
     (laptop.root / "root/expired").write_text(yaml.safe_dump(config))
@@ -204,9 +204,7 @@ def test_an_expired_login_is_named_and_the_futures_come_once_it_is_renewed(lapto
 
 
 @pytest.mark.parametrize("case", ["release", "right", "cluster"])
-def test_what_cannot_be_reached_is_named_with_its_fix_and_r_stays_usable(
-    laptop: Laptop, stack: Stack, case: str
-) -> None:
+def test_unreachable_things_are_named_with_fix_and_r_stays_usable(laptop: Laptop, stack: Stack, case: str) -> None:
     release, kubeconfig = "", "/root/kubeconfig"
     if case == "release":
         release, expected, words = "nobody", "KubernetesUnavailableError", "kubectl get deployments --all-namespaces"
@@ -247,9 +245,7 @@ def repository(stack: Stack) -> Iterator[None]:
     stack.kubectl("exec", scheduler, "--", "sh", "-c", "rm -rf ~/repository ~/.Rprofile")
 
 
-def test_a_package_of_another_platform_is_installed_in_the_pod_from_its_repository(
-    laptop: Laptop, repository: None
-) -> None:
+def test_package_of_another_platform_is_installed_from_its_repository(laptop: Laptop, repository: None) -> None:
     laptop.r(
         f"""{WRITE_PACKAGE}
         install_package("srcpkg", "f <- function() 'of the laptop'", "Repository: CRAN")
@@ -264,9 +260,7 @@ def test_a_package_of_another_platform_is_installed_in_the_pod_from_its_reposito
     )
 
 
-def test_another_r_is_reported_first_and_packages_without_a_repository_are_refused(
-    with_another_r: Laptop, repository: None
-) -> None:
+def test_other_r_is_reported_and_packages_without_repository_refused(with_another_r: Laptop, repository: None) -> None:
     with_another_r.r(
         f"""{WRITE_PACKAGE}
         install_package("srcpkg", "f <- function() 'of the laptop'", "Repository: CRAN")

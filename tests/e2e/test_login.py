@@ -52,7 +52,7 @@ def test_a_wrong_password_is_refused(page: str, browser: webdriver.Chrome) -> No
     WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.ID, "password_input"))
 
 
-def test_a_package_that_a_notebook_installs_is_on_the_workers_in_its_next_cell(
+def test_package_a_notebook_installs_reaches_workers_in_next_cell(
     stack: Stack, page: str, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
     cells = [

@@ -57,7 +57,7 @@ def limit(stack: Stack) -> int:
     return int(text[:-2]) * {"Mi": 1, "Gi": 1024}[text[-2:]]
 
 
-def test_cell_that_takes_more_memory_than_the_pod_has_says_so(stack: Stack, visitor: Visitor) -> None:
+def test_cell_that_exceeds_the_pods_memory_says_so(stack: Stack, visitor: Visitor) -> None:
     with kernel(visitor, "cat(6 * 7, '\\n')", "42 \n") as (_, tab):
         pid = tab.output("cat(Sys.getpid())")
         cell = tab.run(TOO_MUCH)
@@ -75,7 +75,7 @@ def restarted(tab: Tab, before: str) -> bool:
     return now not in ("", before)
 
 
-def test_next_r_session_reads_of_one_that_ran_out_of_memory_once(stack: Stack) -> None:
+def test_next_r_session_reads_once_of_one_out_of_memory(stack: Stack) -> None:
     pod = stack.scheduler()["metadata"]["name"]
     printed = stack.kubectl("exec", pod, "--", "sh", "-c", f"Rscript -e '{TOO_MUCH}'; echo STATUS $?", timeout=120)
     assert "STATUS 137" in printed

@@ -111,7 +111,7 @@ cluster.start(sys.argv[1])
 """A start that is killed in one of its waits; each is reached at least once."""
 
 
-def test_a_start_that_is_killed_at_any_step_is_finished_by_the_next(own_state: Path) -> None:
+def test_start_killed_at_any_step_is_finished_by_the_next(own_state: Path) -> None:
     cluster.stop(NAME)
     before = footprint()
     for step in STEPS:
@@ -179,7 +179,7 @@ def test_the_nodes_services_leave_the_processors_to_the_pods_first(node: cluster
         assert any(line.endswith(f"{own}/services") for line in groups), groups
 
 
-def test_a_start_that_cannot_succeed_quotes_the_services_own_error_at_once(
+def test_start_that_cannot_succeed_quotes_the_services_error_at_once(
     own_state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.stop(NAME)
@@ -195,7 +195,7 @@ def test_a_start_that_cannot_succeed_quotes_the_services_own_error_at_once(
         cluster.stop(NAME)
 
 
-def test_without_root_it_says_so_and_shows_the_way_by_an_existing_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_without_root_is_refused_and_suggests_an_existing_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.machine.os.geteuid", lambda: 1000)
     with pytest.raises(UserError, match="you are not root") as refused:
         machine.preflight()

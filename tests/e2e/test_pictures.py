@@ -50,7 +50,7 @@ def bars(browser: webdriver.Chrome) -> int:
     return int(browser.find_element(By.ID, "stream").get_attribute("data-bars") or 0)
 
 
-def test_notebook_shows_its_map_on_the_live_page_below_the_cell(stack: Stack, tmp_path: Path) -> None:
+def test_notebook_shows_its_map_on_live_page_below_cell(stack: Stack, tmp_path: Path) -> None:
     write_notebook(stack, NOTEBOOK, CELLS)
     with forwarded(stack) as address, chromium(tmp_path) as browser:
         log_in(browser, f"{address}/lab/tree/{NOTEBOOK}", stack.outputs()["password"])

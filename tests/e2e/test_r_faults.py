@@ -15,7 +15,7 @@ OUTAGE_SECONDS = 60
 """Seconds without the Kubernetes API; a request times out after 5."""
 
 
-def test_ctrl_c_returns_at_once_from_every_wait_and_leaves_nothing_half_done(faulty: Stack) -> None:
+def test_ctrl_c_ends_every_wait_and_leaves_nothing_half_done(faulty: Stack) -> None:
     three_ready(faulty)
     code = """
         interrupted <- function(what, expr, after = value(future(6 * 7))) {
@@ -77,7 +77,7 @@ def test_ctrl_c_returns_at_once_from_every_wait_and_leaves_nothing_half_done(fau
     assert "SESSION usable" in printed
 
 
-def test_bad_input_has_its_own_condition_and_the_session_stays_usable(faulty: Stack) -> None:
+def test_bad_input_has_its_own_condition_and_session_survives(faulty: Stack) -> None:
     three_ready(faulty)
     printed = r(
         faulty,
@@ -116,7 +116,7 @@ def test_bad_input_has_its_own_condition_and_the_session_stays_usable(faulty: St
     assert "out of memory" in told["too-large-for-the-worker"]
 
 
-def test_without_its_role_the_plan_takes_the_workers_that_are_there_and_no_more(faulty: Stack) -> None:
+def test_plan_without_its_role_takes_only_the_workers_present(faulty: Stack) -> None:
     three_ready(faulty)
     code = """
         plan(kubernetes, workers = 2)
@@ -165,7 +165,7 @@ def test_an_unreachable_api_is_reported_and_the_wait_resumes(faulty: Stack) -> N
     assert "the Kubernetes API does not answer" in program.printed().split("SAID ")[1]
 
 
-def test_a_quota_and_a_full_node_are_named_and_nothing_stays_asked_for(faulty: Stack) -> None:
+def test_quota_and_full_node_are_named_and_request_is_withdrawn(faulty: Stack) -> None:
     three_ready(faulty)
     code = """
         said <- character()

@@ -26,7 +26,7 @@ def r(stack: Stack, code: str) -> str:
     return stack.rscript(TWO_WORKERS + code)
 
 
-def test_future_apply_uses_each_worker_and_draws_the_numbers_of_any_other_plan(stack: Stack) -> None:
+def test_future_apply_uses_each_worker_and_draws_other_plans_numbers(stack: Stack) -> None:
     code = """
         stopifnot(both(future_sapply(1:4, where)))
         stopifnot(identical(future_mapply(function(a, b) a + b, 1:3, 4:6), c(5L, 7L, 9L)))
@@ -39,7 +39,7 @@ def test_future_apply_uses_each_worker_and_draws_the_numbers_of_any_other_plan(s
     assert "GOOD" in r(stack, code)
 
 
-def test_the_recipes_line_works_under_vanilla_as_callr_and_targets_start_r(stack: Stack) -> None:
+def test_recipes_line_works_under_vanilla_r_of_callr_and_targets(stack: Stack) -> None:
     code = """
         library(future)
         plan(cluster, manual = TRUE, quiet = TRUE)
@@ -108,7 +108,7 @@ def test_progress_of_futures_arrives_while_they_run(stack: Stack) -> None:
     assert int(before_the_end) >= 4, f"steps are told as they are done, not at the end: {printed}"
 
 
-def test_a_futures_open_connections_are_reported_and_checked_only_on_change(stack: Stack) -> None:
+def test_futures_open_connections_are_reported_and_checked_on_change(stack: Stack) -> None:
     code = """
         plan(kubernetes, workers = 1)
         exchange <- function(from, to) value(future(for (name in c("diff_connections", "diff_devices")) {

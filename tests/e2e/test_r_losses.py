@@ -15,7 +15,7 @@ from tests.e2e.faults import Program, evict, in_network_of, name_of, process_of,
 pytestmark = pytest.mark.timeout(300)
 
 
-def test_a_network_that_falls_silent_is_noticed_and_disturbs_no_other_future(faulty: Stack) -> None:
+def test_silent_network_is_noticed_and_disturbs_no_other_future(faulty: Stack) -> None:
     three_ready(faulty)
     program = Program(
         faulty,
@@ -49,7 +49,7 @@ def test_a_network_that_falls_silent_is_noticed_and_disturbs_no_other_future(fau
     assert victim not in pods
 
 
-def test_a_drained_worker_finishes_its_future_or_hands_it_back_and_is_replaced(faulty: Stack) -> None:
+def test_drained_worker_finishes_or_returns_its_future_before_replacement(faulty: Stack) -> None:
     three_ready(faulty)
     program = Program(
         faulty,
@@ -106,7 +106,7 @@ def test_a_killed_workers_future_is_done_again_soon(faulty: Stack) -> None:
     assert float(at) - killed < 12, "5 s and its own 3 s are promised; a noisy machine may add to it"
 
 
-def test_a_future_that_loses_every_worker_is_given_up_with_what_happened_to_each(faulty: Stack) -> None:
+def test_future_that_loses_every_worker_fails_with_each_cause(faulty: Stack) -> None:
     printed = r(
         faulty,
         """

@@ -77,7 +77,7 @@ def test_local_clusters_are_never_handed_a_remote_worker(elastic: Stack) -> None
     assert "LOCAL" in r(elastic, code)
 
 
-def test_the_future_of_a_deleted_pod_runs_again_and_others_are_not_disturbed(elastic: Stack) -> None:
+def test_future_of_a_deleted_pod_reruns_and_others_continue(elastic: Stack) -> None:
     # On a worker of the beginning a future waits until the test says go on. The lost one runs again on another.
     code = """
         plan(kubernetes, workers = 3)
@@ -133,7 +133,7 @@ def test_a_future_that_runs_out_of_memory_is_named_so(elastic: Stack) -> None:
     assert "workerMemoryGiB" in said
 
 
-def test_the_sessions_settings_hold_in_futures_and_the_pods_do_not(elastic: Stack) -> None:
+def test_sessions_settings_hold_in_futures_not_the_pods(elastic: Stack) -> None:
     code = """
         stopifnot(length(future.kubernetes:::session_world()$env) == 0L)
         plan(kubernetes, workers = 1)
@@ -146,7 +146,7 @@ def test_the_sessions_settings_hold_in_futures_and_the_pods_do_not(elastic: Stac
     assert "GOOD" in r(elastic, code)
 
 
-def test_packages_can_be_installed_into_the_home_where_r_is_not_interactive(elastic: Stack) -> None:
+def test_packages_install_into_the_home_where_r_is_not_interactive(elastic: Stack) -> None:
     code = """
         stopifnot(!interactive())
         install_package("mine", "f <- function() 42")
@@ -188,7 +188,7 @@ def test_fewer_workers_leave_those_in_use_alone(elastic: Stack) -> None:
     elastic.wait("two workers to be left", 90, lambda: elastic.replicas() == 2)
 
 
-def test_an_elastic_plan_grows_while_futures_queue_and_gives_back_while_r_does_nothing(elastic: Stack) -> None:
+def test_elastic_plan_grows_while_futures_queue_and_shrinks_when_idle(elastic: Stack) -> None:
     code = """
         scale_workers(1)
         globalCallingHandlers(message = function(m) if (grepl("was lost", conditionMessage(m))) stop(m))
@@ -205,7 +205,7 @@ def test_an_elastic_plan_grows_while_futures_queue_and_gives_back_while_r_does_n
     assert "GOOD" in r(elastic, code, 280)
 
 
-def test_a_second_session_is_told_of_the_first_and_gets_its_share(elastic: Stack) -> None:
+def test_second_session_is_told_of_first_and_gets_its_share(elastic: Stack) -> None:
     scheduler = elastic.scheduler()["metadata"]["name"]
     elastic.kubectl("exec", scheduler, "--", "rm", "-f", "/tmp/go")
     held: list[str] = []
@@ -234,7 +234,7 @@ def test_a_second_session_is_told_of_the_first_and_gets_its_share(elastic: Stack
     assert int(held[0].split("RUNS ")[1]) > 0, "the first session was at work all the time"
 
 
-def test_an_image_that_cannot_be_pulled_is_told_soon_and_nothing_stays_asked_for(elastic: Stack) -> None:
+def test_image_that_cannot_be_pulled_is_reported_and_request_withdrawn(elastic: Stack) -> None:
     r(elastic, "scale_workers(2)")
     elastic.wait("two workers", 120, lambda: elastic.replicas() == 2 and len(pods(elastic)) == 2)
     name = elastic.workload
@@ -257,7 +257,7 @@ def test_an_image_that_cannot_be_pulled_is_told_soon_and_nothing_stays_asked_for
         elastic.kubectl("rollout", "status", name, "--timeout=120s")
 
 
-def test_workers_nobody_uses_go_after_the_idle_minutes_and_come_back(elastic: Stack) -> None:
+def test_unused_workers_go_after_idle_minutes_and_come_back(elastic: Stack) -> None:
     config = elastic.kubectl("get", "configmaps", "-o", "name").split()
     name = next(line for line in config if line.endswith("-config"))
     elastic.kubectl("patch", name, "--type=merge", "-p", '{"data": {"idleMinutes": "0.2"}}')

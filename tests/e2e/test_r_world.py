@@ -1,4 +1,4 @@
-"""Parts of its session that a future finds on a real cluster: packages, files, variables, and a setup of its own."""
+"""Parts of its session that a future finds on a real cluster: files, variables, and a setup of its own."""
 
 from __future__ import annotations
 
@@ -9,209 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.r_package import WRITE_PACKAGE
 from common.paths import REPO
 from tests.e2e.conftest import Stack
+from tests.e2e.world import r
 
 pytestmark = pytest.mark.timeout(300)
 
-# A folder of its own for each test below the home, and packages that are written and installed here.
-PRELUDE = f"""{WRITE_PACKAGE}
-options(warn = 1)
-suppressMessages(library(future.kubernetes))
-folder <- file.path(path.expand("~"), basename(tempfile("world-")))
-dir.create(folder)
-setwd(folder)
-install <- function(name, version, code, imports = character(), exports = "exportPattern('.')") {{
-  install_package(name, code, sprintf("Imports: %s", imports), version = version,
-                  exports = c(exports, sprintf("import(%s)", imports)))
-}}
-forget <- function(...) {{
-  for (name in c(...)) if (isNamespaceLoaded(name)) unloadNamespace(name)
-  suppressMessages(remove.packages(c(...)))
-}}
-messages <- character()
-listening <- function(code) withCallingHandlers(code, message = function(m) {{
-  messages <<- c(messages, conditionMessage(m))
-  invokeRestart("muffleMessage")
-}})
-"""
-CLEAN = 'plan(sequential); setwd("~"); unlink(folder, recursive = TRUE)\ncat("GOOD")'
 
-
-def r(stack: Stack, code: str, timeout: float = 200) -> str:
-    printed = stack.rscript(f"{PRELUDE}\n{code}\n{CLEAN}", timeout)
-    assert "GOOD" in printed
-    return printed
-
-
-def test_installed_packages_are_on_each_worker_in_every_way_of_use(stack: Stack) -> None:
-    r(
-        stack,
-        """
-        install("firstpkg", "1.0", "below <- function() 'below'")
-        install("secondpkg", "1.0", c(
-          "above <- function() paste('above', below())",
-          "setClass('Shape', representation(side = 'numeric'))",
-          "setGeneric('area', function(x) standardGeneric('area'))",
-          "setMethod('area', 'Shape', function(x) x@side^2)"
-        ), "firstpkg", c("exportPattern('.')", "exportClasses(Shape)", "exportMethods(area)"))
-        plan(kubernetes, workers = 2)
-        stopifnot(identical(value(future(secondpkg::above())), "above below"))
-        stopifnot(identical(value(future({ library(secondpkg); above() })), "above below"))
-        stopifnot(identical(value(future(requireNamespace("firstpkg", quietly = TRUE))), TRUE))
-        stopifnot(identical(value(future(requireNamespace("nosuchpkg", quietly = TRUE))), FALSE))
-        stopifnot(identical(value(future(as.character(utils::packageVersion("firstpkg")))), "1.0"))
-        stopifnot(identical(value(future(basename(system.file("DESCRIPTION", package = "secondpkg")))), "DESCRIPTION"))
-        call <- secondpkg::above # its environment is the package's
-        stopifnot(identical(value(future(call())), "above below"))
-        library(secondpkg)
-        stopifnot(identical(value(future(above())), "above below"))
-        shape <- new("Shape", side = 3)
-        stopifnot(value(future(area(shape))) == 9, is(value(future(new("Shape", side = 4))), "Shape"))
-        both <- future.apply::future_sapply(1:4, function(i) {
-          Sys.sleep(0.3)
-          c(Sys.info()[["nodename"]], secondpkg::above())
-        }, future.scheduling = Inf)
-        stopifnot(length(unique(both[1, ])) == 2L, both[2, ] == "above below")
-        detach("package:secondpkg")
-        forget("secondpkg", "firstpkg")
-        """,
-    )
-
-
-def test_a_compiled_package_of_the_session_hides_the_images(stack: Stack) -> None:
-    r(
-        stack,
-        """
-        plan(kubernetes, workers = 1)
-        path <- function() getLoadedDLLs()[["utf8"]][["path"]]
-        image <- value(future({ loadNamespace("utf8"); path() }))
-        file.copy(find.package("utf8"), .libPaths()[1], recursive = TRUE)
-        own <- value(future({ stopifnot(utf8::utf8_width("abc") == 3L); path() }))
-        unlink(file.path(.libPaths()[1], "utf8"), recursive = TRUE)
-        again <- value(future({ loadNamespace("utf8"); path() }))
-        stopifnot(startsWith(image, "/usr/"), !startsWith(own, "/usr/"), identical(again, image))
-        """,
-    )
-
-
-def test_compiled_code_that_lacks_a_library_of_the_system_is_named_with_its_fix(stack: Stack) -> None:
-    # A copy whose library of compiled code asks for libQ.so in place of libR.so.
-    r(
-        stack,
-        """
-        plan(kubernetes, workers = 1)
-        own <- .libPaths()[1]
-        file.copy(find.package("utf8"), own, recursive = TRUE)
-        path <- file.path(own, "utf8", "libs", "utf8.so")
-        bytes <- readBin(path, "raw", 1e7)
-        bytes[grepRaw("libR.so", bytes, fixed = TRUE) + 3L] <- charToRaw("Q")
-        writeBin(bytes, path)
-        errors <- list(
-          tryCatch(value(future(utf8::utf8_width("abc"))), error = identity),
-          tryCatch(value(future({ library(utf8); 1 })), error = identity),
-          tryCatch(value(future(1, packages = "utf8")), error = identity)
-        )
-        unlink(file.path(own, "utf8"), recursive = TRUE)
-        for (e in errors) {
-          stopifnot(inherits(e, "KubernetesPackageError"), grepl("libQ.so", conditionMessage(e)))
-          stopifnot(grepl("aptPackages", conditionMessage(e)))
-        }
-        stopifnot(value(future(utf8::utf8_width("abc"))) == 3L)
-        """,
-    )
-
-
-def test_reference_classes_and_forked_children_work_with_packages_of_the_session(stack: Stack) -> None:
-    r(
-        stack,
-        """
-        install("refpkg", "1.0", "Counter <- setRefClass('Counter', fields = list(n = 'numeric'), methods = list(
-          add = function() {
-            n <<- n + 1
-            invisible(.self)
-          }
-        ))", "methods", c("export(Counter)", "exportClasses(Counter)"))
-        install("forkpkg", "1.0", "f <- function() 'of the package'")
-        plan(kubernetes, workers = 1)
-        stopifnot(value(future({ counter <- refpkg::Counter$new(n = 0); counter$add()$add(); counter$n })) == 2)
-        counter <- refpkg::Counter$new(n = 0)
-        stopifnot(value(future({ counter$add(); counter$n })) == 1, counter$n == 0)
-        children <- function(code) value(future(parallel::mclapply(1:2, function(i) {
-          tryCatch(code(), error = function(e) c(class(e)[1], conditionMessage(e)))
-        }, mc.cores = 2)))
-        for (one in children(function() forkpkg::f())) {
-          stopifnot(one[1] == "KubernetesPackageError", grepl('loadNamespace("forkpkg")', one[2], fixed = TRUE))
-        }
-        stopifnot(identical(children(function() requireNamespace("nosuchpkg", quietly = TRUE)), list(FALSE, FALSE)))
-        loaded <- value(future({ loadNamespace("forkpkg"); parallel::mclapply(1:2, function(i) forkpkg::f()) }))
-        stopifnot(identical(loaded, list("of the package", "of the package")))
-        # As callr starts R: with the future's libraries and folder.
-        started <- value(future({
-          loadNamespace("forkpkg")
-          code <- sprintf(".libPaths(%s); cat(basename(getwd()), forkpkg::f())", deparse1(.libPaths()))
-          system2(file.path(R.home("bin"), "Rscript"), c("-e", shQuote(code)), stdout = TRUE)
-        }))
-        stopifnot(identical(started, paste(basename(folder), "of the package")))
-        forget("refpkg", "forkpkg")
-        """,
-    )
-
-
-def test_a_package_that_was_installed_again_is_the_new_one_in_the_next_future(stack: Stack) -> None:
-    r(
-        stack,
-        """
-        plan(kubernetes, workers = 1)
-        install("changing", "1.0", "which <- function() 'one'")
-        first <- value(future(c(changing::which(), Sys.getpid())))
-        install("another", "1.0", "f <- function() 1")
-        same <- value(future(c(changing::which(), Sys.getpid())))
-        install("changing", "2.0", "which <- function() 'two'")
-        second <- value(future(c(changing::which(), Sys.getpid())))
-        stopifnot(first[1] == "one", identical(first, same), second[1] == "two", first[2] != second[2])
-        forget("changing", "another")
-        e <- tryCatch(value(future(changing::which())), error = identity)
-        stopifnot(inherits(e, "packageNotFoundError"))
-        stopifnot(value(future(1)) == 1)
-        """,
-    )
-
-
-def test_a_package_under_development_is_the_one_that_was_loaded_last(stack: Stack) -> None:
-    # pkgload::load_all() leaves behind a namespace of a folder, with its mark. pkgload is not in the image.
-    r(
-        stack,
-        """
-        load_all <- function(code) {
-          source <- write_package("inwork", code, folder = folder, version = "0.1")
-          if (isNamespaceLoaded("inwork")) unloadNamespace("inwork")
-          ns <- new.env(parent = asNamespace("base"))
-          info <- new.env(parent = baseenv())
-          ns[[".__NAMESPACE__."]] <- info
-          info$spec <- c(name = "inwork", version = "0.1")
-          info$exports <- new.env()
-          info$exports$f <- "f"
-          info$imports <- list(base = TRUE)
-          info$path <- source
-          info$dynlibs <- NULL
-          info$S3methods <- matrix("", 0L, 4L)
-          ns[[".__DEVTOOLS__"]] <- new.env()
-          eval(parse(text = code), ns)
-          .Internal(registerNamespace("inwork", ns))
-        }
-        plan(kubernetes, workers = 1)
-        load_all("f <- function() 'one'")
-        stopifnot(identical(listening(value(future(inwork::f()))), "one"))
-        load_all("f <- function() 'two'")
-        stopifnot(identical(listening(value(future(inwork::f()))), "two"))
-        stopifnot(length(grep("Installing the package 'inwork'", messages)) == 2L)
-        """,
-    )
-
-
-def test_futures_find_the_files_of_the_working_directory_and_only_what_has_changed_travels(stack: Stack) -> None:
+def test_futures_find_working_directorys_files_and_only_changes_travel(stack: Stack) -> None:
     r(
         stack,
         """
@@ -254,7 +59,7 @@ def test_futures_find_the_files_of_the_working_directory_and_only_what_has_chang
     )
 
 
-def test_a_file_that_changes_during_the_read_is_consistent_then_current(stack: Stack) -> None:
+def test_file_that_changes_during_the_read_is_consistent_then_current(stack: Stack) -> None:
     r(
         stack,
         """
@@ -274,7 +79,7 @@ def test_a_file_that_changes_during_the_read_is_consistent_then_current(stack: S
     )
 
 
-def test_a_file_without_room_on_the_worker_fails_its_future_unread(stack: Stack) -> None:
+def test_file_without_room_on_the_worker_fails_its_future_unread(stack: Stack) -> None:
     # /dev/full takes no byte, as a full disk does.
     r(
         stack,
@@ -290,7 +95,7 @@ def test_a_file_without_room_on_the_worker_fails_its_future_unread(stack: Stack)
     )
 
 
-def test_a_file_that_a_future_writes_or_misses_is_explained_once(stack: Stack) -> None:
+def test_file_that_a_future_writes_or_misses_is_explained_once(stack: Stack) -> None:
     r(
         stack,
         """
@@ -307,7 +112,7 @@ def test_a_file_that_a_future_writes_or_misses_is_explained_once(stack: Stack) -
     )
 
 
-def test_a_folder_with_too_much_in_it_is_said_and_what_fits_is_there(stack: Stack) -> None:
+def test_folder_with_too_much_is_reported_and_partly_sent(stack: Stack) -> None:
     r(
         stack,
         """
@@ -334,7 +139,7 @@ def test_a_folder_with_too_much_in_it_is_said_and_what_fits_is_there(stack: Stac
     )
 
 
-def test_a_setup_runs_once_in_each_r_and_fails_with_one_error(stack: Stack) -> None:
+def test_setup_runs_once_per_r_and_fails_with_one_error(stack: Stack) -> None:
     r(
         stack,
         """
@@ -384,7 +189,7 @@ def test_a_secret_variable_is_in_no_log_and_no_message(stack: Stack) -> None:
     assert secret not in printed + logs
 
 
-def test_variables_of_the_stack_are_in_every_r_and_a_change_restarts_no_pod(stack: Stack) -> None:
+def test_variables_of_the_stack_reach_every_r_without_pod_restarts(stack: Stack) -> None:
     name = f"{stack.workload.split('/')[1].removesuffix('-worker')}-environment"
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"STACK_KEY": "first\n"}}
     before = stack.scheduler()["metadata"]["uid"]

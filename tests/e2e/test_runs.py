@@ -83,7 +83,7 @@ def release(stack: Stack) -> str:
     return str(stack.scheduler()["metadata"]["labels"]["app.kubernetes.io/instance"])
 
 
-def test_a_project_runs_on_the_workers_and_its_status_is_passed_on(stack: Stack, project: Path) -> None:
+def test_project_runs_on_workers_and_its_status_is_passed_on(stack: Stack, project: Path) -> None:
     came: list[float] = []
     with started("run", str(project), "main.R", "--then", "destroy", "--", "1", "3") as process:
         assert process.stdout is not None
@@ -166,7 +166,7 @@ def test_workers_are_given_back_after_a_success(stack: Stack, project: Path) -> 
     assert len(stack.pods("worker")) == WORKERS
 
 
-def test_a_scheduler_pod_that_ends_is_a_failure_of_its_own(stack: Stack, project: Path) -> None:
+def test_scheduler_pod_that_ends_is_a_failure_of_its_own(stack: Stack, project: Path) -> None:
     (project / "main.R").write_text('writeLines("so far", "out/partial.txt"); cat("last words\n"); Sys.sleep(200)')
     with started("run", str(project), "main.R", "--then", "release") as process:
         assert process.stdout is not None

@@ -40,7 +40,7 @@ def settled(made: Simulation, n: int) -> list[dict[str, Any]]:
     return list(made.wait(f"{n} workers", 120, found))
 
 
-def test_all_that_r_asks_for_come_while_a_line_tells_how_far_it_is(simulated: Simulation) -> None:
+def test_all_requested_workers_come_while_a_line_shows_progress(simulated: Simulation) -> None:
     start, end, lines = simulated.scale(WORKERS)
     assert len(set(lines)) >= 3, lines
     told = [LINE.fullmatch(line) for line in lines]
@@ -59,7 +59,7 @@ def test_all_that_r_asks_for_come_while_a_line_tells_how_far_it_is(simulated: Si
     assert all(node.startswith("simulated-") for node in places)
 
 
-def test_one_session_uses_more_workers_than_r_has_connections_by_default(simulated: Simulation) -> None:
+def test_one_session_uses_more_workers_than_rs_default_connections(simulated: Simulation) -> None:
     simulated.scale(WORKERS)
     settled(simulated, WORKERS)
     simulated.peers.send_signal(signal.SIGUSR1)
@@ -78,7 +78,7 @@ def test_one_session_uses_more_workers_than_r_has_connections_by_default(simulat
     settled(simulated, WORKERS)
 
 
-def test_fewer_workers_ends_the_pods_that_were_let_go_and_no_other(simulated: Simulation) -> None:
+def test_fewer_workers_ends_only_the_released_pods(simulated: Simulation) -> None:
     before, _, _ = simulated.scale(WORKERS)
     settled(simulated, WORKERS)
     simulated.scale(100)

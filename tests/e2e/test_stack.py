@@ -108,7 +108,7 @@ def test_the_password_is_in_no_object_but_its_secret(stack: Stack) -> None:
     assert password not in stack.up().stdout
 
 
-def test_workers_have_no_api_token_and_the_scheduler_can_scale_its_workers_alone(stack: Stack) -> None:
+def test_workers_have_no_api_token_and_scheduler_only_scales_them(stack: Stack) -> None:
     worker = stack.pods("worker")[0]["metadata"]["name"]
     listing = stack.kubectl("exec", worker, "--", "sh", "-c", "ls /var/run/secrets/kubernetes.io 2>&1 || true")
     assert "No such file" in listing
@@ -134,7 +134,7 @@ def test_workers_have_no_api_token_and_the_scheduler_can_scale_its_workers_alone
         assert not can(*refused), refused
 
 
-def test_a_missing_image_is_named_early_and_the_next_run_fixes_it(stack: Stack) -> None:
+def test_missing_image_is_named_early_and_next_run_fixes_it(stack: Stack) -> None:
     missing = f"127.0.0.1:5000/no-such-image@sha256:{'0' * 64}"
     started = time.monotonic()
     failed = stack.up(check=False, image=missing)
@@ -180,7 +180,7 @@ def test_wrong_settings_are_all_named_before_anything_is_made(stack: Stack) -> N
     assert state_path().read_text() == before
 
 
-def test_more_workers_than_the_machine_holds_are_refused_before_anything_is_made(stack: Stack) -> None:
+def test_more_workers_than_the_machine_holds_are_refused_before_creation(stack: Stack) -> None:
     before = state_path().read_text()
     failed = stack.up(check=False, workers="2000")
     assert failed.returncode == 1

@@ -116,7 +116,7 @@ def release(stack: Stack) -> Iterator[Release]:
         node.run("rm", "-rf", HOME)
 
 
-def test_an_upgrade_from_the_first_chart_keeps_files_login_and_workers(release: Release) -> None:
+def test_upgrade_from_the_first_chart_keeps_files_login_and_workers(release: Release) -> None:
     release.r('scale_workers(3); writeLines("kept", "~/results.txt")')
     before, template = release.pods("scheduler"), release.template("scheduler")
     login = release.kubectl("get", "secret", "bench", "-o", "jsonpath={.data}")
@@ -157,9 +157,7 @@ MAPS = """
 """Maps in one session, one after another, until the upgrade is through; then the pods that computed."""
 
 
-def test_a_session_and_its_maps_live_on_while_an_upgrade_replaces_every_worker(
-    release: Release, tmp_path: Path
-) -> None:
+def test_session_and_its_maps_survive_an_upgrade_of_every_worker(release: Release, tmp_path: Path) -> None:
     release.upgrade(CHART)
     newer = shutil.copytree(CHART, tmp_path / "chart")
     described = yaml.safe_load((newer / "Chart.yaml").read_text())

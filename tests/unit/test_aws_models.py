@@ -320,7 +320,7 @@ def test_commands_of_the_aws_cli_exist_with_their_options() -> None:
         assert set(options) <= known | set(GLOBAL_OPTIONS), f"aws {name} {verb}: {set(options) - known}"
 
 
-def test_questions_to_the_price_list_are_of_the_form_that_aws_describes() -> None:
+def test_questions_to_the_price_list_have_the_form_aws_describes() -> None:
     shape = operation("pricing", "GetProducts").input_shape
     assert shape is not None
     asked = [args for token, args, _ in eks(VARIATIONS["most"]).asked if token == "aws:pricing/getProduct:getProduct"]

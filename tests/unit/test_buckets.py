@@ -64,7 +64,7 @@ def test_aws_role_writes_only_to_the_bucket_with_rw() -> None:
     assert not any("Put" in action or "Delete" in action for actions in read_only for action in actions)
 
 
-def test_aws_role_trusts_only_the_pods_of_this_release_on_this_cluster() -> None:
+def test_aws_role_trusts_only_this_releases_pods_on_this_cluster() -> None:
     done = eks(AWS)
     [role] = [each for each in done.all("iam/role:Role") if each.name.endswith("-data")]
     [trust] = json.loads(role.inputs["assumeRolePolicy"])["Statement"]
@@ -97,7 +97,7 @@ def test_the_network_is_opened_to_the_server_of_credentials() -> None:
     assert values(eks(AWS))["networkPolicy"]["identityServer"] == "169.254.170.23:80"
 
 
-def test_a_first_bucket_replaces_pods_on_aws_and_a_second_does_not() -> None:
+def test_first_bucket_replaces_pods_on_aws_and_second_does_not() -> None:
     def annotations(done: Recording) -> list[Any]:
         return [values(done)[part].get("podAnnotations") for part in ("scheduler", "worker")]
 
@@ -122,7 +122,7 @@ def running_stack(*roles: str, cluster: bool = True) -> dict[str, Any]:
     }
 
 
-def test_a_first_bucket_of_a_running_stack_on_aws_says_what_restarts() -> None:
+def test_first_bucket_of_a_running_aws_stack_says_what_restarts() -> None:
     def told(config: dict[str, Any], answers: dict[str, Any]) -> bool:
         return any("restarts scheduler and workers" in text for _, text in eks(config, answers).said)
 
@@ -133,7 +133,7 @@ def test_a_first_bucket_of_a_running_stack_on_aws_says_what_restarts() -> None:
     assert not told({}, running_stack())
 
 
-def test_roles_that_the_caller_may_not_list_are_said_and_stop_no_bucket() -> None:
+def test_roles_hidden_from_the_caller_are_reported_without_stopping_buckets() -> None:
     answers = {**running_stack(), "aws:iam/getRoles:getRoles": refuse("AccessDenied")}
     assert "whether the first bucket restarts" in unchecked(eks(AWS, answers))
 
@@ -197,7 +197,7 @@ def test_a_bucket_of_another_project_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["hidden", "hidden-404"])
-def test_a_bucket_that_the_caller_may_not_see_is_named_as_unchecked(name: str) -> None:
+def test_bucket_hidden_from_the_caller_is_named_as_unchecked(name: str) -> None:
     google, aws = unchecked(gke({"buckets": f"gs://{name}"})), unchecked(eks({"buckets": f"s3://{name}"}))
     assert f"whether there is a bucket gs://{name} in this project. Reason: " in google
     assert f"whether there is a bucket s3://{name} in this account. Reason: " in aws
@@ -208,6 +208,6 @@ def test_a_bucket_in_another_region_is_warned_of() -> None:
     assert not any("bucket" in text for text in eks(AWS).warnings)
 
 
-def test_buckets_are_refused_on_a_cluster_that_the_stack_does_not_make() -> None:
+def test_buckets_are_refused_on_clusters_the_stack_does_not_make() -> None:
     text = google_cloud.refused({"cloud": "kubeconfig", "image": "ghcr.io/o/i:1", "buckets": "gs://team-data"})
     assert "only where cloud is gke or eks; here it is kubeconfig" in text

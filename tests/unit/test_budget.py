@@ -25,7 +25,7 @@ def denied(reason: str) -> Any:
     return answer
 
 
-def test_budget_on_aws_counts_the_stacks_tag_and_writes_to_the_address() -> None:
+def test_budget_on_aws_counts_stacks_tag_and_writes_to_address() -> None:
     budget = aws_cloud.eks(BUDGET).one("budgets/budget:Budget").inputs
     assert (budget["limitAmount"], budget["limitUnit"], budget["timeUnit"]) == ("500", "USD", "MONTHLY")
     assert budget["costFilters"] == [{"name": "TagKeyValue", "values": ["user:stack$team"]}]
@@ -36,7 +36,7 @@ def test_budget_on_aws_counts_the_stacks_tag_and_writes_to_the_address() -> None
     assert "TagKey=stack,Status=Active" in said, "a tag that is not activated counts nothing"
 
 
-def test_budget_on_google_counts_the_stacks_label_in_the_accounts_currency() -> None:
+def test_budget_on_google_counts_stacks_label_in_accounts_currency() -> None:
     done = google_cloud.gke(BUDGET)
     budget, channel = done.one("billing/budget:Budget"), done.one("NotificationChannel")
     assert budget.inputs["billingAccount"] == "012345-6789AB-CDEF01"
@@ -95,7 +95,7 @@ def test_missing_permission_on_aws_is_named_before_anything_is_made() -> None:
     assert "whether you may create a budget" in unchecked(busy)
 
 
-def test_missing_billing_account_or_permission_on_google_is_named_before_anything_is_made() -> None:
+def test_missing_google_billing_account_or_permission_is_named_before_creation() -> None:
     unbilled = {
         "gcp:organizations/getProject:getProject": lambda _args: {"id": "p", "number": "1", "billingAccount": ""}
     }
@@ -106,7 +106,7 @@ def test_missing_billing_account_or_permission_on_google_is_named_before_anythin
     assert "billing.accounts.get" in message
 
 
-def test_google_is_asked_once_for_the_project_and_never_without_need() -> None:
+def test_google_is_asked_once_for_the_project_if_needed() -> None:
     def asked(config: dict[str, Any]) -> list[str]:
         lookups = google_cloud.gke(config).asked
         return [provider for token, _, provider in lookups if token == "gcp:organizations/getProject:getProject"]

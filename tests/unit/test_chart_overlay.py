@@ -10,11 +10,13 @@ import yaml
 
 from components.clouds import MODELS
 from components.release.values import merged
-from components.settings.chart_overlay import OWNED, SCHEMA, holds
+from components.settings.chart_overlay import OWNED, SCHEMA, holds, owned_values
 from components.settings.errors import SettingsError
+from components.settings.keys import keys_of
 from components.settings.loading import known_keys, parse
 
 CAMPUS = {"cloud": "kubeconfig", "image": "a/b:1"}
+GUARANTEED = owned_values(keys_of(MODELS["kubeconfig"]))
 
 
 def problems(overlay: Any, **settings: Any) -> dict[str, str]:
@@ -45,7 +47,7 @@ def test_an_unknown_value_is_refused_with_the_nearest_one() -> None:
     ]
 
 
-def test_a_value_of_the_wrong_type_is_refused_with_the_range() -> None:
+def test_value_of_the_wrong_type_is_refused_with_the_range() -> None:
     assert problems({"scheduler": {"gracePeriodSeconds": "long"}})["chartValues.scheduler.gracePeriodSeconds"] == (
         "chartValues.scheduler.gracePeriodSeconds is 'long'\n"
         "    allowed: a whole number from 0 to 86400\n"
@@ -66,10 +68,27 @@ def test_chart_values_are_reported_together_with_other_wrong_settings() -> None:
 def test_every_chart_value_that_a_setting_decides_is_owned() -> None:
     resources = {"requests.cpu", "requests.memory", "limits.memory"}
     sized = {f"{pod}.resources.{name}" for pod in ("scheduler", "worker") for name in resources}
-    counted = {"worker.replicas", "worker.maxReplicas", "scheduler.homeGiB", "scheduler.keepHome", "shared.GiB"}
-    own = {"image", "auth", "fullnameOverride", "ide", "host", "labels"}
-    times = {"idleMinutes", "cullIdleKernels", "ttlHours", "workHours"}
-    assert set(OWNED) == sized | counted | own | times | {"monitoring.enabled", "networkPolicy.identityServer"}
+    computed = {"image", "auth", "fullnameOverride", "scheduler.keepHome", "networkPolicy.identityServer"}
+    assert set(OWNED) == sized | computed
+
+
+@pytest.mark.parametrize("cloud", MODELS)
+def test_settings_that_are_passed_on_have_their_chart_values(cloud: str) -> None:
+    passed_on = {
+        "worker.replicas": "workers",
+        "worker.maxReplicas": "maxWorkers",
+        "ide": "ide",
+        "scheduler.homeGiB": "homeGiB",
+        "shared.GiB": "sharedGiB",
+        "host": "host",
+        "idleMinutes": "idleMinutes",
+        "cullIdleKernels": "cullIdleKernels",
+        "ttlHours": "ttlHours",
+        "workHours": "workHours",
+        "labels": "labels",
+        "monitoring.enabled": "monitoring",
+    }
+    assert passed_on.items() <= {key.chart: name for name, key in keys_of(MODELS[cloud]).items()}.items()
 
 
 @pytest.mark.parametrize(
@@ -92,32 +111,32 @@ def test_every_chart_value_that_a_setting_decides_is_owned() -> None:
         ({"scheduler": {"gracePeriodSeconds": -1}}, "scheduler.gracePeriodSeconds", "a whole number from 0 to 86400"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused_with_the_right_one(overlay: Any, key: str, allowed: str) -> None:
+def test_value_of_the_wrong_type_is_refused_with_right_type(overlay: Any, key: str, allowed: str) -> None:
     assert f"allowed: {allowed}\n" in problems(overlay)[f"chartValues.{key}"]
 
 
-@pytest.mark.parametrize("path", OWNED)
-def test_a_value_that_the_program_guarantees_is_refused_and_says_why(path: str) -> None:
+@pytest.mark.parametrize("path", GUARANTEED)
+def test_value_that_the_program_guarantees_is_refused_with_reason(path: str) -> None:
     overlay: Any = "x"
     for part in reversed(path.split(".")):
         overlay = {part: overlay}
     found = problems(overlay)
     assert list(found) == [f"chartValues.{path}"]
     message = found[f"chartValues.{path}"]
-    key, reason = OWNED[path]
+    key, reason = GUARANTEED[path]
     assert f"only {'the setting ' + key if key else 'the program'} may set it" in message
     assert reason in message
     assert f"pulumi config rm --path chartValues.{path}" in message
 
 
-def test_every_guaranteed_value_is_one_of_the_chart_and_its_setting_exists() -> None:
+def test_every_guaranteed_value_and_its_setting_exist() -> None:
     values = yaml.safe_load((SCHEMA.parent / "values.yaml").read_text())
-    for path, (key, _reason) in OWNED.items():
+    for path, (key, _reason) in GUARANTEED.items():
         assert holds(values, path), path
         assert not key or key in known_keys(MODELS)
 
 
-def test_encrypted_chart_values_are_refused_since_the_cluster_stores_them_plainly() -> None:
+def test_encrypted_chart_values_are_refused_since_cluster_stores_plain_text() -> None:
     with pytest.raises(SettingsError, match="kept in plain text only"):
         parse({**CAMPUS, "chartValues": '{"labels": {}}'}, MODELS, stack="dev", secrets=frozenset({"chartValues"}))
 

@@ -85,7 +85,7 @@ def repository(tmp_path: Path) -> Repository:
         ("components.md", []),
     ],
 )
-def test_a_changed_file_touches_the_stacks_that_it_is_an_input_of(
+def test_changed_file_touches_the_stacks_that_depend_on_it(
     repository: Repository, path: str, touched: list[str]
 ) -> None:
     cloud = f"config:\n  future-kubernetes:{STACKS.get(path, 'cloud: gke')}\n# changed\n"
@@ -133,7 +133,7 @@ def test_a_name_with_a_newline_is_one_file(repository: Repository) -> None:
     assert repository.affected() == []
 
 
-def test_every_cloud_has_a_folder_that_exists_and_an_sdk_of_its_own(repository: Repository) -> None:
+def test_every_cloud_has_an_existing_folder_and_own_sdk(repository: Repository) -> None:
     from ci.affected import CLOUD_FOLDERS
 
     assert set(CLOUD_FOLDERS) == set(CLOUDS)

@@ -92,7 +92,7 @@ def publish(forge: Forge, folder: Path, *stacks: str) -> None:
     subprocess.run(command, env=environment, check=True, timeout=60)
 
 
-def test_a_first_run_adds_a_comment_a_stack_and_a_later_one_edits_it(forge: Forge, tmp_path: Path) -> None:
+def test_first_run_adds_a_stacks_comment_and_later_ones_edit(forge: Forge, tmp_path: Path) -> None:
     (tmp_path / "gke-team.md").write_text("first\n")
     (tmp_path / "eks-team.md").write_text("other\n")
     publish(forge, tmp_path, "gke-team", "eks-team")
@@ -141,7 +141,7 @@ def test_stack_dev_is_reported_for_every_change(forge: Forge, tmp_path: Path) ->
     assert body.startswith("<!-- future-kubernetes preview of dev -->\nsecond\n")
 
 
-def test_a_preview_without_a_report_says_that_it_did_not_finish(forge: Forge, tmp_path: Path) -> None:
+def test_preview_without_a_report_says_it_did_not_finish(forge: Forge, tmp_path: Path) -> None:
     publish(forge, tmp_path, "gke-team")
     assert "did not finish" in forge.bodies()[0]
 

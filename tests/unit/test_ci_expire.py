@@ -62,7 +62,7 @@ def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
     return Backend(tmp_path)
 
 
-def test_stack_past_its_hours_is_destroyed_and_its_home_is_said_to_go(
+def test_stack_past_its_hours_is_destroyed_and_names_the_home(
     backend: Backend, capfd: pytest.CaptureFixture[str]
 ) -> None:
     backend.stack("team", 72)
@@ -105,7 +105,7 @@ def test_stack_that_is_empty_or_in_no_backend_is_left(backend: Backend, monkeypa
     assert not backend.destroyed
 
 
-def test_state_that_is_hidden_or_has_no_times_stops_and_destroys_nothing(backend: Backend) -> None:
+def test_state_that_is_hidden_or_without_times_destroys_nothing(backend: Backend) -> None:
     backend.stack("team", 1)
     with pytest.raises(UserError, match="expired token"):
         expire.expire(backend.repo, "team", NOW)
@@ -165,7 +165,7 @@ def test_home_that_destroy_saves_is_said_to_be_kept(
 
 
 @pytest.mark.parametrize("type_", [type_ for type_, _ in KEPT])
-def test_keep_home_that_no_update_put_into_effect_stops_the_end(backend: Backend, type_: str) -> None:
+def test_keep_home_that_no_update_applied_stops_the_end(backend: Backend, type_: str) -> None:
     """A destroy reads no settings: it would delete the home that its owner wants kept."""
     backend.stack("team", 72, more='  future-kubernetes:keepHome: "true"\n')
     backend.home(type_, {"finalSnapshot": False, "values": {"scheduler": {}}})

@@ -178,7 +178,7 @@ def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePulumi:
     return fake
 
 
-def test_a_preview_holds_the_policy_pack_against_the_stack_and_writes_its_report(
+def test_preview_checks_the_stack_by_policy_and_writes_its_report(
     pulumi: FakePulumi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
@@ -192,7 +192,7 @@ def test_a_preview_holds_the_policy_pack_against_the_stack_and_writes_its_report
     assert (tmp_path / "summary").read_text() == written
 
 
-def test_a_preview_that_the_policy_pack_refuses_fails_with_its_findings(pulumi: FakePulumi, tmp_path: Path) -> None:
+def test_preview_that_the_policy_refuses_fails_with_its_findings(pulumi: FakePulumi, tmp_path: Path) -> None:
     pulumi.write([finding(), SUMMARY], status=255)
     assert command.preview("gke-team", tmp_path / "reports", {}) == 255
     written = (tmp_path / "reports" / "gke-team.md").read_text()
@@ -200,7 +200,7 @@ def test_a_preview_that_the_policy_pack_refuses_fails_with_its_findings(pulumi: 
     assert "no-public-nodes" in written
 
 
-def test_a_stack_that_the_backend_lacks_is_reported_and_no_failure(pulumi: FakePulumi, tmp_path: Path) -> None:
+def test_stack_that_the_backend_lacks_is_reported_without_failure(pulumi: FakePulumi, tmp_path: Path) -> None:
     assert command.preview("unborn", tmp_path / "reports", {}) == 0
     assert "no such stack yet" in (tmp_path / "reports" / "unborn.md").read_text()
     assert len(pulumi.calls()) == 1
@@ -235,7 +235,7 @@ def test_a_deployment_makes_no_new_stack(pulumi: FakePulumi) -> None:
     assert "the bucket is closed" in done.stderr
 
 
-def test_stack_dev_is_previewed_with_this_checkouts_settings_where_the_local_engine_keeps_it(
+def test_stack_dev_is_previewed_in_place_with_this_checkouts_settings(
     pulumi: FakePulumi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FUTURE_KUBERNETES_STATE", str(tmp_path / "state"))
@@ -261,7 +261,7 @@ def test_stack_dev_is_previewed_with_this_checkouts_settings_where_the_local_eng
     assert written["config"] | yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())["config"] == written["config"]
 
 
-def test_stack_dev_without_a_cluster_names_the_command_that_fixes_it(
+def test_stack_dev_without_a_cluster_names_the_fixing_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cluster, "running", lambda _name: None)

@@ -58,7 +58,7 @@ def test_as_root_hands_the_cache_back_whatever_the_command_returns(
     assert f"sudo chown -R {os.getuid()}:{os.getgid()} {cache} . in {tmp_path}" in programs.calls()
 
 
-def test_as_root_without_a_cache_folder_says_which_variable_is_missing(programs: Programs) -> None:
+def test_root_without_a_cache_folder_names_the_missing_variable(programs: Programs) -> None:
     programs.add("sudo")
     environment = programs.environment()
     environment.pop("FUTURE_KUBERNETES_CACHE", None)
@@ -71,9 +71,7 @@ def test_as_root_without_a_cache_folder_says_which_variable_is_missing(programs:
 
 
 @pytest.mark.parametrize("outcome", [0, 1])
-def test_dev_is_made_from_the_base_and_previewed_from_the_change(
-    programs: Programs, tmp_path: Path, outcome: int
-) -> None:
+def test_dev_is_made_from_base_and_previewed_from_the_change(programs: Programs, tmp_path: Path, outcome: int) -> None:
     (tmp_path / "repository").mkdir()
     repository = Repository(tmp_path / "repository")
     repository.write("new.txt")

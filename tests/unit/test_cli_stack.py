@@ -33,9 +33,7 @@ def test_the_kubeconfig_is_private_and_taken_away(tmp_path: Path, monkeypatch: p
     ]  # fmt: skip
 
 
-def test_stack_dev_is_read_from_ups_file_without_pulumi_or_cluster(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stack_dev_is_read_from_ups_file_without_pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUTURE_KUBERNETES_STATE", str(tmp_path / "state"))
     (tmp_path / "kubectl").write_text("#!/bin/sh\necho pod-1 Running\n")
     (tmp_path / "kubectl").chmod(0o755)
@@ -80,7 +78,7 @@ _COPY_TO = "kubectl cp MY_FILE $(kubectl get pods --selector app.kubernetes.io/i
         ({}, "pulumi", ["pulumi", "https://www.pulumi.com/docs/install/"]),
     ],
 )
-def test_a_stack_that_cannot_be_reached_is_told_with_the_fix(
+def test_stack_that_cannot_be_reached_is_reported_with_fix(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     outputs: dict[str, str] | None,

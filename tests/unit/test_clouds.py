@@ -84,7 +84,7 @@ def test_release_waits_for_storage_ingress_and_autoscaler(cloud: Cloud) -> None:
         assert done.goes_before(release, each), f"the release could go ahead without {each.name}, or outlive it"
 
 
-def test_state_without_the_guard_and_its_dependents_still_holds_every_cloud_resource(cloud: Cloud) -> None:
+def test_state_without_guard_and_dependents_keeps_every_cloud_resource(cloud: Cloud) -> None:
     done = cloud.everything
     guard = done.one("DestroyGuard")
     forgotten = [entry for entry in done.resources if entry is not guard and done.goes_before(entry, guard)]
@@ -119,10 +119,10 @@ def test_pulumi_ignores_node_counts_that_the_autoscaler_owns(cloud: Cloud) -> No
         assert ignored in pool.ignore_changes, pool.name
 
 
-@pytest.mark.parametrize("most", [40, 80])
-def test_more_workers_change_only_pool_and_worker_deployment(cloud: Cloud, most: int) -> None:
-    before = cloud.run({"workers": 4, "maxWorkers": most if most > 40 else 4})
-    after = cloud.run({"workers": 40, "maxWorkers": most})
+@pytest.mark.parametrize("maximum", [40, 80])
+def test_more_workers_change_only_pool_and_worker_deployment(cloud: Cloud, maximum: int) -> None:
+    before = cloud.run({"workers": 4, "maxWorkers": maximum if maximum > 40 else 4})
+    after = cloud.run({"workers": 40, "maxWorkers": maximum})
     changed = {
         resource.name: {
             key for key in {*resource.inputs, *old.inputs} if resource.inputs.get(key) != old.inputs.get(key)
@@ -137,7 +137,7 @@ def test_more_workers_change_only_pool_and_worker_deployment(cloud: Cloud, most:
     pool = after.one(cloud.pool, "workers")
     size = {"gke": "nodeCount", "eks": "scalingConfig"}[cloud.name]
     # Only the autoscaler adds nodes to a pool with a fixed maximum.
-    pools = {} if most == 80 else {pool.name: {size}}
+    pools = {} if maximum == 80 else {pool.name: {size}}
     changed = {name: keys - set(pool.ignore_changes) if name == pool.name else keys for name, keys in changed.items()}
     assert changed == {**pools, "future-team": {"values"}}
     values = [own_release(done).inputs["values"] for done in (before, after)]
@@ -238,7 +238,7 @@ def test_only_the_chosen_clouds_sdk_is_imported(cloud: Cloud) -> None:
     assert done.stdout.strip() == str([f"components.clouds.{folder}.cluster", cloud.sdk])
 
 
-def test_silence_of_a_cloud_is_taken_for_an_answer_only_in_messages() -> None:
+def test_silence_of_a_cloud_is_an_answer_only_in_messages() -> None:
     """Anywhere else the lookup says what is not checked, or stops the update."""
     found = set()
     for path in sorted((ROOT / "components").rglob("*.py")):

@@ -69,7 +69,7 @@ def test_update_continues_where_a_builder_exists_or_none_is_needed(
         assert cloud.run(config, ANEW, preview=way == "preview").all("v3:Release")
 
 
-def test_image_is_pushed_to_the_stacks_repository_but_not_in_previews(
+def test_image_is_pushed_to_stacks_repository_except_in_previews(
     cloud: Cloud,
 ) -> None:
     wanted = {"rPackages": "sf data.table", "aptPackages": "libgdal-dev", "baseImage": "rocker/rstudio:4.5.1"}

@@ -31,13 +31,13 @@ def pulumi_passes(monkeypatch: pytest.MonkeyPatch, config: dict[str, str], secre
     monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", json.dumps(secrets))
 
 
-def test_config_of_pulumi_up_is_read_with_the_names_of_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_of_pulumi_up_is_read_with_secret_names(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {f"{PROJECT}:cloud": "local", f"{PROJECT}:password": "correct horse"}
     pulumi_passes(monkeypatch, given, [f"{PROJECT}:password"])
     assert configured(PROJECT) == ({"cloud": "local", "password": "correct horse"}, frozenset({"password"}))
 
 
-def test_config_of_providers_and_other_projects_is_no_setting_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_of_providers_and_other_projects_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {f"{PROJECT}:workers": "3", "aws:region": "us-west-2", f"{PROJECT}-2:cloud": "gke", "password": "x"}
     pulumi_passes(monkeypatch, given, ["aws:secretKey", f"{PROJECT}-2:password", f"{PROJECT}:repository"])
     assert configured(PROJECT) == ({"workers": "3"}, frozenset({"repository"}))

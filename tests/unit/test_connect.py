@@ -116,7 +116,7 @@ def answers(port: int) -> bool:
         link.close()
 
 
-def test_it_says_where_the_ide_is_and_the_password_only_when_asked(connecting: Connecting, port: int) -> None:
+def test_connect_shows_the_address_and_password_only_on_request(connecting: Connecting, port: int) -> None:
     connecting.start(port)
     connecting.until(lambda: f"http://localhost:{port}/" in connecting.said())
     assert answers(port)

@@ -179,6 +179,6 @@ def test_the_same_settings_have_the_same_effect() -> None:
         assert effect(program(base)) == effect(program(base))
 
 
-def test_a_setting_without_an_effect_is_one_of_those_that_exist() -> None:
+def test_setting_without_an_effect_is_one_that_exists() -> None:
     for cloud, name in WITHOUT_EFFECT:
         assert name in keys_of(MODELS[cloud])

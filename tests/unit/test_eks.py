@@ -30,7 +30,7 @@ def test_control_plane_has_private_endpoint_and_standard_support() -> None:
     assert cluster["upgradePolicy"] == {"supportType": "STANDARD"}
 
 
-def test_audit_log_is_made_before_the_cluster_and_deleted_with_it() -> None:
+def test_audit_log_precedes_the_cluster_and_is_deleted_with_it() -> None:
     """EKS would make a log group by itself, which outlives the cluster and is kept for ever."""
     done = eks({"auditLogDays": 90})
     cluster, group = done.one("eks/cluster:Cluster"), done.one("cloudwatch/logGroup:LogGroup")
@@ -192,7 +192,7 @@ def cost(config: dict[str, Any], answers: dict[str, Answer] | None = None) -> di
     return found
 
 
-def test_hourly_cost_of_a_fixed_stack_is_the_same_when_idle_and_at_most() -> None:
+def test_hourly_cost_of_a_fixed_stack_is_always_the_same() -> None:
     disk = 0.073 / 730
     expected = {
         "worker nodes": 3 * 0.2,
@@ -208,7 +208,7 @@ def test_hourly_cost_of_a_fixed_stack_is_the_same_when_idle_and_at_most() -> Non
     assert "traffic" in found["notIncluded"]
 
 
-def test_hourly_cost_of_an_autoscaled_stack_is_without_workers_when_idle() -> None:
+def test_hourly_cost_of_an_idle_autoscaled_stack_excludes_workers() -> None:
     found = cost({"workers": 10, "maxWorkers": 40})
     assert found["parts"]["worker nodes"] == "$0.600 now, $0.000 idle, $2.000 at most"
     assert found["parts"]["system nodes"] == "$0.100 now, $0.100 idle, $0.300 at most"
@@ -216,14 +216,14 @@ def test_hourly_cost_of_an_autoscaled_stack_is_without_workers_when_idle() -> No
     assert float(found["idle"][1:]) < float(found["now"][1:]) < float(found["max"][1:])
 
 
-def test_hourly_cost_at_most_has_the_higher_price_of_a_fallback() -> None:
+def test_maximum_hourly_cost_has_the_higher_price_of_fallback() -> None:
     spot = cost({"workers": 10, "maxWorkers": 40, "spot": True})["parts"]["worker nodes"]
     assert spot == f"${3 * SPOT_PRICE:.3f} now, $0.000 idle, ${10 * SPOT_PRICE:.3f} at most"
     both = cost({"workers": 10, "maxWorkers": 40, "spot": "fallback"})["parts"]["worker nodes"]
     assert both == f"${3 * SPOT_PRICE:.3f} now, $0.000 idle, $2.000 at most"
 
 
-def test_hourly_cost_has_gateways_addresses_balancer_and_shared_files_only_where_there_are_some() -> None:
+def test_hourly_cost_has_network_and_shared_files_only_if_used() -> None:
     given = cost({"workers": 10, "network": "vpc-campus", "subnets": "subnet-1,subnet-2"})["parts"]
     assert (given["NAT"], given["public addresses"]) == ("$0.000", "$0.000"), "its way out is somebody else's"
     zones = cost({"workers": 10, "natPerZone": True})["parts"]
@@ -276,7 +276,7 @@ def test_hourly_cost_is_unknown_without_a_price() -> None:
     assert unchecked(done).count("not checked: the price of") == 1, "one reason is enough"
 
 
-def test_part_without_a_price_is_unknown_and_named_in_the_sum() -> None:
+def test_part_without_a_price_is_unknown_and_named_beside_sum() -> None:
     def product(args: Mapping[str, Any]) -> dict[str, Any]:
         if args["serviceCode"] == "AmazonEKS":
             raise PermissionError("Pricing product query not precise enough. Returned 2 elements")

@@ -90,7 +90,7 @@ def test_other_plans_and_no_answer_stop_nothing(plan: Plan, script: str) -> None
     assert asked.exists()
 
 
-def test_plan_is_asked_only_for_a_new_cluster_with_other_types(plan: Plan) -> None:
+def test_plan_is_asked_only_for_new_clusters_with_other_types(plan: Plan) -> None:
     asked = plan(FREE)
     arn = "arn:aws:eks:us-west-2:123456789012:cluster/future-team-1"
     existing = {TAGGED: lambda _args: {"id": "r", "resourceTagMappingLists": [{"resourceArn": arn}]}}

@@ -137,7 +137,7 @@ def test_load_balancer_uses_the_given_public_subnets() -> None:
 
 
 @pytest.mark.parametrize(("machine_type", "where"), [("m6i.large", "us-west-2a"), ("m7i.xlarge", "us-west-2b")])
-def test_load_balancer_of_a_new_network_is_in_the_system_nodes_zone(machine_type: str, where: str) -> None:
+def test_load_balancer_of_new_network_is_in_system_nodes_zone(machine_type: str, where: str) -> None:
     done = eks({"host": "r.example.org", "systemMachineType": machine_type})
     (zone,) = {
         subnet.inputs["availabilityZone"]

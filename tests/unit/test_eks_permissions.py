@@ -145,7 +145,7 @@ def test_team_roles_edit_only_the_stacks_namespace() -> None:
     assert access == {"authenticationMode": "API", "bootstrapClusterCreatorAdminPermissions": True}
 
 
-def test_access_entries_are_deleted_after_all_that_needs_the_kubernetes_api() -> None:
+def test_access_entries_outlast_all_that_needs_the_kubernetes_api() -> None:
     """A destroy by a member of `adminRoles` would otherwise delete its own access first."""
     done = eks({"adminRoles": STATISTICS, "teamRoles": f"{STATISTICS}-team", "maxWorkers": 40, "host": "r.example.org"})
     access = [*done.all("accessEntry:AccessEntry"), *done.all("accessPolicyAssociation:AccessPolicyAssociation")]

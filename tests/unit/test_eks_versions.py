@@ -85,7 +85,7 @@ def test_node_release_is_kept_pinned_or_the_newest() -> None:
         ),
     ],
 )
-def test_versions_that_eks_would_refuse_are_refused_before_anything_is_made(
+def test_versions_that_eks_would_refuse_are_refused_before_creation(
     config: dict[str, Any], live: tuple[str, ...], said: str
 ) -> None:
     assert said in refused(config, running(*live))

@@ -60,7 +60,7 @@ def campus(config: dict[str, Any] | None = None, name: str = "campus") -> Record
     return run({**stack_config("campus"), **(config or {})}, answers, computed, stack_name=name)
 
 
-def test_the_campus_stack_registers_the_resources_of_its_golden_list_without_a_warning() -> None:
+def test_campus_stack_registers_its_golden_list_without_a_warning() -> None:
     golden = GOLDEN / "campus.txt"
     done = campus()
     if os.environ.get("UPDATE_GOLDEN"):
@@ -145,7 +145,7 @@ def test_a_second_stack_shares_the_firsts_pool_and_scheduler_node(cloud: str, mo
     assert [role for role, each in nodes.items() if admits(each, values["scheduler"])] == ["system"]
 
 
-def test_on_a_cluster_without_such_pools_workers_go_wherever_they_went() -> None:
+def test_workers_without_such_pools_go_wherever_they_went() -> None:
     worker = campus(ANYWHERE).one("helm.sh/v3:Release").inputs["values"]["worker"]
     assert admits(node({}, []), worker)
     assert admits(node({"node-role.kubernetes.io/worker": ""}, []), worker)
@@ -166,7 +166,7 @@ def kubectl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., No
     return answer
 
 
-def test_room_for_workers_is_counted_on_the_nodes_that_they_may_go_to(kubectl: Callable[..., None]) -> None:
+def test_room_for_workers_is_counted_on_nodes_they_may_use(kubectl: Callable[..., None]) -> None:
     pool, system = nodes_of("gke")["worker"], nodes_of("gke")["system"]
     gpu = node({}, [{"key": "nvidia.com/gpu", "value": "present"}], cpu="64")
     cordoned = {**node({}, []), "spec": {"unschedulable": True}}
@@ -177,7 +177,7 @@ def test_room_for_workers_is_counted_on_the_nodes_that_they_may_go_to(kubectl: C
     assert campus(ANYWHERE).outputs["nodes"][0] == "1 ready nodes of an existing cluster"
 
 
-def test_a_pool_at_rest_is_no_reason_to_refuse_its_workers(kubectl: Callable[..., None]) -> None:
+def test_pool_at_rest_is_no_reason_to_refuse_its_workers(kubectl: Callable[..., None]) -> None:
     kubectl(nodes_of("gke")["system"])
     assert campus({**ANYWHERE, "workerCpu": 3, "workerMemoryGiB": 12, "workerCpuLimit": ""}).warnings == []
     kubectl(node({}, [], cpu="1"))
@@ -210,7 +210,7 @@ def test_a_first_stacks_outputs_are_all_that_a_second_needs(cloud: str, monkeypa
     assert told["portForward"].startswith("kubectl --kubeconfig ~/.kube/future-biology --context ")
 
 
-def test_a_kubeconfig_in_the_settings_is_a_secret_and_in_no_message() -> None:
+def test_kubeconfig_in_the_settings_is_secret_and_in_no_message() -> None:
     text = json.dumps({"clusters": [], "users": [{"user": {"token": "geheim"}}]})
     for config in (
         {"kubeconfigText": text},

@@ -29,7 +29,7 @@ def test_the_provider_keeps_its_identity_when_only_credentials_change(tmp_path: 
     )
 
 
-def test_a_kubeconfig_that_the_settings_name_is_named_in_the_commands(tmp_path: Path) -> None:
+def test_kubeconfig_that_the_settings_name_is_in_the_commands(tmp_path: Path) -> None:
     named = tmp_path / "a folder" / "config"
     named.parent.mkdir()
     named.write_text(KUBECONFIG)
@@ -38,9 +38,7 @@ def test_a_kubeconfig_that_the_settings_name_is_named_in_the_commands(tmp_path: 
         assert outputs[name][0].startswith(f"kubectl --kubeconfig '{named}' "), name
 
 
-def test_without_a_kubectl_on_path_commands_name_that_of_make_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_without_kubectl_on_path_name_that_of_make_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("own", "machine"):
         (tmp_path / folder).mkdir()
     program_file = tmp_path / "own/kubectl"
@@ -54,7 +52,7 @@ def test_without_a_kubectl_on_path_commands_name_that_of_make_up(
 
 
 @pytest.mark.parametrize("config", [CAMPUS, LOCAL], ids=lambda config: config["cloud"])
-def test_monitoring_without_the_prometheus_operator_is_refused_before_anything_is_created(
+def test_monitoring_without_the_prometheus_operator_is_refused_before_creation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, str]
 ) -> None:
     asked = tmp_path / "asked"
@@ -81,7 +79,7 @@ exit 1
     assert values(program({**config, "monitoring": "true"}))["monitoring"] == {"enabled": True}
 
 
-def test_a_worker_on_this_machine_requests_the_cores_of_the_setting(nodes: list[Allocatable]) -> None:
+def test_worker_on_this_machine_requests_the_cores_of_the_setting(nodes: list[Allocatable]) -> None:
     nodes[:] = [Allocatable(8000, 16000)]
     requests = values(program({**LOCAL, "workerCpu": "1.5"}))["worker"]["resources"]["requests"]
     assert requests["cpu"] == "1500m"
@@ -103,7 +101,7 @@ def test_this_machine_keeps_room_for_the_control_plane(
     program({**LOCAL, "workers": "1", **worker})
 
 
-def test_a_context_that_is_not_there_is_refused_with_those_that_are() -> None:
+def test_absent_context_is_refused_with_those_that_exist() -> None:
     message = refusal({**CAMPUS, "context": "third"})
     assert "allowed: first, second" in message
     assert "pulumi config set context first" in message
@@ -123,9 +121,7 @@ def test_a_node_too_small_is_said_before_anything_is_made(cloud: str, nodes: lis
     assert "pulumi config set" in message
 
 
-def test_a_machine_that_has_not_been_started_is_said_to_need_make_up(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_machine_that_has_not_been_started_needs_make_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FUTURE_KUBERNETES_KUBECONFIG", str(tmp_path / "none"))
     assert "fix:     make up" in refusal(LOCAL)
 
@@ -134,7 +130,7 @@ def test_too_few_nodes_are_a_warning_since_more_may_come(nodes: list[Allocatable
     assert any("room for 4 of 40 workers" in text for text in program({**CAMPUS, "workers": "40"}).warnings)
 
 
-def test_files_that_a_kubeconfig_names_are_part_of_what_the_provider_gets(tmp_path: Path) -> None:
+def test_files_that_a_kubeconfig_names_reach_the_provider(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_text("certificate")
     path = tmp_path / "other"
     path.write_text(KUBECONFIG.replace("certificate-authority-data: Y2E=", "certificate-authority: ca.crt"))

@@ -61,7 +61,7 @@ def test_claim_stays_with_keep_home_and_the_output_names_it(cluster: Callable[..
     assert program(LOCAL).outputs["home"][0].startswith("deleted by pulumi destroy: copy files out first")
 
 
-def test_keep_home_is_refused_where_the_namespace_goes_with_the_stack(nodes: list[Allocatable]) -> None:
+def test_keep_home_is_refused_where_namespace_goes_with_stack(nodes: list[Allocatable]) -> None:
     text = refusal({**CAMPUS, "keepHome": "true"})
     assert "pulumi destroy deletes every claim in it" in text
     assert "pulumi config set createNamespace false" in text
@@ -99,7 +99,7 @@ def test_unchanged_home_asks_for_no_storage_class(cluster: Callable[..., Path]) 
     assert "storageclass" not in calls.read_text()
 
 
-def test_first_home_is_not_checked_and_a_hidden_one_is_said_to_be_unchecked(cluster: Callable[..., Path]) -> None:
+def test_first_home_is_not_checked_and_hidden_one_is_reported(cluster: Callable[..., Path]) -> None:
     cluster(claim=NOT_FOUND)
     assert unchecked(program({**GUEST, "homeGiB": "1"})) == ""
     cluster(claim=FORBIDDEN)

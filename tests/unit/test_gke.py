@@ -67,7 +67,7 @@ def test_filestore_exists_only_with_shared_gib() -> None:
     )
 
 
-def test_kubernetes_api_is_reached_by_name_where_no_networks_are_given() -> None:
+def test_kubernetes_api_is_reached_by_name_without_given_networks() -> None:
     """A list of addresses goes stale with every new home address, and IAM does not."""
     done = gke({"authorizedNetworks": ""})
     cluster = done.one("container/cluster:Cluster").inputs
@@ -247,7 +247,7 @@ def test_names_of_a_long_stack_stay_within_googles_limits() -> None:
     limits = {"container/cluster:Cluster": 40, "nodePool:NodePool": 40}
     for resource in done.resources:
         if resource.type.startswith("gcp:"):
-            limit = next((most for type_, most in limits.items() if resource.type.endswith(type_)), 63)
+            limit = next((bound for type_, bound in limits.items() if resource.type.endswith(type_)), 63)
             assert len(resource.name) + drawn <= limit or "Member" in resource.type or "Account" in resource.type
     assert 6 <= len(done.one("account:Account").inputs["accountId"]) <= 30
     assert len(done.one("repository:Repository").inputs["repositoryId"]) <= 63

@@ -124,7 +124,7 @@ def test_boot_disk_grows_with_the_workers_of_a_node() -> None:
 
 
 @given(st.integers(1, 250))
-def test_disk_has_room_for_the_requests_of_all_workers_of_a_node(workers: int) -> None:
+def test_disk_has_room_for_requests_of_all_a_nodes_workers(workers: int) -> None:
     assert disk_for_pods(worker_disk_gib(workers)) >= workers * WORKER_DISK_GIB
     assert disk_for_pods(SYSTEM_DISK_GIB) >= SCHEDULER_DISK_GIB
 

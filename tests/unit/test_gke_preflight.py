@@ -135,7 +135,7 @@ def limits(**limit: str) -> dict[str, Answer]:
         ({"homeGiB": 500}, {"SSD_TOTAL_GB": "560"}, "1050 GB of SSD are needed"),
     ],
 )
-def test_each_quota_counts_only_the_machines_and_disks_it_is_for(
+def test_each_quota_counts_only_its_machines_and_disks(
     config: dict[str, Any], quotas: dict[str, str], said: str
 ) -> None:
     wanted = {"workers": 40, **config}
@@ -145,7 +145,7 @@ def test_each_quota_counts_only_the_machines_and_disks_it_is_for(
         assert gke(wanted, limits(**quotas)).all("nodePool:NodePool")
 
 
-def test_quotas_are_asked_with_the_project_that_pays_for_a_users_login() -> None:
+def test_quotas_are_asked_with_a_users_paying_project() -> None:
     done = team()
     asked = [provider for token, _args, provider in done.asked if token == QUOTA]
     assert asked

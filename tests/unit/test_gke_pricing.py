@@ -47,11 +47,11 @@ def test_cost_has_each_part_now_when_idle_and_at_most() -> None:
     }
     now = 3 * node + system + 0.1 + 3 * boot + 150 * DISK + 0.004 + 0.005
     rest = system + 0.1 + 150 * DISK + 0.001 + 0.005
-    most = 10 * node + 3 * system + 0.1 + 10 * boot + 250 * DISK + 0.013 + 0.005
-    assert (found["now"], found["idle"], found["max"]) == (f"${now:.2f}", f"${rest:.2f}", f"${most:.2f}")
+    maximum = 10 * node + 3 * system + 0.1 + 10 * boot + 250 * DISK + 0.013 + 0.005
+    assert (found["now"], found["idle"], found["max"]) == (f"${now:.2f}", f"${rest:.2f}", f"${maximum:.2f}")
 
 
-def test_cost_at_most_has_the_price_on_demand_of_a_fallback() -> None:
+def test_maximum_cost_has_the_on_demand_price_of_a_fallback() -> None:
     spot, on_demand = 4 * 0.005 + 16 * 0.0005, 4 * 0.02 + 16 * 0.002
     only = cost({"workers": 4, "maxWorkers": 8, "spot": True})["parts"]["worker nodes"]
     assert only == f"${spot:.3f} now, $0.000 idle, ${2 * spot:.3f} at most"
@@ -79,7 +79,7 @@ def test_nat_is_billed_for_32_machines_at_most() -> None:
     assert cost({"maxWorkers": 400})["parts"]["NAT"].endswith("$0.032 at most")
 
 
-def test_machine_type_without_a_sku_is_unknown_and_named_in_the_sum() -> None:
+def test_machine_type_without_sku_is_unknown_and_named_beside_sum() -> None:
     found = cost({"machineType": "m1-ultramem-40", "workers": 40})
     assert found["parts"]["worker nodes"] == "unknown"
     assert found["now"].endswith("(unknown: worker nodes)")
@@ -87,9 +87,7 @@ def test_machine_type_without_a_sku_is_unknown_and_named_in_the_sum() -> None:
 
 
 @pytest.mark.parametrize("reason", ["403 Cloud Billing API has not been used in project 1", "timed out"])
-def test_refused_price_list_makes_the_cost_unknown_and_is_said_once(
-    monkeypatch: pytest.MonkeyPatch, reason: str
-) -> None:
+def test_refused_price_list_makes_cost_unknown_and_is_said_once(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
     def refuse(*_: str) -> dict[str, Any]:
         raise CatalogError(reason)
 
@@ -130,7 +128,7 @@ def price_of(listed: list[dict[str, Any]], query: Query, monkeypatch: pytest.Mon
     return catalog.prices([query], "us-west1", "p", "t")[query]
 
 
-def test_only_one_price_of_the_right_place_use_and_unit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_price_of_right_place_use_and_unit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     right = sku("E2 Instance Core running in Americas", 0.02)
     wrong = [
         sku("E2 Instance Core running in Belgium", 9, regions=("europe-west1",)),

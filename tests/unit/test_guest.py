@@ -59,7 +59,7 @@ def test_pull_secrets_of_the_namespace_reach_the_chart(kubectl: Callable[..., Pa
     assert "get secret registry-login --namespace statistics --output name" in calls.read_text()
 
 
-def test_a_pull_secret_that_is_missing_is_refused_with_the_command_that_creates_it(
+def test_missing_pull_secret_is_refused_with_the_command_creating_it(
     kubectl: Callable[..., Path],
 ) -> None:
     kubectl(secrets='Error from server (NotFound): secrets "registry-login" not found')
@@ -68,13 +68,13 @@ def test_a_pull_secret_that_is_missing_is_refused_with_the_command_that_creates_
     assert "kubectl --namespace statistics create secret docker-registry registry-login" in text
 
 
-def test_a_pull_secret_that_the_caller_may_not_see_is_named_as_unchecked(kubectl: Callable[..., Path]) -> None:
+def test_pull_secret_hidden_from_the_caller_is_named_as_unchecked(kubectl: Callable[..., Path]) -> None:
     kubectl(secrets='Error from server (Forbidden): secrets "registry-login" is forbidden')
     done = program({**GUEST, "imagePullSecrets": "registry-login"})
     assert "whether there is a Secret registry-login in namespace statistics" in unchecked(done)
 
 
-def test_pull_secrets_are_refused_in_a_namespace_that_the_stack_creates(nodes: list[Allocatable]) -> None:
+def test_pull_secrets_are_refused_in_the_stacks_own_namespace(nodes: list[Allocatable]) -> None:
     text = refusal({**CAMPUS, "imagePullSecrets": "registry-login"})
     assert "only in a namespace that exists before" in text
     assert "kubectl create namespace future-dev" in text
@@ -139,7 +139,7 @@ def test_room_is_counted_on_the_chosen_nodes(kubectl: Callable[..., Path]) -> No
     assert "no node can hold a worker" in refusal({**GUEST, **other_value})
 
 
-def test_ports_of_dns_and_api_server_replace_those_of_the_chart(nodes: list[Allocatable]) -> None:
+def test_ports_of_dns_and_api_server_replace_the_charts(nodes: list[Allocatable]) -> None:
     done = values(program({**GUEST, "dnsPorts": "5353", "apiServerPorts": [443, 16443]}))
     assert done["networkPolicy"]["dnsPorts"] == [5353]
     assert done["networkPolicy"]["apiServerPorts"] == [443, 16443]

@@ -90,7 +90,7 @@ def asked(cloud: Cloud, done: Recording) -> list[dict[str, Any]]:
     return [args for token, args, _ in done.asked if token == cloud.module.GET_SNAPSHOT]
 
 
-def test_home_is_a_disk_of_the_stack_which_the_pods_claim_by_name(cloud: Cloud) -> None:
+def test_home_is_the_stacks_disk_which_pods_claim_by_name(cloud: Cloud) -> None:
     done = cloud.run()
     disk, claim = disk_of(cloud, done), done.one("core/v1:PersistentVolumeClaim", "-home").inputs
     volume = done.one("core/v1:PersistentVolume", "-home")
@@ -132,7 +132,7 @@ def test_disk_goes_after_everything_that_can_write_to_it(cloud: Cloud) -> None:
     assert done.goes_before(order[2], guard), "the driver that detaches the disk would be gone"
 
 
-def test_destroy_makes_a_snapshot_only_with_keep_home_and_the_output_says_it(cloud: Cloud) -> None:
+def test_destroy_snapshots_only_with_keep_home_and_output_says_it(cloud: Cloud) -> None:
     kept, lost, none = cloud.run({"keepHome": "true"}), cloud.run(), cloud.run({"homeGiB": 0})
     assert disk_of(cloud, kept).inputs[cloud.keeps] is True
     assert disk_of(cloud, lost).inputs[cloud.keeps] is False
@@ -154,7 +154,7 @@ def test_switching_keep_home_replaces_nothing(cloud: Cloud) -> None:
     assert kept.urn == lost.urn
 
 
-def test_next_update_makes_the_disk_from_the_newest_snapshot_and_says_so(cloud: Cloud) -> None:
+def test_next_update_restores_the_newest_snapshot_and_says_so(cloud: Cloud) -> None:
     done = cloud.run({"keepHome": True}, with_snapshot(cloud))
     assert disk_of(cloud, done).inputs[cloud.source] == cloud.newest
     assert f"the home is restored from snapshot {cloud.newest} of 2026-11-28T" in said(done)
@@ -220,7 +220,7 @@ def test_none_stands_for_an_empty_home(cloud: Cloud) -> None:
     assert asked(cloud, done) == []
 
 
-def test_snapshot_that_is_gone_is_refused_with_the_command_that_lists_them(cloud: Cloud) -> None:
+def test_missing_snapshot_is_refused_with_the_command_that_lists_them(cloud: Cloud) -> None:
     name = {GKE: "before-the-course", EKS: "snap-00000000000000abc"}[cloud]
     answers = {cloud.module.GET_SNAPSHOT: cloud.module.ANSWERS[cloud.module.GET_SNAPSHOT]}
     text = refused_by(cloud, {"homeSnapshot": name}, answers)
@@ -236,7 +236,7 @@ def test_snapshot_of_a_larger_disk_is_refused_with_the_size(cloud: Cloud) -> Non
     assert disk_of(cloud, cloud.run({"keepHome": True, "homeGiB": 60}, with_snapshot(cloud, 50))).inputs["size"] == 60
 
 
-def test_existing_disk_is_made_from_nothing_and_no_setting_changes_it(cloud: Cloud) -> None:
+def test_existing_disk_is_made_from_nothing_whatever_the_settings(cloud: Cloud) -> None:
     """Pulumi keeps its snapshot, size and zone as they were: a new value of each would be another disk."""
     answers = {**with_disk(cloud, cloud.zones[0], 10), **with_snapshot(cloud)}
     done = cloud.run({"keepHome": True, "homeGiB": 20}, answers)
@@ -254,7 +254,7 @@ def test_smaller_home_is_refused_before_anything_is_touched(cloud: Cloud) -> Non
     assert "pulumi config set homeGiB 20" in text
 
 
-def test_home_in_another_zone_is_refused_with_the_way_to_move_it(cloud: Cloud) -> None:
+def test_home_in_another_zone_is_refused_with_the_way_there(cloud: Cloud) -> None:
     """The pod would wait for ever for a node in the zone of its disk."""
     text = refused_by(cloud, {}, with_disk(cloud, cloud.zones[1], 10))
     assert f"the home's disk is in {cloud.zones[1]}" in text
@@ -262,7 +262,7 @@ def test_home_in_another_zone_is_refused_with_the_way_to_move_it(cloud: Cloud) -
     assert "keepHome true" in text
 
 
-def test_disk_that_the_caller_may_not_see_is_said_to_be_unchecked(cloud: Cloud) -> None:
+def test_disk_hidden_from_the_caller_is_named_as_unchecked(cloud: Cloud) -> None:
     def denied(_args: Mapping[str, Any]) -> dict[str, Any]:
         raise PermissionError("403 AccessDenied: not authorized")
 
@@ -305,7 +305,7 @@ def test_snapshots_are_named_in_hourly_cost_and_in_no_sum(cloud: Cloud) -> None:
         assert "home snapshots" in cloud.run({"keepHome": True}).outputs["hourlyCost"][0]["parts"]
 
 
-def test_disk_carries_the_name_of_the_one_cluster_whose_driver_may_attach_it() -> None:
+def test_disk_carries_the_name_of_the_cluster_that_attaches_it() -> None:
     done = aws_cloud.eks()
     tags = done.one("aws:ebs/volume:Volume").inputs["tags"]
     cluster = done.one("eks/cluster:Cluster")

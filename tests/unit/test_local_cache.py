@@ -53,7 +53,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_failed_build_leaves_nothing_half_made_and_the_next_one_goes_on(
+def test_failed_build_leaves_nothing_half_made_and_next_continues(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = go_binaries.GoModule(
@@ -90,7 +90,7 @@ def test_another_version_is_built_beside_the_old_one(machine: Path) -> None:
     assert before.exists()
 
 
-def test_a_root_folder_that_could_not_be_finished_is_not_there(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_folder_that_could_not_be_finished_is_absent(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = debian_rootfs.DebianRoot("node", ("forky",), ("nonsense",))
     monkeypatch.setenv("DEBIAN_FAILS", "yes")
     with pytest.raises(UserError, match="Unable to locate package nonsense"):
@@ -102,7 +102,7 @@ def test_a_root_folder_that_could_not_be_finished_is_not_there(machine: Path, mo
 
 
 @pytest.mark.usefixtures("machine")
-def test_a_root_folder_is_of_its_packages_and_suites_in_their_order() -> None:
+def test_root_folder_depends_on_packages_and_suites_in_order() -> None:
     root = debian_rootfs.DebianRoot("node", ("trixie", "forky"), ("bash", "make"), exclude=("/usr/share/doc/*",))
     made = debian_rootfs.ensure(root)
     arguments = (made / "arguments").read_text().splitlines()

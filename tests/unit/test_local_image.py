@@ -13,9 +13,7 @@ from common.errors import UserError
 from local import image
 
 
-def test_image_that_the_store_has_lost_is_built_by_the_next_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_image_that_the_store_lost_is_rebuilt_by_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUTURE_KUBERNETES_CACHE", str(tmp_path))
     request = image.ImageRequest()
     stamp = image._stamp(request)

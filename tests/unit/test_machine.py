@@ -58,7 +58,7 @@ def run_folder(tmp_path: Path) -> Callable[..., Path]:
     return written
 
 
-def test_three_equal_ends_of_a_service_end_the_wait_with_its_error(
+def test_three_equal_failures_of_a_service_end_the_wait(
     run_folder: Callable[..., Path],
 ) -> None:
     error = fatal_line(KUBELET)
@@ -113,9 +113,7 @@ def test_a_missing_module_is_loaded_and_said(
     assert "Loaded the kernel module overlay" in capsys.readouterr().out
 
 
-def test_a_module_that_cannot_be_loaded_is_named_with_where_to_get_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_module_that_cannot_be_loaded_is_named_with_its_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "_has_overlay", lambda: False)
     monkeypatch.setattr(machine, "_has_tun", lambda: False)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -175,7 +173,7 @@ def test_a_missing_controller_is_named(tree: Path) -> None:
     assert "no cgroup controller cpu (it offers: cpuset io memory pids)" in cgroups.problems()[0]
 
 
-def test_a_kernel_for_one_processor_has_no_cpuset_and_is_accepted(tree: Path) -> None:
+def test_kernel_for_one_processor_without_cpuset_is_accepted(tree: Path) -> None:
     (tree / "cgroup.controllers").write_text("cpu io memory pids\n")
     assert cgroups.problems() == []
 
@@ -217,7 +215,7 @@ def test_patience_widens_every_limit_and_refuses_nonsense(monkeypatch: pytest.Mo
             patience(30)
 
 
-def test_a_folder_that_cannot_be_written_is_named_with_its_variable(
+def test_folder_that_cannot_be_written_is_named_with_its_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -251,7 +249,7 @@ in_namespaces = pytest.mark.skipif(os.geteuid() != 0, reason="only root may moun
 
 
 @in_namespaces
-def test_in_a_container_with_read_only_groups_the_start_is_refused(tmp_path: Path) -> None:
+def test_start_in_a_container_with_read_only_groups_is_refused(tmp_path: Path) -> None:
     said = refused(
         "grep -E ' cgroup2? ' /proc/mounts | while read -r _ folder _; do mount -o remount,bind,ro $folder; done",
         tmp_path,
@@ -278,7 +276,7 @@ def test_on_a_read_only_disk_the_start_is_refused(tmp_path: Path, name: str) -> 
 
 
 @in_namespaces
-def test_without_overlay_and_tun_the_start_is_refused_with_both_modules_named(tmp_path: Path) -> None:
+def test_start_without_overlay_and_tun_is_refused_naming_both(tmp_path: Path) -> None:
     (tmp_path / "filesystems").write_text("nodev\ttmpfs\n")
     (tmp_path / "modules").mkdir()
     said = refused(

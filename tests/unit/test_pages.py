@@ -115,7 +115,7 @@ def options(command: list[str]) -> set[str]:
     return {word for word in command if word.startswith("--")}
 
 
-def test_every_symptom_has_a_command_that_shows_it_and_one_that_fixes_it() -> None:
+def test_every_symptom_has_a_diagnosing_and_a_fixing_command() -> None:
     read = {"get", "describe", "logs", "top", "output", "history", "preview"}
     for heading, text in sections().items():
         found = commands(text)

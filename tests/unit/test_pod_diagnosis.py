@@ -77,7 +77,7 @@ def seconds_until_reported(watch: PodWatch, clock: Clock) -> float | None:
     return None
 
 
-def test_full_quota_is_no_problem_while_terminating_pods_count_against_it(watched: tuple[PodWatch, Clock]) -> None:
+def test_full_quota_is_no_problem_while_pods_terminate(watched: tuple[PodWatch, Clock]) -> None:
     watch, clock = watched
     full = event("ReplicaSet", "w", "FailedCreate", "exceeded quota: future-dev, used: pods=44, limited: pods=44")
     ending = pod("w-old")
@@ -224,7 +224,7 @@ def test_description_has_phase_reason_and_last_restart() -> None:
     assert description(found) == "w-1 is being deleted"
 
 
-def test_description_of_a_restart_for_want_of_memory_names_limit_and_setting() -> None:
+def test_description_of_an_oom_restart_names_limit_and_setting() -> None:
     found = waiting("", lastState={"terminated": {"reason": "OOMKilled", "exitCode": 137}})
     found["metadata"]["labels"]["app.kubernetes.io/component"] = "scheduler"
     container = found["status"]["containerStatuses"][0]["name"]

@@ -32,7 +32,7 @@ def test_stack_dev_registers_these_resources_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("config", [LOCAL, CAMPUS])
-def test_every_object_has_the_component_as_parent_and_the_clusters_provider(config: dict[str, Any]) -> None:
+def test_every_object_has_component_as_parent_and_clusters_provider(config: dict[str, Any]) -> None:
     recording = program(config)
     provider = recording.one("pulumi:providers:kubernetes")
     release = recording.one("index:Release")
@@ -44,7 +44,7 @@ def test_every_object_has_the_component_as_parent_and_the_clusters_provider(conf
         assert not resource.aliases
 
 
-def test_the_release_waits_for_the_secret_and_goes_before_the_namespace() -> None:
+def test_release_waits_for_the_secret_and_goes_before_namespace() -> None:
     recording = program(LOCAL)
     release, secret, namespace = (
         recording.one("helm.sh/v3:Release"),
@@ -67,7 +67,7 @@ def test_secrets_are_secret_in_every_input_and_output() -> None:
     assert hidden == {"password", "kubeconfig"}
 
 
-def test_the_password_is_in_no_values_and_no_output_but_its_own() -> None:
+def test_password_is_only_in_its_own_output() -> None:
     given = "correct horse battery"
     recording = program({**LOCAL, "password": given})
     for resource in recording.resources:
@@ -92,7 +92,7 @@ def test_the_same_settings_register_the_same_twice() -> None:
     assert sent(first) == sent(second)
 
 
-def test_an_image_by_digest_asks_nobody_and_a_tag_is_pinned() -> None:
+def test_image_by_digest_asks_nobody_and_tag_is_pinned() -> None:
     assert program(LOCAL).asked == []
     tagged = program({**CAMPUS, "image": "ghcr.io/org/r:1.0"})
     assert [token for token, _, _ in tagged.asked] == ["docker:index/getRegistryImage:getRegistryImage"]
@@ -140,7 +140,7 @@ def test_the_outputs_are_those_that_users_rely_on() -> None:
 
 
 @pytest.mark.parametrize("name", ["portForward", "copyTo", "copyFrom", "shell"])
-def test_a_command_among_the_outputs_is_one_that_a_shell_accepts(name: str) -> None:
+def test_command_among_the_outputs_is_accepted_by_a_shell(name: str) -> None:
     for config in (LOCAL, CAMPUS):
         command, _ = program(config).outputs[name]
         assert command.startswith(("kubectl ", "/"))
@@ -148,7 +148,7 @@ def test_a_command_among_the_outputs_is_one_that_a_shell_accepts(name: str) -> N
         subprocess.run(["bash", "-n", "-c", command], check=True)
 
 
-def test_the_commands_among_the_outputs_name_nothing_but_the_stacks_own_pods() -> None:
+def test_commands_among_the_outputs_name_only_the_stacks_pods() -> None:
     outputs = program(CAMPUS).outputs
     kubectl = "kubectl --context first --namespace future-dev"
     pods = "--selector app.kubernetes.io/instance=future-dev,component=scheduler"
@@ -165,9 +165,7 @@ def test_the_commands_among_the_outputs_name_nothing_but_the_stacks_own_pods() -
     ("name", "copied"),
     [("copyTo", "MY_FILE pod-1:/home/rstudio/"), ("copyFrom", "pod-1:/home/rstudio/MY_FILE MY_FILE")],
 )
-def test_a_file_is_copied_between_here_and_the_home_of_the_schedulers_pod(
-    name: str, copied: str, tmp_path: Path
-) -> None:
+def test_file_is_copied_between_here_and_the_schedulers_home(name: str, copied: str, tmp_path: Path) -> None:
     kubectl = tmp_path / "kubectl"
     kubectl.write_text("""#!/bin/sh
 case "$*" in
@@ -182,14 +180,14 @@ esac
     assert ran.stdout.strip().endswith(f"--namespace future-dev cp {copied}")
 
 
-def test_a_public_host_is_the_url_and_its_address_an_output() -> None:
+def test_public_host_is_the_url_and_address_an_output() -> None:
     recording = program({**LOCAL, "host": "r.example.org"})
     assert recording.outputs["url"][0] == "https://r.example.org"
     assert recording.outputs["hostAddress"][0] == "unknown"
     assert values(recording)["host"] == "r.example.org"
 
 
-def test_files_are_copied_to_and_from_the_volume_that_outlives_the_pod() -> None:
+def test_files_are_copied_through_the_volume_that_outlives_pods() -> None:
     outputs = program(LOCAL).outputs
     assert outputs["copyTo"][0].endswith(":/home/rstudio/")
     assert " cp MY_FILE " in outputs["copyTo"][0]
@@ -219,7 +217,7 @@ print(json.dumps([name for name in sys.modules if name.startswith("pulumi_")]))
 
 
 @pytest.mark.parametrize("config", [LOCAL, CAMPUS])
-def test_a_cluster_that_is_there_imports_the_sdk_of_no_cloud(config: dict[str, Any]) -> None:
+def test_existing_cluster_imports_the_sdk_of_no_cloud(config: dict[str, Any]) -> None:
     code = IMPORTS.format(config=config)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60

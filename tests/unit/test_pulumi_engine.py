@@ -19,7 +19,7 @@ from tests.unit.pulumi_machine import IMAGE, WAITS, calls, engine, environment, 
 __all__ = ["machine"]
 
 
-def test_stack_is_created_in_the_clusters_folder_and_the_projects_file_stays(machine: Path) -> None:
+def test_stack_is_created_in_clusters_folder_and_projects_file_stays(machine: Path) -> None:
     before = (REPO / "Pulumi.dev.yaml").read_bytes()
     assert engine(machine).up("dev", {"workers": "2", "image": IMAGE}) == {"workers": 2}
     assert (REPO / "Pulumi.dev.yaml").read_bytes() == before
@@ -54,9 +54,7 @@ def test_salt_of_the_first_run_stays(machine: Path) -> None:
     assert file["config"]["future-kubernetes:workers"] == "3"
 
 
-def test_backend_is_in_the_clusters_folder_whatever_the_user_is_logged_in_to(
-    machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_backend_is_in_clusters_folder_whatever_the_users_login(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULUMI_BACKEND_URL", "https://api.pulumi.com")
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "of another stack")
     engine(machine).up("dev", {})
@@ -116,7 +114,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_pod_that_will_not_come_up_is_reported_and_stops_pulumi(
+def test_pod_that_never_comes_up_is_reported_and_stops_pulumi(
     machine: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     waiting(machine, "ErrImagePull", "no-such-image: not found")
@@ -161,7 +159,7 @@ def test_stack_of_the_stand_in_stays_with_it(machine: Path) -> None:
     assert isinstance(engines.choose(node, "dev"), engines.StandIn)
 
 
-def test_a_pulumi_that_is_too_old_is_refused_with_the_fix(machine: Path) -> None:
+def test_pulumi_that_is_too_old_is_refused_with_fix(machine: Path) -> None:
     program = machine / "programs/pulumi"
     program.write_text(program.read_text().replace("v3.999.0", "v2.1.0"))
     node = Node("mine", 1, machine / "state/mine/kubeconfig", machine / "programs")

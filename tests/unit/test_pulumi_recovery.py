@@ -25,7 +25,7 @@ __all__ = ["machine"]
 URN = "urn:pulumi:dev::future-kubernetes::kubernetes:helm.sh/v3:Release::future-dev"
 
 
-def test_lock_of_a_killed_cli_is_deleted_and_of_a_running_one_kept(machine: Path) -> None:
+def test_lock_of_a_killed_cli_is_deleted_live_ones_kept(machine: Path) -> None:
     locks = machine / "state/mine/pulumi/.pulumi/locks/organization/future-kubernetes/dev"
     locks.mkdir(parents=True)
     for name, pid in (("gone", 2**30), ("of another program", os.getpid())):

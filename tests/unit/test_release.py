@@ -16,13 +16,13 @@ __all__ = ["nodes"]
 pytestmark = pytest.mark.usefixtures("nodes")
 
 
-def test_a_drawn_secret_is_long_and_kept_and_the_token_longer() -> None:
+def test_drawn_secret_is_long_and_kept_and_token_longer() -> None:
     recording = program(LOCAL)
     lengths = {resource.name: resource.inputs["length"] for resource in recording.all("RandomPassword")}
     assert lengths == {"future-dev-password": 16, "future-dev-token": 48}
 
 
-def test_a_drawn_secret_has_only_characters_that_do_not_look_alike() -> None:
+def test_drawn_secret_has_only_characters_that_look_different() -> None:
     for drawn in program(LOCAL).all("RandomPassword"):
         assert (drawn.inputs["special"], len(set(drawn.inputs["overrideSpecial"]))) == (True, 56)
         assert not set(drawn.inputs["overrideSpecial"]) & set("0Oo1lI")
@@ -48,13 +48,13 @@ def test_release_and_namespace_have_the_stacks_name_without_a_suffix() -> None:
     assert secret["metadata"] == {"name": "future-dev-auth", "namespace": "future-dev"}
 
 
-def test_a_cost_that_is_not_known_is_called_so_rather_than_guessed() -> None:
+def test_cost_that_is_not_known_is_not_guessed() -> None:
     for config, told in ((CAMPUS, "unknown"), (LOCAL, "$0.00")):
         cost = program(config).outputs["hourlyCost"][0]
         assert cost == {"now": told, "idle": told, "max": told, "parts": {}, "notIncluded": ""}
 
 
-def test_values_hold_what_the_chart_asks_for_and_the_image_by_digest() -> None:
+def test_values_hold_the_charts_needs_and_image_by_digest() -> None:
     found = values(program(LOCAL))
     assert found["image"] == IMAGE
     assert found["auth"] == {"existingSecret": "future-dev-auth"}
@@ -86,14 +86,14 @@ def test_what_the_settings_ask_of_the_chart_reaches_it() -> None:
     assert values(program(LOCAL))["workHours"] == ""
 
 
-def test_a_worker_may_use_its_memory_request_and_any_idle_core() -> None:
+def test_worker_may_use_its_memory_request_and_idle_cores() -> None:
     for each in ("worker", "scheduler"):
         size = values(program({**CAMPUS, "workerMemoryGiB": "3"}))[each]["resources"]
         assert size["limits"] == {"memory": size["requests"]["memory"]}, "a node whose memory is overbooked kills pods"
         assert int(size["requests"]["cpu"].removesuffix("m")) > 0
 
 
-def test_a_worker_on_this_machine_may_take_a_quarter_of_the_free_memory() -> None:
+def test_worker_on_this_machine_may_take_a_quarter_of_memory() -> None:
     size = values(program(LOCAL))["worker"]["resources"]
     assert (size["requests"]["memory"], size["limits"]["memory"]) == ("128Mi", "3744Mi")
 
@@ -103,7 +103,7 @@ def test_the_stacks_own_namespace_has_labels_and_refuses_privileged_pods() -> No
     assert labels == {"team": "statistics", "pod-security.kubernetes.io/enforce": "restricted"}
 
 
-def test_a_failed_install_is_removed_and_new_nodes_are_waited_for() -> None:
+def test_failed_install_is_removed_and_new_nodes_are_awaited() -> None:
     release = program(LOCAL).one("helm.sh/v3:Release").inputs
     assert release["atomic"] is True
     assert release["timeout"] >= 600, "a node takes up to five minutes, the image's first pull several more"
@@ -117,7 +117,7 @@ def test_the_charts_schema_accepts_the_values_with_their_types(config: dict[str,
         jsonschema.validate(found, schema)
 
 
-def test_a_chart_value_overrides_the_programs_and_lists_keep_their_items() -> None:
+def test_chart_value_overrides_the_programs_and_lists_keep_items() -> None:
     toleration = {"key": "nvidia.com/gpu", "operator": "Exists"}
     overlay = {"worker": {"tolerations": [toleration], "resources": {"limits": {"cpu": "2"}}}}
     before, after = values(program(CAMPUS)), values(program({**CAMPUS, "chartValues": overlay}))
@@ -162,7 +162,7 @@ def test_an_edited_template_changes_the_releases_inputs(monkeypatch: pytest.Monk
     assert chart_hash(ROOT / "chart") in program(LOCAL).one("helm.sh/v3:Release").inputs["description"]
 
 
-def test_an_object_has_no_empty_labels_which_would_be_a_change_on_every_run() -> None:
+def test_object_has_no_empty_labels_which_every_run_would_change() -> None:
     assert "labels" not in program(LOCAL).one("core/v1:Secret").inputs["metadata"]
     labelled = program({**LOCAL, "labels": "team=statistics"}).one("core/v1:Secret")
     assert labelled.inputs["metadata"]["labels"] == {"team": "statistics"}
@@ -181,7 +181,7 @@ def test_the_namespace_default_exists_already_and_is_left_alone() -> None:
     assert values(recording)["resourceQuota"] == {"hard": {}}
 
 
-def test_a_namespace_of_the_stacks_own_has_a_quota_that_holds_all_its_pods() -> None:
+def test_stacks_own_namespace_has_a_quota_for_all_its_pods() -> None:
     found = values(program({**LOCAL, "workers": "2", "maxWorkers": "3"}))
     hard = found["resourceQuota"]["hard"]
     assert int(hard["pods"]) > 3
@@ -194,7 +194,7 @@ def test_a_namespace_of_the_stacks_own_has_a_quota_that_holds_all_its_pods() -> 
     ) + int(found["scheduler"]["resources"]["requests"]["cpu"].removesuffix("m"))
 
 
-def test_a_quota_has_cores_for_every_worker_its_successor_and_two_schedulers() -> None:
+def test_quota_has_cores_for_workers_successors_and_two_schedulers() -> None:
     for workers, scheduler in (("4", "2"), ("40", "2"), ("4", "64")):
         config = {**CAMPUS, "workers": workers, "workerCpu": "3", "schedulerCpu": scheduler}
         hard = values(program(config))["resourceQuota"]["hard"]
@@ -203,7 +203,7 @@ def test_a_quota_has_cores_for_every_worker_its_successor_and_two_schedulers() -
         assert int(hard["pods"]) >= 2 * int(workers) + 2
 
 
-def test_a_quota_has_memory_for_every_worker_its_successor_and_two_schedulers() -> None:
+def test_quota_has_memory_for_workers_successors_and_two_schedulers() -> None:
     for workers, scheduler in (("4", "2"), ("40", "2"), ("4", "64")):
         config = {**CAMPUS, "workers": workers, "workerMemoryGiB": "3", "schedulerMemoryGiB": scheduler}
         memory = int(values(program(config))["resourceQuota"]["hard"]["requests.memory"].removesuffix("Mi"))
@@ -211,11 +211,11 @@ def test_a_quota_has_memory_for_every_worker_its_successor_and_two_schedulers() 
         assert need <= memory <= 2 * need
 
 
-def test_the_release_keeps_few_revisions_and_one_to_roll_back_to() -> None:
+def test_release_keeps_few_revisions_and_one_for_a_rollback() -> None:
     assert 2 <= program(LOCAL).one("helm.sh/v3:Release").inputs["maxHistory"] <= 10
 
 
-def test_environment_variables_are_in_a_secret_of_their_own_and_in_no_value() -> None:
+def test_environment_variables_are_in_their_own_secret_only() -> None:
     recording = program({**LOCAL, "environment": {"PGHOST": "db.example.org"}, "labels": "team=statistics"})
     secret = next(found for found in recording.all("core/v1:Secret") if found.name.endswith("-environment"))
     assert secret.inputs["metadata"] == {

@@ -14,7 +14,7 @@ __all__ = ["nodes"]
 
 
 @pytest.mark.usefixtures("nodes")
-def test_names_and_types_of_the_release_are_those_of_stacks_that_are_up() -> None:
+def test_release_has_names_and_types_of_running_stacks() -> None:
     recording = program({**LOCAL, "environment": {"PGHOST": "db.example.org"}})
     release = recording.one("index:Release")
     inside = {(found.type, found.name) for found in recording.resources if found.parent == release.urn}
@@ -30,7 +30,7 @@ def test_names_and_types_of_the_release_are_those_of_stacks_that_are_up() -> Non
 
 
 @pytest.mark.usefixtures("installed_tools")
-def test_the_claim_of_shared_files_is_the_releases_and_of_the_smallest_size() -> None:
+def test_claim_of_shared_files_is_the_releases_with_smallest_size() -> None:
     recording = gke({"sharedGiB": 1024})
     claim = recording.one("PersistentVolumeClaim", "-shared")
     assert (claim.type, claim.name) == ("kubernetes:core/v1:PersistentVolumeClaim", "future-team-shared")
@@ -40,7 +40,7 @@ def test_the_claim_of_shared_files_is_the_releases_and_of_the_smallest_size() ->
     assert claim.inputs["spec"]["resources"] == {"requests": {"storage": "1Gi"}}, "the volume's size counts"
 
 
-def test_the_same_bytes_split_otherwise_between_two_files_are_another_chart(tmp_path: Path) -> None:
+def test_same_bytes_split_otherwise_between_files_are_another_chart(tmp_path: Path) -> None:
     hashes = set()
     for number, (one, other) in enumerate((("ab", "c"), ("a", "bc"))):
         folder = tmp_path / str(number)

@@ -32,9 +32,7 @@ def test_silence_is_a_lost_connection(place: Place, monkeypatch: pytest.MonkeyPa
     assert b"not a byte for 4 s" in place.told
 
 
-def test_a_connection_that_stays_lost_ends_the_command_but_not_the_run(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connection_that_stays_lost_ends_command_but_not_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "RETRY_SECONDS", 2.0)
     place.faults(follow=["refuse"] * 9)
     assert place.run("--then", "destroy") == 125
@@ -49,7 +47,7 @@ def test_a_connection_that_stays_lost_ends_the_command_but_not_the_run(
     assert place.destroyed()
 
 
-def test_a_project_that_did_not_arrive_whole_is_not_run_and_leaves_nothing(place: Place) -> None:
+def test_project_that_arrived_in_part_is_removed_unrun(place: Place) -> None:
     (place.project / "large").write_bytes(os.urandom(3_000_000))
     place.faults(receive=["starve 1000000"], remove=["refuse"])
     assert place.run() == 125
@@ -57,14 +55,14 @@ def test_a_project_that_did_not_arrive_whole_is_not_run_and_leaves_nothing(place
     assert place.runs == []
 
 
-def test_a_lost_answer_to_launch_does_not_start_the_script_twice(place: Place) -> None:
+def test_lost_answer_to_launch_does_not_start_script_twice(place: Place) -> None:
     place.script(f"echo started >> {place.folder}/starts; sleep 1")
     place.faults(launch=["cut 5"])
     assert place.run() == 0
     assert (place.folder / "starts").read_text() == "started\n"
 
 
-def test_results_that_were_cut_off_are_fetched_again_and_none_is_half_there(place: Place) -> None:
+def test_results_that_were_cut_off_are_fetched_again_whole(place: Place) -> None:
     place.script("head -c 2000000 /dev/zero > out1; cat input > out2")
     place.faults(send=["cut 1000000"])
     assert place.run() == 0

@@ -26,7 +26,7 @@ echo "report $2 of $1" > report.html
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_report_is_a_result_also_of_a_failure_and_in_time(place: Place, status: int) -> None:
+def test_report_is_a_result_in_time_even_of_failures(place: Place, status: int) -> None:
     (place.folder / "bin/future-report").write_text(REPORT.replace("test -e", "sleep 0.5; test -e"))
     (place.folder / "bin/future-report").chmod(0o755)
     place.script(f"echo $FUTURE_KUBERNETES_BATCH_RUN; exit {status}")
@@ -40,7 +40,7 @@ def test_report_is_a_result_also_of_a_failure_and_in_time(place: Place, status: 
     assert 0 <= time.time() - float(words[1]) < 30
 
 
-def test_failing_report_leaves_the_status_and_a_stopped_run_has_one(place: Place) -> None:
+def test_failing_report_keeps_the_status_and_stopped_runs_have_one(place: Place) -> None:
     (place.folder / "bin/future-report").write_text(REPORT)
     (place.folder / "bin/future-report").chmod(0o755)
     (place.project / "report.html").write_text("mine")
@@ -66,7 +66,7 @@ def test_results_go_to_a_folder_of_their_own(place: Place, tmp_path: Path) -> No
     assert not (place.project / "out").exists()
 
 
-def test_a_changed_input_with_its_old_size_and_time_is_a_result(place: Place) -> None:
+def test_changed_input_with_old_size_and_time_is_a_result(place: Place) -> None:
     place.script("touch -r input mark; echo 43 > input; touch -r mark input")
     assert place.run() == 0
     assert (place.project / "input").read_text() == "43\n"
@@ -82,9 +82,7 @@ def test_a_file_changed_here_during_the_run_stays(place: Place) -> None:
     assert f"input.{run} (kept apart".encode() in place.told
 
 
-def test_a_project_larger_than_the_home_is_refused_before_it_is_copied(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_project_larger_than_the_home_is_refused_before_copying(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     text = client.AGENT.replace(b"shutil.disk_usage(Path.home()).free", b"5")
     monkeypatch.setattr(client, "AGENT", text)
     assert place.run() == 125

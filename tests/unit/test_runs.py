@@ -26,7 +26,7 @@ def test_the_scripts_output_results_and_status_are_the_commands(place: Place) ->
     assert (place.runs[0].stat().st_mode & 0o777) == 0o700
 
 
-def test_a_run_whose_pod_ended_is_lost_with_a_status_of_its_own(place: Place) -> None:
+def test_run_whose_pod_ended_is_lost_with_own_status(place: Place) -> None:
     place.script(f"echo before > out; echo last words; echo $PPID > {place.folder}/leader; exec sleep 30")
 
     def end_the_pod() -> None:
@@ -41,7 +41,7 @@ def test_a_run_whose_pod_ended_is_lost_with_a_status_of_its_own(place: Place) ->
     assert not place.destroyed()
 
 
-def test_a_run_of_another_boot_or_pod_does_not_live_though_its_number_does(place: Place) -> None:
+def test_run_of_other_boot_or_pod_is_dead_despite_pid(place: Place) -> None:
     place.script("sleep 30")
     leave_as_soon_as_started(place)
     folder = place.runs[0]
@@ -80,9 +80,7 @@ def test_ctrl_c_detaches_and_stop_ends(place: Place) -> None:
     assert place.runs == []
 
 
-def test_a_script_that_ignores_the_signal_is_stopped_all_the_same(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_script_that_ignores_the_signal_is_stopped_anyway(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     text = client.AGENT.replace(b"STOP_SECONDS = 10.0", b"STOP_SECONDS = 0.5")
     monkeypatch.setattr(client, "AGENT", text)
     place.script("trap '' TERM; echo here; while true; do sleep 0.1; done")

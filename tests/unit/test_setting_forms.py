@@ -83,11 +83,11 @@ def test_lists_are_read_from_yaml_and_from_the_command_line(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["data.table, sf,", " data.table sf "])
-def test_blanks_and_commas_at_the_ends_of_a_list_are_no_items(value: str) -> None:
+def test_blanks_and_commas_at_a_lists_ends_are_no_items(value: str) -> None:
     assert parse({**GKE, "rPackages": value}).r_packages == ("data.table", "sf")
 
 
-def test_a_wrong_item_of_a_list_is_named_with_what_an_item_may_be() -> None:
+def test_wrong_item_of_a_list_is_named_with_allowed_ones() -> None:
     message = problems({**GKE, "rPackages": "data.table 9lives"})["rPackages"]
     assert "'9lives' is not the name of an R package" in message
     assert "'data.table'" not in message.split("allowed:")[1].split("fix:")[0]
@@ -135,7 +135,7 @@ def test_a_wrong_repository_is_refused_and_never_repeated(value: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["~/.kube/config", "", "clusters: []" + " " * 1_000_000])
-def test_a_text_that_is_no_kubeconfig_is_refused_and_never_repeated(text: str) -> None:
+def test_text_that_is_no_kubeconfig_is_refused_and_never_repeated(text: str) -> None:
     given = {"cloud": "kubeconfig", "image": "a/b:1", "kubeconfigText": text or "users: [{token: geheim}]"}
     message = problems(given, secrets=frozenset({"kubeconfigText"}))["kubeconfigText"]
     assert "for a path there is kubeconfig" in message

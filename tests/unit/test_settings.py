@@ -42,15 +42,15 @@ def test_the_message_names_key_value_allowed_and_command() -> None:
 @pytest.mark.parametrize(
     ("key", "meant"), [("worker", "workers"), ("maxworkers", "maxWorkers"), ("r_packages", "rPackages"), ("IDE", "ide")]
 )
-def test_an_unknown_key_is_an_error_that_suggests_the_near_one(key: str, meant: str) -> None:
+def test_unknown_key_is_an_error_that_suggests_a_near_one(key: str, meant: str) -> None:
     assert f"did you mean {meant}?" in problems({**LOCAL, key: "3"})[key]
 
 
-def test_an_unknown_key_without_a_near_one_gets_the_list_of_keys() -> None:
+def test_unknown_key_without_a_near_one_lists_all_keys() -> None:
     assert "there are cloud, workers" in problems({**LOCAL, "zzzzzz": "3"})["zzzzzz"]
 
 
-def test_an_unknown_key_may_be_a_misspelt_password_so_its_value_is_hidden() -> None:
+def test_unknown_key_hides_its_value_which_may_be_a_password() -> None:
     with pytest.raises(SettingsError) as caught:
         parse({**LOCAL, "pasword": "hunter2hunter2"}, stack="dev")
     assert "hunter2" not in str(caught.value)
@@ -62,7 +62,7 @@ def test_culling_of_kernels_needs_idle_minutes() -> None:
     assert not parse({**LOCAL, "cullIdleKernels": "false"}, stack="dev").cull_idle_kernels
 
 
-def test_max_workers_below_workers_is_refused_and_equal_or_above_is_not() -> None:
+def test_max_workers_is_refused_only_below_workers() -> None:
     assert "at least workers, which is 4" in problems({**LOCAL, "maxWorkers": "3"})["maxWorkers"]
     assert parse({**LOCAL, "maxWorkers": "4"}, stack="dev").max_workers == 4
     assert parse({**LOCAL, "maxWorkers": "9"}, stack="dev").max_workers == 9
@@ -122,14 +122,14 @@ def test_wrong_values_are_reported_before_the_cloud_is_known() -> None:
     assert "did you mean 'eks'?" in found["cloud"]
 
 
-def test_a_value_that_is_wrong_on_every_cloud_is_reported_once() -> None:
+def test_value_that_is_wrong_on_every_cloud_is_reported_once() -> None:
     for values in ({"workers": "four"}, {"cloud": "moon", "workers": "four"}):
         with pytest.raises(SettingsError) as caught:
             parse(values)
         assert sorted(problem.key for problem in caught.value.problems) == ["cloud", "workers"]
 
 
-def test_another_clouds_setting_is_an_error_unless_it_is_the_default() -> None:
+def test_another_clouds_setting_is_an_error_unless_the_default() -> None:
     assert "only where cloud is gke or eks" in problems({**LOCAL, "spot": "true"})["spot"]
     assert parse({**LOCAL, "spot": "false", "authorizedNetworks": "[]", "region": ""}).cloud == "local"
 
@@ -144,7 +144,7 @@ def test_a_stack_name_without_a_resource_name_is_refused(stack: str) -> None:
     assert "the stack's name" in problems(LOCAL, stack=stack)
 
 
-def test_a_kubeconfig_is_given_by_its_path_or_by_its_text() -> None:
+def test_kubeconfig_is_given_by_its_path_or_its_text() -> None:
     both = {"cloud": "kubeconfig", "image": "a/b:1", "kubeconfig": "~/.kube/config", "kubeconfigText": "clusters: []"}
     found = problems(both, secrets=frozenset({"kubeconfigText"}))
     assert "set, and so is kubeconfigText" in found["kubeconfig"]
@@ -158,7 +158,7 @@ def test_an_image_is_either_given_or_built() -> None:
 
 
 @given(st.dictionaries(st.sampled_from([*KEYS, "nonsense"]), st.text(max_size=12), max_size=6))
-def test_whatever_is_given_ends_in_settings_or_in_one_readable_error(values: dict[str, str]) -> None:
+def test_any_input_ends_in_settings_or_one_readable_error(values: dict[str, str]) -> None:
     found: SettingsError | None = None
     try:
         settings = parse(values, stack="dev")
@@ -178,7 +178,7 @@ def test_short_names_fit_and_stay_apart(one: str, two: str, limit: int) -> None:
         assert short_name(one, limit) != short_name(two, limit)
 
 
-def test_a_name_is_kept_up_to_its_limit_and_cut_to_it() -> None:
+def test_name_is_kept_up_to_its_limit_and_cut_there() -> None:
     assert short_name("a" * 20, 20) == "a" * 20
     assert len(short_name("a" * 21, 20)) == 20
     assert "--" not in short_name("a" * 12 + "-" + "b" * 10, 20)
@@ -194,7 +194,7 @@ def test_every_stack_file_of_the_project_is_accepted(path: Path) -> None:
     assert parse(config, stack=path.name.split(".")[1]).cloud in CLOUDS
 
 
-def test_a_setting_of_another_cloud_is_shown_unless_it_may_hold_credentials() -> None:
+def test_another_clouds_setting_is_shown_unless_it_may_hold_credentials() -> None:
     found = problems({**GKE, "kubeconfig": "users: [{token: geheim}]", "context": "campus"})
     assert found["kubeconfig"].startswith("kubeconfig is set\n")
     assert "geheim" not in "".join(found.values())

@@ -31,7 +31,7 @@ def test_a_secret_is_kept_as_it_was_given(base: dict[str, Any], key: str, field:
 
 
 @pytest.mark.usefixtures("nodes")
-def test_a_password_that_is_set_is_the_ides_and_none_is_drawn() -> None:
+def test_password_that_is_set_is_the_ides_without_drawing_one() -> None:
     recording = program({**LOCAL, "password": "correct horse"})
     assert recording.outputs["password"][0] == "correct horse"
     assert [drawn.name for drawn in recording.all("RandomPassword")] == ["future-dev-token"]
@@ -55,7 +55,7 @@ def test_values_of_a_wrong_type_are_refused_instead_of_ignored(key: str, value: 
     assert [problem.key for problem in caught.value.problems] == [key]
 
 
-def test_names_are_those_of_stacks_that_are_up_which_other_ones_would_replace() -> None:
+def test_names_are_those_of_running_stacks() -> None:
     assert [dns_name(stack) for stack in ("My_Team.2", "_a__b-")] == ["my-team-2", "a-b"]
     assert short_name("future-a-long-name-of-a-stack", 20) == "future-a-long-953d0c"
     assert short_name("future-a-name-that-is-cut", 14) == "future-e78be4"

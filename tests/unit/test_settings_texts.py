@@ -74,7 +74,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("given", "key", "shown", "allowed", "fix"), CASES, ids=[f"{c[1]}{c[2]}"[:50] for c in CASES])
-def test_a_wrong_setting_has_its_three_parts_and_is_the_only_one(
+def test_wrong_setting_has_three_parts_and_is_the_only_one(
     given: dict[str, Any], key: str, shown: str, allowed: str | None, fix: str
 ) -> None:
     found = refusal(given)

@@ -76,8 +76,8 @@ def test_every_worker_is_placed_and_no_node_is_spare(
             worker_memory_gib=memory,
         )
     except SizingError:
-        least = PodSize(round(cpu * 1000) if cpu else 1, round(memory * 1024) if memory else 64)
-        assert placed(allocatable, 1, daemons, 1, least) == 0, "a worker that fits was refused"
+        minimum = PodSize(round(cpu * 1000) if cpu else 1, round(memory * 1024) if memory else 64)
+        assert placed(allocatable, 1, daemons, 1, minimum) == 0, "a worker that fits was refused"
         return
     assert placed(allocatable, pool.nodes, daemons, workers, pool.worker) == workers
     assert placed(allocatable, pool.max_nodes, daemons, workers + more, pool.worker) == workers + more
@@ -181,7 +181,7 @@ def test_allocatable_excludes_reservation_eviction_threshold_and_overhead(
     assert allocatable_of(Machine("m", 4, 16384, pods=58)) == Allocatable(3920, memory_mib, 58)
 
 
-def test_a_node_takes_110_pods_unless_its_machine_type_says_otherwise() -> None:
+def test_node_takes_110_pods_unless_its_machine_type_differs() -> None:
     assert gke_allocatable(FOUR).pods == 110
     assert Allocatable(10**6, 10**6).count(PodSize(1, 1)) == 110
 
@@ -213,7 +213,7 @@ def test_impossible_worker_is_refused_with_the_figures_of_its_node() -> None:
     )
 
 
-def test_impossible_worker_is_refused_with_five_types_from_small_to_large() -> None:
+def test_impossible_worker_is_refused_with_five_types_by_size() -> None:
     machines = [Machine(f"m{vcpus}", vcpus, vcpus * 4096) for vcpus in (64, 8, 16, 128, 32, 96)]
     with pytest.raises(SizingError, match="fits: m8, m16, m32, m64, m96\n"):
         size_pool(
@@ -238,7 +238,7 @@ def test_waste_is_reported_where_another_size_would_save_it() -> None:
         (0, 512, "2 x e2-standard-4, 1 worker each (unused: 0.0 cores and 0.5 GiB)"),
     ],
 )
-def test_waste_below_a_tenth_of_a_core_a_node_is_not_reported(millicores: int, mib: int, text: str) -> None:
+def test_waste_below_a_tenth_of_a_nodes_core_is_unreported(millicores: int, mib: int, text: str) -> None:
     assert str(WorkerPool(FOUR, PodSize(1000, 1024), 1, 2, 2, millicores, mib)) == text
 
 
@@ -270,14 +270,14 @@ def test_worker_size_on_a_shared_node_ignores_their_number() -> None:
     assert len(sizes) == 1
 
 
-def test_worker_on_a_shared_node_requests_exactly_what_the_settings_say() -> None:
+def test_worker_on_a_shared_node_requests_what_the_settings_say() -> None:
     free, scheduler = Allocatable(4000, 16000), PodSize(200, 500)
     worker = size_shared(max_workers=4, free=free, scheduler=scheduler, worker_cpu=0.8, worker_memory_gib=2)
     assert worker == PodSize(800, 2048, 2048)
 
 
 @pytest.mark.parametrize(("memory_mib", "limit_mib"), [(16000, 4000), (3000, 1024)])
-def test_worker_on_a_shared_node_may_use_a_quarter_of_its_memory(memory_mib: int, limit_mib: int) -> None:
+def test_worker_on_shared_node_may_use_quarter_of_its_memory(memory_mib: int, limit_mib: int) -> None:
     worker = size_shared(max_workers=1, free=Allocatable(4000, memory_mib), scheduler=PodSize(200, 500))
     assert worker == PodSize(20, 128, limit_mib)
 

@@ -88,7 +88,7 @@ def test_no_secret_is_in_arguments_values_or_on_screen(machine: Machine, standin
         assert secret not in (machine.home / "values.json").read_text()
 
 
-def test_state_is_private_and_no_other_file_with_a_secret_stays(machine: Machine, standin: Up) -> None:
+def test_state_is_the_only_file_with_secrets_and_private(machine: Machine, standin: Up) -> None:
     standin()
     assert stat.S_IMODE(machine.state.stat().st_mode) == 0o600
     assert sorted(path.name for path in machine.state.parent.iterdir()) == ["standin.json", "standin.lock"]
@@ -187,7 +187,7 @@ def test_release_of_a_killed_run_is_recovered(machine: Machine, standin: Up, stu
     assert json.loads(machine.release.read_text())["status"] == "deployed"
 
 
-def test_ctrl_c_while_helm_waits_is_finished_by_the_next_up(machine: Machine, standin: Up) -> None:
+def test_ctrl_c_while_helm_waits_is_finished_by_next_up(machine: Machine, standin: Up) -> None:
     machine.mode("hang")
     process = subprocess.Popen(
         [sys.executable, "-m", "local", "standin", "up", f"--config=image={IMAGE}"],

@@ -67,9 +67,7 @@ def test_everything_that_is_listed_is_compared(name: str) -> None:
     assert story.differences(before, {**before, name: ["b"]}) == [f"{name}: left behind: b", f"{name}: missing: a"]
 
 
-def test_commit_inside_is_a_clone_of_which_tests_can_list_the_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commit_inside_is_a_clone_whose_files_tests_can_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Here:
         def run(self, command: str, stdin: bytes) -> None:
             subprocess.run(["sh", "-euc", command], input=stdin, check=True)

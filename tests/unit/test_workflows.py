@@ -24,7 +24,7 @@ def jobs(workflow: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_workflow_may_do_nothing_by_default_and_a_job_ends_by_itself(name: str) -> None:
+def test_workflow_has_no_default_permissions_and_jobs_end_by_themselves(name: str) -> None:
     assert WORKFLOWS[name]["permissions"] == {}
     for job in jobs(name).values():
         assert job["timeout-minutes"] <= 180
@@ -32,7 +32,7 @@ def test_a_workflow_may_do_nothing_by_default_and_a_job_ends_by_itself(name: str
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_no_workflow_holds_a_lasting_secret_or_runs_with_rights_on_a_forks_code(name: str) -> None:
+def test_no_workflow_has_lasting_secrets_or_gives_forks_rights(name: str) -> None:
     text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text()
     assert "secrets." not in text
     # YAML 1.1 reads the key `on` as true.
@@ -57,14 +57,14 @@ def test_what_comments_runs_no_code_of_the_pull_request() -> None:
         assert "pull-requests" not in jobs("preview")[key]["permissions"]
 
 
-def test_a_deployment_waits_for_an_approval_and_for_the_one_before_it() -> None:
+def test_deployment_waits_for_approval_and_the_one_before() -> None:
     assert WORKFLOWS["deploy"][True] == {"push": {"branches": ["main"]}}
     job = jobs("deploy")["stack"]
     assert job["environment"] == "deploy"
     assert job["concurrency"] == {"group": "deploy-${{ matrix.stack }}", "cancel-in-progress": False}
 
 
-def test_a_stack_ends_only_where_a_person_has_allowed_it_and_beside_no_deployment() -> None:
+def test_stack_ends_only_by_permission_and_beside_no_deployment() -> None:
     assert set(WORKFLOWS["expire"][True]) == {"schedule", "workflow_dispatch"}
     assert jobs("expire")["ending"]["if"] == "vars.PULUMI_EXPIRE == 'true'"
     job = jobs("expire")["stack"]
@@ -84,7 +84,7 @@ def test_only_a_deployment_updates_a_stack() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_each_action_is_pinned_to_a_commit_with_its_version_beside(path: Path) -> None:
+def test_each_action_is_pinned_to_a_commit_naming_its_version(path: Path) -> None:
     used = [line for line in path.read_text().splitlines() if re.search(r"\buses: ", line)]
     for line in used:
         assert re.search(r"uses: (\./\.github/|[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+\b)", line), line

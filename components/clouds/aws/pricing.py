@@ -22,7 +22,7 @@ from components.clouds.costs import (
     Numbers,
     Part,
     keeps_snapshots,
-    most_of,
+    max_price,
     node_numbers,
 )
 from components.clouds.ingress import CERTIFICATE_GIB
@@ -51,7 +51,7 @@ def hourly_cost(scope: Scope, settings: EksSettings, location: Location, pool: W
     # One in each public subnet of the load balancer; a new network has one such subnet.
     public = (len(settings.public_subnets) or 1) if settings.host else 0
     parts = [
-        Part.of("worker nodes", nodes, worker, most_of(worker, on_demand) if settings.falls_back else worker),
+        Part.of("worker nodes", nodes, worker, max_price(worker, on_demand) if settings.falls_back else worker),
         Part.of("system nodes", system, prices.machine(settings.system_machine_type)),
         Part.of("control plane", ONE, prices.of("the control plane", "AmazonEKS", {"operation": "CreateOperation"})),
         Part.of("disks", disks.plus(ONE.times(volumes)), prices.disk()),

@@ -21,7 +21,7 @@ from components.clouds.costs import (
     Numbers,
     Part,
     keeps_snapshots,
-    most_of,
+    max_price,
     node_numbers,
 )
 from components.clouds.google import catalog
@@ -112,15 +112,15 @@ def parts(settings: GkeSettings, location: Location, pool: WorkerPool, prices: P
     nodes = node_numbers(settings, pool)
     system = Numbers(1, 1, MAX_SYSTEM_NODES)
     worker = machine_price(location.worker_machine, prices, spot=bool(settings.spot))
-    most = most_of(worker, machine_price(location.worker_machine, prices)) if settings.falls_back else worker
+    worker_at_max = max_price(worker, machine_price(location.worker_machine, prices)) if settings.falls_back else worker
     volumes = system.times(SYSTEM_DISK_GIB).plus(
         ONE.times(settings.home_gib + (CERTIFICATE_GIB if settings.host else 0))
     )
     boot = nodes.times(worker_disk_gib(pool.workers_per_node))
     machines = nodes.plus(system)
-    billed = Numbers(*(min(each, MAX_BILLED_MACHINES) for each in (machines.now, machines.idle, machines.most)))
+    billed = Numbers(*(min(each, MAX_BILLED_MACHINES) for each in (machines.now, machines.idle, machines.maximum)))
     found = [
-        Part.of("worker nodes", nodes, worker, most),
+        Part.of("worker nodes", nodes, worker, worker_at_max),
         Part.of("system nodes", system, machine_price(location.system_machine, prices)),
         Part.of("control plane", ONE, prices.get(control_plane(settings))),
         Part.of("worker disks", boot, by_month(prices[DISKS[boot_disk_type(settings.machine_type)]])),

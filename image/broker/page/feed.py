@@ -228,4 +228,4 @@ def name_of(task: Task) -> str:
 
 
 def _range(plan: Plan) -> str:
-    return f"{plan.range.least} to {plan.range.most}" if plan.range.elastic else str(plan.range.most)
+    return f"{plan.range.minimum} to {plan.range.maximum}" if plan.range.elastic else str(plan.range.maximum)

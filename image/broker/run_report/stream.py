@@ -129,9 +129,9 @@ def _axis(left: float, height: float, span: float) -> str:
     return "".join(parts)
 
 
-def _round_step(least: float) -> float:
+def _round_step(minimum: float) -> float:
     steps = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)
-    return next((step for step in steps if step >= least), 3600.0 * max(1, round(least / 3600)))
+    return next((step for step in steps if step >= minimum), 3600.0 * max(1, round(minimum / 3600)))
 
 
 def over_time(found: Figures) -> str:

@@ -88,12 +88,12 @@ KubernetesFutureBackend <- function(workers = NULL, retries = 2L, wait = 600, gc
   }
   setup <- check_setup(setup)
   stream <- open_stream(range, as.integer(retries), setup)
-  if (stream$most < range[2L]) {
+  if (stream$maximum < range[2L]) {
     message(sprintf(
       "This release allows %d workers: the plan grows to that, not to %d. For more, raise 'maxWorkers' of the stack",
-      stream$most, range[2L]
+      stream$maximum, range[2L]
     ))
-    range[2L] <- stream$range[2L] <- stream$most
+    range[2L] <- stream$range[2L] <- stream$maximum
   }
   await_plan(range[1L], wait)
   backend <- future::MultiprocessFutureBackend(

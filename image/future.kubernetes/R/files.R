@@ -3,9 +3,9 @@
 # has those that have changed since, and the names of those that were removed.
 
 file_bundle_bytes <- 16 * 2^20
-most_files <- 10000L
-most_file_bundles <- 40L
-most_watched <- 200L
+max_files <- 10000L
+max_file_bundles <- 40L
+max_watched <- 200L
 never_sent <- c("renv/library", "renv/staging", "packrat/lib*", "node_modules", "__pycache__", "*_cache/")
 
 # The session's folder, as a worker needs it: its path, and the bundles that it consists of. NULL where the
@@ -26,7 +26,7 @@ session_files <- function(stream) {
   # where that takes long, as on a network drive, after four times as long.
   if (now >= state$due || !identical(times_of(state$watched), state$times)) {
     found <- look_through(folder)
-    few <- nrow(found$files) <= most_watched
+    few <- nrow(found$files) <= max_watched
     state$watched <- found$dirs
     state$times <- found$times
     if (few && nrow(found$files)) {
@@ -95,7 +95,7 @@ look_through <- function(folder) {
     level <- names[deeper]
     dirs <- c(dirs, paths[deeper])
     times <- c(times, as.numeric(info$mtime[deeper])) # of before they are listed, so that no change is missed
-    too_many <- NROW(all) + length(dirs) > most_files
+    too_many <- NROW(all) + length(dirs) > max_files
   }
   left_out <- character()
   if (too_many) {
@@ -141,7 +141,7 @@ send_files <- function(stream, state, files, known) {
     removed <- setdiff(old$name, files$name)
   }
   pieces <- file_pieces(changed)
-  if (length(state$bundles) + max(pieces$bundle, 1L) > most_file_bundles || state$bytes > 2 * sum(files$size) + 1e6) {
+  if (length(state$bundles) + max(pieces$bundle, 1L) > max_file_bundles || state$bytes > 2 * sum(files$size) + 1e6) {
     known <- FALSE
     changed <- files
     removed <- character()
@@ -219,7 +219,7 @@ tell_left_out <- function(stream, folder, found) {
     "Futures find %s of %s: %s. Name in %s what they do not need, work in a folder of the project, or put data into %s",
     if (found$too_many) "no files" else "not all files", folder,
     if (found$too_many) {
-      sprintf("it has more than %d files and folders", most_files)
+      sprintf("it has more than %d files and folders", max_files)
     } else {
       sprintf("%s %s above %.0f MB together", some_names(found$left_out), ngettext(length(found$left_out), "is", "are"),
         files_limit() / 1e6)

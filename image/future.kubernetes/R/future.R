@@ -123,10 +123,10 @@ take_result <- function(stream, future, result, values = NULL) {
 take_condition <- function(future, attempt, body) {
   condition <- tryCatch(unserialize(body), error = identity)
   seen <- future[["conditions_seen"]]
-  if (!identical(seen$attempt, attempt)) seen <- list(attempt = attempt, here = 0L, most = max(0L, seen$most))
+  if (!identical(seen$attempt, attempt)) seen <- list(attempt = attempt, here = 0L, maximum = max(0L, seen$maximum))
   seen$here <- seen$here + 1L
-  again <- seen$here <= seen$most
-  seen$most <- max(seen$most, seen$here)
+  again <- seen$here <= seen$maximum
+  seen$maximum <- max(seen$maximum, seen$here)
   future[["conditions_seen"]] <- seen
   if (again || !inherits(condition, "condition")) {
     return(invisible())

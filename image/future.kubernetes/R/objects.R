@@ -2,14 +2,14 @@
 # of a future they are replaced by references to their content.
 
 object_bytes <- 256 * 1024 # smaller ones go with each future
-most_references <- 100L # of one future: their hashes are in one line, and the broker limits its length
+max_references <- 100L # of one future: their hashes are in one line, and the broker limits its length
 reference_class <- "kubernetes_object" # image/worker/worker.R has the same word
 
 # The future's data with references in place of its large globals and large elements of `...`, and the objects' hashes.
 with_references <- function(stream, data) {
   found <- new.env()
   refer <- function(x) {
-    if (length(found) >= most_references || !is_large(x)) {
+    if (length(found) >= max_references || !is_large(x)) {
       return(x)
     }
     # Of the content, at each use: what was changed in place is another object.
@@ -69,8 +69,8 @@ keep_object <- function(stream, hash, x) {
 }
 
 make_object_room <- function(stream, size) {
-  most <- stream$limit / 2
-  while (stream$object_bytes + size > most) {
+  room <- stream$limit / 2
+  while (stream$object_bytes + size > room) {
     all <- as.list(stream$objects)
     free <- all[vapply(all, function(known) known$tasks == 0L, NA) & !names(all) %in% stream$files$bundles]
     if (length(free) == 0L) {

@@ -5,7 +5,7 @@
 # number, the `bytes` of tasks that have not ended, and the `limit` of them.
 
 session_timeout <- 30L * 24L * 3600L # parallelly's own default
-most_acknowledged <- 200L # results in a line that says they have arrived
+max_acknowledged <- 200L # results in a line that says they have arrived
 
 open_stream <- function(range, retries, setup = NULL) {
   stream <- new.env(parent = emptyenv())
@@ -41,7 +41,7 @@ connect_stream <- function(stream) {
   if (startsWith(answer, "error ")) stop(answer_error(sub("^error ", "", answer)))
   fields <- as.numeric(strsplit(answer, " ", fixed = TRUE)[[1L]][-1L])
   forget_values(stream) # of an earlier connection
-  stream$most <- as.integer(fields[1L])
+  stream$maximum <- as.integer(fields[1L])
   stream$limit <- fields[2L]
   stream$con <- con
   stream$broken <- FALSE
@@ -70,7 +70,7 @@ reconnect_stream <- function(stream, wait = if (stream$remote) 300 else 60) {
   }
   forget_objects(stream)
   numbers <- ls(stream$futures)
-  for (some in split(numbers, (seq_along(numbers) - 1L) %/% most_acknowledged)) say(stream, "hold", some)
+  for (some in split(numbers, (seq_along(numbers) - 1L) %/% max_acknowledged)) say(stream, "hold", some)
 }
 
 # Only the process that opened a stream may use it: a forked child has a copy of its connection.
@@ -231,7 +231,7 @@ hear <- function(stream, wait = 0) {
     hear_one(stream)
     if (stream$broken) reconnect_stream(stream)
   }
-  if (length(stream$arrived) >= most_acknowledged || (any && stream$active == 0L)) acknowledge(stream)
+  if (length(stream$arrived) >= max_acknowledged || (any && stream$active == 0L)) acknowledge(stream)
   any
 }
 

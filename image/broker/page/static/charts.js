@@ -37,17 +37,17 @@ export class Charts {
     this.#drawEnds();
   }
 
-  #frame(canvas, most) {
+  #frame(canvas, maximum) {
     const [width, height] = [canvas.parentElement.clientWidth - 29, 176];
     const context = prepare(canvas, width, height);
     const { from, to, span } = this.#view;
     const x = (at) => LEFT + ((at - from) / span) * (width - LEFT);
-    const y = (value) => height - BOTTOM - (value / most) * (height - BOTTOM - TOP);
+    const y = (value) => height - BOTTOM - (value / maximum) * (height - BOTTOM - TOP);
     const { found, seconds } = ticks(from, to, width - LEFT);
     context.fillStyle = this.#theme.quiet;
     for (const at of found) if (x(at) < width - 48) context.fillText(clock(at, seconds), x(at), height - 4);
     context.textAlign = "right";
-    for (const value of [0, most / 2, most].filter(Number.isInteger)) {
+    for (const value of [0, maximum / 2, maximum].filter(Number.isInteger)) {
       context.fillStyle = this.#theme.line;
       context.fillRect(LEFT, y(value), width - LEFT, 1);
       context.fillStyle = this.#theme.quiet;
@@ -62,8 +62,8 @@ export class Charts {
     const all = this.#model.samples;
     const first = Math.max(0, all.findIndex((sample) => sample.at >= from) - 1);
     const shown = all.slice(first).filter((sample) => sample.at <= to);
-    const most = ceiling(Math.max(1, ...shown.flatMap((sample) => LINES.map(([name]) => sample[name]))));
-    const { context, x, y, width } = this.#frame(this.#load, most);
+    const maximum = ceiling(Math.max(1, ...shown.flatMap((sample) => LINES.map(([name]) => sample[name]))));
+    const { context, x, y, width } = this.#frame(this.#load, maximum);
     context.save();
     context.beginPath();
     context.rect(LEFT, 0, width, 200);
@@ -102,8 +102,8 @@ export class Charts {
         for (let at = Math.max(0, first); part && at <= last && at < columns.length; at += 1) columns[at][j] += part;
       });
     }
-    const most = ceiling(Math.max(1, ...columns.map((column) => column.reduce((a, b) => a + b))));
-    const { context, x, y, width } = this.#frame(this.#ends, most);
+    const maximum = ceiling(Math.max(1, ...columns.map((column) => column.reduce((a, b) => a + b))));
+    const { context, x, y, width } = this.#frame(this.#ends, maximum);
     columns.forEach((column, i) => {
       let below = 0;
       const left = Math.max(LEFT, x(start + i * step));

@@ -51,11 +51,11 @@ function drawNumbers() {
 
 function drawIdle() {
   const { minutes, goes } = model.details.idle ?? { minutes: 0, goes: 0 };
-  const most = model.details.maximum === null || model.details.maximum === undefined ? "" : `At most ${count(model.details.maximum)}. `;
+  const maximum = model.details.maximum === null || model.details.maximum === undefined ? "" : `At most ${count(model.details.maximum)}. `;
   const left = goes - model.now();
   let text = minutes ? `They go after ${count(minutes)} min without use.` : "They stay while unused.";
   if (minutes && goes && model.workers.size) text = left > 0 ? `Unused: they go in ${duration(left)}, at ${clock(goes, false)}.` : "Unused: they go now.";
-  say(byId("idle"), most + text);
+  say(byId("idle"), maximum + text);
 }
 
 function drawSessions() {

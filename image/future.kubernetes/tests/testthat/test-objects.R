@@ -72,5 +72,5 @@ test_that("hundreds of large globals of one future are no line too long", {
   names(many) <- paste0("g", seq_along(many))
   f <- future(length(ls(globalenv())), globals = many)
   expect_identical(value(f), 150L)
-  expect_length(f[["task_needs"]], most_references)
+  expect_length(f[["task_needs"]], max_references)
 })
