@@ -80,7 +80,8 @@ def end_kernels(browser: webdriver.Chrome, base: str = "/") -> None:
         const token = document.cookie.match(/_xsrf=([^;]+)/)[1];
         const end = { method: "DELETE", headers: { "X-XSRFToken": token } };
         fetch(base + "api/sessions").then(a => a.json())
-          .then(all => Promise.all(all.map(s => fetch(base + "api/sessions/" + s.id, end)))).then(() => done(""), error => done(String(error)))
+          .then(all => Promise.all(all.map(s => fetch(base + "api/sessions/" + s.id, end))))
+          .then(() => done(""), error => done(String(error)))
     """
     browser.set_script_timeout(120)
     assert browser.execute_async_script(script, base) == ""
