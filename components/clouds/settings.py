@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, model_validator
 from components.clouds.buckets import twice
 from components.settings.errors import Problem
 from components.settings.fields import (
+    Allowed,
     Cidr,
     EmailAddress,
     ImageReference,
@@ -19,6 +20,7 @@ from components.settings.fields import (
     MachineType,
     RepositoryUrl,
     Whole,
+    matching,
     setting,
 )
 from components.settings.model import Settings
@@ -36,6 +38,16 @@ def spot_choice(value: Any) -> Any:
     """The value of `spot` from config text or YAML. Pydantic refuses other words."""
     choices = {"true": True, "fallback": "fallback", "false": False}
     return choices.get(str(value).strip().lower(), value)
+
+
+KubernetesVersion = Annotated[
+    str, matching(r"1\.[0-9]{2}"), Allowed("a minor version of Kubernetes in quotes, such as '1.35'")
+]
+
+
+def minor(version: str) -> int:
+    """35 of 1.35, and of 1.35.2-gke.1842000."""
+    return int(version.split(".")[1])
 
 
 # Only False is false, so that `if settings.spot` asks for spot machines of either kind.

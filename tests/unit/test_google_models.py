@@ -19,9 +19,19 @@ from typing import Any
 import googleapiclient
 import pytest
 
-from components.clouds.google import catalog
+from components.clouds.google import catalog, rest, versions
 from tests.unit.cloud_mocks import ROOT
-from tests.unit.google_cloud import CATALOG, COMPUTE, catalog_page, gke, team
+from tests.unit.google_cloud import (
+    CATALOG,
+    COMPUTE,
+    CONFIG_PATH,
+    CONTAINER,
+    catalog_page,
+    cluster,
+    gke,
+    kubernetes_engine,
+    team,
+)
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
@@ -39,7 +49,7 @@ VARIATIONS: Mapping[str, dict[str, Any]] = {
     },
     "spot": {"spot": True, "maxWorkers": 40, "zone": "us-west1-b", "machineType": "n4-standard-4"},
     "data": {"buckets": "gs://team-data,gs://results:rw"},
-    "fallback": {"spot": "fallback", "maintenanceWindow": "FR,SA,SU 22:30"},
+    "fallback": {"spot": "fallback", "kubernetesVersion": "1.35", "maintenanceWindow": "FR,SA,SU 22:30"},
     "given": {"network": "campus", "subnets": "nodes", "image": "ghcr.io/o/i@sha256:" + "b" * 64},
 }
 
@@ -67,6 +77,7 @@ MODELS = {
         "Cluster",
         {
             "location": None,
+            "minMasterVersion": "initialClusterVersion",
             "removeDefaultNodePool": None,
             "deletionProtection": None,
             "networkingMode": None,
@@ -320,6 +331,45 @@ def test_services_on_the_page_exist() -> None:
     assert {name.split(".")[0] for name in asked} - names <= {"cloudquotas", "containerscanning"}
 
 
+@pytest.mark.parametrize(
+    ("names", "schema", "asked", "answered"),
+    [
+        (
+            ("clusters", "list"),
+            "ListClustersResponse",
+            versions.CLUSTER_FIELDS,
+            {"clusters": [cluster("1.35.2-gke.1")]},
+        ),
+        (
+            ("", "getServerConfig"),
+            "ServerConfig",
+            versions.OFFERED_FIELDS,
+            kubernetes_engine()(f"https://{CONTAINER}/v1/projects/p/locations/us-west1{CONFIG_PATH}", "p", "t"),
+        ),
+    ],
+)
+def test_versions_are_asked_and_answered_as_google_describes(
+    names: tuple[str, str], schema: str, asked: str, answered: dict[str, Any]
+) -> None:
+    document = Path(googleapiclient.__file__).parent / "discovery_cache" / "documents" / "container.v1.json"
+    described = json.loads(document.read_text())
+    found = described["resources"]["projects"]["resources"]["locations"]
+    found = found["resources"][names[0]] if names[0] else found
+    method = found["methods"][names[1]]
+    assert method["response"]["$ref"] == schema
+    assert method["httpMethod"] == "GET"
+    url = f"{described['rootUrl']}v1"
+    assert url == versions.ADDRESS
+    model = Model("container.v1", schema, {})
+    for path, value in leaves(answered):
+        known, deprecated = field(model, path)
+        assert known is not None, path
+        assert not deprecated, path
+        expected = {"string": str, "integer": int}[known["type"]] if "type" in known else object
+        assert isinstance(value, expected)
+        assert path.rsplit(".", 1)[-1].rstrip("[]") in re.split(r"[(),/]", asked) or "resourceLabels" in path
+
+
 def test_price_list_is_asked_and_answered_as_google_describes() -> None:
     document = Path(googleapiclient.__file__).parent / "discovery_cache" / "documents" / "cloudbilling.v1.json"
     described = json.loads(document.read_text())
@@ -332,7 +382,7 @@ def test_price_list_is_asked_and_answered_as_google_describes() -> None:
         asked.append(url)
         return catalog_page(url, project, token)
 
-    with unittest.mock.patch.object(catalog, "fetch", answer):
+    with unittest.mock.patch.object(rest, "fetch", answer):
         gke(VARIATIONS["most"], {"never-called": lambda _args: {}})
     assert len(asked) == 8, "two pages of each service"
     for url in asked:

@@ -37,7 +37,9 @@ class GkeCluster(ManagedCluster):
         )
         scope = self._scope(name, settings)
         paying = self._paying_provider(name, settings)
-        project, location, pool = preflight.check(settings, scope.lookup, pulumi.InvokeOptions(provider=paying))
+        project, location, pool, upgrade = preflight.check(
+            settings, scope.lookup, pulumi.InvokeOptions(provider=paying)
+        )
         snapshot = find_snapshot(settings, location, scope.lookup)
 
         network = create_network(scope, settings)
@@ -47,7 +49,7 @@ class GkeCluster(ManagedCluster):
             self.registry, pull_role = create_registry(scope, settings, network.suffix, identity)
             rights.append(pull_role)
         cluster = create_control_plane(scope, settings, location, network, identity)
-        pools = NodePools(scope, settings, location, cluster, identity, rights)
+        pools = NodePools(scope, settings, location, cluster, identity, rights, upgrade=upgrade)
         system = pools.create_system()
         workers = pools.create_workers(pool)
 

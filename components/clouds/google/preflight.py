@@ -18,13 +18,16 @@ from components.clouds.google.network import MAX_NODES
 from components.clouds.google.nodes import MAX_SYSTEM_NODES
 from components.clouds.google.quota import check_quota
 from components.clouds.google.settings import GkeSettings
+from components.clouds.google.versions import check_version
 from components.clouds.sizing import Candidate, WorkerPool
 
 
 def check(
     settings: GkeSettings, lookup: pulumi.InvokeOptions, paying: pulumi.InvokeOptions
-) -> tuple[Project, Location, WorkerPool]:
-    """Project, location and sizes of the stack. Raises CloudError or SizingError for what Google would refuse later.
+) -> tuple[Project, Location, WorkerPool, bool]:
+    """Project, location and sizes of the stack, and whether this update upgrades the nodes.
+
+    Raises CloudError or SizingError for what Google would refuse later.
 
     paying: like `lookup`, for APIs that the project must pay for: those of quotas and budgets.
     """
@@ -37,7 +40,7 @@ def check(
     check_system(settings, location)
     check_pod_range(settings, pool)
     check_quota(settings, pool, location, paying)
-    return project, location, pool
+    return project, location, pool, check_version(settings, lookup)
 
 
 def size_workers(settings: GkeSettings, location: Location, lookup: pulumi.InvokeOptions) -> WorkerPool:
