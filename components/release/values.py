@@ -33,6 +33,7 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
             "resources": resources(cluster.worker_size),
             **placement(cluster.worker_placement),
             **pod_annotations(cluster),
+            **({"gracePeriodSeconds": cluster.worker_grace_seconds} if cluster.worker_grace_seconds else {}),
         },
         "shared": {
             "GiB": settings.shared_gib,

@@ -193,3 +193,15 @@ def test_temporary_default_pool_takes_no_ssd_quota_and_one_zone() -> None:
     assert cluster["nodeLocations"] == ["us-west1-a"], "else one node in each zone of the region"
     zonal = gke({"zone": "us-west1-b"}).one("cluster:Cluster").inputs
     assert "nodeLocations" not in zonal, "GKE refuses a zonal cluster's own zone"
+
+
+@pytest.mark.parametrize(("spot", "seconds"), [(True, 15), ("fallback", 15), (False, None)])
+def test_workers_on_spot_end_within_the_clouds_notice(spot: bool | str, seconds: int | None) -> None:
+    values = gke({"spot": spot, "maxWorkers": 40}).one("v3:Release").inputs["values"]
+    assert values["worker"].get("gracePeriodSeconds") == seconds
+    assert "gracePeriodSeconds" not in values["scheduler"], "the scheduler is never on spot"
+
+
+def test_users_own_grace_period_wins() -> None:
+    config = {"spot": True, "maxWorkers": 40, "chartValues": {"worker": {"gracePeriodSeconds": 5}}}
+    assert gke(config).one("v3:Release").inputs["values"]["worker"]["gracePeriodSeconds"] == 5

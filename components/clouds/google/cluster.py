@@ -30,6 +30,10 @@ from components.clouds.scope import Scope
 class GkeCluster(ManagedCluster):
     """A private, VPC-native GKE cluster with a system pool and a pool of tainted nodes for workers."""
 
+    # The kubelet gives a pod no longer: the machine goes after 30 s, and the last 15 are for Kubernetes' own pods
+    # (https://cloud.google.com/kubernetes-engine/docs/how-to/preemptible-vms).
+    spot_grace_seconds = 15
+
     def __init__(self, name: str, settings: GkeSettings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("future-kubernetes:index:GkeCluster", name, None, opts)
         require_tool(
