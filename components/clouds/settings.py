@@ -23,7 +23,7 @@ from components.settings.fields import (
     matching,
     setting,
 )
-from components.settings.model import Settings
+from components.settings.model import MAX_WORKERS, Settings
 
 MAX_BUDGET = 999_999
 MAX_SNAPSHOT_DAYS = 365
@@ -66,6 +66,15 @@ class ManagedSettings(Settings):
         "Run workers on spot machines, which cost less and which the cloud may reclaim at any time; `fallback` starts "
         "machines at the full price while there are none",
         example="fallback",
+    )
+    warm_workers: Whole = setting(
+        0,
+        "Further workers for which nodes are kept running, so that they start without a wait for a machine; none after "
+        "`ttlHours` and outside of `workHours`",
+        counts="workers (0: no room is kept)",
+        ge=0,
+        le=MAX_WORKERS,
+        example=8,
     )
     authorized_networks: Items[Cidr]
     buckets: Items[str]
@@ -169,6 +178,23 @@ class ManagedSettings(Settings):
                 f"a zone of region {self.region}",
                 self.key("region").command(self.region_of(self.zone)),
                 others=("region",),
+            )
+        if self.warm_workers and not self.autoscaled:
+            yield Problem(
+                "warmWorkers",
+                str(self.warm_workers),
+                "0 where the number of nodes is fixed: only with maxWorkers above workers, idleMinutes, ttlHours, "
+                "workHours or spot",
+                self.key("maxWorkers").command(str(self.workers + self.warm_workers)),
+                others=("maxWorkers", "workers"),
+            )
+        elif self.warm_workers > self.max_workers:
+            yield Problem(
+                "warmWorkers",
+                str(self.warm_workers),
+                f"at most maxWorkers, which is {self.max_workers}",
+                self.key("warmWorkers").command(str(self.max_workers)),
+                others=("maxWorkers",),
             )
         yield from twice(self.buckets)
         about_homes = {

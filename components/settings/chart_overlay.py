@@ -43,6 +43,7 @@ OWNED: Mapping[str, tuple[str, str]] = {
     "networkPolicy.identityServer": ("", "it follows from buckets"),
     "worker.replicas": ("workers", ""),
     "worker.maxReplicas": ("maxWorkers", ""),
+    "worker.warmReplicas": ("warmWorkers", "nodes and costs are counted by it"),
     "worker.resources.requests.cpu": ("workerCpu", "nodes are sized by it"),
     "worker.resources.requests.memory": ("workerMemoryGiB", "nodes are sized by it"),
     "worker.resources.limits.memory": ("workerMemoryGiB", "nodes are sized by it"),
@@ -56,7 +57,8 @@ def chart_value_problems(overlay: Mapping[str, Any], keys: Mapping[str, Key]) ->
         return
     import jsonschema
 
-    owned = [path for path in OWNED if holds(overlay, path)]
+    # A value whose setting this cloud does not have is the user's.
+    owned = [path for path, (key, _) in OWNED.items() if holds(overlay, path) and (not key or key in keys)]
     for path in owned:
         key, reason = OWNED[path]
         fix = f"pulumi config rm --path {KEY}.{path}" + (f" && {keys[key].command()}" if key else "")

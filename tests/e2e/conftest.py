@@ -32,6 +32,7 @@ APART = {
     "test_r_faults": "faults",
     "test_r_losses": "faults",
     "test_node": "faults",
+    "test_warm": "faults",
 }
 """Modules that leave the cluster's first stack as it is, and the group in which each runs beside the others."""
 
