@@ -125,13 +125,20 @@ def catalog_page(url: str, _project: str, _token: str) -> dict[str, Any]:
 CONTAINER = "container.googleapis.com"
 CLUSTERS_PATH, CONFIG_PATH = "/v1/projects/my-project/locations/-/clusters", "/serverConfig"
 VALID_VERSIONS = ["1.36.0-gke.3302004", "1.35.5-gke.1163012", "1.35.2-gke.1842000", "1.34.8-gke.1000000"]
+STREAMING_PATH = "/v1/projects/my-project/services/containerfilesystem.googleapis.com"
 
 
-def kubernetes_engine(*clusters: Mapping[str, Any]) -> Callable[[str, str, str], dict[str, Any]]:
-    """The Kubernetes Engine API of a project with these clusters, beside the price list."""
+Fetch = Callable[[str, str, str], dict[str, Any]]
+
+
+def kubernetes_engine(*clusters: Mapping[str, Any], streaming: bool = False) -> Fetch:
+    """The Kubernetes Engine API of a project with these clusters, beside the price list and the enabled APIs."""
 
     def answer(url: str, project: str, token: str) -> dict[str, Any]:
         parts = urllib.parse.urlsplit(url)
+        if parts.netloc == "serviceusage.googleapis.com":
+            assert parts.path == STREAMING_PATH
+            return {"state": "ENABLED" if streaming else "DISABLED"}
         if parts.netloc != CONTAINER:
             return catalog_page(url, project, token)
         if parts.path == CLUSTERS_PATH:
@@ -142,6 +149,12 @@ def kubernetes_engine(*clusters: Mapping[str, Any]) -> Callable[[str, str, str],
         raise AssertionError(url)
 
     return answer
+
+
+def beside_prices(prices: Fetch) -> Fetch:
+    """Another price list beside Google's other answers."""
+    rest = kubernetes_engine()
+    return lambda url, *more: prices(url, *more) if "//cloudbilling." in url else rest(url, *more)
 
 
 def cluster(master: str, *nodes: str, stack: str = "team", status: str = "RUNNING") -> dict[str, Any]:

@@ -19,7 +19,7 @@ from components.clouds.google import catalog, pricing, rest
 from components.clouds.google.catalog import Query
 from components.clouds.google.rest import RestError
 from tests.unit.cloud_mocks import unchecked
-from tests.unit.google_cloud import CATALOG, COMPUTE, gke, sku
+from tests.unit.google_cloud import CATALOG, COMPUTE, beside_prices, gke, sku
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
@@ -94,7 +94,7 @@ def test_refused_price_list_makes_the_cost_unknown_and_is_said_once(
     def refuse(*_: str) -> dict[str, Any]:
         raise RestError(reason)
 
-    monkeypatch.setattr(rest, "fetch", refuse)
+    monkeypatch.setattr(rest, "fetch", beside_prices(refuse))
     done = gke({}, {"never-called": lambda _args: {}})
     assert done.outputs["hourlyCost"][0]["now"] == "unknown"
     assert unchecked(done).count("prices, so hourlyCost is unknown") == 1
@@ -110,7 +110,7 @@ def test_price_list_is_asked_with_the_callers_token_and_project(monkeypatch: pyt
         asked.append((url, project, token))
         return {}
 
-    monkeypatch.setattr(rest, "fetch", answer)
+    monkeypatch.setattr(rest, "fetch", beside_prices(answer))
     gke({"host": "r.example.org", "sharedGiB": 1024}, {"never-called": lambda _args: {}})
     assert {(project, token) for _, project, token in asked} == {("my-project", "short-lived-token")}
     services = [url.split("/")[5] for url, _, _ in asked]

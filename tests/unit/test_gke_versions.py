@@ -11,7 +11,7 @@ import pytest
 from components.clouds.google import rest
 from components.clouds.google.rest import RestError
 from tests.unit.cloud_mocks import Recording, unchecked
-from tests.unit.google_cloud import CLUSTERS_PATH, CONFIG_PATH, catalog_page, cluster, gke, kubernetes_engine, refused
+from tests.unit.google_cloud import CLUSTERS_PATH, CONFIG_PATH, cluster, gke, kubernetes_engine, refused
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
@@ -37,16 +37,17 @@ def told(done: Recording) -> list[str]:
 
 def test_unset_version_is_left_to_google_and_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
+    known = kubernetes_engine()
 
     def fetch(url: str, project: str, token: str) -> dict[str, Any]:
         asked.append(url)
-        return catalog_page(url, project, token)
+        return known(url, project, token)
 
     monkeypatch.setattr(rest, "fetch", fetch)
     done = gke({"maxWorkers": 40, "spot": "fallback"}, {"never-called": lambda _args: {}})
     assert "minMasterVersion" not in done.one("container/cluster:Cluster").inputs
     assert node_versions(done) == {None}
-    assert all("cloudbilling" in url for url in asked)
+    assert not [url for url in asked if "//container." in url]
 
 
 def test_new_cluster_starts_with_the_version_in_its_channel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +148,8 @@ def test_versions_are_those_of_the_clusters_location(
 
     def fetch(url: str, project: str, token: str) -> dict[str, Any]:
         asked.append(urllib.parse.urlsplit(url).path)
-        assert (project, token) == ("my-project", "short-lived-token")
+        assert token == "short-lived-token"
+        assert not project or "//cloudbilling." in url, "takes a permission more"
         return known(url, project, token)
 
     monkeypatch.setattr(rest, "fetch", fetch)

@@ -19,13 +19,15 @@ from typing import Any
 import googleapiclient
 import pytest
 
-from components.clouds.google import catalog, rest, versions
+from components.clouds.google import catalog, rest, streaming, versions
 from tests.unit.cloud_mocks import ROOT
 from tests.unit.google_cloud import (
     CATALOG,
     COMPUTE,
     CONFIG_PATH,
     CONTAINER,
+    STREAMING_PATH,
+    beside_prices,
     catalog_page,
     cluster,
     gke,
@@ -327,8 +329,8 @@ def test_services_on_the_page_exist() -> None:
         name for line in re.findall(r"gcloud services enable ([^#\n]*)", page) for name in line.split() if "." in name
     }
     assert len(asked) >= 8
-    # Two that the package has no description of.
-    assert {name.split(".")[0] for name in asked} - names <= {"cloudquotas", "containerscanning"}
+    # Three that the package has no description of.
+    assert {name.split(".")[0] for name in asked} - names <= {"cloudquotas", "containerscanning", "containerfilesystem"}
 
 
 @pytest.mark.parametrize(
@@ -370,6 +372,18 @@ def test_versions_are_asked_and_answered_as_google_describes(
         assert path.rsplit(".", 1)[-1].rstrip("[]") in re.split(r"[(),/]", asked) or "resourceLabels" in path
 
 
+def test_state_of_an_api_is_asked_and_answered_as_google_describes() -> None:
+    document = Path(googleapiclient.__file__).parent / "discovery_cache" / "documents" / "serviceusage.v1.json"
+    described = json.loads(document.read_text())
+    method = described["resources"]["services"]["methods"]["get"]
+    assert f"{described['rootUrl']}v1" == streaming.ADDRESS
+    name = STREAMING_PATH.removeprefix("/v1/")
+    assert re.fullmatch(method["parameters"]["name"]["pattern"], name)
+    known, _ = field(Model("serviceusage.v1", method["response"]["$ref"], {}), "state")
+    assert known is not None
+    assert {"ENABLED", "DISABLED"} <= set(known["enum"])
+
+
 def test_price_list_is_asked_and_answered_as_google_describes() -> None:
     document = Path(googleapiclient.__file__).parent / "discovery_cache" / "documents" / "cloudbilling.v1.json"
     described = json.loads(document.read_text())
@@ -382,7 +396,7 @@ def test_price_list_is_asked_and_answered_as_google_describes() -> None:
         asked.append(url)
         return catalog_page(url, project, token)
 
-    with unittest.mock.patch.object(rest, "fetch", answer):
+    with unittest.mock.patch.object(rest, "fetch", beside_prices(answer)):
         gke(VARIATIONS["most"], {"never-called": lambda _args: {}})
     assert len(asked) == 8, "two pages of each service"
     for url in asked:

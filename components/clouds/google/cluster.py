@@ -22,6 +22,7 @@ from components.clouds.google.pricing import hourly_cost
 from components.clouds.google.registry import create_registry
 from components.clouds.google.settings import GkeSettings
 from components.clouds.google.storage import create_disk_class, create_filestore, create_shared_volume
+from components.clouds.google.streaming import allow_streaming
 from components.clouds.labels import common_labels
 from components.clouds.managed import ManagedCluster
 from components.clouds.scope import Scope
@@ -41,9 +42,8 @@ class GkeCluster(ManagedCluster):
         )
         scope = self._scope(name, settings)
         paying = self._paying_provider(name, settings)
-        project, location, pool, upgrade = preflight.check(
-            settings, scope.lookup, pulumi.InvokeOptions(provider=paying)
-        )
+        found = preflight.check(settings, scope.lookup, pulumi.InvokeOptions(provider=paying))
+        project, location, pool = found.project, found.location, found.pool
         snapshot = find_snapshot(settings, location, scope.lookup)
 
         network = create_network(scope, settings)
@@ -52,8 +52,12 @@ class GkeCluster(ManagedCluster):
         if not settings.image:
             self.registry, pull_role = create_registry(scope, settings, network.suffix, identity)
             rights.append(pull_role)
+        if found.streaming:
+            rights.append(allow_streaming(scope, settings, identity))
         cluster = create_control_plane(scope, settings, location, network, identity)
-        pools = NodePools(scope, settings, location, cluster, identity, rights, upgrade=upgrade)
+        pools = NodePools(
+            scope, settings, location, cluster, identity, rights, upgrade=found.upgrade, streaming=found.streaming
+        )
         system = pools.create_system()
         workers = pools.create_workers(pool)
 

@@ -51,7 +51,8 @@ class NodePools:
     """Creates the node pools of a cluster.
 
     depends_on: permissions without which a node cannot start. upgrade: bring the nodes to the control plane's version
-    now, and not when GKE does.
+    now, and not when GKE does. streaming: the workers' nodes stream images, which would make the scheduler's node
+    new once more when the project gets the API.
     """
 
     scope: Scope
@@ -61,6 +62,7 @@ class NodePools:
     identity: gcp.serviceaccount.Account
     depends_on: Sequence[pulumi.Resource]
     upgrade: bool = False
+    streaming: bool = False
 
     def create_system(self) -> gcp.container.NodePool:
         """One small node for the scheduler and Kubernetes' own pods. The autoscaler adds more where they do not fit."""
@@ -146,6 +148,9 @@ class NodePools:
             machine_type=machine_type,
             spot=spot,
             image_type="COS_CONTAINERD",
+            gcfs_config=gcp.container.NodePoolNodeConfigGcfsConfigArgs(enabled=self.streaming)
+            if role == "worker"
+            else None,
             disk_type=boot_disk_type(machine_type),
             disk_size_gb=disk_gib,
             service_account=self.identity.email,

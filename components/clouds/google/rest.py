@@ -22,14 +22,16 @@ class RestError(Exception):
 def fetch(url: str, project: str, token: str) -> dict[str, Any]:
     """The API's answer to one request. Raises RestError with the API's own reason.
 
-    Google compresses only for programs that name gzip as what they are, too.
+    project: pays for the request, where the API refuses a user's login otherwise; this takes a permission more
+    (serviceusage.services.use). Google compresses only for programs that name gzip as what they are, too.
     """
     headers = {
         "Authorization": f"Bearer {token}",
-        "X-Goog-User-Project": project,
         "Accept-Encoding": "gzip",
         "User-Agent": "future-kubernetes (gzip)",
     }
+    if project:
+        headers["X-Goog-User-Project"] = project
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 (an https address of Google)
     try:
         with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:  # noqa: S310

@@ -113,4 +113,4 @@ class Api:
         """The API's answer about the project."""
         client = gcp.organizations.get_client_config(opts=self.lookup)
         url = f"{ADDRESS}/projects/{self.settings.project}/{path}?{urllib.parse.urlencode({'fields': fields})}"
-        return rest.fetch(url, self.settings.project, client.access_token)
+        return rest.fetch(url, "", client.access_token)
