@@ -1,5 +1,7 @@
 """Privileges of containers, permissions of service accounts, and the Secret."""
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 from tests.chart.conftest import CASES, Helm
@@ -13,16 +15,18 @@ def test_no_container_has_root_capabilities_or_a_writable_root(helm: Helm, case:
         spec = one_pod["spec"]
         security = spec["securityContext"]
         assert security["runAsNonRoot"] is True
-        assert (security["runAsUser"], security["runAsGroup"], security["fsGroup"]) == (1000, 1000, 1000)
+        chosen = [security.get(key) for key in ("runAsUser", "runAsGroup", "fsGroup")]
+        assert chosen == ([None] * 3 if case.get("anyUser") else [1000] * 3), "OpenShift refuses a user of the chart's"
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
         assert not any("hostPath" in volume for volume in spec.get("volumes", []))
         [only] = spec["containers"]
-        assert only["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
+        for each in (only, *spec.get("initContainers", [])):
+            assert each["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
         assert not any("hostPort" in port for port in only.get("ports", []))
 
 
@@ -90,3 +94,21 @@ def test_the_scheduler_may_only_read_pods_and_scale_its_own_workers(helm: Helm) 
             "verbs": ["get", "patch"],
         },
     ]
+
+
+def test_user_that_the_cluster_chooses_is_named_rstudio(helm: Helm, tmp_path: Path) -> None:
+    objects = helm.objects(CASES["any-user"])
+    for component in ("scheduler", "worker"):
+        [init] = pod(objects, component)["spec"]["initContainers"]
+        assert init["resources"] == container(objects, component)["resources"], "a quota counts it"
+        assert mounts(objects, component)["/etc/passwd"]["name"] == "user"
+        (mount,) = (each for each in container(objects, component)["volumeMounts"] if each["name"] == "user")
+        assert mount == {"name": "user", "mountPath": "/etc/passwd", "subPath": "passwd", "readOnly": True}
+        users = tmp_path / "passwd"
+        users.write_text("root:x:0:0:root:/root:/bin/bash\nrstudio:x:1000:1000::/home/rstudio:/bin/bash\n")
+        script = init["command"][2].replace("/etc/passwd", str(users)).replace("/user/", f"{tmp_path}/written-")
+        subprocess.run(["sh", "-c", f"id() {{ [ $1 = -u ] && echo 1000680000 || echo 0; }}; {script}"], check=True)
+        assert (tmp_path / "written-passwd").read_text().splitlines()[1:] == [
+            "rstudio:x:1000680000:0::/home/rstudio:/bin/bash"
+        ]
+    assert "initContainers" not in pod(helm.objects({}), "worker")["spec"]
