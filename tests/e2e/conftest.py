@@ -29,6 +29,7 @@ APART = {
     "test_r_workers": "scaling",
     "test_simulated": "scaling",
     "test_upgrade": "scaling",
+    "test_any_user": "scaling",
     "test_r_faults": "faults",
     "test_r_losses": "faults",
     "test_node": "faults",

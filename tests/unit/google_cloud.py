@@ -137,7 +137,7 @@ def kubernetes_engine(*clusters: Mapping[str, Any], streaming: bool = False) -> 
     def answer(url: str, project: str, token: str) -> dict[str, Any]:
         parts = urllib.parse.urlsplit(url)
         if parts.netloc == "serviceusage.googleapis.com":
-            assert parts.path == STREAMING_PATH
+            assert parts.path.endswith(STREAMING_PATH.removeprefix("/v1/projects/my-project"))
             return {"state": "ENABLED" if streaming else "DISABLED"}
         if parts.netloc != CONTAINER:
             return catalog_page(url, project, token)
