@@ -141,16 +141,44 @@ worker.replicas sets that. The annotation on the Deployment holds the worker.rep
 
 {{/*
 User of every pod: the image's user rstudio, who owns /home/rstudio. Without fsGroup this user could not read the
-Secret's files or write to volumes.
+Secret's files or write to volumes. With `anyUser` the cluster sets both: it refuses a pod that names them.
 */}}
 {{- define "future-kubernetes.podSecurityContext" -}}
 runAsNonRoot: true
+{{- if not .Values.anyUser }}
 runAsUser: 1000
 runAsGroup: 1000
 fsGroup: 1000
 fsGroupChangePolicy: OnRootMismatch
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
+{{- end -}}
+
+{{/*
+With `anyUser`: writes the image's list of users, with rstudio as the pod's user, which no image knows. Without an entry
+RStudio and Python find no user. Call with (list $ RESOURCES), since a quota counts init containers.
+*/}}
+{{- define "future-kubernetes.nameUser" -}}
+{{- $root := index . 0 -}}
+{{- if $root.Values.anyUser -}}
+initContainers:
+  - name: user
+    image: {{ include "future-kubernetes.image" $root | quote }}
+    imagePullPolicy: {{ $root.Values.imagePullPolicy }}
+    command:
+      - sh
+      - -c
+      - |-
+        entry="rstudio:x:$(id -u):$(id -g)::/home/rstudio:/bin/bash"
+        sed "s|^rstudio:.*|$entry|" /etc/passwd > /user/passwd
+    securityContext:
+      {{- include "future-kubernetes.containerSecurityContext" $root | nindent 6 }}
+    resources:
+      {{- toYaml (index . 1) | nindent 6 }}
+    volumeMounts:
+      - {name: user, mountPath: /user}
+{{- end }}
 {{- end -}}
 
 {{/* Restrictions of every container. */}}

@@ -165,6 +165,12 @@ class Cluster(pulumi.ComponentResource):
     worker_size: PodSize
     """Requests of one worker."""
 
+    warm_workers: int = 0
+    """Workers for which placeholders keep room."""
+
+    worker_grace_seconds: int | None = None
+    """Seconds between a worker's request to stop and its kill; None for the chart's own."""
+
     scheduler_size: PodSize
     """Requests of the scheduler."""
 

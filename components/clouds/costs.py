@@ -39,8 +39,11 @@ ONE = Numbers(1, 1, 1)
 
 
 def node_numbers(settings: ManagedSettings, pool: WorkerPool) -> Numbers:
-    """Worker nodes. They stay where no autoscaler removes them."""
-    return Numbers(pool.nodes, 0 if settings.autoscaled else pool.nodes, pool.max_nodes)
+    """Worker nodes. They stay where no autoscaler removes them, and where `warmWorkers` keep room."""
+    if not settings.autoscaled:
+        return Numbers(pool.nodes, pool.nodes, pool.max_nodes)
+    now = pool.nodes_for(min(settings.workers + settings.warm_workers, settings.max_workers))
+    return Numbers(now, pool.nodes_for(settings.warm_workers), pool.max_nodes)
 
 
 @dataclass(frozen=True)

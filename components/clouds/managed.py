@@ -33,6 +33,9 @@ any pod of the node. With them it ends first those that use more. Each cloud's d
 class ManagedCluster(Cluster):
     """A cluster that the stack creates and deletes, with one system node and a pool of tainted worker nodes."""
 
+    spot_grace_seconds: int
+    """Seconds that a pod has on a spot machine after the cloud's notice."""
+
     worker_placement = WORKER_PLACEMENT
     scheduler_placement = SYSTEM_PLACEMENT
 
@@ -93,13 +96,18 @@ class ManagedCluster(Cluster):
         return public.release
 
     def set_sizes(self, settings: ManagedSettings, pool: WorkerPool) -> None:
-        """Sets the pods' requests, and in words the nodes and the home's end."""
+        """Sets the pods' requests, what the chart gives workers, and in words nodes and the home's end."""
         self.home_words = home_words(settings)
         self.worker_size = replace(pool.worker, disk_gib=WORKER_DISK_GIB)
+        self.warm_workers = settings.warm_workers
+        if settings.spot:
+            self.worker_grace_seconds = self.spot_grace_seconds
         self.scheduler_size = replace(scheduler_size(settings), disk_gib=SCHEDULER_DISK_GIB)
         words = [str(pool)]
         if settings.spot:
             words.append("spot, else on demand" if settings.falls_back else "spot")
         if settings.autoscaled:
             words.append(f"autoscaled 0 to {pool.max_nodes}")
+        if settings.warm_workers:
+            words.append(f"room for {settings.warm_workers} more workers")
         self.nodes = f"{', '.join(words)}; 1 x {settings.system_machine_type} for scheduler and system"

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, model_validator
 from components.clouds.buckets import twice
 from components.settings.errors import Problem
 from components.settings.fields import (
+    Allowed,
     Cidr,
     EmailAddress,
     ImageReference,
@@ -19,9 +20,10 @@ from components.settings.fields import (
     MachineType,
     RepositoryUrl,
     Whole,
+    matching,
     setting,
 )
-from components.settings.model import Settings
+from components.settings.model import MAX_WORKERS, Settings
 
 MAX_BUDGET = 999_999
 MAX_SNAPSHOT_DAYS = 365
@@ -36,6 +38,16 @@ def spot_choice(value: Any) -> Any:
     """The value of `spot` from config text or YAML. Pydantic refuses other words."""
     choices = {"true": True, "fallback": "fallback", "false": False}
     return choices.get(str(value).strip().lower(), value)
+
+
+KubernetesVersion = Annotated[
+    str, matching(r"1\.[0-9]{2}"), Allowed("a minor version of Kubernetes in quotes, such as '1.35'")
+]
+
+
+def minor(version: str) -> int:
+    """35 of 1.35, and of 1.35.2-gke.1842000."""
+    return int(version.split(".")[1])
 
 
 # Only False is false, so that `if settings.spot` asks for spot machines of either kind.
@@ -54,6 +66,15 @@ class ManagedSettings(Settings):
         "Run workers on spot machines, which cost less and which the cloud may reclaim at any time; `fallback` starts "
         "machines at the full price while there are none",
         example="fallback",
+    )
+    warm_workers: Whole = setting(
+        0,
+        "Further workers for which nodes are kept running, so that they start without a wait for a machine; none after "
+        "`ttlHours` and outside of `workHours`",
+        counts="workers (0: no room is kept)",
+        ge=0,
+        le=MAX_WORKERS,
+        example=8,
     )
     authorized_networks: Items[Cidr]
     buckets: Items[str]
@@ -157,6 +178,23 @@ class ManagedSettings(Settings):
                 f"a zone of region {self.region}",
                 self.key("region").command(self.region_of(self.zone)),
                 others=("region",),
+            )
+        if self.warm_workers and not self.autoscaled:
+            yield Problem(
+                "warmWorkers",
+                str(self.warm_workers),
+                "0 where the number of nodes is fixed: only with maxWorkers above workers, idleMinutes, ttlHours, "
+                "workHours or spot",
+                self.key("maxWorkers").command(str(self.workers + self.warm_workers)),
+                others=("maxWorkers", "workers"),
+            )
+        elif self.warm_workers > self.max_workers:
+            yield Problem(
+                "warmWorkers",
+                str(self.warm_workers),
+                f"at most maxWorkers, which is {self.max_workers}",
+                self.key("warmWorkers").command(str(self.max_workers)),
+                others=("maxWorkers",),
             )
         yield from twice(self.buckets)
         about_homes = {

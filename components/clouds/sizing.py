@@ -44,6 +44,10 @@ class WorkerPool:
     """Allocatable CPU that no worker requests, over all `nodes`."""
     wasted_memory_mib: int
 
+    def nodes_for(self, workers: int) -> int:
+        """Number of nodes that hold so many workers."""
+        return -(-workers // self.workers_per_node)
+
     def __str__(self) -> str:
         each = f"{self.workers_per_node} worker{'s' if self.workers_per_node != 1 else ''} each"
         text = f"{self.nodes} x {self.machine.name}, {each}"

@@ -14,11 +14,14 @@ TERMINATING_SHARE = 1
 """Workers that may still be terminating when their successors start, as the chart's maxUnavailable. Each counts."""
 
 
-def quota(settings: Settings, worker: PodSize, scheduler: PodSize) -> dict[str, str]:
-    """The quota's hard limits; none where others may use the namespace too. Billed services are not allowed at all."""
+def quota(settings: Settings, worker: PodSize, scheduler: PodSize, warm: int = 0) -> dict[str, str]:
+    """The quota's hard limits; none where others may use the namespace too. Billed services are not allowed at all.
+
+    warm: placeholders, which have a worker's requests.
+    """
     if not (settings.resource_quota and settings.makes_namespace):
         return {}
-    workers = settings.max_workers + math.ceil(settings.max_workers * TERMINATING_SHARE)
+    workers = settings.max_workers + math.ceil(settings.max_workers * TERMINATING_SHARE) + warm
     cpu = workers * worker.cpu_millicores + (1 + SPARE_PODS) * scheduler.cpu_millicores
     memory = workers * worker.memory_mib + (1 + SPARE_PODS) * scheduler.memory_mib
     return {

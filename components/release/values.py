@@ -27,9 +27,11 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
             **pod_annotations(cluster),
         },
         "worker": {
+            "warmReplicas": cluster.warm_workers,
             "resources": resources(cluster.worker_size),
             **placement(cluster.worker_placement),
             **pod_annotations(cluster),
+            **({"gracePeriodSeconds": cluster.worker_grace_seconds} if cluster.worker_grace_seconds else {}),
         },
         "shared": {
             "storageClass": cluster.shared_storage_class or "",
@@ -43,7 +45,7 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
             "identityServer": cluster.cloud_identity.server if cluster.cloud_identity else "",
             "extraEgress": [egress_rule(each) for each in settings.egress],
         },
-        "resourceQuota": {"hard": quota(settings, cluster.worker_size, cluster.scheduler_size)},
+        "resourceQuota": {"hard": quota(settings, cluster.worker_size, cluster.scheduler_size, cluster.warm_workers)},
     }
     for overlay in (passed_on(settings), cluster.own_values, settings.chart_values):
         values = merged(values, overlay)

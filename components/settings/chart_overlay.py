@@ -31,6 +31,7 @@ OWNED: Mapping[str, tuple[str, str]] = {
     "scheduler.resources.requests.memory": ("schedulerMemoryGiB", "nodes are sized by it"),
     "scheduler.resources.limits.memory": ("schedulerMemoryGiB", "nodes are sized by it"),
     "networkPolicy.identityServer": ("", "it follows from buckets"),
+    "worker.warmReplicas": ("warmWorkers", "nodes and costs are counted by it"),
     "worker.resources.requests.cpu": ("workerCpu", "nodes are sized by it"),
     "worker.resources.requests.memory": ("workerMemoryGiB", "nodes are sized by it"),
     "worker.resources.limits.memory": ("workerMemoryGiB", "nodes are sized by it"),
@@ -50,7 +51,8 @@ def chart_value_problems(overlay: Mapping[str, Any], keys: Mapping[str, Key]) ->
     import jsonschema
 
     guaranteed = owned_values(keys)
-    owned = [path for path in guaranteed if holds(overlay, path)]
+    # A value whose setting this cloud does not have is the user's.
+    owned = [path for path, (key, _) in guaranteed.items() if holds(overlay, path) and (not key or key in keys)]
     for path in owned:
         key, reason = guaranteed[path]
         fix = f"pulumi config rm --path {KEY}.{path}" + (f" && {keys[key].command()}" if key else "")

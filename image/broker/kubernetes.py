@@ -59,7 +59,6 @@ class KubernetesApi:
                 "outside", "this scheduler does not run in a Kubernetes release, so it cannot scale workers"
             )
         self._core = f"/api/v1/namespaces/{self._namespace}"
-        self._deployment = f"/apis/apps/v1/namespaces/{self._namespace}/deployments/{self._release}-worker/scale"
 
     def _call(self, method: str, path: str, body: object = None, accept: str = "application/json") -> dict[str, Any]:
         try:
@@ -98,17 +97,21 @@ class KubernetesApi:
         except (OSError, ValueError) as error:
             raise KubeError("unreachable", f"the Kubernetes API cannot be reached: {error}") from None
 
-    def wanted(self) -> int:
-        """Number of workers that the Deployment asks for."""
-        return int(self._call("GET", self._deployment)["spec"].get("replicas", 0))
+    def _scale(self, component: str) -> str:
+        """Path of the scale of one of the release's Deployments: `worker`, or `warm` for the placeholders."""
+        return f"/apis/apps/v1/namespaces/{self._namespace}/deployments/{self._release}-{component}/scale"
+
+    def wanted(self, component: str = "worker") -> int:
+        """Number of pods that a Deployment asks for: of workers, or of placeholders."""
+        return int(self._call("GET", self._scale(component))["spec"].get("replicas", 0))
 
     def created(self) -> float:
         """Time of the first deployment, in seconds of the epoch: the worker Deployment outlives every upgrade."""
-        return diagnosis.seconds_of(str(self._call("GET", self._deployment)["metadata"]["creationTimestamp"]))
+        return diagnosis.seconds_of(str(self._call("GET", self._scale("worker"))["metadata"]["creationTimestamp"]))
 
-    def scale(self, workers: int) -> None:
-        """Set the number of workers that the Deployment asks for."""
-        self._call("PATCH", self._deployment, {"spec": {"replicas": workers}})
+    def scale(self, number: int, component: str = "worker") -> None:
+        """Set the number of pods that a Deployment asks for: of workers, or of placeholders."""
+        self._call("PATCH", self._scale(component), {"spec": {"replicas": number}})
 
     def _pods(self, accept: str = "application/json", **query: str) -> dict[str, Any]:
         query = {"labelSelector": _WORKERS, **query}

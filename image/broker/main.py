@@ -43,6 +43,7 @@ from .registration import Registration
 from .restart_notice import write_notice
 from .scaling import Scaler
 from .sessions import Services, Session
+from .warm import WarmRoom
 from .workers import Worker
 
 _HANDSHAKE_SECONDS = 10.0
@@ -72,6 +73,7 @@ class Broker:
         self._demand = Demand(loop, self._pool, self._dispatcher, self._scaler, self.background, rest)
         users = (self._leases, self._dispatcher)
         self._idle_watch = IdleWatch(self._activity, users, self._scaler, environ, self._demand.rested)
+        self._warm = WarmRoom(self._scaler, environ)
         self.memory = Memory(run, environ)
         self._services = Services(
             loop, self.background, self._pool, self._leases, self._dispatcher, self._demand, self._outcomes,
@@ -93,6 +95,7 @@ class Broker:
         """Start what runs beside the connections."""
         for work in (self._dispatcher.plans.run(), self._demand.run(), self._idle_watch.run(), self.memory.run()):
             self.background.start(work)
+        self.background.start(self._warm.run())
         self.background.start(drop_silent_workers(self._pool))
 
 

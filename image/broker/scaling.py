@@ -96,6 +96,14 @@ class Scaler:
         """Number of workers that the Deployment asks for."""
         return await asyncio.to_thread(self._api().wanted)
 
+    async def placeholders(self) -> int:
+        """Number of placeholders that their Deployment asks for."""
+        return await asyncio.to_thread(self._api().wanted, "warm")
+
+    async def set_placeholders(self, number: int) -> None:
+        """Set the number of placeholders."""
+        await asyncio.to_thread(self._api().scale, number, "warm")
+
     async def expired(self) -> bool:
         """True if ``ttlHours`` have passed since the release was first deployed."""
         hours = self.setting("ttlHours")

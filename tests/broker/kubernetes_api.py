@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .conftest import Bed
 
 SCALE = "/apis/apps/v1/namespaces/team/deployments/r-worker/scale"
+WARM = "/apis/apps/v1/namespaces/team/deployments/r-warm/scale"
 
 
 def pod(name: str, *, ready: bool = True, waiting: str = "", unscheduled: str = "") -> dict[str, Any]:
@@ -52,6 +53,8 @@ class Api(ThreadingHTTPServer):
         context.load_cert_chain(certificate, key)
         self.socket = context.wrap_socket(self.socket, server_side=True)
         self.replicas = 2
+        self.placeholders = 0
+        self.placeholders_asked: list[int] = []
         self.pods: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         self.status = 200
@@ -98,12 +101,20 @@ class Handler(BaseHTTPRequestHandler):
                     "spec": {"replicas": self.server.replicas} if self.server.replicas else {},
                 }
             )
+        elif self.path == WARM:
+            self._answer({"spec": {"replicas": self.server.placeholders} if self.server.placeholders else {}})
         else:
             self._answer({"items": getattr(self.server, name)})
 
     def do_PATCH(self) -> None:
-        assert self.path == SCALE
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == WARM:
+            if self.server.status == 200:
+                self.server.placeholders = body["spec"]["replicas"]
+                self.server.placeholders_asked.append(self.server.placeholders)
+            self._answer({})
+            return
+        assert self.path == SCALE
         if self.server.status == 200:
             self.server.replicas = body["spec"]["replicas"]
             self.server.asked.append(str(self.server.replicas))

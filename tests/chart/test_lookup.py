@@ -84,3 +84,17 @@ def test_neither_password_nor_token_is_in_anything_that_helm_prints(
     assert "kind: Deployment" in printed
     for value in (*secrets.values(), *encoded.values()):
         assert value not in printed
+
+
+@pytest.mark.parametrize("live", [None, 0, 5])
+def test_an_upgrade_keeps_the_live_number_of_placeholders(
+    helm: Helm, cluster: ClusterStandIn, live: int | None
+) -> None:
+    if live is not None:
+        found = deployed(4, live)
+        found["metadata"]["name"] = "lab-future-kubernetes-warm"
+        cluster.objects[DEPLOYMENT.replace("-worker", "-warm")] = found
+    show = ("--dry-run=server", "--show-only", "templates/warm-deployment.yaml")
+    objects = yaml.safe_load_all(helm.template({"worker": {"warmReplicas": 8}}, *show))
+    (made,) = (each for each in objects if each["kind"] == "Deployment")
+    assert made["spec"]["replicas"] == (live or 0), "the broker sets it"

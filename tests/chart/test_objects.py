@@ -37,6 +37,11 @@ def test_the_required_values_give_exactly_these_objects(helm: Helm) -> None:
         ("host", "Ingress", "-scheduler", True),
         ("minimal", "Ingress", "-scheduler", False),
         ("quota", "ResourceQuota", "lab-future-kubernetes", True),
+        ("warm", "Deployment", "-warm", True),
+        ("warm", "PriorityClass", "team-lab-future-kubernetes-warm", True),
+        ("warm", "NetworkPolicy", "-warm", True),
+        ("minimal", "Deployment", "-warm", False),
+        ("minimal", "PriorityClass", "", False),
         ("no-network-policy", "NetworkPolicy", "", False),
         ("everything", "PodDisruptionBudget", "", False),
     ],
@@ -49,7 +54,8 @@ def test_optional_objects_exist_only_with_their_value(helm: Helm, case: str, kin
 def test_every_object_has_the_recommended_labels_and_the_namespace(helm: Helm, case: dict[str, Any]) -> None:
     for key, found in helm.objects(case).items():
         labels = found["metadata"]["labels"]
-        assert found["metadata"]["namespace"] == "team", key
+        cluster_wide = found["kind"] == "PriorityClass"
+        assert found["metadata"].get("namespace") == (None if cluster_wide else "team"), key
         assert labels["app.kubernetes.io/name"] == "future-kubernetes", key
         assert labels["app.kubernetes.io/instance"] == "lab", key
         assert labels["app.kubernetes.io/part-of"] == "future-kubernetes", key
@@ -247,3 +253,34 @@ def test_the_ingress_serves_the_ide_by_tls_only(helm: Helm) -> None:
     own = one(helm.objects(CASES["everything"]), "Ingress", "-scheduler")
     assert own["spec"]["tls"] == [{"hosts": ["r.example.org"]}]
     assert "ingressClassName" not in own["spec"]
+
+
+def test_placeholder_takes_exactly_the_room_of_a_worker_and_yields_at_once(helm: Helm) -> None:
+    objects = helm.objects(CASES["warm"])
+    placeholder, worker = pod(objects, "warm")["spec"], pod(objects, "worker")["spec"]
+    for key in ("nodeSelector", "tolerations", "affinity", "imagePullSecrets", "securityContext"):
+        assert placeholder[key] == worker[key], key
+    (held,) = placeholder["containers"]
+    assert held["resources"] == container(objects, "worker")["resources"]
+    assert held["image"] == container(objects, "worker")["image"], "the image is on the node when a worker comes"
+    assert placeholder["terminationGracePeriodSeconds"] == 0
+    priority = objects["PriorityClass", placeholder["priorityClassName"]]
+    assert priority["value"] == -10, "below -10 a cluster autoscaler adds no node"
+    assert priority["preemptionPolicy"] == "Never"
+    assert priority["globalDefault"] is False
+
+
+def test_given_priority_class_is_used_and_none_is_made(helm: Helm) -> None:
+    given = {**CASES["warm"], "worker": {**CASES["warm"]["worker"], "warmPriorityClassName": "spare"}}
+    objects = helm.objects(given)
+    assert pod(objects, "warm")["spec"]["priorityClassName"] == "spare"
+    assert "PriorityClass" not in {kind for kind, _ in objects}
+
+
+def test_broker_may_scale_placeholders_only_where_there_are_some(helm: Helm) -> None:
+    def scalable(case: str) -> set[str]:
+        rules = helm.objects(CASES[case])["Role", SCHEDULER]["rules"]
+        return {name for rule in rules for name in rule.get("resourceNames", [])}
+
+    assert scalable("warm") == {WORKER, "lab-future-kubernetes-warm"}
+    assert scalable("minimal") == {WORKER}

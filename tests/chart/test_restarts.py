@@ -14,8 +14,8 @@ VALUES = chart_values(source())
 
 # Values that define the scheduler's pod, beside those under `scheduler`. Any other value must never end an R session.
 RESTART_THE_SCHEDULER = {
-    "image", "imagePullPolicy", "imagePullSecrets", "ide", "auth.existingSecret", "shared.GiB", "shared.existingClaim",
-    "fullnameOverride", "labels",
+    "image", "imagePullPolicy", "imagePullSecrets", "anyUser", "ide", "auth.existingSecret", "shared.GiB",
+    "shared.existingClaim", "fullnameOverride", "labels",
 }  # fmt: skip
 
 
@@ -40,8 +40,10 @@ def test_a_changed_value_restarts_the_pods_that_its_description_names(helm: Helm
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: value.name)
 def test_a_changed_value_changes_an_object_of_the_release(helm: Helm, value: Value) -> None:
-    # With what other values need: an Ingress, both volumes, the objects for Prometheus.
+    # With what other values need: an Ingress, both volumes, placeholders, the objects for Prometheus.
     before: dict[str, Any] = {"host": "r.example.org", "shared": {"GiB": 1}}
+    if value.name == "worker.warmPriorityClassName":
+        before["worker"] = {"warmReplicas": 1}
     if value.path[0] == "monitoring" and value.name != "monitoring.enabled":
         before["monitoring"] = {"enabled": True}
     assert helm.template(merged(before, nested(value))) != helm.template(before)
@@ -79,6 +81,7 @@ def test_the_scheduler_reads_worker_numbers_from_a_live_file(helm: Helm) -> None
     assert objects["ConfigMap", config]["data"] == {
         "workers": "4",
         "maxWorkers": "40",
+        "warmWorkers": "0",
         "idleMinutes": "30",
         "cullIdleKernels": "true",
         "ttlHours": "0",

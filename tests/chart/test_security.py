@@ -1,5 +1,7 @@
 """Privileges of containers, permissions of service accounts, and the Secret."""
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 from tests.chart.conftest import CASES, Helm
@@ -8,21 +10,23 @@ from tests.chart.manifest import container, mounts, one, pod, pods
 
 def test_no_container_has_root_capabilities_or_a_writable_root(helm: Helm, case: dict[str, Any]) -> None:
     found = list(pods(helm.objects(case)))
-    assert len(found) == 3
+    assert len(found) == (4 if case.get("worker", {}).get("warmReplicas") else 3)
     for one_pod in found:
         spec = one_pod["spec"]
         security = spec["securityContext"]
         assert security["runAsNonRoot"] is True
-        assert (security["runAsUser"], security["runAsGroup"], security["fsGroup"]) == (1000, 1000, 1000)
+        chosen = [security.get(key) for key in ("runAsUser", "runAsGroup", "fsGroup")]
+        assert chosen == ([None] * 3 if case.get("anyUser") else [1000] * 3), "OpenShift refuses a user of the chart's"
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
         assert not any("hostPath" in volume for volume in spec.get("volumes", []))
         [only] = spec["containers"]
-        assert only["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
+        for each in (only, *spec.get("initContainers", [])):
+            assert each["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
         assert not any("hostPort" in port for port in only.get("ports", []))
 
 
@@ -66,9 +70,10 @@ def test_secret_is_mounted_as_files_never_as_environment_variables(helm: Helm, c
 def test_only_the_scheduler_has_an_api_token(helm: Helm, case: dict[str, Any]) -> None:
     objects = helm.objects(case)
     tokens = {p["metadata"]["labels"]["component"]: p["spec"]["automountServiceAccountToken"] for p in pods(objects)}
-    assert tokens == {"scheduler": True, "worker": False, "test": False}
+    assert {component for component, mounted in tokens.items() if mounted} == {"scheduler"}
+    assert {"worker", "test"} <= set(tokens) <= {"scheduler", "worker", "test", "warm"}
     accounts = {p["metadata"]["labels"]["component"]: p["spec"]["serviceAccountName"] for p in pods(objects)}
-    assert accounts["scheduler"] != accounts["worker"] == accounts["test"]
+    assert accounts["scheduler"] != accounts["worker"] == accounts["test"] == accounts.get("warm", accounts["test"])
     for (kind, _), found in objects.items():
         if kind == "ServiceAccount":
             assert found["automountServiceAccountToken"] is False
@@ -89,3 +94,21 @@ def test_scheduler_may_only_read_pods_and_scale_own_workers(helm: Helm) -> None:
             "verbs": ["get", "patch"],
         },
     ]
+
+
+def test_user_that_the_cluster_chooses_is_named_rstudio(helm: Helm, tmp_path: Path) -> None:
+    objects = helm.objects(CASES["any-user"])
+    for component in ("scheduler", "worker"):
+        [init] = pod(objects, component)["spec"]["initContainers"]
+        assert init["resources"] == container(objects, component)["resources"], "a quota counts it"
+        assert mounts(objects, component)["/etc/passwd"]["name"] == "user"
+        (mount,) = (each for each in container(objects, component)["volumeMounts"] if each["name"] == "user")
+        assert mount == {"name": "user", "mountPath": "/etc/passwd", "subPath": "passwd", "readOnly": True}
+        users = tmp_path / "passwd"
+        users.write_text("root:x:0:0:root:/root:/bin/bash\nrstudio:x:1000:1000::/home/rstudio:/bin/bash\n")
+        script = init["command"][2].replace("/etc/passwd", str(users)).replace("/user/", f"{tmp_path}/written-")
+        subprocess.run(["sh", "-c", f"id() {{ [ $1 = -u ] && echo 1000680000 || echo 0; }}; {script}"], check=True)
+        assert (tmp_path / "written-passwd").read_text().splitlines()[1:] == [
+            "rstudio:x:1000680000:0::/home/rstudio:/bin/bash"
+        ]
+    assert "initContainers" not in pod(helm.objects({}), "worker")["spec"]

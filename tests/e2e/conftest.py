@@ -29,9 +29,11 @@ APART = {
     "test_r_workers": "scaling",
     "test_simulated": "scaling",
     "test_upgrade": "scaling",
+    "test_any_user": "scaling",
     "test_r_faults": "faults",
     "test_r_losses": "faults",
     "test_node": "faults",
+    "test_warm": "faults",
 }
 """Modules that leave the cluster's first stack as it is, and the group in which each runs beside the others."""
 

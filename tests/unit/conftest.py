@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pulumi
 import pytest
 
-from components.clouds.google import catalog
-from tests.unit.google_cloud import catalog_page
+from components.clouds.google import rest
+from tests.unit.google_cloud import kubernetes_engine
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +36,6 @@ def installed_tools(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def google_price_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Google's price list of the tests. No test asks Google."""
-    monkeypatch.setattr(catalog, "fetch", catalog_page)
+def google_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Google's price list and Kubernetes versions of the tests. No test asks Google."""
+    monkeypatch.setattr(rest, "fetch", kubernetes_engine())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.unit.cloud_mocks import DRAWN, Answer
@@ -122,6 +122,51 @@ def catalog_page(url: str, _project: str, _token: str) -> dict[str, Any]:
     return {"skus": listed[:1], "nextPageToken": "next"}
 
 
+CONTAINER = "container.googleapis.com"
+CLUSTERS_PATH, CONFIG_PATH = "/v1/projects/my-project/locations/-/clusters", "/serverConfig"
+VALID_VERSIONS = ["1.36.0-gke.3302004", "1.35.5-gke.1163012", "1.35.2-gke.1842000", "1.34.8-gke.1000000"]
+STREAMING_PATH = "/v1/projects/my-project/services/containerfilesystem.googleapis.com"
+
+
+Fetch = Callable[[str, str, str], dict[str, Any]]
+
+
+def kubernetes_engine(*clusters: Mapping[str, Any], streaming: bool = False) -> Fetch:
+    """The Kubernetes Engine API of a project with these clusters, beside the price list and the enabled APIs."""
+
+    def answer(url: str, project: str, token: str) -> dict[str, Any]:
+        parts = urllib.parse.urlsplit(url)
+        if parts.netloc == "serviceusage.googleapis.com":
+            assert parts.path.endswith(STREAMING_PATH.removeprefix("/v1/projects/my-project"))
+            return {"state": "ENABLED" if streaming else "DISABLED"}
+        if parts.netloc != CONTAINER:
+            return catalog_page(url, project, token)
+        if parts.path == CLUSTERS_PATH:
+            return {"clusters": list(clusters)} if clusters else {}
+        if parts.path.endswith(CONFIG_PATH):
+            rapid = {"channel": "RAPID", "validVersions": ["1.37.0-gke.100", *VALID_VERSIONS]}
+            return {"channels": [rapid, {"channel": "REGULAR", "validVersions": VALID_VERSIONS}]}
+        raise AssertionError(url)
+
+    return answer
+
+
+def beside_prices(prices: Fetch) -> Fetch:
+    """Another price list beside Google's other answers."""
+    rest = kubernetes_engine()
+    return lambda url, *more: prices(url, *more) if "//cloudbilling." in url else rest(url, *more)
+
+
+def cluster(master: str, *nodes: str, stack: str = "team", status: str = "RUNNING") -> dict[str, Any]:
+    """A cluster as the API reports it. nodes: version of each pool; the control plane's without any."""
+    return {
+        "resourceLabels": {"app": "future-kubernetes", "stack": stack},
+        "status": status,
+        "currentMasterVersion": master,
+        "nodePools": [{"version": version} for version in nodes or (master,)],
+    }
+
+
 def no_quota(_args: Mapping[str, Any]) -> dict[str, Any]:
     """A project whose quotas this user may not see."""
     raise PermissionError("403 cloudquotas.googleapis.com is not enabled")
@@ -222,6 +267,7 @@ def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     if type_ == "gcp:container/cluster:Cluster":
         state |= {
             "endpoint": "198.51.100.7",
+            "masterVersion": f"{inputs.get('minMasterVersion', '1.35')}.2-gke.1842000",
             "controlPlaneEndpointsConfig": {
                 **inputs.get("controlPlaneEndpointsConfig", {}),
                 "dnsEndpointConfig": {"allowExternalTraffic": True, "endpoint": "gke-0a1b.us-west1.gke.goog"},

@@ -16,7 +16,9 @@ from components.settings.keys import keys_of
 from components.settings.loading import known_keys, parse
 
 CAMPUS = {"cloud": "kubeconfig", "image": "a/b:1"}
-GUARANTEED = owned_values(keys_of(MODELS["kubeconfig"]))
+MANAGED = {"cloud": "gke", "project": "my-project", "region": "us-west1", "maxWorkers": 40}
+"""A cloud that has every setting of which the chart has a value."""
+GUARANTEED = owned_values(keys_of(MODELS["gke"]))
 
 
 def problems(overlay: Any, **settings: Any) -> dict[str, str]:
@@ -69,6 +71,7 @@ def test_every_chart_value_that_a_setting_decides_is_owned() -> None:
     resources = {"requests.cpu", "requests.memory", "limits.memory"}
     sized = {f"{pod}.resources.{name}" for pod in ("scheduler", "worker") for name in resources}
     computed = {"image", "auth", "fullnameOverride", "scheduler.keepHome", "networkPolicy.identityServer"}
+    computed |= {"worker.warmReplicas"}
     assert set(OWNED) == sized | computed
 
 
@@ -120,7 +123,7 @@ def test_value_that_the_program_guarantees_is_refused_with_reason(path: str) -> 
     overlay: Any = "x"
     for part in reversed(path.split(".")):
         overlay = {part: overlay}
-    found = problems(overlay)
+    found = problems(overlay, **MANAGED)
     assert list(found) == [f"chartValues.{path}"]
     message = found[f"chartValues.{path}"]
     key, reason = GUARANTEED[path]
@@ -158,3 +161,9 @@ def test_maps_are_merged_lists_appended_and_other_values_replaced() -> None:
     assert values == {"a": {"b": 1, "c": 2}, "list": [1], "kept": 0}
     assert merged({"a": {"b": 1}, "c": [1]}, {"a": "text", "c": {"d": 1}}) == {"a": "text", "c": {"d": 1}}
     assert merged({"a": "text", "c": 0}, {"a": {"b": 1}, "c": [1]}) == {"a": {"b": 1}, "c": [1]}
+
+
+def test_value_of_a_setting_that_this_cloud_has_not_is_the_users() -> None:
+    assert parse({**CAMPUS, "chartValues": json.dumps({"worker": {"warmReplicas": 4}})}, MODELS, stack="dev")
+    with pytest.raises(SettingsError, match="only the setting warmWorkers may set it"):
+        parse({**MANAGED, "chartValues": json.dumps({"worker": {"warmReplicas": 4}})}, MODELS, stack="dev")

@@ -226,8 +226,8 @@ def test_only_the_chosen_clouds_sdk_is_imported(cloud: Cloud) -> None:
     script = (
         "import sys, shutil; shutil.which = lambda name: name\n"
         f"from tests.unit.{folder}_cloud import {cloud.name} as cloud\n"
-        "from components.clouds.google import catalog\n"
-        "catalog.fetch = lambda *_: {}\n"
+        "from components.clouds.google import rest\n"
+        "rest.fetch = lambda *_: {}\n"
         f"cloud({{'host': 'r.example.org', 'sharedGiB': {cloud.shared_gib}, 'maxWorkers': 40}})\n"
         "clouds = ('pulumi_aws', 'pulumi_gcp', 'components.clouds.aws.cluster', 'components.clouds.google.cluster')\n"
         "print(sorted(name for name in sys.modules if name in clouds))\n"

@@ -86,6 +86,7 @@ TOGETHER: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
         )
         for cloud in ("gke", "eks")
     },
+    **{(cloud, "warmWorkers"): ({"maxWorkers": 40}, {"maxWorkers": 40, "warmWorkers": 8}) for cloud in ("gke", "eks")},
     ("eks", "spot"): ({}, {"spot": "true"}),
     ("kubeconfig", "cullIdleKernels"): ({"idleMinutes": 30}, {"idleMinutes": 30, "cullIdleKernels": True}),
     ("kubeconfig", "keepHome"): ({"createNamespace": False}, {"createNamespace": False, "keepHome": True}),

@@ -199,3 +199,21 @@ def test_pods_per_node_follow_network_interfaces_and_eks_limits() -> None:
     assert small.one("nodeGroup:NodeGroup", "workers").inputs["scalingConfig"]["minSize"] == 3, (
         "29 pods, 6 of them daemons"
     )
+
+
+def release_values(config: dict[str, Any]) -> list[Any]:
+    """The chart values of the product's own release."""
+    return [made.inputs["values"] for made in eks(config).all("v3:Release") if made.name == "future-team"]
+
+
+@pytest.mark.parametrize(("spot", "seconds"), [(True, 110), ("fallback", 110), (False, None)])
+def test_workers_on_spot_end_within_the_clouds_notice(spot: bool | str, seconds: int | None) -> None:
+    (values,) = release_values({"spot": spot, "maxWorkers": 40})
+    assert values["worker"].get("gracePeriodSeconds") == seconds
+    assert "gracePeriodSeconds" not in values["scheduler"], "the scheduler is never on spot"
+
+
+def test_users_own_grace_period_wins() -> None:
+    config = {"spot": True, "maxWorkers": 40, "chartValues": {"worker": {"gracePeriodSeconds": 5}}}
+    (values,) = release_values(config)
+    assert values["worker"]["gracePeriodSeconds"] == 5

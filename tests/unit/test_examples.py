@@ -177,6 +177,21 @@ def test_room_for_workers_is_counted_on_nodes_they_may_use(kubectl: Callable[...
     assert campus(ANYWHERE).outputs["nodes"][0] == "1 ready nodes of an existing cluster"
 
 
+def test_nodes_on_which_the_image_does_not_start_are_warned_of_with_the_fix(kubectl: Callable[..., None]) -> None:
+    arm, intel = node({"kubernetes.io/arch": "arm64"}, []), node({"kubernetes.io/arch": "amd64"}, [])
+    for each in (arm, intel):
+        each["status"]["nodeInfo"] = {"architecture": each["metadata"]["labels"]["kubernetes.io/arch"]}
+    many = {**ANYWHERE, "workers": 4}
+    kubectl(intel, intel, node({}, []))
+    assert campus(many).warnings == []
+    kubectl(intel, arm)
+    (warning,) = campus(many).warnings
+    assert "workers may run on nodes of architecture arm64" in warning
+    assert "pulumi config set nodeSelector kubernetes.io/arch=amd64" in warning
+    chosen = campus({**many, "nodeSelector": "kubernetes.io/arch=amd64"})
+    assert not [text for text in chosen.warnings if "architecture" in text]
+
+
 def test_pool_at_rest_is_no_reason_to_refuse_its_workers(kubectl: Callable[..., None]) -> None:
     kubectl(nodes_of("gke")["system"])
     assert campus({**ANYWHERE, "workerCpu": 3, "workerMemoryGiB": 12, "workerCpuLimit": ""}).warnings == []

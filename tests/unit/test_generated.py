@@ -73,6 +73,8 @@ def test_every_key_has_a_description_and_a_valid_example(cloud: str) -> None:
             given = {"monthlyBudget": "5", "budgetEmail": "a@example.org", **given}
         if name in ("rPackages", "aptPackages"):
             given = {"cloud": "eks", **REQUIRED["eks"], name: key.example}
+        if name == "warmWorkers":
+            given["maxWorkers"] = "40"
         if name == "cullIdleKernels":
             given["idleMinutes"] = "30"
         if name == "imagePullSecrets" or (name, cloud) == ("keepHome", "kubeconfig"):

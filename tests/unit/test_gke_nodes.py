@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.clouds.google import rest
 from components.clouds.google.allocatable import SYSTEM_DISK_GIB, boot_disk_type, disk_for_pods, worker_disk_gib
+from components.clouds.google.rest import RestError
 from components.clouds.managed import SCHEDULER_DISK_GIB, WORKER_DISK_GIB
-from tests.unit.google_cloud import gke, team
+from tests.unit.cloud_mocks import Recording
+from tests.unit.google_cloud import gke, kubernetes_engine, refused, team
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
@@ -186,6 +189,66 @@ def test_nodes_may_only_log_and_pull_the_stacks_image() -> None:
     assert done.one("cluster:Cluster").inputs["nodeConfig"]["serviceAccount"].startswith(member)
 
 
+def streamed(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any] | None = None) -> Recording:
+    """Runs a stack in a project that has the API for image streaming."""
+    monkeypatch.setattr(rest, "fetch", kubernetes_engine(streaming=True))
+    return gke({"spot": "fallback", "maxWorkers": 40, **(config or {})}, {"never-called": lambda _args: {}})
+
+
+def streaming_of(done: Recording) -> dict[str, bool | None]:
+    """By pool, true if its nodes stream images; None where it is not set."""
+    found = {}
+    for pool in done.all("nodePool:NodePool"):
+        config = pool.inputs["nodeConfig"].get("gcfsConfig")
+        found[pool.name.rsplit("team-")[-1]] = config["enabled"] if config else None
+    return found
+
+
+def test_workers_nodes_stream_the_stacks_image_where_the_project_has_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = streamed(monkeypatch)
+    assert streaming_of(done) == {"system": None, "workers": True, "on-demand": True}
+    (role,) = (made for made in done.all("IAMMember") if "nodes-streaming" in made.name)
+    assert role.inputs["role"] == "roles/serviceusage.serviceUsageConsumer"
+    assert role.inputs["member"].startswith(f"serviceAccount:{done.one('account:Account').inputs['accountId']}@")
+    for pool in done.all("nodePool:NodePool"):
+        assert done.goes_before(pool, role), "its first node would download the image as a whole"
+
+
+def test_requests_leave_what_gke_reserves_for_image_streaming(monkeypatch: pytest.MonkeyPatch) -> None:
+    def memory(done: Recording) -> int:
+        requests = done.one("v3:Release").inputs["values"]["worker"]["resources"]["requests"]
+        return int(requests["memory"].removesuffix("Mi"))
+
+    less = memory(gke({"spot": "fallback", "maxWorkers": 40})) - memory(streamed(monkeypatch))
+    # 10 % of 4 GiB, 8 % of 4 and 4 % of 8, for four workers.
+    assert less == pytest.approx((0.4 + 0.32 + 0.32) * 1024 / 4, abs=2)
+
+
+@pytest.mark.parametrize(
+    "config", [{"image": "ghcr.io/o/i@sha256:" + "b" * 64}, {"network": "campus", "subnets": "nodes"}]
+)
+def test_foreign_image_or_network_is_not_streamed(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
+    done = streamed(monkeypatch, config)
+    assert set(streaming_of(done).values()) == {None, False}
+    assert not [made for made in done.all("IAMMember") if "nodes-streaming" in made.name]
+
+
+def test_project_without_the_api_streams_nothing() -> None:
+    assert set(streaming_of(gke()).values()) == {None, False}
+
+
+def test_unknown_state_of_the_api_is_refused_rather_than_changing_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(url: str, project: str, token: str) -> dict[str, Any]:
+        if "//serviceusage." in url:
+            raise RestError("401 Request had invalid authentication credentials")
+        return kubernetes_engine()(url, project, token)
+
+    monkeypatch.setattr(rest, "fetch", fetch)
+    text = refused({})
+    assert "whether project my-project has the API for image streaming" in text
+    assert "gcloud auth application-default login" in text
+
+
 def test_temporary_default_pool_takes_no_ssd_quota_and_one_zone() -> None:
     cluster = gke().one("cluster:Cluster").inputs
     default = cluster["nodeConfig"]
@@ -193,3 +256,15 @@ def test_temporary_default_pool_takes_no_ssd_quota_and_one_zone() -> None:
     assert cluster["nodeLocations"] == ["us-west1-a"], "else one node in each zone of the region"
     zonal = gke({"zone": "us-west1-b"}).one("cluster:Cluster").inputs
     assert "nodeLocations" not in zonal, "GKE refuses a zonal cluster's own zone"
+
+
+@pytest.mark.parametrize(("spot", "seconds"), [(True, 15), ("fallback", 15), (False, None)])
+def test_workers_on_spot_end_within_the_clouds_notice(spot: bool | str, seconds: int | None) -> None:
+    values = gke({"spot": spot, "maxWorkers": 40}).one("v3:Release").inputs["values"]
+    assert values["worker"].get("gracePeriodSeconds") == seconds
+    assert "gracePeriodSeconds" not in values["scheduler"], "the scheduler is never on spot"
+
+
+def test_users_own_grace_period_wins() -> None:
+    config = {"spot": True, "maxWorkers": 40, "chartValues": {"worker": {"gracePeriodSeconds": 5}}}
+    assert gke(config).one("v3:Release").inputs["values"]["worker"]["gracePeriodSeconds"] == 5

@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 
 from components.clouds.allocatable import Machine
-from components.clouds.google import catalog, pricing
-from components.clouds.google.catalog import CatalogError, Query
+from components.clouds.google import catalog, pricing, rest
+from components.clouds.google.catalog import Query
+from components.clouds.google.rest import RestError
 from tests.unit.cloud_mocks import unchecked
-from tests.unit.google_cloud import CATALOG, COMPUTE, gke, sku
+from tests.unit.google_cloud import CATALOG, COMPUTE, beside_prices, gke, sku
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
-REAL_FETCH = catalog.fetch
+REAL_FETCH = rest.fetch
 DISK = 0.073 / 730
 
 
@@ -89,9 +90,9 @@ def test_machine_type_without_sku_is_unknown_and_named_beside_sum() -> None:
 @pytest.mark.parametrize("reason", ["403 Cloud Billing API has not been used in project 1", "timed out"])
 def test_refused_price_list_makes_cost_unknown_and_is_said_once(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
     def refuse(*_: str) -> dict[str, Any]:
-        raise CatalogError(reason)
+        raise RestError(reason)
 
-    monkeypatch.setattr(catalog, "fetch", refuse)
+    monkeypatch.setattr(rest, "fetch", beside_prices(refuse))
     done = gke({}, {"never-called": lambda _args: {}})
     assert done.outputs["hourlyCost"][0]["now"] == "unknown"
     assert unchecked(done).count("prices, so hourlyCost is unknown") == 1
@@ -107,7 +108,7 @@ def test_price_list_is_asked_with_the_callers_token_and_project(monkeypatch: pyt
         asked.append((url, project, token))
         return {}
 
-    monkeypatch.setattr(catalog, "fetch", answer)
+    monkeypatch.setattr(rest, "fetch", beside_prices(answer))
     gke({"host": "r.example.org", "sharedGiB": 1024}, {"never-called": lambda _args: {}})
     assert {(project, token) for _, project, token in asked} == {("my-project", "short-lived-token")}
     services = [url.split("/")[5] for url, _, _ in asked]
@@ -124,7 +125,7 @@ CORE = Query(COMPUTE, "E2 Instance Core running in ", "h")
 
 
 def price_of(listed: list[dict[str, Any]], query: Query, monkeypatch: pytest.MonkeyPatch) -> float | None:
-    monkeypatch.setattr(catalog, "fetch", lambda *_: {"skus": listed})
+    monkeypatch.setattr(rest, "fetch", lambda *_: {"skus": listed})
     return catalog.prices([query], "us-west1", "p", "t")[query]
 
 
@@ -188,8 +189,8 @@ def test_shared_core_machine_is_billed_for_its_share() -> None:
 def test_endless_price_list_ends_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock: Iterator[int] = iter(range(0, 10_000, 50))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(catalog, "fetch", lambda *_: {"skus": [], "nextPageToken": "again"})
-    with pytest.raises(CatalogError, match="no whole answer within 120 s"):
+    monkeypatch.setattr(rest, "fetch", lambda *_: {"skus": [], "nextPageToken": "again"})
+    with pytest.raises(RestError, match="no whole answer within 120 s"):
         catalog.prices([CORE], "us-west1", "p", "t")
 
 
@@ -244,8 +245,8 @@ def test_refusal_has_the_reason_of_the_api(monkeypatch: pytest.MonkeyPatch, fail
         raise failure
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    with pytest.raises(CatalogError, match=reason):
+    with pytest.raises(RestError, match=reason):
         REAL_FETCH("https://cloudbilling.googleapis.com/", "p", "t")
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: answered(b"no JSON"))
-    with pytest.raises(CatalogError):
+    with pytest.raises(RestError):
         REAL_FETCH("https://cloudbilling.googleapis.com/", "p", "t")

@@ -19,9 +19,21 @@ from typing import Any
 import googleapiclient
 import pytest
 
-from components.clouds.google import catalog
+from components.clouds.google import catalog, rest, streaming, versions
 from tests.unit.cloud_mocks import ROOT
-from tests.unit.google_cloud import CATALOG, COMPUTE, catalog_page, gke, team
+from tests.unit.google_cloud import (
+    CATALOG,
+    COMPUTE,
+    CONFIG_PATH,
+    CONTAINER,
+    STREAMING_PATH,
+    beside_prices,
+    catalog_page,
+    cluster,
+    gke,
+    kubernetes_engine,
+    team,
+)
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
@@ -39,7 +51,7 @@ VARIATIONS: Mapping[str, dict[str, Any]] = {
     },
     "spot": {"spot": True, "maxWorkers": 40, "zone": "us-west1-b", "machineType": "n4-standard-4"},
     "data": {"buckets": "gs://team-data,gs://results:rw"},
-    "fallback": {"spot": "fallback", "maintenanceWindow": "FR,SA,SU 22:30"},
+    "fallback": {"spot": "fallback", "kubernetesVersion": "1.35", "maintenanceWindow": "FR,SA,SU 22:30"},
     "given": {"network": "campus", "subnets": "nodes", "image": "ghcr.io/o/i@sha256:" + "b" * 64},
 }
 
@@ -67,6 +79,7 @@ MODELS = {
         "Cluster",
         {
             "location": None,
+            "minMasterVersion": "initialClusterVersion",
             "removeDefaultNodePool": None,
             "deletionProtection": None,
             "networkingMode": None,
@@ -316,8 +329,59 @@ def test_services_on_the_page_exist() -> None:
         name for line in re.findall(r"gcloud services enable ([^#\n]*)", page) for name in line.split() if "." in name
     }
     assert len(asked) >= 8
-    # Two that the package has no description of.
-    assert {name.split(".")[0] for name in asked} - names <= {"cloudquotas", "containerscanning"}
+    # Three that the package has no description of.
+    assert {name.split(".")[0] for name in asked} - names <= {"cloudquotas", "containerscanning", "containerfilesystem"}
+
+
+@pytest.mark.parametrize(
+    ("names", "schema", "asked", "answered"),
+    [
+        (
+            ("clusters", "list"),
+            "ListClustersResponse",
+            versions.CLUSTER_FIELDS,
+            {"clusters": [cluster("1.35.2-gke.1")]},
+        ),
+        (
+            ("", "getServerConfig"),
+            "ServerConfig",
+            versions.OFFERED_FIELDS,
+            kubernetes_engine()(f"https://{CONTAINER}/v1/projects/p/locations/us-west1{CONFIG_PATH}", "p", "t"),
+        ),
+    ],
+)
+def test_versions_are_asked_and_answered_as_google_describes(
+    names: tuple[str, str], schema: str, asked: str, answered: dict[str, Any]
+) -> None:
+    document = Path(googleapiclient.__file__).parent / "discovery_cache" / "documents" / "container.v1.json"
+    described = json.loads(document.read_text())
+    found = described["resources"]["projects"]["resources"]["locations"]
+    found = found["resources"][names[0]] if names[0] else found
+    method = found["methods"][names[1]]
+    assert method["response"]["$ref"] == schema
+    assert method["httpMethod"] == "GET"
+    url = f"{described['rootUrl']}v1"
+    assert url == versions.ADDRESS
+    model = Model("container.v1", schema, {})
+    for path, value in leaves(answered):
+        known, deprecated = field(model, path)
+        assert known is not None, path
+        assert not deprecated, path
+        expected = {"string": str, "integer": int}[known["type"]] if "type" in known else object
+        assert isinstance(value, expected)
+        assert path.rsplit(".", 1)[-1].rstrip("[]") in re.split(r"[(),/]", asked) or "resourceLabels" in path
+
+
+def test_state_of_an_api_is_asked_and_answered_as_google_describes() -> None:
+    document = Path(googleapiclient.__file__).parent / "discovery_cache" / "documents" / "serviceusage.v1.json"
+    described = json.loads(document.read_text())
+    method = described["resources"]["services"]["methods"]["get"]
+    assert f"{described['rootUrl']}v1" == streaming.ADDRESS
+    name = STREAMING_PATH.removeprefix("/v1/")
+    assert re.fullmatch(method["parameters"]["name"]["pattern"], name)
+    known, _ = field(Model("serviceusage.v1", method["response"]["$ref"], {}), "state")
+    assert known is not None
+    assert {"ENABLED", "DISABLED"} <= set(known["enum"])
 
 
 def test_price_list_is_asked_and_answered_as_google_describes() -> None:
@@ -332,7 +396,7 @@ def test_price_list_is_asked_and_answered_as_google_describes() -> None:
         asked.append(url)
         return catalog_page(url, project, token)
 
-    with unittest.mock.patch.object(catalog, "fetch", answer):
+    with unittest.mock.patch.object(rest, "fetch", beside_prices(answer)):
         gke(VARIATIONS["most"], {"never-called": lambda _args: {}})
     assert len(asked) == 8, "two pages of each service"
     for url in asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from components.clouds import CLOUDS
+from components.clouds import CLOUDS, MODELS
 from components.settings.errors import SettingsError
+from components.settings.keys import keys_of
 from components.settings.names import short_name
 from tests.unit.settings_cases import EKS, GKE, KEYS, LOCAL, ROOT, parse, problems
+
+CAMPUS = {"cloud": "kubeconfig", "image": "a/b:1"}
+BASES: dict[str, dict[str, Any]] = {"local": LOCAL, "kubeconfig": CAMPUS, "gke": GKE, "eks": EKS}
 
 
 def test_the_smallest_stack_gets_every_default() -> None:
@@ -132,6 +137,43 @@ def test_value_that_is_wrong_on_every_cloud_is_reported_once() -> None:
 def test_another_clouds_setting_is_an_error_unless_the_default() -> None:
     assert "only where cloud is gke or eks" in problems({**LOCAL, "spot": "true"})["spot"]
     assert parse({**LOCAL, "spot": "false", "authorizedNetworks": "[]", "region": ""}).cloud == "local"
+
+
+ELSEWHERE = {
+    cloud: sorted(set(KEYS) - set(keys_of(model)) - {"cloud"}) for cloud, model in MODELS.items() if cloud in BASES
+}
+"""By cloud, the settings that only other clouds have."""
+
+
+@pytest.mark.parametrize(("cloud", "name"), [(cloud, name) for cloud, names in ELSEWHERE.items() for name in names])
+def test_each_setting_of_only_another_cloud_is_refused(cloud: str, name: str) -> None:
+    key = KEYS[name]
+    # The default of one cloud is accepted on the others.
+    given = (
+        "n2-standard-8" if name.endswith("achineType") else "x" * 12 if key.secret else shlex.split(key.command())[-1]
+    )
+    message = problems({**BASES[cloud], name: given})[name]
+    assert "only where cloud is" in message
+    assert f"pulumi config rm {name}" in message
+
+
+NUMBERS = [
+    (cloud, name, bound)
+    for cloud, model in MODELS.items()
+    if cloud in BASES
+    for name, key in keys_of(model).items()
+    for bound in key.type.bounds()
+    if bound is not None
+]
+
+
+@pytest.mark.parametrize(("cloud", "name", "bound"), NUMBERS)
+def test_each_number_beyond_its_bounds_is_refused_with_both(cloud: str, name: str, bound: float) -> None:
+    least, most = keys_of(MODELS[cloud])[name].type.bounds()
+    beyond = bound - 1 if bound == least else bound + 1
+    message = problems({**BASES[cloud], name: f"{beyond:g}"})[name]
+    assert f"from {least:g} to {most:.6g}" in message or f"from {least:g} to {most:g}" in message
+    assert f"pulumi config set {name} " in message
 
 
 @pytest.mark.parametrize(("stack", "name"), [("dev", "future-dev"), ("Stat_243.fall", "future-stat-243-fall")])

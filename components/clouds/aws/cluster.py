@@ -31,6 +31,10 @@ from components.clouds.scope import Scope
 class EksCluster(ManagedCluster):
     """An EKS cluster in private subnets, with a system node group and a group of tainted nodes for workers."""
 
+    # EKS drains a node at AWS's notice, two minutes before the machine goes. The rest is for the drain to begin
+    # (https://docs.aws.amazon.com/eks/latest/userguide/managed-node-groups.html).
+    spot_grace_seconds = 110
+
     def __init__(self, name: str, settings: EksSettings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("future-kubernetes:index:EksCluster", name, None, opts)
         require_tool(

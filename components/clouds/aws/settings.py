@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator
 from components.clouds.buckets import buckets_setting, reference
 from components.clouds.settings import (
     MY_ADDRESS,
+    KubernetesVersion,
     ManagedSettings,
     region_of_cloud,
     snapshot_setting,
@@ -79,9 +80,6 @@ SnapshotName = Annotated[
     str,
     matching(r"none|snap-[0-9a-f]{8,17}", 63),
     Allowed("the ID of a snapshot such as snap-0123456789abcdef0, or none for an empty home"),
-]
-KubernetesVersion = Annotated[
-    str, matching(r"1\.[0-9]{2}"), Allowed("a minor version of Kubernetes in quotes, such as '1.35'")
 ]
 NodeRelease = Annotated[
     str,

@@ -11,6 +11,7 @@ from components.clouds.aws.api import tagged_arns
 from components.clouds.aws.settings import EksSettings
 from components.clouds.checks import CloudError, ask_or_say, problem, say_unchecked
 from components.clouds.labels import common_labels
+from components.clouds.settings import minor
 
 
 def check_version(settings: EksSettings, lookup: pulumi.InvokeOptions) -> None:
@@ -44,11 +45,6 @@ def check_version(settings: EksSettings, lookup: pulumi.InvokeOptions) -> None:
 def refuse(wanted: str, allowed: str, fix: str) -> None:
     """Raises CloudError for a version. fix: the version to set instead."""
     raise CloudError(problem(f"kubernetesVersion is {wanted}", allowed, f"pulumi config set kubernetesVersion {fix}"))
-
-
-def minor(version: str) -> int:
-    """35 of 1.35."""
-    return int(version.split(".")[1])
 
 
 def offered_versions(lookup: pulumi.InvokeOptions) -> list[str]:

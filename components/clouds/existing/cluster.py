@@ -103,6 +103,8 @@ def own_values(settings: KubeconfigSettings) -> dict[str, Any]:
     values: dict[str, Any] = {"networkPolicy": {name: list(each) for name, each in ports.items() if each}}
     if settings.keep_home:
         values["scheduler"] = {"keepHome": True}
+    if settings.any_user:
+        values["anyUser"] = True
     if settings.image_pull_secrets:
         values["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     return values

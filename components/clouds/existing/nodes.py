@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pulumi
+
 from components.clouds.allocatable import Allocatable
 from components.clouds.base import GUEST_PLACEMENT, WORKER_NODE_LABEL, Placement, PodSize
 from components.clouds.checks import problem, say_unchecked
@@ -39,6 +41,8 @@ def read_nodes(access: Access, placement: Placement = GUEST_PLACEMENT) -> list[A
         usable = [node for node in nodes if is_schedulable(node, placement)]
         if not usable and any(is_system(node) for node in nodes):
             return None
+        if strange := architectures(usable) - {IMAGE_ARCHITECTURE}:
+            pulumi.log.warn(foreign_words(strange))
         return [allocatable(node) for node in usable]
     if "forbidden" in answer.stderr.lower():
         return None
@@ -61,6 +65,9 @@ def asked(access: Access, *question: str) -> subprocess.CompletedProcess[str] | 
         except subprocess.TimeoutExpired:
             raise KubeconfigError(unreachable(access, "no answer within 30 s")) from None
 
+
+IMAGE_ARCHITECTURE = "amd64"
+"""The processor for which the project builds its image, as Kubernetes spells it."""
 
 OPERATOR = "/apis/monitoring.coreos.com/v1"
 """Path of the Prometheus operator's kinds. Every user may ask for it, unlike for a CRD by its name."""
@@ -108,6 +115,20 @@ def unreachable(access: Access, reason: str) -> str:
         f"the cluster of context {access.context!r} at {access.server} cannot be used: {reason}",
         "a cluster that answers, with credentials that it accepts",
         f"see that `kubectl --context {shlex.quote(access.context)} get nodes` works, then run again",
+    )
+
+
+def architectures(nodes: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The processors of nodes, such as `amd64`. A node that does not report its own counts as the image's."""
+    return {node["status"].get("nodeInfo", {}).get("architecture", IMAGE_ARCHITECTURE) for node in nodes}
+
+
+def foreign_words(strange: set[str]) -> str:
+    """The warning of nodes on which the image of `image/Dockerfile` does not start. A user's own image may."""
+    return problem(
+        f"workers may run on nodes of architecture {', '.join(sorted(strange))}",
+        f"those for which image was built: the image of image/Dockerfile is for {IMAGE_ARCHITECTURE}",
+        f"pulumi config set nodeSelector kubernetes.io/arch={IMAGE_ARCHITECTURE}, or an image for all of them",
     )
 
 

@@ -121,6 +121,11 @@ class KubeconfigSettings(ExistingSettings):
         "again; only in a namespace that the stack does not create",
         example="true",
     )
+    any_user: bool = setting(
+        False,
+        "Run pods as a user that the cluster chooses, as OpenShift's SCC `restricted-v2` does, and not as user 1000",
+        example="true",
+    )
     image_pull_secrets: Items[SecretName] = setting(
         (), "Secrets of the namespace with the login to the registry of `image`", example="registry-login"
     )

@@ -11,8 +11,11 @@ Answer = TypeVar("Answer")
 
 LOGIN = "gcloud auth application-default login"
 PLACES = "gcloud compute zones list, then pulumi config set region (or zone)"
+EXPIRED = r"default credentials|invalid_grant|reauth|oauth2: |unauthenticated|401"
+"""Pattern of Google's refusals of a login that is missing or has expired."""
+
 FIXES = (
-    (r"default credentials|invalid_grant|reauth|oauth2: |unauthenticated|401", LOGIN),
+    (EXPIRED, LOGIN),
     (
         r"SERVICE_DISABLED|has not been used in project|it is disabled",
         "gcloud services enable compute.googleapis.com container.googleapis.com artifactregistry.googleapis.com "

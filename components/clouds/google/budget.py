@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pulumi
 import pulumi_gcp as gcp
 
 from components.clouds.checks import CloudError, problem
+from components.clouds.google.api import EXPIRED, LOGIN
 from components.clouds.google.location import Project
 from components.clouds.google.settings import GkeSettings
 from components.clouds.scope import Scope
@@ -39,6 +42,9 @@ def check_budget(settings: GkeSettings, account: str, lookup: pulumi.InvokeOptio
         gcp.organizations.get_billing_account(billing_account=account, opts=lookup)
     except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
         reason = " ".join(str(error).split())
+        if re.search(EXPIRED, reason, re.IGNORECASE):
+            words = f"{given}, and Google does not accept your login ({reason[:200]})"
+            raise CloudError(problem(words, "a login that has not expired", LOGIN)) from error
         raise CloudError(
             problem(
                 f"{given}, and Google does not show you billing account {account} ({reason[:200]})",

@@ -1,20 +1,19 @@
-"""Google's price list, by the Cloud Billing Catalog API (v1) with the caller's own token. Standard library only.
+"""Google's price list, by the Cloud Billing Catalog API (v1) with the caller's own token.
 
 https://cloud.google.com/billing/v1/how-tos/catalog-api. The provider has no data source for it.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from components.clouds.google import rest
+from components.clouds.google.rest import RestError
 
 ADDRESS = "https://cloudbilling.googleapis.com/v1/services"
 COMPUTE, NETWORKING, KUBERNETES, FILESTORE = (
@@ -34,8 +33,8 @@ FIELDS = (
 PAGE_SIZE = 5000
 """SKUs a page, the API's own default."""
 
-ANSWER_SECONDS, TOTAL_SECONDS = 30, 120
-"""Limits of one request, and of all of a stack. The requests run beside the preview or the update."""
+TOTAL_SECONDS = 120
+"""Limit of all requests of a stack. They run beside the preview or the update."""
 
 EVERYWHERE = "global"
 HOUR, GIB_HOUR, GIB_MONTH = "h", "GiBy.h", "GiBy.mo"
@@ -61,14 +60,10 @@ class Query:
         )
 
 
-class CatalogError(Exception):
-    """The API refused a request or did not answer."""
-
-
 def prices(queries: Sequence[Query], region: str, project: str, token: str) -> dict[Query, float | None]:
     """US dollars a unit for each query. None where the list has no such SKU, or several with different prices.
 
-    Raises CatalogError. project: pays for the requests, which Google refuses a user's login otherwise.
+    Raises RestError. project: pays for the requests, which Google refuses a user's login otherwise.
     """
     deadline = time.monotonic() + TOTAL_SECONDS
     found: dict[Query, set[float]] = {query: set() for query in queries}
@@ -86,9 +81,9 @@ def skus(service: str, project: str, token: str, deadline: float) -> Iterator[di
     page = ""
     while True:
         if time.monotonic() > deadline:
-            raise CatalogError(f"no whole answer within {TOTAL_SECONDS} s")
+            raise RestError(f"no whole answer within {TOTAL_SECONDS} s")
         query = {"pageSize": str(PAGE_SIZE), "fields": FIELDS, **({"pageToken": page} if page else {})}
-        answer = fetch(f"{ADDRESS}/{service}/skus?{urllib.parse.urlencode(query)}", project, token)
+        answer = rest.fetch(f"{ADDRESS}/{service}/skus?{urllib.parse.urlencode(query)}", project, token)
         yield from answer.get("skus", [])
         page = answer.get("nextPageToken", "")
         if not page:
@@ -107,35 +102,3 @@ def highest_rates(sku: Mapping[str, Any], unit: str) -> Iterator[float]:
 def dollars(money: Mapping[str, Any]) -> float:
     """An amount of Google's type Money, whose whole units are text and whose rest is in billionths."""
     return int(money.get("units") or 0) + int(money.get("nanos") or 0) / 1e9
-
-
-def fetch(url: str, project: str, token: str) -> dict[str, Any]:
-    """The API's answer to one request. Raises CatalogError with the API's own reason.
-
-    Google compresses only for programs that name gzip as what they are, too.
-    """
-    headers = {
-        "Authorization": f"Bearer {token}",
-        "X-Goog-User-Project": project,
-        "Accept-Encoding": "gzip",
-        "User-Agent": "future-kubernetes (gzip)",
-    }
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 (an https address of Google)
-    try:
-        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:  # noqa: S310
-            body = answer.read()
-            text = gzip.decompress(body) if answer.headers.get("Content-Encoding") == "gzip" else body
-        found: dict[str, Any] = json.loads(text)
-    except urllib.error.HTTPError as error:
-        raise CatalogError(f"{error.code} {reason_of(error.read())}") from error
-    except (OSError, ValueError) as error:
-        raise CatalogError(str(error)) from error
-    return found
-
-
-def reason_of(body: bytes) -> str:
-    """The message in an error of Google's APIs; the beginning of the text where it is none."""
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return body[:200].decode(errors="replace")

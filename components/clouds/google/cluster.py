@@ -22,6 +22,7 @@ from components.clouds.google.pricing import hourly_cost
 from components.clouds.google.registry import create_registry
 from components.clouds.google.settings import GkeSettings
 from components.clouds.google.storage import create_disk_class, create_filestore, create_shared_volume
+from components.clouds.google.streaming import allow_streaming
 from components.clouds.labels import common_labels
 from components.clouds.managed import ManagedCluster
 from components.clouds.scope import Scope
@@ -30,6 +31,10 @@ from components.clouds.scope import Scope
 class GkeCluster(ManagedCluster):
     """A private, VPC-native GKE cluster with a system pool and a pool of tainted nodes for workers."""
 
+    # The kubelet gives a pod no longer: the machine goes after 30 s, and the last 15 are for Kubernetes' own pods
+    # (https://cloud.google.com/kubernetes-engine/docs/how-to/preemptible-vms).
+    spot_grace_seconds = 15
+
     def __init__(self, name: str, settings: GkeSettings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("future-kubernetes:index:GkeCluster", name, None, opts)
         require_tool(
@@ -37,7 +42,8 @@ class GkeCluster(ManagedCluster):
         )
         scope = self._scope(name, settings)
         paying = self._paying_provider(name, settings)
-        project, location, pool = preflight.check(settings, scope.lookup, pulumi.InvokeOptions(provider=paying))
+        found = preflight.check(settings, scope.lookup, pulumi.InvokeOptions(provider=paying))
+        project, location, pool = found.project, found.location, found.pool
         snapshot = find_snapshot(settings, location, scope.lookup)
 
         network = create_network(scope, settings)
@@ -46,8 +52,12 @@ class GkeCluster(ManagedCluster):
         if not settings.image:
             self.registry, pull_role = create_registry(scope, settings, network.suffix, identity)
             rights.append(pull_role)
+        if found.streaming:
+            rights.append(allow_streaming(scope, settings, identity))
         cluster = create_control_plane(scope, settings, location, network, identity)
-        pools = NodePools(scope, settings, location, cluster, identity, rights)
+        pools = NodePools(
+            scope, settings, location, cluster, identity, rights, upgrade=found.upgrade, streaming=found.streaming
+        )
         system = pools.create_system()
         workers = pools.create_workers(pool)
 

@@ -11,6 +11,7 @@ from components.clouds.google.location import Location
 from components.clouds.google.network import PODS, SERVICES, Network
 from components.clouds.google.nodes import OAUTH_SCOPES
 from components.clouds.google.settings import GkeSettings
+from components.clouds.google.versions import CHANNEL
 from components.clouds.scope import Scope
 from components.settings.names import short_name
 
@@ -43,7 +44,9 @@ def create_control_plane(
         private_cluster_config={"enable_private_nodes": True},
         control_plane_endpoints_config=endpoints(settings),
         master_authorized_networks_config=authorized_networks(settings),
-        release_channel={"channel": "REGULAR"},
+        # The lowest one: GKE upgrades beyond it within the channel, which is no change to the stack.
+        min_master_version=settings.kubernetes_version,
+        release_channel={"channel": CHANNEL},
         maintenance_policy=maintenance_policy(settings),
         workload_identity_config={"workload_pool": f"{settings.project}.svc.id.goog"},
         enable_shielded_nodes=True,

@@ -48,7 +48,12 @@ def create_node_identity(
 
 @dataclass(frozen=True)
 class NodePools:
-    """Creates the node pools of a cluster. depends_on: permissions without which a node cannot start."""
+    """Creates the node pools of a cluster.
+
+    depends_on: permissions without which a node cannot start. upgrade: bring the nodes to the control plane's version
+    now, and not when GKE does. streaming: the workers' nodes stream images, which would make the scheduler's node
+    new once more when the project gets the API.
+    """
 
     scope: Scope
     settings: GkeSettings
@@ -56,6 +61,8 @@ class NodePools:
     cluster: gcp.container.Cluster
     identity: gcp.serviceaccount.Account
     depends_on: Sequence[pulumi.Resource]
+    upgrade: bool = False
+    streaming: bool = False
 
     def create_system(self) -> gcp.container.NodePool:
         """One small node for the scheduler and Kubernetes' own pods. The autoscaler adds more where they do not fit."""
@@ -121,6 +128,9 @@ class NodePools:
         """Inputs that every pool has."""
         return {
             "cluster": self.cluster.id,
+            # Set only while the nodes are a minor version behind. Set for ever it would undo GKE's own upgrades, and
+            # unset means no change to the provider.
+            "version": self.cluster.master_version if self.upgrade else None,
             "management": {"auto_repair": True, "auto_upgrade": True},
             "upgrade_settings": {"max_surge": 1, "max_unavailable": 0},
             "network_config": {"enable_private_nodes": True},
@@ -138,6 +148,9 @@ class NodePools:
             machine_type=machine_type,
             spot=spot,
             image_type="COS_CONTAINERD",
+            gcfs_config=gcp.container.NodePoolNodeConfigGcfsConfigArgs(enabled=self.streaming)
+            if role == "worker"
+            else None,
             disk_type=boot_disk_type(machine_type),
             disk_size_gb=disk_gib,
             service_account=self.identity.email,

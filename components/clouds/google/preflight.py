@@ -5,6 +5,8 @@ Every refusal is a CloudError with what is allowed and the command that fixes it
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pulumi
 
 from components.clouds import preflight
@@ -18,13 +20,26 @@ from components.clouds.google.network import MAX_NODES
 from components.clouds.google.nodes import MAX_SYSTEM_NODES
 from components.clouds.google.quota import check_quota
 from components.clouds.google.settings import GkeSettings
+from components.clouds.google.streaming import streams_images
+from components.clouds.google.versions import check_version
 from components.clouds.sizing import Candidate, WorkerPool
 
 
-def check(
-    settings: GkeSettings, lookup: pulumi.InvokeOptions, paying: pulumi.InvokeOptions
-) -> tuple[Project, Location, WorkerPool]:
-    """Project, location and sizes of the stack. Raises CloudError or SizingError for what Google would refuse later.
+@dataclass(frozen=True)
+class Findings:
+    """Results of the checks."""
+
+    project: Project
+    location: Location
+    pool: WorkerPool
+    streaming: bool
+    """True if the workers' nodes stream images."""
+    upgrade: bool
+    """True if this update must bring the nodes to `kubernetesVersion`."""
+
+
+def check(settings: GkeSettings, lookup: pulumi.InvokeOptions, paying: pulumi.InvokeOptions) -> Findings:
+    """Raises CloudError or SizingError for what Google would refuse later.
 
     paying: like `lookup`, for APIs that the project must pay for: those of quotas and budgets.
     """
@@ -33,18 +48,21 @@ def check(
     check_buckets(settings, project.number, lookup)
     check_budget(settings, project.billing_account, paying)
     location = find_location(settings, lookup)
-    pool = size_workers(settings, location, lookup)
+    streaming = streams_images(settings, lookup)
+    pool = size_workers(settings, location, lookup, streaming=streaming)
     check_system(settings, location)
     check_pod_range(settings, pool)
     check_quota(settings, pool, location, paying)
-    return project, location, pool
+    return Findings(project, location, pool, streaming, check_version(settings, lookup))
 
 
-def size_workers(settings: GkeSettings, location: Location, lookup: pulumi.InvokeOptions) -> WorkerPool:
+def size_workers(
+    settings: GkeSettings, location: Location, lookup: pulumi.InvokeOptions, *, streaming: bool
+) -> WorkerPool:
     """Node counts and pod requests. Raises SizingError, naming larger types of the same zone."""
 
     def candidate(machine: Machine) -> Candidate:
-        return Candidate(machine, gke_allocatable(machine))
+        return Candidate(machine, gke_allocatable(machine, streaming=streaming))
 
     def others() -> list[Candidate]:
         # Common families rather than rare ones.

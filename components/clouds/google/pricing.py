@@ -29,6 +29,7 @@ from components.clouds.google.allocatable import SYSTEM_DISK_GIB, boot_disk_type
 from components.clouds.google.catalog import Query
 from components.clouds.google.location import Location
 from components.clouds.google.nodes import MAX_SYSTEM_NODES
+from components.clouds.google.rest import RestError
 from components.clouds.google.settings import GkeSettings
 from components.clouds.ingress import CERTIFICATE_GIB
 from components.clouds.sizing import WorkerPool
@@ -83,7 +84,7 @@ def hourly_cost(
             prices = await asyncio.to_thread(
                 catalog.prices, queries, settings.region, settings.project, client.access_token
             )
-        except catalog.CatalogError as error:
+        except RestError as error:
             say_unchecked(f"{unchecked}. To have them: gcloud services enable cloudbilling.googleapis.com", error)
             return flat(UNKNOWN)
         return Costs(parts(settings, location, pool, prices), EXCLUDED).output()

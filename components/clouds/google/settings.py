@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from components.clouds.buckets import buckets_setting, reference
 from components.clouds.settings import (
     MY_ADDRESS,
+    KubernetesVersion,
     ManagedSettings,
     region_of_cloud,
     snapshot_setting,
@@ -68,6 +69,12 @@ class GkeSettings(ManagedSettings):
     home_snapshot: SnapshotName | None = snapshot_setting("future-team-home-0a1b2c3d4e-20261129-021500")
     machine_type: MachineType = worker_machine("e2-standard-4")
     system_machine_type: MachineType = system_machine("e2-standard-2")
+    kubernetes_version: KubernetesVersion | None = setting(
+        None,
+        "Lowest Kubernetes version of control plane and nodes; Google goes on upgrading within its release channel",
+        default_words="the default of the release channel",
+        example="1.35",
+    )
     maintenance_window: MaintenanceWindow = setting(
         "SA,SU 02:00", "When Google may upgrade control plane and nodes, which ends R sessions", example="SA,SU 22:00"
     )

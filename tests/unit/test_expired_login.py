@@ -1,0 +1,111 @@
+"""An expired login at each question of `pulumi up`: the update stops with the command, or says what it did not check.
+
+`pulumi destroy` asks no cloud but through its providers; the wait for disks is in test_destroy_guard.py.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from components.clouds.google import rest
+from components.clouds.google.rest import RestError
+from tests.unit.aws_cloud import eks
+from tests.unit.cloud_mocks import Recording, Refused, unchecked
+from tests.unit.google_cloud import gke, kubernetes_engine
+
+pytestmark = pytest.mark.usefixtures("installed_tools")
+
+MOST: dict[str, Any] = {
+    "workers": 8,
+    "maxWorkers": 40,
+    "spot": "fallback",
+    "host": "r.example.org",
+    "monthlyBudget": 500,
+    "budgetEmail": "team@example.org",
+    "keepHome": True,
+    "kubernetesVersion": "1.35",
+}
+CONFIG = {
+    "gke": {**MOST, "sharedGiB": 1024, "buckets": "gs://team-data"},
+    "eks": {**MOST, "sharedGiB": 10, "buckets": "s3://team-data", "nodeRelease": "latest"},
+}
+RUN = {"gke": gke, "eks": eks}
+REASON = {
+    "gke": 'oauth2: "invalid_grant" "reauth related error (invalid_rapt)"',
+    "eks": "operation error: https response error StatusCode: 403, ExpiredToken: The security token is expired",
+}
+LATE = {
+    "aws:ecr/getAuthorizationToken:getAuthorizationToken",
+    "aws:eks/getAddonVersion:getAddonVersion",
+    "aws:ssm/getParameter:getParameter",
+}
+"""Questions about what the update itself makes, such as a token for its registry. A login that expires before one of
+them stops the update in the provider's words, and the next update continues."""
+
+LOGIN = {"gke": "gcloud auth application-default login", "eks": "aws sso login"}
+
+
+@functools.cache
+def questions(cloud: str) -> list[str]:
+    """The data sources that a stack with most settings asks, each once."""
+    return sorted({token for token, _, _ in RUN[cloud](CONFIG[cloud]).asked})
+
+
+def refused_or_done(run: Callable[[], Recording]) -> tuple[Refused | None, Recording | None]:
+    """The refusal of a run, or its recording."""
+    try:
+        return None, run()
+    except Refused as refused:
+        return refused, None
+
+
+def with_expired_login(cloud: str, question: str) -> tuple[Refused | None, Recording | None]:
+    """Runs the stack, and refuses one data source."""
+
+    def refuse(_args: Mapping[str, Any]) -> dict[str, Any]:
+        raise PermissionError(REASON[cloud])
+
+    return refused_or_done(lambda: RUN[cloud](CONFIG[cloud], {question: refuse}))
+
+
+def test_stacks_of_this_test_ask_most_questions() -> None:
+    assert len(questions("gke")) >= 8
+    assert len(questions("eks")) >= 15
+
+
+@pytest.mark.parametrize("cloud", RUN)
+def test_expired_login_stops_the_update_or_says_what_is_unchecked(cloud: str) -> None:
+    faults = []
+    for question in questions(cloud):
+        refused, done = with_expired_login(cloud, question)
+        if done:
+            right = REASON[cloud][:20] in unchecked(done)
+        elif question in LATE:
+            right = "ExpiredToken" in str(refused)
+        else:
+            right = refused is not None and refused.nothing_was_made and LOGIN[cloud] in str(refused)
+        faults += [] if right else [question]
+    assert faults == []
+
+
+@pytest.mark.parametrize("host", ["//container.", "//serviceusage.", "//cloudbilling."])
+def test_expired_login_at_googles_apis_stops_the_update_or_is_said(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    known = kubernetes_engine()
+
+    def fetch(url: str, project: str, token: str) -> dict[str, Any]:
+        if host in url:
+            raise RestError("401 Request had invalid authentication credentials")
+        return known(url, project, token)
+
+    monkeypatch.setattr(rest, "fetch", fetch)
+    refused, done = refused_or_done(lambda: gke(CONFIG["gke"], {"never-called": lambda _args: {}}))
+    if done:
+        assert "401 Request had invalid authentication credentials" in unchecked(done)
+    else:
+        assert refused is not None
+        assert refused.nothing_was_made
+        assert LOGIN["gke"] in str(refused)
