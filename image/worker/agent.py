@@ -25,6 +25,7 @@ from .attach import attach
 from .channel import Channel, ChannelError
 from .dialer import Dialer
 from .duty import FAREWELL_SECONDS, Duty
+from .files import PREFIX, Files
 from .library import Library
 from .line import Line
 from .log import log
@@ -52,6 +53,7 @@ class Agent:
         self._bound = ""
         self._objects = Objects()
         self._objects_of = ""
+        self._files = Files(self._objects.folder / "files")
         self._library = Library()
         self._usage = cgroup.Usage()
         self._usage_due = 0.0
@@ -228,12 +230,7 @@ class Agent:
         if operation == "task":
             self._take_task(line, message)
         elif operation == "object":
-            if message["session"] != self._objects_of:
-                self._objects.clear()
-                self._objects_of = str(message["session"])
-            name = str(message["id"])
-            if not self._objects.receive(line, name, int(message["size"])):
-                self._line.say({"op": "evicted", "ids": [name]})  # the next task that needs it brings it again
+            self._take_object(line, message)
         elif operation == "forget":
             self._objects.forget(str(message["id"]))
         elif operation == "need":
@@ -251,7 +248,7 @@ class Agent:
             if work is not None and work.id == message["id"] and work.result is None:
                 self._end_cancelled(work)
         elif operation == "reset":
-            self._objects.clear()
+            self._data_of("")
             if self._bound and work is None:
                 self._start_r()
             self._bound = ""
@@ -265,6 +262,24 @@ class Agent:
         else:
             raise ValueError(f"unknown operation {operation!r}")
 
+    def _data_of(self, session: str) -> None:
+        """Remove objects and files of any other plan."""
+        if session != self._objects_of:
+            self._objects.clear()
+            self._files.clear()
+            self._objects_of = session
+
+    def _take_object(self, line: Channel, message: dict[str, Any]) -> None:
+        """Keep an object or a bundle of files. What is not there any more is brought by the next task that needs it."""
+        self._data_of(str(message["session"]))
+        name, size = str(message["id"]), int(message["size"])
+        if name.startswith(PREFIX):
+            evicted = self._files.receive(line, name, size)
+        else:
+            evicted = [] if self._objects.receive(line, name, size) else [name]
+        if evicted:
+            self._line.say({"op": "evicted", "ids": evicted})
+
     def _end_cancelled(self, work: Work) -> None:
         self._stop_r()
         self._duty.finish()
@@ -275,6 +290,7 @@ class Agent:
         """Pass a task's bytes on to R as they come, or in a file; if that is not possible, read and drop them."""
         work = Work(str(message["id"]), str(message["session"]), int(message["pid"]))
         self._duty.begin(work)
+        self._data_of(work.session)
         outdated = self._library.outdated(work.session, int(message.get("libraries", 0)))
         if outdated or self._bound not in ("", work.session) or self._r is None:
             self._start_r()
@@ -302,6 +318,7 @@ class Agent:
         """Join R to the session that the broker names, until either ends."""
         if self._bound or self._r is None:
             self._start_r()
+        self._data_of("")
         r, link = self._r, self._link
         assert r is not None
         assert link is not None
