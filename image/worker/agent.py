@@ -296,7 +296,11 @@ class Agent:
             self._start_r()
         self._bound = work.session
         self._usage_due = time.monotonic() + _FIRST_USAGE_SECONDS
-        if removed := self._objects.use(message.get("needs", ())):
+        needs = message.get("needs", ())
+        removed = self._objects.use(needs)
+        if not any(name.startswith(PREFIX) for name in needs):
+            removed += self._files.clear()  # the session has left that folder, or sends no files any more
+        if removed:
             self._line.say({"op": "evicted", "ids": removed})
         assert self._link is not None
         assert self._r is not None

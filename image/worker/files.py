@@ -130,13 +130,14 @@ class Files:
         except OSError:  # a disk without any room; R finds a line that is too short
             self._note.unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Remove the folder, with what futures have written there."""
+    def clear(self) -> list[str]:
+        """Remove the folder, with what futures have written there; the names of its bundles."""
         if self._made:
             shutil.rmtree(self._made, ignore_errors=True)
         self._place = self._made = b""
-        self._applied = []
+        names, self._applied = self._applied, []
         self._note.unlink(missing_ok=True)
+        return names
 
 
 def _unlink(path: bytes) -> None:

@@ -67,6 +67,18 @@ def test_another_folder_takes_the_place_and_the_first_one_comes_again(bed: Bed, 
             assert [path.name for path in tmp_path.iterdir() if path.name in "ab"] == [name]
 
 
+def test_a_future_without_files_does_not_see_those_of_before(bed: Bed, tmp_path: Path) -> None:
+    bed.worker("w1")
+    folder = tmp_path / "project"
+    with bed.plan() as plan:
+        plan.object("files0", bundle(folder, 0, piece(b"x", b"1")))
+        assert note(plan, "files0")[1] == str(folder)
+        assert plan.run("sleep 0") == "slept"
+        assert not folder.exists()
+        assert note(plan, "files0") == ("", str(folder), ["files0"])
+        assert (folder / "x").read_text() == "1"
+
+
 def test_a_path_that_the_worker_has_stays_as_it_is(bed: Bed, tmp_path: Path) -> None:
     bed.worker("w1")
     (tmp_path / "project").mkdir()
