@@ -18,7 +18,7 @@ session_files <- function(stream) {
     state <- list(folder = folder, sent = NULL, bundles = character(), bytes = 0, due = 0)
   }
   if (is.null(folder) || !is_project(folder)) {
-    stream$files <- state
+    stream$files <- NULL # so that its futures need none of those that were sent before
     return(NULL)
   }
   now <- clock()
