@@ -1,7 +1,6 @@
 # The files of the session's working directory, for its futures to read. They go to the workers as large objects do:
-# bundles of pieces of files, in the order in which a worker's agent unpacks them (image/worker/files.py has their form).
-# The first bundles have all files; a later one has those that have changed since, and the names of those that were
-# removed.
+# bundles of pieces of files, in the order in which a worker's agent unpacks them. image/worker/files.py has their form.
+# The first bundles have all files. A later one has those that have changed since, and the names of those removed.
 
 file_bundle_bytes <- 16 * 2^20
 most_files <- 10000L
