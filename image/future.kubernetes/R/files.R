@@ -199,7 +199,10 @@ packed_files <- function(folder, serial, removed, files, pieces) {
   }
   file <- if (sum(pieces$size) > object_bytes) tempfile("future-files-")
   con <- if (is.null(file)) rawConnection(raw(), "wb") else file(file, "wb")
-  on.exit(close(con))
+  on.exit({
+    close(con)
+    if (!is.null(file)) unlink(file)
+  })
   writeBin(record("folder", serial, name = folder), con)
   for (name in removed) writeBin(record("remove", name = name), con)
   mtime <- sprintf("%.0f", files$mtime * 1e6)

@@ -54,6 +54,7 @@ is_content <- function(x, depth = 0L) {
 keep_object <- function(stream, hash, x, task = packed(x)) {
   known <- stream$objects[[hash]]
   if (is.null(known)) {
+    force(task)
     on.exit(if (!is.null(task$file)) unlink(task$file))
     if (!make_object_room(stream, task$size)) {
       return(FALSE)
