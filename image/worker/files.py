@@ -36,7 +36,7 @@ class Files:
         self._note = note
         self._place = b""
         self._made = b""
-        """What was made for it: the same, or the folder above."""
+        """The folder made for it: the same, or the one above."""
         self._applied: list[str] = []
 
     def receive(self, line: Channel, name: str, size: int) -> list[str]:
@@ -95,7 +95,7 @@ class Files:
             if at == 0:
                 _unlink(path)  # a future may have put a link there
             else:
-                os.chmod(path, 0o600)  # the rest of a file that nobody may write to
+                os.chmod(path, 0o600)  # the rest of a read-only file
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
                 while size:
