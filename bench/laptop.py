@@ -5,7 +5,7 @@
 Runs on stack dev's cluster (`make up` first), as root, with a release of its own in a namespace of its own. R runs in
 a root folder of the image's base on this machine, outside of any pod. The raw rate is of one TCP connection through
 one forward, to a program in the scheduler's pod that reads or sends 100 MB. The plan sends an object of 100 MB with a
-future, and takes a result of 100 MB. Prints one Markdown table.
+future, and takes a result of 100 MB. Prints one Markdown table, with the plan's part of the raw rate.
 """
 
 from __future__ import annotations
@@ -143,7 +143,11 @@ def main() -> int:
     if node is None:
         print("error: stack dev does not run. Fix: make up", file=sys.stderr)
         return 1
-    rows = measure(node, image_of_stack_dev(node), arguments.workers)
+    try:
+        rows = measure(node, image_of_stack_dev(node), arguments.workers)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print("| | raw | plan |\n| --- | --- | --- |")
     for row in rows:
         print("| " + " | ".join(row) + " |")
@@ -173,13 +177,18 @@ def measure(node: cluster.Node, image: str, n: int) -> list[tuple[str, str, str]
     finally:
         node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
     print(f"\n{os.cpu_count()} cores, load average {load:.1f} at the start.\n")
-    mb = BYTES / 1e6
     return [
-        ("100 MB to the pod; with a future, as its global", f"{mb / up:.0f} MB/s", f"{mb / (first - again):.0f} MB/s"),
-        ("100 MB from the pod; as a future's result", f"{mb / down:.0f} MB/s", f"{mb / result:.0f} MB/s"),
+        ("100 MB to the pod; with a future, as its global", *beside(up, first - again)),
+        ("100 MB from the pod; as a future's result", *beside(down, result)),
         ("a future without data; with an object that is there", "", f"{1e3 * none:.0f} ms; {1e3 * again:.0f} ms"),
         (f"{n} futures of 1 s on {n} workers", "", f"{all_workers:.2f} s"),
     ]
+
+
+def beside(without: float, plan: float) -> tuple[str, str]:
+    """Return the rate of 100 MB in the seconds without a plan, and that of the plan with its part of the former."""
+    mb = BYTES / 1e6
+    return f"{mb / without:.0f} MB/s", f"{mb / plan:.0f} MB/s ({100 * without / plan:.0f} %)"
 
 
 def raw(node: cluster.Node) -> tuple[float, float]:
@@ -189,15 +198,19 @@ def raw(node: cluster.Node) -> tuple[float, float]:
     down, up = [], []
     with (
         subprocess.Popen(
-            [*kubectl, "exec", "-i", target, "--", "python3", "-u", "-c", _PEER], stdout=subprocess.PIPE, text=True
+            [*kubectl, "exec", target, "--", "python3", "-u", "-c", _PEER], stdout=subprocess.PIPE, text=True
         ) as peer,
         subprocess.Popen([*kubectl, "port-forward", target, f":{PORT}"], stdout=subprocess.PIPE, text=True) as forward,
     ):
         try:
             assert peer.stdout
             assert forward.stdout
-            assert peer.stdout.readline() == "ready\n"
-            port = int(forward.stdout.readline().split("127.0.0.1:")[1].split()[0])
+            if peer.stdout.readline() != "ready\n":
+                raise UserError("the program in the scheduler's pod did not start; kubectl's message is above")
+            said = forward.stdout.readline()
+            if "127.0.0.1:" not in said:
+                raise UserError("kubectl port-forward did not start; its message is above")
+            port = int(said.split("127.0.0.1:")[1].split()[0])
             for _ in range(3):
                 down.append(_timed(port, receive=True))
                 up.append(_timed(port, receive=False))

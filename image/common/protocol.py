@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-VERSION = 4
+VERSION = 5
 """Raise it with every change that a peer of the version before would misunderstand.
 
 R states the same number: `protocol_version` in image/future.kubernetes/R/broker.R and in image/etc/Rprofile.

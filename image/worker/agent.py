@@ -173,9 +173,8 @@ class Agent:
         if operation == "task":
             self._take_task(line, message)
         elif operation == "object":
-            name = str(message["id"])
-            if not self._r.receive_object(line, str(message["session"]), name, int(message["size"])):
-                self._reports.evicted([name])
+            evicted = self._r.receive(line, str(message["session"]), str(message["id"]), int(message["size"]))
+            self._reports.evicted(evicted)
         elif operation == "forget":
             self._r.objects.forget(str(message["id"]))
         elif operation == "need":
@@ -214,7 +213,7 @@ class Agent:
         self._duty.begin(work)
         self._r.bind(work.session, int(message.get("libraries", 0)))
         self._reports.begin()
-        self._reports.evicted(self._r.objects.use(message.get("needs", ())))
+        self._reports.evicted(self._r.use(message.get("needs", ())))
         r, link = self._r.running
         r.begin_task()
         work.give(line, link, int(message["size"]), r.folder)

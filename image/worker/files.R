@@ -1,74 +1,26 @@
-# The files of the session's working directory, on a worker: bundles of pieces of files become a folder, see files.R of
-# the R package. What futures write there is theirs, until R starts anew.
+# The files of the session's working directory, on a worker: the agent has unpacked them (files.py), and a future runs
+# in their folder. What futures write there stays until R ends, or the plan.
 
-project_files <- function(read_object) {
-  # An R before this one may have left its folder.
-  note <- file.path(Sys.getenv("FUTURE_KUBERNETES_OBJECTS"), "project")
-  place <- if (file.exists(note)) readLines(note)
-  folder <- NULL
-  applied <- character()
+project_files <- function() {
+  note <- file.path(Sys.getenv("FUTURE_KUBERNETES_OBJECTS"), "files")
+  known <- NULL
   dirs <- NULL
   names <- character()
   times <- NULL
 
-  leave <- function() {
-    if (!is.null(place)) unlink(c(place, note), recursive = TRUE)
-    place <<- folder <<- dirs <<- NULL
-    applied <<- character()
-  }
-  leave()
-
-  # The session's path, if this pod has nothing there; so that full names of files hold as well.
-  find_place <- function(path) {
-    if (!file.exists(path) && dir.create(path, showWarnings = FALSE, recursive = TRUE)) {
-      writeLines(path, note)
-      return(path)
-    }
-    place <- file.path(tempfile("project-"), basename(path))
-    dir.create(place, recursive = TRUE)
-    place
-  }
-  apply_bundle <- function(bundle) {
-    paths <- file.path(place, bundle$name)
-    for (dir in unique(dirname(paths))) dir.create(dir, showWarnings = FALSE, recursive = TRUE)
-    before <- ifelse(bundle$at == 0, 0, file.size(paths)) # a bundle has one piece of a file
-    before[is.na(before)] <- 0
-    for (i in seq_along(paths)) {
-      file <- file(paths[i], if (bundle$at[i] == 0) "wb" else "ab")
-      writeBin(bundle$bytes[[i]], file)
-      close(file)
-    }
-    # R only warns of bytes that the disk has no room for.
-    if (!identical(file.size(paths), before + lengths(bundle$bytes))) {
-      stop("the disk of the worker's pod is full: no room for the files of ", folder)
-    }
-    Sys.chmod(paths, bundle$mode, use_umask = FALSE)
-    Sys.setFileTime(paths, .POSIXct(bundle$mtime))
-    unlink(file.path(place, bundle$removed))
-  }
-
   list(
-    leave = leave,
+    leave = function() known <<- dirs <<- NULL,
     # The folder in which a future runs.
     enter = function(files) {
-      if (!identical(files$folder, folder) || !identical(applied, head(files$bundles, length(applied)))) {
-        leave()
-        place <<- find_place(files$folder)
-        folder <<- files$folder
-      }
-      if (length(applied) < length(files$bundles)) {
-        whole <- FALSE
-        on.exit(if (!whole) leave()) # as with a full disk: half of a bundle must not be taken for it
-        for (hash in setdiff(files$bundles, applied)) {
-          suppressWarnings(apply_bundle(read_object(hash)))
-          applied <<- c(applied, hash)
-        }
-        whole <- TRUE
-        dirs <<- list.dirs(place)
-        names <<- list.files(place, all.files = TRUE, recursive = TRUE)
+      said <- if (file.exists(note)) readLines(note, warn = FALSE) else "the disk of the worker's pod is full"
+      if (!all(files$bundles %in% said[-(1:2)])) stop(said[1L], " (the files of ", files$folder, ")")
+      if (!identical(said, known)) {
+        known <<- said
+        dirs <<- list.dirs(said[2L])
+        names <<- list.files(said[2L], all.files = TRUE, recursive = TRUE)
         times <<- file.mtime(dirs)
       }
-      place
+      said[2L]
     },
     # Names of files that a future has added, the first time that it is seen.
     written = function() {
@@ -76,7 +28,7 @@ project_files <- function(read_object) {
         return(character())
       }
       times <<- now
-      setdiff(list.files(place, all.files = TRUE, recursive = TRUE), names)
+      setdiff(list.files(dirs[1L], all.files = TRUE, recursive = TRUE), names)
     }
   )
 }

@@ -1,10 +1,12 @@
-"""The worker's R, and what the worker keeps for it of one session: large objects, and packages."""
+"""The worker's R, and what the worker keeps for it of one session: large objects, files and packages."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from .channel import Channel
+from .files import PREFIX, Files
 from .library import Library
 from .objects import Objects
 from .r_process import PROGRAM, Children, RProcess
@@ -18,7 +20,8 @@ class SessionR:
         self._children = children
         self.library = Library()
         self.objects = Objects()
-        self._objects_of = ""
+        self._files = Files(self.objects.folder / "files")
+        self._data_of = ""
         self.session = ""
         """Key of the session that R is bound to; empty for a fresh one."""
         self.process: RProcess | None = None
@@ -60,6 +63,7 @@ class SessionR:
         Raises:
             OSError: when R does not start.
         """
+        self._keep_data_of(session)
         outdated = self.library.outdated(session, libraries)
         if outdated or self.session not in ("", session) or self.process is None:
             self.start()
@@ -73,9 +77,10 @@ class SessionR:
         """
         if self.session or self.process is None:
             self.start()
+        self._keep_data_of("")
 
     def release(self, busy: bool) -> None:
-        """Have an R that is bound to no session: the plan is over, and so are its objects.
+        """Have an R that is bound to no session: the plan is over, and so are its objects and files.
 
         A busy R stays bound to it, since its result is under way: the next session's task finds another key, and gets a
         fresh R.
@@ -83,18 +88,34 @@ class SessionR:
         Raises:
             OSError: when R does not start.
         """
-        self.objects.clear()
+        self._keep_data_of("")
         if self.session and not busy:
             self.start()
 
-    def receive_object(self, line: Channel, session: str, name: str, size: int) -> bool:
-        """Take an object of a session from the broker, in place of those of another one. False if there was no room.
+    def receive(self, line: Channel, session: str, name: str, size: int) -> list[str]:
+        """Take an object or a bundle of files from the broker, in place of those of another session.
+
+        Returns the names of what is not there, or not any more. The next task that needs one brings it again.
 
         Raises:
             ChannelError: when the broker's connection has ended.
-            ValueError: when the name is none.
+            ValueError: when the name or the bundle is none.
         """
-        if session != self._objects_of:
+        self._keep_data_of(session)
+        if name.startswith(PREFIX):
+            return self._files.receive(line, name, size)
+        return [] if self.objects.receive(line, name, size) else [name]
+
+    def use(self, needs: Sequence[str]) -> list[str]:
+        """Prepare the objects and files that a task of the bound session needs; names of those that were removed."""
+        removed = self.objects.use(needs)
+        if not any(name.startswith(PREFIX) for name in needs):
+            removed += self._files.clear()  # the session has left that folder, or sends no files any more
+        return removed
+
+    def _keep_data_of(self, session: str) -> None:
+        """Remove objects and files of any other session."""
+        if session != self._data_of:
             self.objects.clear()
-            self._objects_of = session
-        return self.objects.receive(line, name, size)
+            self._files.clear()
+            self._data_of = session

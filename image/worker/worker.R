@@ -201,7 +201,7 @@ local({
   }
   library_paths <- session_packages(ask)
   source(file.path(here, "files.R"), local = TRUE)
-  project <- project_files(read_object)
+  project <- project_files()
   source(file.path(here, "setup.R"), local = TRUE)
   run_setup <- session_setup()
 

@@ -50,6 +50,9 @@ def obey(word: str, rest: str) -> bytes:
     if word == "object":
         path = os.path.join(os.environ["FUTURE_KUBERNETES_OBJECTS"], rest)
         return f"{os.path.getsize(path)} from {os.stat(path).st_mtime_ns}\n".encode()
+    if word == "note":  # of the files of the session's folder
+        with open(os.path.join(os.environ["FUTURE_KUBERNETES_OBJECTS"], "files"), "rb") as file:
+            return file.read()
     if word == "want":  # a package by its folder, or the list of them
         sock.sendall(b"want %d\n%b" % (len(rest.encode()), rest.encode()))
         return stream.read(int(stream.readline().split()[1])) + b"\n"

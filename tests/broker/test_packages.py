@@ -129,6 +129,20 @@ def test_a_package_that_cannot_be_read_is_an_answer_too(bed: Bed, library: Path)
         assert plan.run(f"want {a}\nlibrary") == "\n['a']", "a failure is not remembered"
 
 
+def test_of_a_library_without_room_only_the_package_in_need_is_packed(bed: Bed, library: Path) -> None:
+    bed.broker_prefix = ("prlimit", "--fsize=1000000")
+    bed.restart_broker()
+    large, small = install(library, "large"), install(library, "small")
+    with (large / "data").open("wb") as file:
+        file.truncate(2 << 30)
+    bed.worker("w1")
+    with bed.plan() as plan:
+        plan.libraries(library)
+        assert plan.run(f"want {small}\nlibrary") == "\n['small']"
+        assert "the scheduler's pod could not read it" in plan.run(f"want {large}\nlibrary")
+        assert plan.run("library") == "['small']"
+
+
 def test_worker_whose_disk_is_full_reports_it_and_goes_on(bed: Bed, library: Path) -> None:
     a = install(library, "a", "x" * 3_000_000)
     small = (

@@ -98,11 +98,26 @@ def test_reference_classes_and_forked_children_work_with_session_packages(stack:
             invisible(.self)
           }
         ))", "methods", c("export(Counter)", "exportClasses(Counter)"))
+        # As R6 makes objects: environments whose functions know them as `self`. R6 is not in the image.
+        install("sixpkg", "1.0", "Stack <- function() {
+          self <- new.env()
+          self$items <- NULL
+          self$add <- function(x) {
+            self$items <- c(self$items, x)
+            invisible(self)
+          }
+          structure(self, class = 'Stack')
+        }
+        length.Stack <- function(x) length(x$items)", exports = c("export(Stack)", "S3method(length, Stack)"))
         install("forkpkg", "1.0", "f <- function() 'of the package'")
         plan(kubernetes, workers = 1)
         stopifnot(value(future({ counter <- refpkg::Counter$new(n = 0); counter$add()$add(); counter$n })) == 2)
         counter <- refpkg::Counter$new(n = 0)
         stopifnot(value(future({ counter$add(); counter$n })) == 1, counter$n == 0)
+        stopifnot(value(future(length(sixpkg::Stack()$add(1)$add(2)))) == 2L)
+        stacked <- sixpkg::Stack()$add("here")
+        there <- value(future(stacked$add("there")))
+        stopifnot(identical(there$items, c("here", "there")), length(there) == 2L, length(stacked) == 1L)
         children <- function(code) value(future(parallel::mclapply(1:2, function(i) {
           tryCatch(code(), error = function(e) c(class(e)[1], conditionMessage(e)))
         }, mc.cores = 2)))
@@ -119,7 +134,7 @@ def test_reference_classes_and_forked_children_work_with_session_packages(stack:
           system2(file.path(R.home("bin"), "Rscript"), c("-e", shQuote(code)), stdout = TRUE)
         }))
         stopifnot(identical(started, paste(basename(folder), "of the package")))
-        forget("refpkg", "forkpkg")
+        forget("refpkg", "sixpkg", "forkpkg")
         """,
     )
 
@@ -140,6 +155,39 @@ def test_package_installed_again_is_new_in_the_next_future(stack: Stack) -> None
         e <- tryCatch(value(future(changing::which())), error = identity)
         stopifnot(inherits(e, "packageNotFoundError"))
         stopifnot(value(future(1)) == 1)
+        """,
+    )
+
+
+def test_two_sessions_use_two_versions_of_a_package_on_the_same_workers(stack: Stack) -> None:
+    r(
+        stack,
+        """
+        in_library <- function(name, version) {
+          library <- file.path(folder, name)
+          dir.create(library)
+          source <- write_package("twice", sprintf("which <- function() '%s'", version), exports = "export(which)")
+          install.packages(source, lib = library, repos = NULL, type = "source", quiet = TRUE)
+          library
+        }
+        libraries <- c(in_library("one", "old"), in_library("two", "new"))
+        other <- sprintf(paste(
+          "suppressMessages(library(future.kubernetes)); .libPaths(c('%s', .libPaths()));",
+          "plan(kubernetes, workers = 3);",
+          "for (i in 1:10) stopifnot(unlist(value(lapply(1:3, function(j) future(twice::which())))) == 'new');",
+          "cat('OTHER')"
+        ), libraries[2])
+        output <- file.path(tempdir(), "other.txt")
+        system(paste("Rscript -e", shQuote(other), ">", output, "2>&1; echo ended >>", output), wait = FALSE)
+        .libPaths(c(libraries[1], .libPaths()))
+        plan(kubernetes, workers = 3)
+        said <- character()
+        for (i in 1:600) {
+          stopifnot(unlist(value(lapply(1:3, function(j) future(twice::which())))) == "old")
+          if (file.exists(output)) said <- readLines(output)
+          if (i > 10 && "ended" %in% said) break
+        }
+        if (!any(grepl("OTHER", said))) stop(paste(said, collapse = " "))
         """,
     )
 

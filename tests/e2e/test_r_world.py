@@ -35,6 +35,7 @@ def test_futures_find_working_directorys_files_and_only_changes_travel(stack: St
         writeLines("latin", latin1)
         system("mkfifo pipe")
         Sys.chmod("data/a.txt", "0754")
+        Sys.chmod("large.bin", "0400") # it comes in more than one piece
         plan(kubernetes, workers = 1)
         there <- value(future(list(
           getwd(), readLines("data/a.txt"), readLines(file.path(FOLDER, "data/a.txt")), readLines("link.txt"),
@@ -79,18 +80,20 @@ def test_file_that_changes_during_the_read_is_consistent_then_current(stack: Sta
     )
 
 
-def test_file_without_room_on_the_worker_fails_its_future_unread(stack: Stack) -> None:
-    # /dev/full takes no byte, as a full disk does.
+def test_files_that_worker_cannot_keep_fail_one_future_and_come_again(stack: Stack) -> None:
+    # A file in place of a folder takes no file, as a full disk: that one is in tests/broker/test_files.py.
     r(
         stack,
         """
-        writeLines("one", "data.txt")
+        dir.create("data")
+        writeLines("one", "data/one.txt")
         plan(kubernetes, workers = 1)
-        value(future({ unlink("data.txt"); file.symlink("/dev/full", "data.txt") }))
-        writeLines("two", "data.txt")
-        e <- tryCatch(value(future(readLines("data.txt"))), error = identity)
-        stopifnot(inherits(e, "KubernetesDataError"), grepl("disk of the worker's pod is full", conditionMessage(e)))
-        stopifnot(identical(value(future(readLines("data.txt"))), "two"))
+        value(future({ unlink("data", recursive = TRUE); file.create("data") }))
+        writeLines("two", "data/two.txt")
+        e <- tryCatch(value(future(1)), error = identity)
+        stopifnot(inherits(e, "KubernetesDataError"), grepl("could not keep the session's files", conditionMessage(e)))
+        stopifnot(identical(value(future(sapply(dir("data", full.names = TRUE), readLines, USE.NAMES = FALSE))),
+                            c("one", "two")))
         """,
     )
 

@@ -2,7 +2,7 @@
 # machine that connection leads through a port that is forwarded.
 
 # The broker states the same number: image/common/protocol.py.
-protocol_version <- 4L
+protocol_version <- 5L
 
 run_folder <- function() Sys.getenv("FUTURE_KUBERNETES_RUN", "/run/future-kubernetes")
 

@@ -1,6 +1,6 @@
 # The files of the session's working directory, for its futures to read. They go to the workers as large objects do:
-# bundles of pieces of files, in the order in which a worker applies them. The first bundles have all files; a later one
-# has those that have changed since, and the names of those that were removed.
+# bundles of pieces of files, in the order in which a worker's agent unpacks them. image/worker/files.py has their form.
+# The first bundles have all files. A later one has those that have changed since, and the names of those removed.
 
 file_bundle_bytes <- 16 * 2^20
 max_files <- 10000L
@@ -17,7 +17,7 @@ session_files <- function(stream) {
     state <- list(folder = folder, sent = NULL, bundles = character(), bytes = 0, due = 0)
   }
   if (is.null(folder) || !is_project(folder)) {
-    stream$files <- state
+    stream$files <- NULL # so that its futures need none of those that were sent before
     return(NULL)
   }
   now <- clock()
@@ -150,11 +150,11 @@ send_files <- function(stream, state, files, known) {
   if (!known) state[c("bundles", "bytes")] <- list(character(), 0)
   stream$files <- state
   for (i in seq_len(max(pieces$bundle, 1L))) {
-    bundle <- read_pieces(state$folder, changed, pieces[pieces$bundle == i, ])
-    if (i == 1L) bundle$removed <- removed
-    bundle$serial <- length(state$bundles) # one that is the same as an earlier one is applied again all the same
-    hash <- digest::digest(bundle, algo = "spookyhash")
-    if (!keep_object(stream, hash, bundle)) {
+    serial <- length(state$bundles) # one that is the same as an earlier one is applied again all the same
+    content <- list(state$folder, serial, if (i == 1L) removed, changed, pieces[pieces$bundle == i, ])
+    # By times and sizes, as a change is found: to read the files for it would take as long as to send them.
+    hash <- paste0("files", digest::digest(content, algo = "spookyhash"))
+    if (!keep_object(stream, hash, task = do.call(packed_files, content))) {
       stop(kubernetes_error("Globals", sprintf(paste(
         "The files of %s are %.0f MB, and the scheduler's pod has no room for them: name those that futures do not",
         "need in %s, or set options(future.kubernetes.filesMB = 0) to send none"
@@ -190,23 +190,49 @@ bundle_of <- function(sizes) {
   }, 0L)
 }
 
-read_pieces <- function(folder, files, pieces) {
-  list(
-    name = files$name[pieces$row], at = pieces$at, mtime = files$mtime[pieces$row], mode = files$mode[pieces$row],
-    bytes = Map(function(name, at, size) {
-      # Never opened: a device or a pipe, which would wait.
-      if (size == 0) {
-        return(raw())
-      }
-      file <- tryCatch(suppressWarnings(file(file.path(folder, name), "rb")), error = function(e) NULL)
-      if (is.null(file)) {
-        return(raw()) # removed since
-      }
-      on.exit(close(file))
-      if (at > 0) seek(file, at)
-      readBin(file, "raw", size)
-    }, files$name[pieces$row], pieces$at, pieces$size, USE.NAMES = FALSE)
-  )
+# A bundle: in memory, or above 256 KiB in a file that the broker takes over. It has what is there of each piece when it
+# is read.
+packed_files <- function(folder, serial, removed, files, pieces) {
+  record <- function(..., name) {
+    name <- charToRaw(name)
+    c(charToRaw(paste0(paste(c(..., length(name)), collapse = " "), "\n")), name)
+  }
+  file <- if (sum(pieces$size) > object_bytes) tempfile("future-files-")
+  con <- if (is.null(file)) rawConnection(raw(), "wb") else file(file, "wb")
+  on.exit({
+    close(con)
+    if (!is.null(file)) unlink(file)
+  })
+  writeBin(record("folder", serial, name = folder), con)
+  for (name in removed) writeBin(record("remove", name = name), con)
+  mtime <- sprintf("%.0f", files$mtime * 1e6)
+  for (i in seq_len(nrow(pieces))) {
+    row <- pieces$row[i]
+    at <- sprintf("%.0f", pieces$at[i])
+    bytes <- read_piece(file.path(folder, files$name[row]), pieces$at[i], pieces$size[i])
+    writeBin(c(record("file", length(bytes), at, files$mode[row], mtime[row], name = files$name[row]), bytes), con)
+  }
+  if (is.null(file)) {
+    bytes <- rawConnectionValue(con)
+    return(list(size = length(bytes), bytes = bytes))
+  }
+  on.exit()
+  close(con)
+  list(size = file.size(file), file = normalizePath(file))
+}
+
+read_piece <- function(path, at, size) {
+  # Never opened: a device or a pipe, which would wait.
+  if (size == 0) {
+    return(raw())
+  }
+  file <- tryCatch(suppressWarnings(file(path, "rb")), error = function(e) NULL)
+  if (is.null(file)) {
+    return(raw()) # removed since
+  }
+  on.exit(close(file))
+  if (at > 0) seek(file, at)
+  readBin(file, "raw", size)
 }
 
 # Say once for a folder what its futures will not find.

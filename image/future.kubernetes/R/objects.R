@@ -49,11 +49,12 @@ is_content <- function(x, depth = 0L) {
   TRUE
 }
 
-# Send an object unless the broker has it; the least recently used ones make room. FALSE if there is no room.
-keep_object <- function(stream, hash, x) {
+# Send an object unless the broker has it; the least recently used ones make room. FALSE if there is no room. `task` is
+# only made where the object has to be sent.
+keep_object <- function(stream, hash, x, task = packed(x)) {
   known <- stream$objects[[hash]]
   if (is.null(known)) {
-    task <- packed(x)
+    force(task)
     on.exit(if (!is.null(task$file)) unlink(task$file))
     if (!make_object_room(stream, task$size)) {
       return(FALSE)

@@ -11,6 +11,25 @@ test_that("a release is named by a stack or a list, and what is wrong is said wi
   )
 })
 
+test_that("a stack's name leads to the command that it prints, without its ports", {
+  folder <- withr::local_tempdir()
+  pulumi <- file.path(folder, "pulumi")
+  withr::local_envvar(PATH = paste0(folder, ":", Sys.getenv("PATH")))
+  says <- function(text, status) {
+    writeLines(c("#!/bin/sh", sprintf("[ \"$5\" = 'the team' ] || exit 9; echo \"%s\"; exit %d", text, status)), pulumi)
+    Sys.chmod(pulumi, "755")
+  }
+  says("kubectl --context='a b' --namespace=n port-forward service/r-scheduler 8787:8787", 0L)
+  expect_identical(
+    command_of_stack("the team"), "kubectl --context='a b' --namespace=n port-forward deployment/r-scheduler"
+  )
+  for (case in list(list("error: no stack named 'team' found", 255L), list("something else", 0L))) {
+    says(case[[1L]], case[[2L]])
+    error <- expect_error(command_of_stack("the team"), "pulumi stack ls", class = "KubernetesClusterError")
+    expect_match(conditionMessage(error), case[[1L]], fixed = TRUE)
+  }
+})
+
 test_that("on another platform packages with compiled code do not travel, and with another R none does", {
   skip_if_not_installed("jsonlite")
   on.exit(use_cluster(NULL))
