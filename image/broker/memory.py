@@ -1,7 +1,7 @@
 """Memory of the scheduler's pod, and the processes that the kernel has ended for want of it.
 
 The control group counts such ends and does not name the process. So the R processes of the pod are looked at once a
-second: one that is gone when the count has risen was the one. Where the kernel ends the whole container instead (the
+second, and less often while most of the memory is free: one that is gone when the count has risen was the one. Where the kernel ends the whole container instead (the
 default with cgroup v2), ``restart_notice.py`` has the text, and passes it to this record.
 """
 
@@ -23,7 +23,9 @@ FILE = "memory-notice"
 """For the next R session outside of notebooks, which removes it (``etc/Rprofile``)."""
 
 _CHECK_SECONDS = 1.0
-_USAGE_SECONDS = 5.0
+_REST_SECONDS = 4.0
+"""Interval while the pod uses less than a quarter of its memory: to fill the rest takes a session longer."""
+_USAGE_SECONDS = 3.0
 _PATIENCE_CHECKS = 5
 """A process with much memory takes a while to end after its kill was counted."""
 _DEATHS = 20
@@ -47,7 +49,7 @@ class Memory:
         """The last ones: ``at`` in seconds of the epoch, ``what`` and ``cure`` in words."""
 
     def usage(self) -> tuple[int, int | None] | None:
-        """Memory and limit of the pod in MiB, at most five seconds old; None where the control group has no figures."""
+        """Memory and limit of the pod in MiB, three seconds old at most; None where the control group has no figures."""
         if time.monotonic() - self._measured >= _USAGE_SECONDS:
             used = cgroup.memory_mib()
             self._usage = None if used is None else (used, cgroup.memory_limit_mib())
@@ -57,8 +59,13 @@ class Memory:
     async def run(self) -> None:
         """Look again and again."""
         while True:
-            await asyncio.sleep(_CHECK_SECONDS)
+            await asyncio.sleep(self.pause())
             self.check()
+
+    def pause(self) -> float:
+        """Seconds until the next look: an idle pod would be woken most often by these."""
+        usage = None if self._unexplained else self.usage()
+        return _REST_SECONDS if usage and usage[1] and usage[0] * 4 < usage[1] else _CHECK_SECONDS
 
     def check(self) -> None:
         """Note what has ended for want of memory since the last time."""
