@@ -1,8 +1,9 @@
 """Memory of the scheduler's pod, and the processes that the kernel has ended for want of it.
 
 The control group counts such ends and does not name the process. So the R processes of the pod are looked at once a
-second, and less often while most of the memory is free: one that is gone when the count has risen was the one. Where the kernel ends the whole container instead (the
-default with cgroup v2), ``restart_notice.py`` has the text, and passes it to this record.
+second, and less often while most of the memory is free: one that is gone when the count has risen was the one. Where
+the kernel ends the whole container instead (the default with cgroup v2), ``restart_notice.py`` has the text, and
+passes it to this record.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Memory:
         """The last ones: ``at`` in seconds of the epoch, ``what`` and ``cure`` in words."""
 
     def usage(self) -> tuple[int, int | None] | None:
-        """Memory and limit of the pod in MiB, three seconds old at most; None where the control group has no figures."""
+        """Memory and limit of the pod in MiB, at most 3 seconds old; None where the control group has no figures."""
         if time.monotonic() - self._measured >= _USAGE_SECONDS:
             used = cgroup.memory_mib()
             self._usage = None if used is None else (used, cgroup.memory_limit_mib())
