@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ..common import wire
 from ..common.blob import Blob
@@ -25,7 +25,7 @@ def share_buffer(transport: asyncio.BaseTransport) -> None:
     its event loop empties the buffer right after each read, before another connection can read. The attributes are
     asyncio's own, the same from Python 3.11 to 3.14. Where they are missing, connections keep their buffers.
     """
-    layer = getattr(transport, "_ssl_protocol", None)
+    layer: Any = getattr(transport, "_ssl_protocol", None)
     if hasattr(layer, "_ssl_buffer") and hasattr(layer, "_ssl_buffer_view"):
         layer._ssl_buffer, layer._ssl_buffer_view = _received, _received_view
 

@@ -223,7 +223,10 @@ def test_outcome_of_a_killed_r_has_signal_or_memory_limit() -> None:
 
 def test_tls_connections_of_all_workers_share_one_receive_buffer() -> None:
     loop, context = asyncio.new_event_loop(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    layers = [asyncio.sslproto.SSLProtocol(loop, asyncio.Protocol(), context, None, server_side=True) for _ in "ab"]
+    layers = [
+        asyncio.sslproto.SSLProtocol(loop, asyncio.Protocol(), context, loop.create_future(), server_side=True)
+        for _ in "ab"
+    ]
     for layer in layers:
         share_buffer(SimpleNamespace(_ssl_protocol=layer))  # type: ignore[arg-type]
     first, second = (layer.get_buffer(main._TLS_READ_BYTES) for layer in layers)
