@@ -41,6 +41,9 @@ class HttpPort:
 async def drop_silent_workers(pool: Pool) -> None:
     """Drop, again and again, the workers in use that no longer acknowledge what is sent to them."""
     while True:
+        if not pool.leased:
+            pool.lent.clear()
+            await pool.lent.wait()
         await asyncio.sleep(wire.CHECK_SECONDS)
         # The socket of one that was dropped is closed before its lease ends.
         for worker in [worker for worker in pool.leased.values() if worker.open]:

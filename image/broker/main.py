@@ -47,7 +47,7 @@ from .warm import WarmRoom
 from .workers import Worker
 
 _HANDSHAKE_SECONDS = 10.0
-_TLS_BUFFER_BYTES = 64 * 1024
+_TLS_READ_BYTES = 16 * 1024
 _BACKLOG = 1024
 
 
@@ -108,8 +108,9 @@ def listen(port: int) -> socket.socket:
 
 def make_room() -> None:
     """Raise the limit of open files and lower asyncio's buffers, so that 1,000 workers fit."""
-    # asyncio's own 256 KiB for each connection were most of the memory with 1,000 workers; a TLS record is 16 KiB.
-    asyncio.sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
+    # asyncio reserves this for each handshake, and for each read of decrypted bytes: those of one TLS record at most.
+    # Its own 256 KiB for each connection were most of the memory with 1,000 workers.
+    asyncio.sslproto.SSLProtocol.max_size = _TLS_READ_BYTES
     # Where the container's soft limit is 1,024 files (containerd 2 under systemd), 1,000 workers would be too many.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

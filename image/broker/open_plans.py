@@ -37,6 +37,8 @@ class OpenPlans:
         self._folder = folder
         self._cancel = cancel
         self._by_key: dict[str, Plan] = {}
+        self._absent = asyncio.Event()
+        """Set while the session of a plan may be absent."""
         self.when_left: Callable[[], None] = lambda: None
         """Called when a plan's session has lost its connection."""
         self.when_closed: Callable[[Plan, bool], None] = lambda _plan, _abandoned: None
@@ -84,6 +86,7 @@ class OpenPlans:
         """A plan of which this broker knows only what a worker or the broker before it says."""
         plan = self._new(key, pid, Range(0, 0))
         plan.restored, plan.away_since = True, self._loop.time()
+        self._absent.set()
         plan.libraries.generation = time.time_ns()  # what has changed meanwhile is not known
         return plan
 
@@ -112,6 +115,7 @@ class OpenPlans:
         if self._reports.streams.get(plan.key) is stream:
             del self._reports.streams[plan.key]
             plan.away_since = self._loop.time()
+            self._absent.set()
             self._check_sessions()
             self.when_left()
 
@@ -135,8 +139,10 @@ class OpenPlans:
                 self.close(plan)
 
     async def run(self) -> None:
-        """Look after sessions that have gone."""
+        """Look after sessions that have gone, as long as there are any."""
         while True:
+            if len(self._reports.streams) >= len(self._by_key):
+                self._absent.clear()
+                await self._absent.wait()
             await asyncio.sleep(_CHECK_SECONDS)
-            if len(self._reports.streams) < len(self._by_key):
-                self._check_sessions()
+            self._check_sessions()

@@ -38,6 +38,8 @@ class Pool:
         self.retiring: OrderedDict[Worker, None] = OrderedDict()
         """Connected but unready, so that Kubernetes deletes their pods first; they can be reinstated."""
         self.leased: dict[str, Worker] = {}
+        self.lent = asyncio.Event()
+        """Set with each lease; whoever looks at the leased workers clears it once there is none."""
         self.pods: dict[str, Pod] = {}
         self.joined_total = 0
         """Number of workers that connected for the first time."""
@@ -99,6 +101,7 @@ class Pool:
         """Note that a worker is leased."""
         worker.lease = lease
         self.leased[lease] = worker
+        self.lent.set()
 
     def release(self, key: str) -> None:
         """Let the workers whose R works for ``key`` start a fresh one."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from image.broker.memory import Memory
 from image.common import cgroup, out_of_memory
 
 from .conftest import Bed, wait_for
@@ -129,6 +130,19 @@ def test_other_killed_process_is_logged_without_a_notice(watched: Bed, group: Co
     group.kill(1)
     wait_for(lambda: "A process of this pod ended at" in watched.broker.log(), 15)
     assert not (watched.folder / "memory-notice").exists()
+
+
+@pytest.mark.parametrize(("used", "pause"), [(900, 1.0), (400, 4.0)])
+def test_pod_whose_memory_is_free_is_looked_at_less_often(
+    used: int, pause: float, group: ControlGroup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (group.folder / (V1 if group.version == 1 else V2)["used"]).write_text(f"{used << 20}\n")
+    monkeypatch.setattr(cgroup, "_ROOT", group.folder)
+    memory = Memory(tmp_path, {"FUTURE_KUBERNETES_PROC": str(tmp_path)})
+    assert memory.pause() == pause
+    group.kill(1)
+    memory.check()
+    assert memory.pause() == 1.0, "an end is looked into at once"
 
 
 def test_text_doubles_the_limit_and_does_without_one() -> None:

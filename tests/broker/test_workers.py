@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import asyncio.sslproto
 import itertools
 import os
 import random
 import signal
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from image.broker import main
+from image.broker.connections import share_buffer
 from image.broker.outcomes import describe_end
 from image.worker.dialer import retry_delay
 
@@ -213,3 +219,17 @@ def test_outcome_of_a_killed_r_has_signal_or_memory_limit() -> None:
     assert describe_end(-9, oom=True).endswith("(out of memory)")
     assert describe_end(-11) == "its R process was ended by signal 11"
     assert describe_end(3) == "its R process ended with exit status 3"
+
+
+def test_tls_connections_of_all_workers_share_one_receive_buffer() -> None:
+    loop, context = asyncio.new_event_loop(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    layers = [
+        asyncio.sslproto.SSLProtocol(loop, asyncio.Protocol(), context, loop.create_future(), server_side=True)
+        for _ in "ab"
+    ]
+    for layer in layers:
+        share_buffer(SimpleNamespace(_ssl_protocol=layer))  # type: ignore[arg-type]
+    first, second = (layer.get_buffer(main._TLS_READ_BYTES) for layer in layers)
+    assert first is second
+    share_buffer(asyncio.BaseTransport())  # plain, or of a Python without these attributes
+    loop.close()
