@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.patience import patience
 from local import cgroups, machine
 from local.node.endings import fatal_line, same
 
@@ -204,17 +203,6 @@ def test_the_services_weigh_an_eighth_of_the_pods(tree: Path, monkeypatch: pytes
     (groups.folders[0] / "kubepods/cpu.weight").write_text("79\n")
     groups.balance()
     assert (groups.folders[0] / "services/cpu.weight").read_text() == "9"
-
-
-def test_patience_widens_every_limit_and_refuses_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FUTURE_KUBERNETES_PATIENCE", raising=False)
-    assert patience(30) == 30
-    monkeypatch.setenv("FUTURE_KUBERNETES_PATIENCE", "20")
-    assert patience(30) == 600
-    for wrong in ("0", "-1", "fast", "1e9"):
-        monkeypatch.setenv("FUTURE_KUBERNETES_PATIENCE", wrong)
-        with pytest.raises(UserError, match=r"allowed: a number from 1 to 1000"):
-            patience(30)
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_its_variable(
