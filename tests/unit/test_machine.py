@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
 from local import cgroups, machine
 from local.node.endings import fatal_line, same
 

@@ -11,7 +11,7 @@ import pytest
 
 from ci.lint import tracked_files
 from tests.vm import story, tree
-from tests.vm.qemu import Guest
+from tests.vm.guest import Guest
 
 
 class FakeGuest:
@@ -38,7 +38,14 @@ def play(guest: FakeGuest, folder: Path, more: tuple[str, ...] = ()) -> list[sto
 def test_story_that_holds_runs_every_step_and_names_loaded_modules(tmp_path: Path) -> None:
     guest = FakeGuest()
     outcomes = play(guest, tmp_path, ("test-unit",))
-    assert guest.ran == ["make up", "make up", "make status", "make down", "make test-unit"]
+    assert guest.ran == [
+        "make up",
+        "make up",
+        "make status",
+        "grep -qx 204 /tmp/analysis/sum.txt",
+        "make down",
+        "make test-unit",
+    ]
     assert all(outcome.held for outcome in outcomes)
     assert outcomes[-1].detail == "overlay"
     assert "== make up again" in (tmp_path / "log").read_text()
