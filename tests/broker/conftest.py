@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import pytest
 
+from common.patience import patience
 from image.common import protocol
 
 from .kubernetes_api import Api, environ
@@ -43,7 +44,7 @@ FAKE_R = Path(__file__).parent / "fake_r.py"
 
 def wait_for(what: Callable[[], Any], seconds: float = 10.0) -> Any:
     """The first true result of ``what``; fails after ``seconds``."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patience(seconds)
     while time.monotonic() < deadline:
         if answer := what():
             return answer

@@ -16,6 +16,7 @@ from typing import Any, Self, cast
 
 import pytest
 
+from common.patience import patience
 from image.broker.background import Background
 from image.broker.page import server, words
 from image.broker.page.feed import Feed
@@ -64,7 +65,7 @@ class Page:
         return name, data
 
     def until(self, what: Callable[[], Any], seconds: float = 10) -> Any:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + patience(seconds)
         while not (found := what()):
             assert time.monotonic() < deadline, self.details
             self.event()

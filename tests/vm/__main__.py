@@ -20,8 +20,8 @@ from tests.vm.spec import ENGINES, SUITES, MachineSpec
 # Plain emulation is that much slower: a node that starts in 10 s takes some minutes. User-mode Linux has one processor.
 _PATIENCE = {"kvm": "2", "tcg": "20", "uml": "8"}
 _UML_NOTICE = """\
-The kernel was user-mode Linux and not the distribution's: one processor, no cpuset controller, no nf_tables for IPv4, and
-modules of its own. What is different with the distribution's kernel was not seen: `make test-vm VM=tcg` shows it."""
+The kernel was user-mode Linux and not the distribution's: one processor, no cpuset controller, no nf_tables for IPv4,
+and modules of its own. What differs with the distribution's kernel was not seen: `make test-vm VM=tcg` shows it."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -74,6 +74,8 @@ class Guest:
             while self.alive() and time.monotonic() < deadline:
                 time.sleep(0.1)
         _state().unlink(missing_ok=True)
+        for changes in vm_dir().glob("*.cow"):
+            changes.unlink()
 
 
 def running() -> Guest | None:
