@@ -118,8 +118,12 @@ def _choose_iptables(root: Path) -> None:
     """Makes `iptables` the legacy program where the kernel has no nf_tables for IPv4, which Debian's default needs."""
 
     def works(program: str) -> bool:
-        command = ["chroot", str(root), program, "--table=nat", "--list-rules"]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        # Without nf_tables for IPv4 the list of rules still succeeds; only a change fails. This is the node's network.
+        for action in ("--new-chain=probe", "--delete-chain=probe"):
+            command = ["chroot", str(root), program, "--wait", "--table=nat", action]
+            if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+                return False
+        return True
 
     if works("iptables-nft") or not works("iptables-legacy"):
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from local import cgroups, machine
+from local import cgroups, image, machine
 from local.node.endings import fatal_line, same
 
 KUBELET = (
@@ -231,6 +232,8 @@ def refused(preparation: str, folder: Path) -> str:
     )
     assert done.returncode != 0
     assert "Kubernetes cannot run on this machine" in done.stderr
+    left = [path for name in ("cache", "state") for path in (folder / name).rglob("*")]
+    assert not left, "a refusal leaves nothing"
     return done.stderr
 
 
@@ -284,3 +287,10 @@ def test_the_node_reads_endings_without_the_project(tmp_path: Path) -> None:
         cwd=folder, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "Error: x"
+
+
+def test_no_command_makes_a_user_namespace_which_the_machine_may_forbid() -> None:
+    for path in Path(machine.__file__).parent.rglob("*.py"):
+        found = re.findall(r"\"--user\"|\"-U\"|--map-root-user|NEWUSER|0x10000000|rootless", path.read_text())
+        assert not found, path
+    assert "--isolation=chroot" in image._ISOLATION, "buildah's others make one"

@@ -83,12 +83,12 @@ def _machine(arguments: argparse.Namespace) -> tuple[images.RootImage, str]:
         return image(arguments.kernel), arguments.vm
     if arguments.vm is None and qemu.may_have_kvm() and qemu.kvm_works(root := image(arguments.kernel)):
         return root, "kvm"
-    if arguments.engines or arguments.ubuntu_like or arguments.kernel != "cloud":
+    if arguments.engines or arguments.kernel != "cloud":
         if arguments.vm is None:
             return image(arguments.kernel), "tcg"
         raise UserError(
-            "user-mode Linux has a kernel of its own, without what Docker, containerd and AppArmor need\n"
-            "    allowed: --debian, --caches, --test\n    fix:     --vm tcg"
+            "user-mode Linux has a kernel of its own, which lacks what Docker and containerd need\n"
+            "    allowed: --debian, --caches, --ubuntu-like, --test\n    fix:     --vm tcg"
         )
     return image("uml"), "uml"
 

@@ -34,8 +34,12 @@ UML_PACKAGES = ("ethtool", "iproute2", "slirp4netns", "socat", "user-mode-linux"
 """Programs that start user-mode Linux, in a root folder of their own; the machine gets the kernel's modules."""
 UML_ADDRESS = "10.0.2.15"
 # Ubuntu 24.04 lets no unprivileged process make a user namespace: Debian's kernels by the first key, its own by the
-# second.
-_NAMESPACE_SETTINGS = "kernel.unprivileged_userns_clone = 0\n-kernel.apparmor_restrict_unprivileged_userns = 1\n"
+# second. Where a kernel has neither, user-mode Linux for example, the third lets nobody make one.
+_NAMESPACE_SETTINGS = """\
+-kernel.unprivileged_userns_clone = 0
+-kernel.apparmor_restrict_unprivileged_userns = 1
+"""
+_NO_NAMESPACES = "user.max_user_namespaces = 0\n"
 _UML_NETWORK = f"[Match]\nName=vec*\n\n[Network]\nAddress={UML_ADDRESS}/24\nGateway=10.0.2.2\n"
 _NETWORK = "[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n"
 
@@ -71,7 +75,8 @@ class MachineSpec:
             "etc/systemd/network/user.network": _UML_NETWORK if uml else _NETWORK,
         }
         if self.ubuntu_like:
-            return {**files, "etc/sysctl.d/60-namespaces.conf": _NAMESPACE_SETTINGS}
+            settings = _NO_NAMESPACES if uml else _NAMESPACE_SETTINGS
+            return {**files, "etc/sysctl.d/60-namespaces.conf": settings}
         return {**files, "etc/resolv.conf": "nameserver 10.0.2.3\n"}
 
     def key(self) -> str:
