@@ -34,7 +34,7 @@ UML_PACKAGES = ("ethtool", "iproute2", "slirp4netns", "socat", "user-mode-linux"
 """Programs that start user-mode Linux, in a root folder of their own; the machine gets the kernel's modules."""
 UML_ADDRESS = "10.0.2.15"
 # Ubuntu 24.04 lets no unprivileged process make a user namespace: Debian's kernels by the first key, its own by the
-# second. Where a kernel has neither, user-mode Linux for example, the third lets nobody make one.
+# second. User-mode Linux has neither; there the number of such namespaces is limited to 0.
 _NAMESPACE_SETTINGS = """\
 -kernel.unprivileged_userns_clone = 0
 -kernel.apparmor_restrict_unprivileged_userns = 1
