@@ -37,8 +37,8 @@ pictures: .venv/ready-test ## take the pages' pictures anew
 	rm -rf build/pictures && $(RUN) -m pytest -n 0 tests/browser/test_pictures.py tests/e2e/test_pictures.py
 	cp build/pictures/*.png docs/
 
-test-vm: .venv/ready-test ## the two commands in a virtual machine: DEBIAN=12 or 13, CACHES=warm or empty, WITH=docker; not part of `make test`
-	$(RUN) -m tests.vm --debian $(or $(DEBIAN),12) --caches $(or $(CACHES),warm) $(foreach engine,$(WITH),--with $(engine))
+test-vm: .venv/ready-test ## the two commands in a virtual machine: DEBIAN=12 or 13, CACHES=warm or empty, VM=kvm, tcg or uml, WITH=docker; not part of `make test`
+	$(RUN) -m tests.vm --debian $(or $(DEBIAN),12) --caches $(or $(CACHES),warm) $(if $(VM),--vm $(VM)) $(foreach engine,$(WITH),--with $(engine))
 
 lint: .venv/ready-test ## types, style, imports, spelling, shell, workflows, prose; STEP=prose for one of them
 	@$(RUN) -m ci.lint $(STEP)

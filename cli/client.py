@@ -24,6 +24,7 @@ from cli.errors import ConnectionLostError
 from cli.pod_agent import NoSuchRunError
 from cli.stack import Stack
 from common.errors import UserError
+from common.patience import patience
 from image.broker.diagnosis import description
 
 SILENCE_SECONDS = 45.0
@@ -53,7 +54,7 @@ class Exchange:
         self._feed_error: BaseException | None = None
         self._process = subprocess.Popen(
             stack.kubectl.command(
-                "exec", "--stdin", "--pod-running-timeout=20s", "--container=scheduler",
+                "exec", "--stdin", f"--pod-running-timeout={patience(20):.0f}s", "--container=scheduler",
                 f"deployment/{stack.release}-scheduler", "--", "python3", "-I", "-c", _START,
             ),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
@@ -85,7 +86,7 @@ class Exchange:
     def _write(self, request: dict[str, Any], feed: Callable[[Any], None] | None) -> None:
         assert self._process.stdin is not None
         try:
-            self.write(AGENT + b"\n" + json.dumps(request).encode() + b"\n")
+            self.write(AGENT + b"\n" + json.dumps({"patience": patience(1), **request}).encode() + b"\n")
             if feed:
                 feed(self)
         except BrokenPipeError:
@@ -107,8 +108,8 @@ class Exchange:
                 if not data:
                     break
                 yield data
-            elif time.monotonic() - self._active > SILENCE_SECONDS:
-                raise ConnectionLostError(f"not a byte for {SILENCE_SECONDS:.0f} s")
+            elif time.monotonic() - self._active > patience(SILENCE_SECONDS):
+                raise ConnectionLostError(f"not a byte for {patience(SILENCE_SECONDS):.0f} s")
         if self._feed_error:
             raise self._feed_error
 
@@ -207,7 +208,7 @@ class Client:
     def kubectl(self, *arguments: str) -> str | None:
         """Standard output of a kubectl command; None where it fails."""
         try:
-            done = self.stack.kubectl.run(*arguments, "--request-timeout=10s", timeout=20)
+            done = self.stack.kubectl.run(*arguments, f"--request-timeout={patience(10):.0f}s", timeout=20)
         except subprocess.TimeoutExpired:
             return None
         return done.stdout if done.returncode == 0 else None
@@ -255,8 +256,10 @@ class Reconnect:
         self._since = now if self._since is None else self._since
         state = self._client.pod_state()
         text = f"{error}{f' ({state})' if state else ''}"
-        if now - self._since > RETRY_SECONDS:
-            raise UserError(f"no connection to the scheduler pod for {RETRY_SECONDS / 60:.0f} minutes: {text}")
+        if now - self._since > patience(RETRY_SECONDS):
+            raise UserError(
+                f"no connection to the scheduler pod for {patience(RETRY_SECONDS) / 60:.0f} minutes: {text}"
+            )
         self._say(f"connection lost: {text}; the run continues without it. Next attempt in {self._delay:.0f} s")
         time.sleep(self._delay)
         self._delay = min(2 * self._delay, MAX_DELAY_SECONDS)

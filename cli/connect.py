@@ -16,6 +16,7 @@ from typing import IO
 
 from cli.stack import Stack
 from common.errors import UserError
+from common.patience import patience
 
 PORT = 8787
 FIRST_SECONDS = 60.0
@@ -55,9 +56,9 @@ def connect(stack: Stack, port: int = PORT, *, browser: bool = True, show_passwo
                 f"Fix: ask for a role that may create pods/portforward and read services and pods in its namespace; "
                 f"to look: kubectl auth can-i create pods/portforward"
             )
-        if not shown and time.monotonic() - begun > FIRST_SECONDS:
+        if not shown and time.monotonic() - begun > patience(FIRST_SECONDS):
             raise UserError(
-                f"the IDE of stack {stack.name!r} was not reached within {FIRST_SECONDS:.0f} s: {reason}\n"
+                f"the IDE of stack {stack.name!r} was not reached within {patience(FIRST_SECONDS):.0f} s: {reason}\n"
                 f"Fix: future-kubernetes status --stack {stack.name}"
             )
         if not lost:
@@ -97,7 +98,8 @@ def forward(stack: Stack, port: int) -> Iterator[tuple[subprocess.Popen[bytes], 
     with tempfile.TemporaryFile() as messages:
         process = subprocess.Popen(
             stack.kubectl.command(
-                "port-forward", "--pod-running-timeout=20s", f"service/{stack.release}-scheduler", f"{port}:{PORT}"
+                "port-forward", f"--pod-running-timeout={patience(20):.0f}s",
+                f"service/{stack.release}-scheduler", f"{port}:{PORT}",
             ),
             stdin=subprocess.DEVNULL, stdout=messages, stderr=messages,
             start_new_session=True,  # Ctrl-C reaches only this program
@@ -111,9 +113,9 @@ def forward(stack: Stack, port: int) -> Iterator[tuple[subprocess.Popen[bytes], 
 
 def answers(process: subprocess.Popen[bytes], port: int) -> bool:
     """True if the IDE answers through the forward. Waits for a forward that has just been started."""
-    deadline = time.monotonic() + LOOK_SECONDS
+    deadline = time.monotonic() + patience(LOOK_SECONDS)
     while process.poll() is None and time.monotonic() < deadline:
-        link = http.client.HTTPConnection("127.0.0.1", port, timeout=LOOK_SECONDS)
+        link = http.client.HTTPConnection("127.0.0.1", port, timeout=patience(LOOK_SECONDS))
         try:
             link.request("GET", "/")
             link.getresponse()

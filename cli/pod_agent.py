@@ -40,10 +40,19 @@ FOLLOW_SECONDS = 600.0
 
 LAUNCH_SECONDS = 10.0
 STOP_SECONDS = 10.0
+REPORT_SECONDS = 30.0
+_factor = [1.0]
+
+
+def patience(seconds: float) -> float:
+    """Seconds to wait in the pod, by the client's setting for slow machines (common/patience.py)."""
+    return seconds * _factor[0]
+
 
 # In a session of its own, which ignores the end of the connection (HUP). TERM is caught, not ignored: an ignored signal
 # would be ignored by R too, and this shell must live on to write R's status.
 RUN = """
+report_seconds=$1; shift
 trap '' HUP; trap : TERM
 { cat /proc/sys/kernel/random/boot_id; cat /proc/sys/kernel/hostname; cat /proc/$$/stat; } > ../process.new
 mv ../process.new ../process
@@ -52,7 +61,7 @@ began=$(date +%s)
 status=$?
 # Before the status, with which the run has ended: what is changed after that is not copied out.
 if command -v future-report >/dev/null; then
-  timeout 30 future-report "$FUTURE_KUBERNETES_BATCH_RUN" "$began" "Run $FUTURE_KUBERNETES_BATCH_RUN: $*"
+  timeout "$report_seconds" future-report "$FUTURE_KUBERNETES_BATCH_RUN" "$began" "Run $FUTURE_KUBERNETES_BATCH_RUN: $*"
 fi
 mv ../status "../status-$status"
 """
@@ -100,9 +109,8 @@ def _alive(folder: Path) -> bool:
         return same and _began(process) == _began(now) and now.rpartition(")")[2].split()[0] != "Z"
     except (OSError, ValueError, IndexError):
         # A run that was just started has not written its file yet.
-        return (
-            not (folder / "process").exists() and time.time() - (folder / "launched").stat().st_mtime < LAUNCH_SECONDS
-        )
+        waited = time.time() - (folder / "launched").stat().st_mtime
+        return not (folder / "process").exists() and waited < patience(LAUNCH_SECONDS)
 
 
 def _began(process: str) -> str:
@@ -160,11 +168,11 @@ def launch(request: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     with (folder / "log").open("ab") as log:
         subprocess.Popen(
-            ["sh", "-c", RUN, "sh", *request["command"]],
+            ["sh", "-c", RUN, "sh", f"{patience(REPORT_SECONDS):.0f}", *request["command"]],
             cwd=folder / "project", env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip
-    until = time.monotonic() + LAUNCH_SECONDS
+    until = time.monotonic() + patience(LAUNCH_SECONDS)
     while not (folder / "process").exists() and time.monotonic() < until:
         time.sleep(0.02)
     return _state(folder)
@@ -209,7 +217,7 @@ def stop(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wait_for_its_end(folder: Path) -> None:
-    until = time.monotonic() + STOP_SECONDS
+    until = time.monotonic() + patience(STOP_SECONDS)
     while _alive(folder) and time.monotonic() < until:
         time.sleep(0.1)
 
@@ -274,7 +282,7 @@ def release(request: dict[str, Any]) -> dict[str, Any]:
     del request
     done = subprocess.run(
         ["Rscript", "--no-init-file", "-e", 'cat("STAY", future.kubernetes::scale_workers(0, wait = FALSE))'],
-        capture_output=True, text=True, check=False, timeout=50,
+        capture_output=True, text=True, check=False, timeout=patience(50),
     )  # fmt: skip
     before, found, stay = done.stdout.rpartition("STAY ")
     if done.returncode != 0 or not found:
@@ -291,6 +299,7 @@ REQUESTS: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
 def main() -> None:
     """Answers the request on the next line of the input."""
     request = json.loads(sys.stdin.buffer.readline())
+    _factor[0] = request.get("patience", 1.0)
     try:
         reply = REQUESTS[request["do"]](request)
     except (BrokenPipeError, ConnectionResetError):

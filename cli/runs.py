@@ -28,6 +28,7 @@ from cli.client import Client, Reconnect
 from cli.errors import INTERRUPTED, RUN_LOST, ConnectionLostError
 from cli.stack import Stack, destroy
 from common.errors import UserError
+from common.patience import patience
 from common.progress import Step
 
 SHOWN_RESULTS = 20
@@ -231,17 +232,18 @@ class Runs:
     def _release_workers(self) -> None:
         """Scales the workers to 0, and waits until Kubernetes has that number."""
         started = time.monotonic()
+        busy_until = started + patience(STILL_BUSY_SECONDS)
         progress = _Copying("releasing the workers")
         try:
-            while (stay := int(self._request("release")["stay"])) and time.monotonic() < started + STILL_BUSY_SECONDS:
+            while (stay := int(self._request("release")["stay"])) and time.monotonic() < busy_until:
                 progress.note("some are still in use")
                 time.sleep(2)
             name = f"deployment/{self.stack.release}-worker"
             while (left := self.client.kubectl("get", name, "--output=jsonpath={.spec.replicas}")) != str(stay):
-                if time.monotonic() > started + RELEASE_SECONDS:
+                if time.monotonic() > started + patience(RELEASE_SECONDS):
                     raise UserError(
                         f"the workers were released, but Kubernetes still has {left or 'an unknown number'} after "
-                        f"{RELEASE_SECONDS:.0f} s. The results are here.\n"
+                        f"{patience(RELEASE_SECONDS):.0f} s. The results are here.\n"
                         "Fix: in R, future.kubernetes::scale_workers(0)"
                     )
                 progress.note(f"{left or 'an unknown number'} left")

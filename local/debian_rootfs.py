@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -134,6 +135,17 @@ def mmdebstrap(
         )
 
 
+def _apt_fix(error: str, packages: Sequence[str]) -> str:
+    """Return the fix for an error of apt-get. It writes below /var, which may be full or read-only."""
+    if re.search(r"read-only file system", error, re.IGNORECASE):
+        what = "make /var writable"
+    elif re.search(r"no space left|enough free space", error, re.IGNORECASE):
+        what = f"free some disk space in /var ({shutil.disk_usage('/var').free >> 20} MiB are free)"
+    else:
+        what = "see the error"
+    return f"    fix:     {what}, or install {' '.join(packages)} by hand; then run the same command again"
+
+
 def program(name: str, *packages: str) -> str:
     """Return the path of a program of the machine; installs `packages` for it where apt-get exists."""
     found = shutil.which(name)
@@ -147,5 +159,6 @@ def program(name: str, *packages: str) -> str:
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         found = shutil.which(name)
         if done.returncode != 0 or not found:
-            raise UserError(f"apt-get cannot install {' '.join(packages)}: {done.stderr.strip()[-400:]}")
+            error = f"apt-get cannot install {' '.join(packages)}: {done.stderr.strip()[-400:]}"
+            raise UserError(f"{error}\n{_apt_fix(done.stderr, packages)}")
     return found

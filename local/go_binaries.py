@@ -25,6 +25,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.paths import REPO, cache_dir
+from common.patience import patience
 from common.progress import Step, step
 
 KUBERNETES_VERSION = "v1.36.3"
@@ -226,7 +227,7 @@ def _toolchain(progress: Step) -> Path:
     with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
         archive = Path(scratch) / "go.zip"
         try:
-            with urllib.request.urlopen(url, timeout=60) as answer, archive.open("wb") as out:  # noqa: S310 (http(s) only, above)
+            with urllib.request.urlopen(url, timeout=patience(60)) as answer, archive.open("wb") as out:  # noqa: S310 (http(s) only, above)
                 shutil.copyfileobj(answer, out)
         except (urllib.error.URLError, OSError) as error:
             raise UserError(

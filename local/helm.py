@@ -20,7 +20,8 @@ from common.progress import Step
 from local.pod_watch import POLL_SECONDS, PodWatch
 
 STOP_SECONDS = 20.0
-DEFAULT_TIMEOUT_SECONDS = 600
+COMMAND_SECONDS = 300.0
+UNREACHABLE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class HelmRelease:
 
     def status(self) -> str | None:
         """Return Helm's status of the newest revision, such as "deployed"; None without a release."""
-        answer = self._run("status", self.name, "--output", "json")
+        answer = self._read("status", self.name, "--output", "json")
         if answer.returncode == 0:
             return str(json.loads(answer.stdout)["info"]["status"])
         if "not found" in answer.stderr:
@@ -56,13 +57,15 @@ class HelmRelease:
         status = self.status()
         if status in (None, "deployed"):
             return
-        answer = self._run("history", self.name, "--output", "json")
+        answer = self._read("history", self.name, "--output", "json")
         revisions = json.loads(answer.stdout) if answer.returncode == 0 else []
         good = [entry["revision"] for entry in revisions if entry["status"] in ("deployed", "superseded")]
         if good and status != "uninstalling":
             progress.note(f"the last run left it {status}: rolling back to revision {max(good)}")
             # Without --wait: the pods of that revision may need the next update to become ready.
-            done = self._run("rollback", self.name, str(max(good)), "--cleanup-on-fail")
+            done = self._run(
+                "rollback", self.name, str(max(good)), "--cleanup-on-fail", f"--timeout={patience(180):.0f}s"
+            )
             if done.returncode != 0:
                 raise UserError(f"release {self.name} cannot be rolled back: {last_line(done.stderr)}")
         else:
@@ -71,7 +74,7 @@ class HelmRelease:
 
     def uninstall(self) -> None:
         """Removes the release with all its objects, volumes included. Succeeds where there is none."""
-        done = self._run("uninstall", self.name, "--wait", "--timeout", "180s", "--ignore-not-found")
+        done = self._run("uninstall", self.name, "--wait", f"--timeout={patience(180):.0f}s", "--ignore-not-found")
         if done.returncode != 0:
             raise UserError(f"release {self.name} cannot be removed: {last_line(done.stderr)}")
 
@@ -84,14 +87,19 @@ class HelmRelease:
         with private_file(json.dumps(inputs.get("values", {}))) as values:
             command = self.command(
                 "upgrade", "--install", self.name, inputs["chart"], "--values", str(values), "--wait",
-                "--timeout", f"{patience(inputs.get('timeout', DEFAULT_TIMEOUT_SECONDS)):.0f}s",
+                f"--timeout={inputs['timeout']:.0f}s",
                 "--history-max", str(inputs["maxHistory"]), "--description", inputs.get("description", ""),
             )  # fmt: skip
             try:
                 self._watched(command, progress)
-            except BaseException:
+            except BaseException as failure:
                 progress.note("rolling back")
-                self.recover(progress)
+                try:
+                    self.recover(progress)
+                except UserError as error:
+                    # The first failure has the reason. The next run recovers the release again.
+                    if isinstance(failure, UserError):
+                        raise UserError(f"{failure}\n    then:    {error}") from failure
                 raise
 
     def _watched(self, command: list[str], progress: Step) -> None:
@@ -109,7 +117,7 @@ class HelmRelease:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(0.1)
             finally:
-                processes.end(process, STOP_SECONDS)
+                processes.end(process, patience(STOP_SECONDS))
             output.seek(0)
             text = output.read()
         if problem:
@@ -119,4 +127,25 @@ class HelmRelease:
             raise UserError(f"helm: {last_line(text)}{pods}")
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=300, check=False)
+        """Runs helm to its end; the caller checks `returncode`."""
+        command = self.command(*arguments)
+        try:
+            return subprocess.run(
+                command, capture_output=True, text=True, timeout=patience(COMMAND_SECONDS), check=False
+            )
+        except subprocess.TimeoutExpired:
+            text = f"helm {arguments[0]} did not end within {patience(COMMAND_SECONDS):.0f} s"
+            return subprocess.CompletedProcess(command, 1, "", text)
+
+    def _read(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs a helm command that changes nothing. Repeats it while the API server does not answer.
+
+        Helm itself allows 10 s for a TLS handshake, and no option changes that.
+        """
+        deadline = time.monotonic() + patience(UNREACHABLE_SECONDS)
+        while True:
+            answer = self._run(*arguments)
+            unreachable = answer.returncode != 0 and "cluster unreachable" in answer.stderr
+            if not unreachable or time.monotonic() > deadline:
+                return answer
+            time.sleep(1)

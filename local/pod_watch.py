@@ -41,7 +41,9 @@ class PodWatch:
         A failed query does not count as a problem: the API server may be restarting.
         """
         try:
-            answer = self.kubectl.run("get", "pods,events", "--output=json", "--request-timeout=10s", timeout=20)
+            answer = self.kubectl.run(
+                "get", "pods,events", "--output=json", f"--request-timeout={patience(10):.0f}s", timeout=20
+            )
             items = json.loads(answer.stdout)["items"] if answer.returncode == 0 else []
         except (subprocess.TimeoutExpired, ValueError, KeyError):
             return None

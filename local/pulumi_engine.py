@@ -25,6 +25,7 @@ from common import processes
 from common.errors import UserError
 from common.kubectl import Kubectl
 from common.paths import REPO, cache_dir, state_dir
+from common.patience import patience
 from common.private_files import write_private
 from image.broker.diagnosis import PodProblem
 from local import pulumi_recovery
@@ -131,7 +132,7 @@ def _watched_up(stack: automation.Stack, config_file: str, watch: PodWatch) -> a
                     continue
                 if problem is None and (problem := watch.check()):
                     print(f"\n{watch.report(problem)}\nStopping Pulumi, which rolls back.", file=sys.stderr, flush=True)
-                if problem and time.monotonic() - interrupted_at > ROLLBACK_SECONDS:
+                if problem and time.monotonic() - interrupted_at > patience(ROLLBACK_SECONDS):
                     interrupted_at = time.monotonic()
                     _interrupt_cli()
             except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from pulumi import automation
 from common import processes
 from common.errors import UserError
 from common.kubectl import Kubectl
+from common.patience import patience
 from common.progress import step
 from local.helm import HelmRelease
 
@@ -69,7 +70,7 @@ def _end_orphans(backend_url: str) -> None:
     Plugins continue for up to five minutes (sdk/go/common/util/rpcutil/health.go in pulumi/pulumi). If their release
     failed then, they would roll back that of the next run.
     """
-    deadline = time.monotonic() + ORPHAN_SECONDS
+    deadline = time.monotonic() + patience(ORPHAN_SECONDS)
     while (orphans := _orphans(backend_url)) and time.monotonic() < deadline:
         for pid in orphans:
             with contextlib.suppress(ProcessLookupError):

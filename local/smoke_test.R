@@ -1,8 +1,10 @@
-# The article's computation, run in the scheduler pod as a user runs it: `Rscript - LENGTH WORKERS`.
+# The article's computation, run in the scheduler pod as a user runs it: `Rscript - LENGTH WORKERS SECONDS`.
+# SECONDS: for missing workers to start.
 # The last line of its output is JSON: the pods of the workers, and the seconds on one worker and on all of them.
 arguments <- commandArgs(trailingOnly = TRUE)
 vector_length <- as.numeric(arguments[1])
 expected <- as.integer(arguments[2])
+wait <- as.numeric(arguments[3])
 suppressPackageStartupMessages(library(future.apply))
 
 seconds <- function(expression) unname(system.time(expression)["elapsed"])
@@ -11,7 +13,9 @@ compute <- function() {
 }
 
 # Start missing workers first (after a restart, or scaled down while idle), so that only plan() itself is measured.
-if (length(parallelly::availableWorkers()) < expected) future.kubernetes::scale_workers(expected)
+if (length(parallelly::availableWorkers()) < expected) {
+  future.kubernetes::scale_workers(expected, timeout = wait)
+}
 connect <- seconds(plan(cluster, manual = TRUE, quiet = TRUE))
 connected <- nbrOfWorkers()
 if (connected < expected) {

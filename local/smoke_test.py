@@ -42,6 +42,7 @@ def run(node: Node, outputs: Mapping[str, Any], length: int = SHORT_LENGTH) -> d
     with step(f"Computing 40 means of {length:,} random numbers on {workers} workers"):
         script = (Path(__file__).parent / "smoke_test.R").read_text()
         ran = node.kubectl("-n", namespace, "exec", "-i", found[0], "--", "Rscript", "-", str(length), str(workers),
+                           f"{patience(600):.0f}",
                            input=script, timeout=patience(1800))  # fmt: skip
         lines = [line for line in ran.stdout.splitlines() if line.startswith(RESULT_MARK)]
         if not lines:

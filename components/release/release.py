@@ -9,6 +9,7 @@ from typing import Any
 import pulumi
 from pulumi_kubernetes.helm import v3 as helm
 
+from common.patience import patience
 from components.clouds.base import Cluster, home_claim, shared_claim
 from components.release.kubernetes_object import KubernetesObject
 from components.release.secrets import PASSWORD_LENGTH, TOKEN_LENGTH, random_text
@@ -98,7 +99,7 @@ class Release(pulumi.ComponentResource):
             values=chart_values(settings, cluster, image, auth),
             # A failed install is removed and a failed upgrade rolled back, so that the next run starts from rest.
             atomic=True,
-            timeout=READY_SECONDS,
+            timeout=round(patience(READY_SECONDS)),
             max_history=MAX_HISTORY,
             opts=pulumi.ResourceOptions(parent=self, depends_on=needed),
         )

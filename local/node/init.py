@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,8 @@ def main(state: Path, lower: Path, programs: Path, registry: Path) -> None:
     unified = _mount_kernel_file_systems(root)
     _mount_folders(state, programs, registry)
     _shield_kernel_tunables(root)
+    _complete_cpuinfo(root)
+    _choose_iptables(root)
     # slirp4netns answers DNS at this address by the machine's own resolver.
     (root / "etc/resolv.conf").unlink(missing_ok=True)
     (root / "etc/resolv.conf").write_text("nameserver 10.0.2.3\n")
@@ -97,6 +100,38 @@ def _shield_kernel_tunables(root: Path) -> None:
             stand_in = root / "run" / name.replace("/", ".")
             stand_in.write_text(value)
             _mount("--bind", str(stand_in), f"{root}/proc/sys/{name}")
+
+
+def _complete_cpuinfo(root: Path) -> None:
+    """Binds a copy of /proc/cpuinfo with a clock speed over one that has none, as of user-mode Linux.
+
+    kubelet does not start without it on x86_64 (GetClockSpeed in google/cadvisor), and only reports it.
+    """
+    text = (root / "proc/cpuinfo").read_text()
+    if os.uname().machine == "x86_64" and not re.search(r"(?:cpu MHz|CPU MHz|clock)\s*:\s*[0-9]+\.[0-9]+", text):
+        completed = root / "run/cpuinfo"
+        completed.write_text(re.sub(r"(?m)^processor\s*:.*$", r"\g<0>\ncpu MHz\t\t: 1000.000", text))
+        _mount("--bind", str(completed), f"{root}/proc/cpuinfo")
+
+
+def _choose_iptables(root: Path) -> None:
+    """Makes `iptables` the legacy program where the kernel has no nf_tables for IPv4, which Debian's default needs."""
+
+    def works(program: str) -> bool:
+        # Without nf_tables for IPv4 the list of rules still succeeds; only a change fails. This is the node's network.
+        for action in ("--new-chain=probe", "--delete-chain=probe"):
+            command = ["chroot", str(root), program, "--wait", "--table=nat", action]
+            if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+                return False
+        return True
+
+    if works("iptables-nft") or not works("iptables-legacy"):
+        return
+    for family in ("iptables", "ip6tables"):
+        for action in ("", "-save", "-restore"):
+            link = root / "etc/alternatives" / f"{family}{action}"
+            link.unlink(missing_ok=True)
+            link.symlink_to(f"/usr/sbin/{family}-legacy{action}")
 
 
 def _enter(root: Path) -> None:

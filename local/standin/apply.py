@@ -14,6 +14,7 @@ from typing import Any
 from common.errors import UserError
 from common.kubectl import Kubectl, find_program, last_line
 from common.paths import local_cluster, state_dir
+from common.patience import patience
 from common.private_files import private_file, write_private
 from common.progress import step
 from local.go_binaries import exclusive
@@ -146,7 +147,7 @@ class _Cluster:
         if kind == RELEASE:
             self._release(key).uninstall()
         else:
-            self._kubectl(key, "delete", kind, name, "--ignore-not-found", "--timeout=180s")
+            self._kubectl(key, "delete", kind, name, "--ignore-not-found", f"--timeout={patience(180):.0f}s")
 
     def _release(self, key: str) -> HelmRelease:
         _, namespace, name = key.split("/")

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from common.patience import patience
+
 from .kubernetes_api import Api, environ
 from .r_session import PlanSession, Session
 
@@ -41,7 +43,7 @@ FAKE_R = Path(__file__).parent / "fake_r.py"
 
 def wait_for(what: Callable[[], Any], seconds: float = 10.0) -> Any:
     """The first true result of ``what``; fails after ``seconds``."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patience(seconds)
     while time.monotonic() < deadline:
         if answer := what():
             return answer

@@ -15,6 +15,8 @@ from typing import Any
 import websocket
 from jupyter_server.services.kernels.connection import base
 
+from common.patience import patience
+
 from .door import Door
 
 framing: Any = base
@@ -74,7 +76,7 @@ class Tab:
     def hear(self, until: str, seconds: float = 30) -> list[tuple[str, str, dict[str, Any]]]:
         """Type, cell and content of each message on iopub, up to a state of the kernel, or a type of message."""
         heard = []
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + patience(seconds)
         while time.monotonic() < deadline:
             self.socket.settimeout(max(0.1, deadline - time.monotonic()))
             try:
@@ -94,7 +96,7 @@ class Tab:
     def output(self, code: str) -> str:
         """Output of a cell."""
         cell = self.run(code)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + patience(30)
         heard: list[tuple[str, str, dict[str, Any]]] = []
         while not heard or heard[-1][1] != cell:
             heard += self.hear("idle", deadline - time.monotonic())
@@ -105,7 +107,7 @@ class Tab:
         text = ""
         for _ in range(tries):
             self.run(code)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + patience(10)
             while time.monotonic() < deadline:
                 try:
                     heard = self.hear("idle", deadline - time.monotonic())

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker.conftest import Bed, PlanSession, wait_for
+from tests.broker.conftest import Bed, wait_for
+from tests.broker.r_session import PlanSession
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import pytest
 
+from common.patience import patience
 from image.broker.page import server, words
 from image.broker.page.words import cut
 
@@ -57,7 +58,7 @@ class Page:
         return name, data
 
     def until(self, what: Callable[[], Any], seconds: float = 10) -> Any:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + patience(seconds)
         while not (found := what()):
             assert time.monotonic() < deadline, self.details
             self.event()

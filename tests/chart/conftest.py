@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from common.patience import patience
 from local import go_binaries
 
 CHART = Path(__file__).parents[2] / "chart"
@@ -71,7 +72,7 @@ class Helm:
 
     def _helm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [self.binary, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=self.environment)
+        return subprocess.run(command, capture_output=True, text=True, timeout=patience(60), env=self.environment)
 
     def template(self, values: Mapping[str, Any], *arguments: str, release: str = "lab") -> str:
         """The manifest with ``values`` laid over the least that the chart needs."""

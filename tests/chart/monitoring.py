@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from common.patience import patience
 from tests.chart.conftest import CASES, Helm, binary
 
 CASE = CASES["monitoring"]
@@ -33,7 +34,7 @@ def promtool(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         for name, content in files.items():
             (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False, width=10**6))
         command = [binary("promtool"), *arguments, *(f"{name}.yaml" for name in list(files)[-1:])]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=patience(120), check=False)
 
     return run
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from common.patience import patience
+
 from .conftest import Helm
 
 Serve = Callable[[Mapping[str, int]], int]
@@ -60,7 +62,7 @@ def ready(helm: Helm, ide: str, ide_port: int, http_port: int) -> bool:
     )
     assert f"127.0.0.1 {ide_port}" in script
     assert f"127.0.0.1 {http_port}" in script
-    return subprocess.run(["bash", "-c", script], capture_output=True, timeout=20).returncode == 0
+    return subprocess.run(["bash", "-c", script], capture_output=True, timeout=patience(20)).returncode == 0
 
 
 @pytest.mark.parametrize("ide", ["rstudio", "jupyterlab", "both"])
@@ -126,6 +128,6 @@ def test_helm_test_checks_ide_and_broker_and_names_diagnosis_command(
         assert service in script
         script = script.replace(service, f"127.0.0.1 {port}")
     script = script.replace("{1..60}", "{1..2}").replace("sleep 2", "sleep 0.1")
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=patience(30))
     assert (done.returncode == 0) is passes
     assert ("logs deployment/lab-future-kubernetes-scheduler" in done.stdout) is not passes

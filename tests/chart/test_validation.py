@@ -8,6 +8,8 @@ from typing import Any
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 
+from common.patience import patience
+
 from .conftest import CASES, CHART, MINIMAL, Helm, binary, merged
 
 # The oldest that Chart.yaml allows, and the newest whose schemas the package has.
@@ -72,7 +74,7 @@ def test_kube_score_advises_only_what_is_declined_with_a_reason(helm: Helm, case
         input=helm.template(CASES[case]),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
     )
     scored = json.loads(done.stdout)
     assert len(scored) >= 7, done.stderr

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from common.patience import patience
 from tests.e2e.conftest import Stack
 
 
@@ -21,7 +22,7 @@ def forwarded(stack: Stack) -> Iterator[str]:
     command = stack.outputs()["portForward"].replace("8787:8787", f"{port}:8787")
     forward = subprocess.Popen(shlex.split(command), env=stack.environment(), stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + patience(20)
         while True:
             with socket.socket() as client:
                 if client.connect_ex(("127.0.0.1", port)) == 0:

@@ -18,6 +18,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from common.paths import REPO, state_dir
+from common.patience import patience
 from image.broker.diagnosis import is_ready
 from local import cluster, image
 
@@ -62,7 +63,8 @@ class Stack:
     def standin(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "local", "standin", *arguments],
-            cwd=self.project, env=self.environment(), capture_output=True, text=True, check=False, timeout=timeout,
+            cwd=self.project, env=self.environment(), capture_output=True, text=True, check=False,
+            timeout=patience(timeout),
         )  # fmt: skip
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
@@ -129,11 +131,11 @@ class Stack:
     def rscript(self, code: str, timeout: float = 120) -> str:
         """Standard output of an R program in the scheduler pod; a failure of R fails the test with its messages."""
         scheduler = self.scheduler()["metadata"]["name"]
-        return self.kubectl("exec", "-i", scheduler, "--", "Rscript", "-", input=code, timeout=timeout)
+        return self.kubectl("exec", "-i", scheduler, "--", "Rscript", "-", input=code, timeout=patience(timeout))
 
     def wait(self, what: str, seconds: float, done: Any) -> Any:
         """The first true value of `done()`, looked for twice a second; fails after that many seconds."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + patience(seconds)
         while not (value := done()):
             assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
             time.sleep(0.5)
@@ -176,7 +178,7 @@ def made_up(own_state: Path) -> tuple[cluster.Node, str]:
         if "printed" not in known:
             done = subprocess.run(
                 [sys.executable, "-m", "cli", "up", f"--config=workers={WORKERS}"],
-                cwd=REPO, capture_output=True, text=True, check=False, timeout=2400,
+                cwd=REPO, capture_output=True, text=True, check=False, timeout=patience(2400),
             )  # fmt: skip
             known |= {"failed": done.returncode != 0, "printed": done.stdout + done.stderr}
     assert not known["failed"], known["printed"]

@@ -15,6 +15,7 @@ import pytest
 
 from common.errors import UserError
 from common.paths import REPO, state_dir
+from common.patience import patience
 from local import cgroups, cluster, machine
 
 pytestmark = pytest.mark.timeout(300)
@@ -77,7 +78,7 @@ def test_nothing_of_a_removed_cluster_is_left_on_the_machine(own_state: Path) ->
 def test_a_crashed_node_comes_back_with_what_was_in_it(node: cluster.Node) -> None:
     node.kubectl("create", "configmap", "kept", "--from-literal=key=value")
     os.kill(node.pid, 9)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patience(30)
     while cluster.running(NAME) is not None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -142,7 +143,7 @@ def processes_of_the_machine() -> str:
 def test_a_service_of_the_node_that_dies_is_started_again(node: cluster.Node) -> None:
     before = node.run("cat", "/run/node/services/coredns").stdout
     node.run("busybox", "kill", "-9", before)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patience(30)
     while (now := node.run("cat", "/run/node/services/coredns").stdout) in (before, "0"):
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -164,7 +165,7 @@ def weights(unit: str) -> dict[str, int]:
 
 def test_the_nodes_services_leave_the_processors_to_the_pods_first(node: cluster.Node) -> None:
     unit, usual = ("cpu.weight", 100) if cgroups.is_v2() else ("cpu.shares", 1024)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patience(30)
     while not (now := weights(unit)) or now["kubepods"] < 4 * now["services"]:
         assert time.monotonic() < deadline, now
         time.sleep(0.2)

@@ -20,6 +20,7 @@ import yaml
 
 from bench.release import install
 from common.paths import REPO
+from common.patience import patience
 from local import cluster
 from tests.e2e.conftest import Stack
 
@@ -57,12 +58,14 @@ class Release:
         values = {**self.values, "worker": {**self.values["worker"], **worker}}
         command = [
             str(self.node.programs / "helm"), "--kubeconfig", str(self.node.kubeconfig), "-n", NAMESPACE, "upgrade",
-            NAME, str(chart), "--wait", "--timeout", "5m", "-f", "-",
+            NAME, str(chart), "--wait", f"--timeout={patience(300):.0f}s", "-f", "-",
         ]  # fmt: skip
         done = subprocess.run(command, input=json.dumps(values), text=True, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr + self.kubectl("get", "pods", "-o", "wide")
         # Helm waits for the scheduler only.
-        self.kubectl("rollout", "status", f"deploy/{NAME}-worker", "--timeout=180s", timeout=200)
+        self.kubectl(
+            "rollout", "status", f"deploy/{NAME}-worker", f"--timeout={patience(180):.0f}s", timeout=patience(200)
+        )
 
     def kubectl(self, *arguments: str, **options: Any) -> str:
         return self.node.kubectl("-n", NAMESPACE, *arguments, **options).stdout
@@ -71,11 +74,11 @@ class Release:
         """The output of an R program in the scheduler pod."""
         program = f"suppressMessages({{library(future.kubernetes); library(future.apply)}})\n{code}"
         where = f"deploy/{NAME}-scheduler"
-        return self.kubectl("exec", "-i", where, "--", "Rscript", "-", input=program, timeout=timeout)
+        return self.kubectl("exec", "-i", where, "--", "Rscript", "-", input=program, timeout=patience(timeout))
 
     def in_scheduler(self, script: str) -> None:
         """Runs a bash script in the scheduler pod."""
-        self.kubectl("exec", f"deploy/{NAME}-scheduler", "--", "bash", "-c", script, timeout=150)
+        self.kubectl("exec", f"deploy/{NAME}-scheduler", "--", "bash", "-c", script, timeout=patience(150))
 
     def pods(self, component: str) -> dict[str, int]:
         """The names of a component's pods that are not being deleted, each with its container's restarts."""
@@ -111,8 +114,8 @@ def release(stack: Stack) -> Iterator[Release]:
         install(node, NAMESPACE, NAME, secrets.token_urlsafe(32), values, chart=FIRST_CHART)
         yield Release(node, values)
     finally:
-        node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
-        node.kubectl("delete", "pv", "upgrade-home", "--ignore-not-found", "--timeout=60s")
+        node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", f"--timeout={patience(120):.0f}s")
+        node.kubectl("delete", "pv", "upgrade-home", "--ignore-not-found", f"--timeout={patience(60):.0f}s")
         node.run("rm", "-rf", HOME)
 
 

@@ -18,6 +18,7 @@ import pytest
 from cli.connect import free_port
 from common.errors import UserError
 from common.paths import REPO
+from common.patience import patience
 
 # Serves the given port until the file `down` exists; then it fails as kubectl does.
 KUBECTL = """
@@ -78,7 +79,7 @@ class Connecting:
         return (self.folder / "said").read_text()
 
     def until(self, what: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + patience(30)
         while time.monotonic() < deadline:
             if answer := what():
                 return answer

@@ -127,6 +127,31 @@ def test_a_program_that_no_package_manager_can_bring_is_named(monkeypatch: pytes
         debian_rootfs.program("chromium", "chromium", "chromium-driver")
 
 
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (
+            "W: Not using locking for read only lock file /var/lib/dpkg/lock\n"
+            "E: Could not open file /var/cache/apt/archives/partial/x.deb - open (30: Read-only file system)",
+            "make /var writable, or install mmdebstrap by hand",
+        ),
+        ("E: You don't have enough free space in /var/cache/apt/archives/.", r"free some disk space in /var \(\d+ MiB"),
+        ("E: Unable to locate package mmdebstrap", "see the error, or install mmdebstrap by hand"),
+    ],
+)
+def test_full_or_read_only_var_is_named_with_its_fix(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str, fix: str
+) -> None:
+    (tmp_path / "error").write_text(error)
+    (tmp_path / "apt-get").write_text(f"#!/bin/sh\n/bin/cat {tmp_path}/error >&2\nexit 100\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(UserError, match=fix) as refused:
+        debian_rootfs.program("mmdebstrap", "mmdebstrap")
+    assert error in str(refused.value)
+
+
 def test_two_clusters_that_start_at_once_both_get_the_image(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def buildah(arguments: object, binds: dict[Path, str], node: cluster.Node) -> subprocess.CompletedProcess[str]:
         """Takes its time, and then writes where it was told to."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -11,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from common.patience import patience
-from local import cgroups, machine
+from local import cgroups, image, machine
 from local.node.endings import fatal_line, same
 
 KUBELET = (
@@ -204,17 +203,6 @@ def test_the_services_weigh_an_eighth_of_the_pods(tree: Path, monkeypatch: pytes
     assert (groups.folders[0] / "services/cpu.weight").read_text() == "9"
 
 
-def test_patience_widens_every_limit_and_refuses_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FUTURE_KUBERNETES_PATIENCE", raising=False)
-    assert patience(30) == 30
-    monkeypatch.setenv("FUTURE_KUBERNETES_PATIENCE", "20")
-    assert patience(30) == 600
-    for wrong in ("0", "-1", "fast", "1e9"):
-        monkeypatch.setenv("FUTURE_KUBERNETES_PATIENCE", wrong)
-        with pytest.raises(UserError, match=r"allowed: a number from 1 to 1000"):
-            patience(30)
-
-
 def test_folder_that_cannot_be_written_is_named_with_its_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -242,6 +230,8 @@ def refused(preparation: str, folder: Path) -> str:
     )
     assert done.returncode != 0
     assert "Kubernetes cannot run on this machine" in done.stderr
+    left = [path for name in ("cache", "state") for path in (folder / name).rglob("*")]
+    assert not left, "a refusal leaves nothing"
     return done.stderr
 
 
@@ -295,3 +285,10 @@ def test_the_node_reads_endings_without_the_project(tmp_path: Path) -> None:
         cwd=folder, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "Error: x"
+
+
+def test_no_command_makes_a_user_namespace_which_the_machine_may_forbid() -> None:
+    for path in Path(machine.__file__).parent.rglob("*.py"):
+        found = re.findall(r"\"--user\"|\"-U\"|--map-root-user|NEWUSER|0x10000000|rootless", path.read_text())
+        assert not found, path
+    assert "--isolation=chroot" in image._ISOLATION, "buildah's others make one"

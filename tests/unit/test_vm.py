@@ -10,8 +10,11 @@ from typing import cast
 import pytest
 
 from ci.lint import tracked_files
-from tests.vm import story, tree
-from tests.vm.qemu import Guest
+from common.errors import UserError
+from tests.vm import __main__ as vm
+from tests.vm import guest, images, qemu, story, tree, uml
+from tests.vm.guest import Guest
+from tests.vm.spec import UML_ADDRESS, MachineSpec
 
 
 class FakeGuest:
@@ -38,7 +41,14 @@ def play(guest: FakeGuest, folder: Path, more: tuple[str, ...] = ()) -> list[sto
 def test_story_that_holds_runs_every_step_and_names_loaded_modules(tmp_path: Path) -> None:
     guest = FakeGuest()
     outcomes = play(guest, tmp_path, ("test-unit",))
-    assert guest.ran == ["make up", "make up", "make status", "make down", "make test-unit"]
+    assert guest.ran == [
+        "make up",
+        "make up",
+        "make status",
+        "grep -qx 204 /tmp/analysis/sum.txt",
+        "make down",
+        "make test-unit",
+    ]
     assert all(outcome.held for outcome in outcomes)
     assert outcomes[-1].detail == "overlay"
     assert "== make up again" in (tmp_path / "log").read_text()
@@ -75,3 +85,59 @@ def test_commit_inside_is_a_clone_whose_files_tests_can_list(tmp_path: Path, mon
     monkeypatch.setattr(tree, "INSIDE", str(tmp_path / "copy"))
     tree.copy_commit(cast(Guest, Here()))
     assert "Makefile" in tracked_files(tmp_path / "copy", "Makefile")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kvm", "kernel", "kind"),
+    [
+        ((), True, "cloud", "kvm"),
+        ((), False, "uml", "uml"),
+        (("--vm", "tcg"), False, "cloud", "tcg"),
+        (("--vm", "uml"), True, "uml", "uml"),
+        (("--with", "docker"), False, "cloud", "tcg"),  # user-mode Linux cannot run Docker
+    ],
+)
+def test_machine_is_user_mode_linux_where_no_kvm_works(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...], kvm: bool, kernel: str, kind: str
+) -> None:
+    kernels: list[str] = []
+
+    def root_image(spec: MachineSpec) -> images.RootImage:
+        kernels.append(spec.kernel)
+        return images.RootImage(tmp_path)
+
+    monkeypatch.setattr(images, "root_image", root_image)
+    monkeypatch.setattr(qemu, "may_have_kvm", lambda: True)
+    monkeypatch.setattr(qemu, "kvm_works", lambda _image: kvm)
+    _, chosen = vm._machine(vm._parser().parse_args(arguments))
+    assert (kernels[-1], chosen) == (kernel, kind)
+
+
+def test_docker_in_user_mode_linux_is_refused_before_anything_is_built() -> None:
+    with pytest.raises(UserError, match=r"user-mode Linux(.|\n)*fix: +--vm tcg"):
+        vm._machine(vm._parser().parse_args(["--vm", "uml", "--with", "docker"]))
+
+
+def test_user_mode_linux_needs_no_kernel_inside_and_its_own_names_of_disk_and_network() -> None:
+    spec = MachineSpec(12, "uml")
+    assert not [name for name in spec.packages if name.startswith(("linux-image", "initramfs"))]
+    assert "/dev/ubda / ext4" in spec.files["etc/fstab"]
+    assert f"Address={UML_ADDRESS}/24" in spec.files["etc/systemd/network/user.network"]
+
+
+def test_user_mode_linux_changes_neither_this_machines_network_nor_its_disks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(uml, "vm_dir", lambda: tmp_path)
+    monkeypatch.setattr(guest, "boot", lambda command, _kind: started.append(command(2222, tmp_path / "console.log")))
+    uml.start(images.RootImage(tmp_path / "root"), tmp_path / "home")
+    (words,) = started
+    assert words[:2] == ["unshare", "--mount"]
+    assert {"--propagation=private", "--pid", "--kill-child"} < set(words)
+    assert "ubd0=/vm/root.cow,/vm/root/disk" in words
+    assert "ubd1=/vm/home.cow,/vm/home" in words
+    network = words[words.index(str(tmp_path)) + 1]
+    assert network.index("unshare --net") < network.index("touch /run/namespace") < network.index("slirp4netns")
+    for script in (words[words.index("-ec") + 1], network):
+        assert subprocess.run(["sh", "-n", "-c", script], check=False).returncode == 0

@@ -13,11 +13,15 @@ from collections.abc import Sequence
 from common.errors import UserError
 from common.patience import VARIABLE as PATIENCE
 from common.progress import step
-from tests.vm import images, inherit, qemu, story, tree
+from tests.vm import images, inherit, qemu, story, tree, uml
+from tests.vm.guest import Guest, running
 from tests.vm.spec import ENGINES, SUITES, MachineSpec
 
-# Factor by which plain emulation is slower: a node that starts in 10 s takes some minutes.
-_PATIENCE = {"kvm": "2", "tcg": "20"}
+# Plain emulation is that much slower: a node that starts in 10 s takes some minutes. User-mode Linux has one processor.
+_PATIENCE = {"kvm": "2", "tcg": "20", "uml": "8"}
+_UML_NOTICE = """\
+The kernel was user-mode Linux and not the distribution's: one processor, no cpuset controller, no nf_tables for IPv4,
+and modules of its own. What differs with the distribution's kernel was not seen: `make test-vm VM=tcg` shows it."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,18 +49,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kernel", choices=("cloud", "generic"), default="cloud")
     parser.add_argument("--with", dest="engines", choices=sorted(ENGINES), action="append", default=[])
     parser.add_argument("--ubuntu-like", action="store_true", help="no unprivileged user namespaces, systemd-resolved")
-    parser.add_argument("--accel", choices=("kvm", "tcg"), help="without it KVM is tried")
+    parser.add_argument("--vm", choices=("kvm", "tcg", "uml"), help="without it KVM where it works, else uml")
     parser.add_argument("--test", action="append", default=[], metavar="TARGET", help="then `make TARGET` too")
     parser.add_argument("--keep", action="store_true", help="boot, copy, and leave the machine running; no story")
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    spec = MachineSpec(arguments.debian, arguments.kernel, tuple(sorted(arguments.engines)), arguments.ubuntu_like)
-    root = images.root_image(spec)
+    root, kind = _machine(arguments)
     key = images.ssh_key()
     home = images.home_image(arguments.caches, key.with_suffix(".pub").read_text())
-    guest = qemu.start(root, home, arguments.accel or qemu.accelerator(root))
+    guest = uml.start(root, home) if kind == "uml" else qemu.start(root, home, kind)
     with step("Copying the tree and the package clients' configuration"):
         patience = os.environ.get(PATIENCE) or _PATIENCE[guest.accelerator]
         guest.run(inherit.UNPACK, stdin=inherit.archive(inherit.files({PATIENCE: patience})))
@@ -69,7 +72,28 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _play(guest: qemu.Guest, arguments: argparse.Namespace) -> int:
+def _machine(arguments: argparse.Namespace) -> tuple[images.RootImage, str]:
+    """Return the root file system, and the kind of machine that boots it: kvm, tcg or uml."""
+
+    def image(kernel: str) -> images.RootImage:
+        engines = tuple(sorted(arguments.engines))
+        return images.root_image(MachineSpec(arguments.debian, kernel, engines, arguments.ubuntu_like))
+
+    if arguments.vm in ("kvm", "tcg"):
+        return image(arguments.kernel), arguments.vm
+    if arguments.vm is None and qemu.may_have_kvm() and qemu.kvm_works(root := image(arguments.kernel)):
+        return root, "kvm"
+    if arguments.engines or arguments.kernel != "cloud":
+        if arguments.vm is None:
+            return image(arguments.kernel), "tcg"
+        raise UserError(
+            "user-mode Linux has a kernel of its own, which lacks what Docker and containerd need\n"
+            "    allowed: --debian, --caches, --ubuntu-like, --test\n    fix:     --vm tcg"
+        )
+    return image("uml"), "uml"
+
+
+def _play(guest: Guest, arguments: argparse.Namespace) -> int:
     name = f"debian-{arguments.debian}-{arguments.caches}{''.join(f'-{engine}' for engine in arguments.engines)}"
     transcript = images.vm_dir() / f"{name}.log"
     try:
@@ -77,6 +101,8 @@ def _play(guest: qemu.Guest, arguments: argparse.Namespace) -> int:
         outcomes = story.play(guest, transcript, arguments.test)
     finally:
         guest.stop()
+    if guest.accelerator == "uml":
+        print(f"\n{_UML_NOTICE}")
     print(f"\n{name}: {system}, {guest.accelerator}. Transcript: {transcript}\n{story.summary(outcomes)}")
     return 0 if all(outcome.held for outcome in outcomes) else 1
 
@@ -86,8 +112,8 @@ def _ssh(command: Sequence[str]) -> int:
     os.execvp(words[0], words)
 
 
-def _running() -> qemu.Guest:
-    guest = qemu.running()
+def _running() -> Guest:
+    guest = running()
     if guest is None:
         raise UserError("No virtual machine runs.\n    fix: .venv/bin/python -m tests.vm --keep")
     return guest

@@ -16,7 +16,7 @@ from common.paths import cache_dir
 from common.progress import step
 from local.debian_rootfs import mmdebstrap, program
 from tests.vm.inherit import CERTIFICATES
-from tests.vm.spec import MachineSpec
+from tests.vm.spec import UML_PACKAGES, MachineSpec
 
 HOOKS = (
     "--format=directory",
@@ -47,6 +47,11 @@ class RootImage:
     def initrd(self) -> Path:
         return self.folder / "initrd"
 
+    @property
+    def programs(self) -> Path:
+        """Root folder with user-mode Linux, where that is the kernel."""
+        return self.folder / "programs"
+
 
 def vm_dir() -> Path:
     """Return the folder for disks, the ssh key, and the state of the running machine."""
@@ -72,9 +77,14 @@ def root_image(spec: MachineSpec) -> RootImage:
                 path = root / name
                 path.unlink(missing_ok=True)
                 path.write_text(text)
-            for name in ("vmlinuz", "initrd.img"):
-                (boot,) = (root / "boot").glob(f"{name}-*")
-                shutil.copy(boot, made / {"vmlinuz": "kernel", "initrd.img": "initrd"}[name])
+            if spec.kernel == "uml":
+                mmdebstrap([spec.suite], UML_PACKAGES, made / "programs", ("--format=directory",), progress)
+                modules = made / "programs/usr/lib/uml/modules"
+                shutil.copytree(modules, root / "usr/lib/modules", symlinks=True, dirs_exist_ok=True)
+            else:
+                for name, kept in (("vmlinuz", "kernel"), ("initrd.img", "initrd")):
+                    (boot,) = (root / "boot").glob(f"{name}-*")
+                    shutil.copy(boot, made / kept)
             progress.note("writing the disk")
             _ext4(made / "disk", root, "root", _ROOT_SIZE)
             made.rename(target)

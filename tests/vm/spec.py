@@ -25,10 +25,22 @@ _PACKAGES = (
     "systemd-sysv",
     "udev",
 )
-_KERNELS = {"cloud": "linux-image-cloud-amd64", "generic": "linux-image-amd64"}
+_KERNELS = {
+    "cloud": ("initramfs-tools", "linux-image-cloud-amd64"),
+    "generic": ("initramfs-tools", "linux-image-amd64"),
+    "uml": (),  # outside of the machine, as a process
+}
+UML_PACKAGES = ("ethtool", "iproute2", "slirp4netns", "socat", "user-mode-linux")
+"""Programs that start user-mode Linux, in a root folder of their own; the machine gets the kernel's modules."""
+UML_ADDRESS = "10.0.2.15"
 # Ubuntu 24.04 lets no unprivileged process make a user namespace: Debian's kernels by the first key, its own by the
-# second.
-_NAMESPACE_SETTINGS = "kernel.unprivileged_userns_clone = 0\n-kernel.apparmor_restrict_unprivileged_userns = 1\n"
+# second. User-mode Linux has neither; there the number of such namespaces is limited to 0.
+_NAMESPACE_SETTINGS = """\
+-kernel.unprivileged_userns_clone = 0
+-kernel.apparmor_restrict_unprivileged_userns = 1
+"""
+_NO_NAMESPACES = "user.max_user_namespaces = 0\n"
+_UML_NETWORK = f"[Match]\nName=vec*\n\n[Network]\nAddress={UML_ADDRESS}/24\nGateway=10.0.2.2\n"
 _NETWORK = "[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n"
 
 
@@ -49,19 +61,22 @@ class MachineSpec:
     def packages(self) -> tuple[str, ...]:
         engines = tuple(ENGINES[engine] for engine in self.engines)
         resolver = ("systemd-resolved",) if self.ubuntu_like else ()
-        return (*_PACKAGES, "initramfs-tools", _KERNELS[self.kernel], *engines, *resolver)
+        return (*_PACKAGES, *_KERNELS[self.kernel], *engines, *resolver)
 
     @property
     def files(self) -> dict[str, str]:
         """Return files of the root folder by path: the answers that an installer would write."""
+        uml = self.kernel == "uml"
+        disk = "ubda" if uml else "vda"
         files = {
             "etc/hostname": f"debian{self.debian}\n",
             "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 debian{self.debian}\n",
-            "etc/fstab": "/dev/vda / ext4 defaults 0 1\nLABEL=home /root ext4 defaults 0 2\n",
-            "etc/systemd/network/user.network": _NETWORK,
+            "etc/fstab": f"/dev/{disk} / ext4 defaults 0 1\nLABEL=home /root ext4 defaults 0 2\n",
+            "etc/systemd/network/user.network": _UML_NETWORK if uml else _NETWORK,
         }
         if self.ubuntu_like:
-            return {**files, "etc/sysctl.d/60-namespaces.conf": _NAMESPACE_SETTINGS}
+            settings = _NO_NAMESPACES if uml else _NAMESPACE_SETTINGS
+            return {**files, "etc/sysctl.d/60-namespaces.conf": settings}
         return {**files, "etc/resolv.conf": "nameserver 10.0.2.3\n"}
 
     def key(self) -> str:

@@ -7,13 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vm.qemu import Guest
+from tests.vm.guest import Guest
 from tests.vm.tree import INSIDE
 
+_SCRIPT = """\
+library(future.apply)
+library(future.kubernetes)
+plan(kubernetes)
+writeLines(as.character(sum(future_sapply(1:8, function(i) i^2))), "sum.txt")
+"""
+_RUN = (
+    f"mkdir -p /tmp/analysis && printf '%s' '{_SCRIPT}' >/tmp/analysis/main.R"
+    " && .venv/bin/future-kubernetes run /tmp/analysis main.R && grep -qx 204 /tmp/analysis/sum.txt"
+)
 STEPS = (
     ("make up", "make up"),
     ("make up again", "make up"),
     ("make status", "make status"),
+    ("a script as a run", _RUN),
     ("make down", "make down"),
 )
 """Title and command of each step. The parallel R run is the end of `make up`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 from common.paths import REPO
-from tests.vm.qemu import Guest
+from tests.vm.guest import Guest
 
 INSIDE = "/root/future-kubernetes"
 # Tests list the tracked files.
