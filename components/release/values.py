@@ -44,6 +44,7 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
             "className": cluster.public_access.ingress_class,
             "annotations": dict(cluster.public_access.annotations),
         },
+        "hourlyCost": pulumi.Output.from_input(cluster.hourly_cost).apply(page_cost),
         "idleMinutes": settings.idle_minutes,
         "cullIdleKernels": settings.cull_idle_kernels,
         "ttlHours": settings.ttl_hours,
@@ -58,6 +59,14 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
     }
     laid: dict[str, Any] = merged(merged(values, cluster.own_values), settings.chart_values)
     return laid
+
+
+def page_cost(cost: Mapping[str, Any]) -> dict[str, str]:
+    """The part of the output `hourlyCost` from which the live page computes what the workers that are there cost.
+
+    The figure for now is left out: it is that of `workers`, and a page shows the workers that there are.
+    """
+    return {name: str(cost[name]) for name in ("idle", "max", "workerNode")}
 
 
 def merged(values: Any, overlay: Any) -> Any:
