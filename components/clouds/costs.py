@@ -87,7 +87,7 @@ def product(count: float, price: float | None) -> float | None:
 
 
 def worker_node(settings: ManagedSettings, *prices: float | None) -> float | None:
-    """What each worker node adds to `idle`: the sum of its prices, or nothing where the nodes stay, as `idle` has them."""
+    """What each worker node adds to `idle`: the sum of these prices, or nothing where the nodes stay when idle."""
     if not settings.autoscaled:
         return 0.0
     known = [price for price in prices if price is not None]
@@ -104,8 +104,8 @@ def most_of(*prices: float | None) -> float | None:
 class Costs:
     """Every part of a stack's bill.
 
-    excluded: what is billed by use and is in no figure. worker_node: what each worker node adds to `idle`, in US dollars
-    an hour; None where a price of it is unknown.
+    excluded: what is billed by use and is in no figure. worker_node: what each worker node adds to `idle` in an hour;
+    None where a price of it is unknown.
     """
 
     parts: Sequence[Part]

@@ -38,8 +38,9 @@ def submit_wave(plan: PlanSession, chance: random.Random, name: str, futures: in
 
 def test_live_page_under_load_is_taken_in_light_and_dark(site: Site, browser: webdriver.Chrome) -> None:
     chance = random.Random(7)
-    settings = {"maxWorkers": "40", "idleMinutes": "30", "costIdle": "$0.31", "costMax": "$8.95", "costWorkerNode": "$0.216"}
-    for name, value in settings.items():
+    settings = {"maxWorkers": "40", "idleMinutes": "30"}
+    prices = {"costIdle": "$0.31", "costMax": "$8.95", "costWorkerNode": "$0.216"}
+    for name, value in (settings | prices).items():
         (site.config / name).write_text(value)
     with (
         stand_ins(site.bed, WORKERS),

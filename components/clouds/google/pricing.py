@@ -88,9 +88,7 @@ def hourly_cost(
         except catalog.CatalogError as error:
             say_unchecked(f"{unchecked}. To have them: gcloud services enable cloudbilling.googleapis.com", error)
             return flat(UNKNOWN)
-        found = Costs(
-            parts(settings, location, pool, prices), EXCLUDED, node_price(settings, location, pool, prices)
-        )
+        found = Costs(parts(settings, location, pool, prices), EXCLUDED, node_price(settings, location, pool, prices))
         return found.output()
 
     return pulumi.Output.from_input(costs())
