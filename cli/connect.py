@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,7 +35,8 @@ def connect(stack: Stack, port: int = PORT, *, browser: bool = True, show_passwo
     local = free_port(port)
     if local != port:
         say(f"Port {port} of this machine is taken: using {local}.")
-    url = f"http://localhost:{local}/"
+    # The output `url` is the address that all use; a stack may put the IDE below a path of it.
+    url = f"http://localhost:{local}{urllib.parse.urlsplit(stack.outputs.get('url', '')).path.rstrip('/')}/"
     begun, shown, lost, delay = time.monotonic(), False, False, 0.5
     while True:
         with forward(stack, local) as (process, messages):

@@ -61,6 +61,12 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
     return laid
 
 
+def ide_path(settings: Settings) -> str:
+    """The path below which `chartValues` put the IDE, without its last slash."""
+    found = settings.chart_values.get("ingress") or {}
+    return str(found.get("path", "/")).rstrip("/")
+
+
 def page_cost(cost: Mapping[str, Any]) -> dict[str, str]:
     """The part of the output `hourlyCost` from which the live page computes what the workers that are there cost.
 
