@@ -53,14 +53,14 @@ def connect(stack: Stack, port: int = PORT, *, browser: bool = True, show_passwo
             reason = last_of(messages)
         if not shown and re.search(r"\(Forbidden\)|is forbidden: User", reason):
             raise UserError(
-                f"this login to Kubernetes may not forward a port of stack {stack.name!r}: {reason}\n"
+                f"this login to Kubernetes may not forward a port of {stack.title}: {reason}\n"
                 f"Fix: ask for a role that may create pods/portforward and read services and pods in its namespace; "
                 f"to look: kubectl auth can-i create pods/portforward"
             )
         if not shown and time.monotonic() - begun > FIRST_SECONDS:
             raise UserError(
-                f"the IDE of stack {stack.name!r} was not reached within {FIRST_SECONDS:.0f} s: {reason}\n"
-                f"Fix: future-kubernetes status --stack {stack.name}"
+                f"the IDE of {stack.title} was not reached within {FIRST_SECONDS:.0f} s: {reason}\n"
+                f"Fix: {stack.status_command}"
             )
         if not lost:
             say(f"{'The connection was lost' if shown else 'Not connected yet'}: {reason}. Trying again; Ctrl-C ends.")
@@ -80,7 +80,7 @@ def introduce(stack: Stack, url: str, *, show_password: bool) -> None:
     if show_password:
         print(f"password {stack.outputs['password']}", flush=True)
     else:
-        say(f"The password: future-kubernetes password --stack {stack.name}")
+        say(f"The password: {stack.password_command}")
     say("Ctrl-C ends the connection; sessions and futures go on.")
 
 

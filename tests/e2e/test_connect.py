@@ -93,6 +93,30 @@ def test_another_port_is_taken_and_the_browser_opened_there(stack: Stack, tmp_pa
             process.wait()
 
 
+def test_a_release_is_found_by_its_namespace_and_the_kubeconfig(stack: Stack, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    said = tmp_path / "said"
+    with said.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli", "connect", "--namespace", stack.namespace, "--no-browser", "--password",
+             "--port", str(port)],
+            cwd=REPO, env={**stack.environment(), "KUBECONFIG": str(stack.node.kubeconfig)}, stdout=output,
+            stderr=output,
+        )  # fmt: skip
+    try:
+        stack.wait("the page", 60, lambda: "Ctrl-C ends the connection" in said.read_text())
+        assert f"http://localhost:{port}/\n" in said.read_text()
+        assert f"password {stack.outputs()['password']}\n" in said.read_text()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+            assert "password" in answer.read().decode()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_forward_that_hangs_is_made_again(stack: Stack, tmp_path: Path) -> None:
     """As after a sleep of the machine or in another network: kubectl lives on, and nothing comes through."""
     with socket.create_server(("127.0.0.1", 0)) as probe:

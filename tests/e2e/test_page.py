@@ -257,6 +257,19 @@ def test_r_names_the_page_of_this_release(stack: Stack) -> None:
     assert "http://localhost:8787/cluster/" in printed
 
 
+def test_first_notebook_of_an_empty_home_runs(stack: Stack) -> None:
+    pod = stack.scheduler()["metadata"]["name"]
+    cells = json.loads(stack.kubectl("exec", pod, "--", "cat", "start-here.ipynb"))["cells"]
+    printed = stack.rscript("\n".join(cell["source"] for cell in cells if cell["cell_type"] == "code"))
+    workers = {worker["metadata"]["name"] for worker in stack.pods("worker")}
+    names = set(re.findall(r"[\w-]+-worker-[\w-]+", printed.split("elapsed")[0]))
+    assert names, printed
+    assert names <= workers
+    elapsed = float(printed.split("elapsed")[1].split()[2])
+    assert elapsed < 7, "eight seconds of work, shared"
+    assert "http://localhost:8787/cluster/" in printed
+
+
 def test_report_of_r_is_one_file_that_needs_nothing_else(
     stack: Stack, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
