@@ -87,7 +87,7 @@ def product(count: float, price: float | None) -> float | None:
 
 
 def worker_node(settings: ManagedSettings, *prices: float | None) -> float | None:
-    """What each worker node adds to `idle`: the sum of these prices, or nothing where the nodes stay when idle."""
+    """The sum of these prices, which each worker node adds to `idle`; nothing where the nodes stay when idle."""
     if not settings.autoscaled:
         return 0.0
     known = [price for price in prices if price is not None]

@@ -14,8 +14,8 @@ SCHEMES = ("light", "dark")
 def violations(browser: webdriver.Chrome, scheme: str, *parts: str) -> list[str]:
     """Return what axe objects to on the page that is open: rule, why, and where.
 
-    parts: selectors of elements on a page that is not this project's. Only these are looked at, by the rules of WCAG 2.1
-    A and AA: JupyterLab's tiles are against one of axe's further advice (image-redundant-alt).
+    parts: selectors of elements on a page that is not this project's. Only these are looked at, by the rules of WCAG
+    2.1 A and AA: JupyterLab's tiles are against one of axe's further advice (image-redundant-alt).
     """
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)

@@ -144,7 +144,7 @@ def parts(settings: GkeSettings, location: Location, pool: WorkerPool, prices: P
 
 
 def node_price(settings: GkeSettings, location: Location, pool: WorkerPool, prices: Prices) -> float | None:
-    """What each worker node adds to the cost when idle: its machine, its disk, and its share of Cloud NAT."""
+    """The amount that each worker node adds to `idle`: its machine, its disk, and its share of Cloud NAT."""
     machine = machine_price(location.worker_machine, prices, spot=bool(settings.spot))
     disk = by_month(prices[DISKS[boot_disk_type(settings.machine_type)]])
     network = 0.0 if settings.network else prices[GATEWAY]

@@ -186,7 +186,8 @@ class Feed:
         used = bool(queued or running) or self._leases.in_use()
         yield "idle", {"minutes": minutes, "goes": round(self._activity.last_active + 60 * minutes) if not used else 0}
         nodes = {worker.node for worker in (*self._pool.workers, *self._pool.retiring)} - {""}
-        yield "cost", cost(*(self._scaler.text(f"cost{name}") for name in ("Idle", "Max", "WorkerNode")), len(nodes))
+        idle, most, each = (self._scaler.text(f"cost{name}") for name in ("Idle", "Max", "WorkerNode"))
+        yield "cost", cost(idle, most, each, len(nodes))
         yield "sessions", self._sessions()
         yield "memory", self._memory.usage()
         yield "deaths", list(reversed(self._memory.deaths))

@@ -66,7 +66,7 @@ def waiting(now: Situation) -> str:
 
 
 def cost(idle: str, most: str, worker_node: str, nodes: int) -> str:
-    """What the cluster costs now, when idle and at most; empty where the release has no figures.
+    """Cost of the cluster now, when idle and at most; empty where the release has no figures.
 
     Args:
         idle: cost an hour without workers, as the stack's output `hourlyCost` has it.
