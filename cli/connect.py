@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,7 +36,8 @@ def connect(stack: Stack, port: int = PORT, *, browser: bool = True, show_passwo
     local = free_port(port)
     if local != port:
         say(f"Port {port} of this machine is taken: using {local}.")
-    url = f"http://localhost:{local}/"
+    # The output `url` is the address that all use; a stack may put the IDE below a path of it.
+    url = f"http://localhost:{local}{urllib.parse.urlsplit(stack.outputs.get('url', '')).path.rstrip('/')}/"
     begun, shown, lost, delay = time.monotonic(), False, False, 0.5
     while True:
         with forward(stack, local) as (process, messages):
@@ -52,14 +54,14 @@ def connect(stack: Stack, port: int = PORT, *, browser: bool = True, show_passwo
             reason = last_of(messages)
         if not shown and re.search(r"\(Forbidden\)|is forbidden: User", reason):
             raise UserError(
-                f"this login to Kubernetes may not forward a port of stack {stack.name!r}: {reason}\n"
+                f"this login to Kubernetes may not forward a port of {stack.title}: {reason}\n"
                 f"Fix: ask for a role that may create pods/portforward and read services and pods in its namespace; "
                 f"to look: kubectl auth can-i create pods/portforward"
             )
         if not shown and time.monotonic() - begun > patience(FIRST_SECONDS):
             raise UserError(
-                f"the IDE of stack {stack.name!r} was not reached within {patience(FIRST_SECONDS):.0f} s: {reason}\n"
-                f"Fix: future-kubernetes status --stack {stack.name}"
+                f"the IDE of {stack.title} was not reached within {patience(FIRST_SECONDS):.0f} s: {reason}\n"
+                f"Fix: {stack.status_command}"
             )
         if not lost:
             say(f"{'The connection was lost' if shown else 'Not connected yet'}: {reason}. Trying again; Ctrl-C ends.")
@@ -79,7 +81,7 @@ def introduce(stack: Stack, url: str, *, show_password: bool) -> None:
     if show_password:
         print(f"password {stack.outputs['password']}", flush=True)
     else:
-        say(f"The password: future-kubernetes password --stack {stack.name}")
+        say(f"The password: {stack.password_command}")
     say("Ctrl-C ends the connection; sessions and futures go on.")
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from cli import connect as connections
 from cli import stack
 from cli.errors import FAILED, INTERRUPTED
+from cli.installed import installed
 from cli.pod_files import AgentError
 from cli.runs import Runs, Then, say
 from common.errors import UserError
@@ -136,12 +137,27 @@ def connect(
     ] = 8787,
     browser: Annotated[bool, typer.Option(help="Open the IDE in the browser.")] = True,
     show_password: Annotated[bool, typer.Option("--password", help="Print the password too.")] = False,
+    namespace: Annotated[
+        str,
+        typer.Option(
+            help="Instead of a stack: a release that Helm installed there, by the kubeconfig's current context."
+        ),
+    ] = "",
+    release: Annotated[str, typer.Option(help="Name of that release, where the namespace has several.")] = "",
 ) -> None:
     """Forward the IDE's port to this machine until Ctrl-C, and open the IDE.
 
     The forward is made again whenever it drops: the pod was replaced, the laptop slept, the network changed. Sessions
     and futures go on meanwhile.
     """
+    if release and not namespace:
+        raise UserError(f"--release {release} is given without --namespace.\nFix: add the release's --namespace")
+    if namespace and name != LOCAL_STACK:
+        raise UserError(f"both stack {name!r} and --namespace {namespace} are given.\nFix: leave out one of them")
+    if namespace:
+        found = installed(namespace, release, with_password=show_password)
+        connections.connect(found, port, browser=browser, show_password=show_password)
+        return
     with stack.opened(name) as opened:
         connections.connect(opened, port, browser=browser, show_password=show_password)
 

@@ -41,6 +41,21 @@ class Stack:
     outputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     logs: str = ""
 
+    @property
+    def title(self) -> str:
+        """The stack as messages name it."""
+        return f"stack {self.name!r}"
+
+    @property
+    def status_command(self) -> str:
+        """Command that shows the stack's pods."""
+        return f"future-kubernetes status --stack {self.name}"
+
+    @property
+    def password_command(self) -> str:
+        """Command that prints the IDE's password."""
+        return f"future-kubernetes password --stack {self.name}"
+
 
 @contextlib.contextmanager
 def opened(name: str) -> Iterator[Stack]:

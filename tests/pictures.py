@@ -1,4 +1,7 @@
-"""The README's pictures. Tests take them at each run into build/pictures; `make pictures` copies them to docs/."""
+"""The pictures of README.md and docs/analyst.md.
+
+Tests take them at each run into build/pictures; `make pictures` copies them to docs/.
+"""
 
 from __future__ import annotations
 

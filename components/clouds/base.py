@@ -138,7 +138,7 @@ UNKNOWN = "unknown"
 
 def flat(text: str) -> dict[str, Any]:
     """The output `hourlyCost` of a cluster that the stack does not create: the same text for each figure."""
-    return {"now": text, "idle": text, "max": text, "parts": {}, "notIncluded": ""}
+    return {"now": text, "idle": text, "max": text, "workerNode": text, "parts": {}, "notIncluded": ""}
 
 
 class Cluster(pulumi.ComponentResource):

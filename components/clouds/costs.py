@@ -89,6 +89,14 @@ def product(count: float, price: float | None) -> float | None:
     return 0.0 if count == 0 else None if price is None else count * price
 
 
+def worker_node(settings: ManagedSettings, *prices: float | None) -> float | None:
+    """The sum of these prices, which each worker node adds to `idle`; nothing where the nodes stay when idle."""
+    if not settings.autoscaled:
+        return 0.0
+    known = [price for price in prices if price is not None]
+    return sum(known) if len(known) == len(prices) else None
+
+
 def max_price(*prices: float | None) -> float | None:
     """The highest price. None where one is unknown, since that one may be the highest."""
     known = [price for price in prices if price is not None]
@@ -97,10 +105,15 @@ def max_price(*prices: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Costs:
-    """Every part of a stack's bill. excluded: what is billed by use and is in no figure."""
+    """Every part of a stack's bill.
+
+    excluded: what is billed by use and is in no figure. worker_node: what each worker node adds to `idle` in an hour;
+    None where a price of it is unknown.
+    """
 
     parts: Sequence[Part]
     excluded: str
+    worker_node: float | None = None
 
     def output(self) -> dict[str, Any]:
         """The stack's output `hourlyCost`."""
@@ -109,6 +122,7 @@ class Costs:
             "now": total([(part.name, part.now) for part in counted]),
             "idle": total([(part.name, part.idle) for part in counted]),
             "max": total([(part.name, part.maximum) for part in counted]),
+            "workerNode": UNKNOWN if self.worker_node is None else f"${self.worker_node:.3f}",
             "parts": {part.name: part.line for part in self.parts},
             "notIncluded": self.excluded,
         }

@@ -8,6 +8,7 @@ import pulumi
 
 from components.clouds.base import Cluster
 from components.release.release import Release
+from components.release.values import ide_path
 from components.settings.model import Settings
 
 IDE_PORT = 8787
@@ -28,7 +29,7 @@ def stack_outputs(settings: Settings, cluster: Cluster, image: pulumi.Input[str]
     )
     scheduler = f"{release.name}-scheduler"
     outputs: dict[str, Any] = {
-        "url": f"https://{settings.host}" if settings.host else f"http://localhost:{IDE_PORT}",
+        "url": (f"https://{settings.host}" if settings.host else f"http://localhost:{IDE_PORT}") + ide_path(settings),
         "portForward": pulumi.Output.concat(kubectl, f" port-forward service/{scheduler} {IDE_PORT}:{IDE_PORT}"),
         "username": USERNAME,
         "password": release.password,

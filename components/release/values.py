@@ -41,6 +41,7 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
             "className": cluster.public_access.ingress_class,
             "annotations": dict(cluster.public_access.annotations),
         },
+        "hourlyCost": pulumi.Output.from_input(cluster.hourly_cost).apply(page_cost),
         "networkPolicy": {
             "identityServer": cluster.cloud_identity.server if cluster.cloud_identity else "",
             "extraEgress": [egress_rule(each) for each in settings.egress],
@@ -63,6 +64,20 @@ def passed_on(settings: Settings) -> dict[str, Any]:
                 part = {name: part}
             values = merged(values, part)
     return values
+
+
+def ide_path(settings: Settings) -> str:
+    """The path below which `chartValues` put the IDE, without its last slash."""
+    found = settings.chart_values.get("ingress") or {}
+    return str(found.get("path", "/")).rstrip("/")
+
+
+def page_cost(cost: Mapping[str, Any]) -> dict[str, str]:
+    """The part of the output `hourlyCost` from which the live page computes what the workers that are there cost.
+
+    The figure for now is left out: it is that of `workers`, and a page shows the workers that there are.
+    """
+    return {name: str(cost[name]) for name in ("idle", "max", "workerNode")}
 
 
 def merged(values: Any, overlay: Any) -> Any:

@@ -64,6 +64,13 @@ class Scaler:
         except (OSError, ValueError):
             return 0.0
 
+    def text(self, name: str) -> str:
+        """A text of the release's settings, read each time; empty when there is none."""
+        try:
+            return (self._config / name).read_text().strip()
+        except (OSError, ValueError):
+            return ""
+
     def closed_until(self) -> str:
         """Time at which ``workHours`` begin again, for people; empty within them, or without any.
 

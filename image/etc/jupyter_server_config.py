@@ -28,6 +28,7 @@ c.IdentityProvider.token = ""  # no login by token, only by password
 c.ServerApp.ip = "*"
 c.ServerApp.port = 8787
 c.ServerApp.port_retries = 0
+c.ServerApp.base_url = os.environ.get("FUTURE_KUBERNETES_PATH", "/")
 c.ServerApp.open_browser = False
 c.ServerApp.quit_button = False
 c.ServerApp.root_dir = str(Path.home())

@@ -213,6 +213,40 @@ def test_memory_is_shown_on_a_cluster_without_metrics_server(scaled: Bed, api: A
     assert not [path for path in api.read if path.startswith("/apis/metrics.k8s.io")]
 
 
+def test_cost_follows_the_nodes_with_workers(scaled: Bed, api: Api, tmp_path: Path) -> None:
+    for name, text in (("costIdle", "$0.40"), ("costMax", "$9.10"), ("costWorkerNode", "$0.215")):
+        (tmp_path / "config" / name).write_text(text)
+    api.pods = [pod("a"), pod("b")]
+    with Page(tmp_path) as page:
+        page.until(lambda: "$0.40 now, $0.40 when idle, $9.10 at most" in page.details.get("cost", ""))
+        for name in ("a", "b"):
+            scaled.worker(f"r-worker-{name}")
+        page.until(lambda: "$0.83 now, $0.40 when idle, $9.10 at most" in page.details.get("cost", ""))
+        (tmp_path / "config" / "costIdle").write_text("")
+        page.until(lambda: page.details["cost"] == "")
+
+
+@pytest.mark.parametrize(
+    ("known", "nodes", "text"),
+    [
+        (("", "", ""), 3, ""),
+        (("unknown", "unknown", "unknown"), 3, "Cost: unknown, as no price list was read."),
+        (("$0.00", "$0.00", "$0.00"), 3, "Cost: $0.00 an hour, with any number of workers."),
+        (("$1.00", "$3.00", "$0.250"), 4, "Cost an hour: $2.00 now, $1.00 when idle, $3.00 at most."),
+        (("$1.00", "unknown", "unknown"), 4, "Cost an hour: unknown now, $1.00 when idle, unknown at most."),
+        (("$1.00", "unknown", "unknown"), 0, "Cost an hour: $1.00 now, $1.00 when idle, unknown at most."),
+        (
+            ("at least $0.50 (unknown: NAT)", "at least $4.00 (unknown: NAT)", "$0.1"),
+            2,
+            "Cost an hour: at least $0.70 (unknown: NAT) now, at least $0.50 (unknown: NAT) when idle, "
+            "at least $4.00 (unknown: NAT) at most.",
+        ),
+    ],
+)
+def test_cost_is_said_as_far_as_it_is_known(known: tuple[str, str, str], nodes: int, text: str) -> None:
+    assert words.cost(*known, nodes) == text
+
+
 @pytest.mark.parametrize(
     ("situation", "text"),
     [

@@ -122,7 +122,7 @@ def test_burst_of_tasks_is_bounded_and_the_rest_is_counted() -> None:
         cast(Any, SimpleNamespace(reports=reports, plans=plans)),
         cast(Any, SimpleNamespace(queue=[], in_use=lambda: False)),
         cast(Any, SimpleNamespace(total=lambda: 0)),
-        cast(Any, SimpleNamespace(maximum=lambda: None, setting=lambda _: 0.0)),
+        cast(Any, SimpleNamespace(maximum=lambda: None, setting=lambda _: 0.0, text=lambda _: "")),
         cast(Any, SimpleNamespace(started=1.0, last_active=1.0)),
         cast(Any, SimpleNamespace(usage=lambda: None, deaths=[])),
     )

@@ -34,6 +34,11 @@ class Site:
         """Address without the last slash."""
         return f"http://localhost:{self.door.port}{self.door.base}".rstrip("/")
 
+    @property
+    def config(self) -> Path:
+        """Folder of the release's settings."""
+        return self.bed.folder.parent / "config"
+
     def open(self, browser: webdriver.Chrome, address: str = "") -> None:
         """Log in, and open the live page."""
         log_in(browser, f"{address or self.address}/cluster/", PASSWORD)

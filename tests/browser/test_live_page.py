@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from bench.browser import chromium, log_in
 from tests.broker.r_session import PlanSession
@@ -249,6 +250,68 @@ def test_session_with_huge_label_is_refused_and_others_go_on(
     assert "yyy" not in browser.page_source
 
 
+def test_everything_is_done_by_keys_and_named_for_a_screen_reader(
+    site: Site, browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        site.bed.worker(name)
+    site.open(browser)
+
+    def press(*keys: str) -> None:
+        browser.switch_to.active_element.send_keys(*keys)
+
+    def go_to(name: str) -> None:
+        """Tab from the page's begin until the element with this id, or this selector, has the focus."""
+        browser.execute_script("document.activeElement.blur(); getSelection().collapse(document.body, 0)")
+        browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
+        for _ in range(30):
+            if browser.execute_script("return document.activeElement.matches(arguments[0])", name):
+                return
+            press(Keys.TAB)
+        raise AssertionError(f"no way to {name} by Tab")
+
+    def is_pressed(selector: str) -> bool:
+        return browser.find_element(By.CSS_SELECTOR, selector).get_attribute("aria-pressed") == "true"
+
+    with site.bed.plan(2) as plan:
+        end = submit(plan, tmp_path)
+        until(browser, lambda b: text(b, "n-running") == "1")
+        go_to("#tiles")
+        tiles = browser.find_element(By.ID, "tiles")
+        assert tiles.accessible_name == "Workers; arrow keys move, details below"
+        until(browser, lambda b: re.search(r"\ba\b", text(b, "detail")))
+        first = text(browser, "detail")
+        press(Keys.ARROW_RIGHT)
+        until(browser, lambda b: re.search(r"\bb\b", text(b, "detail")) and text(b, "detail") != first)
+        active = tiles.get_attribute("aria-activedescendant")
+        assert browser.find_element(By.ID, str(active)).get_attribute("aria-selected") == "true"
+
+        go_to("[data-span='60']")
+        press(Keys.ENTER)
+        assert is_pressed("[data-span='60']")
+        go_to("#stream")
+        stream = browser.find_element(By.ID, "stream")
+        until(browser, lambda b: re.search(r"2 lanes|2 workers", stream.accessible_name))
+        press("+")
+        assert not is_pressed("[data-span='60']")
+        press("-")
+        assert is_pressed("[data-span='60']")
+        assert is_pressed("#follow")
+        press(Keys.ARROW_LEFT)
+        assert not is_pressed("#follow")
+        press(Keys.HOME)
+        assert is_pressed("#follow")
+
+        for table in ("workers-table", "bars-table"):
+            go_to(f"#{table} > summary")
+            press(Keys.ENTER)
+            assert browser.find_element(By.ID, table).get_attribute("open")
+        until(browser, lambda b: row(b, "fit-1", "running"))
+        go_to("#bars-table .scroll")
+        assert browser.switch_to.active_element.accessible_name == "Table of futures"
+        end()
+
+
 @pytest.fixture
 def emulating(browser: webdriver.Chrome) -> Any:
     yield
@@ -272,9 +335,13 @@ def test_axe_finds_nothing_on_login_reason_and_live_page(
     browser.get(f"{site.address}/lab")  # which this door has not: its page says why
     for scheme in SCHEMES:
         found += violations(browser, scheme)
+    for name, cost in (("costIdle", "$0.40"), ("costMax", "$9.10"), ("costWorkerNode", "$0.215")):
+        (site.config / name).write_text(cost)
     browser.get(f"{site.address}/cluster/")
+    until(browser, lambda b: text(b, "cost") == "Cost an hour: $0.40 now, $0.40 when idle, $9.10 at most.")
     site.bed.worker("a")
     site.bed.worker("b")
+    until(browser, lambda b: text(b, "cost") == "Cost an hour: $0.83 now, $0.40 when idle, $9.10 at most.")
     with site.bed.plan(2) as plan:
         plan.result(plan.submit(f"once {tmp_path / 'died'}", label="dies once"))
         end = submit(plan, tmp_path)

@@ -1,4 +1,4 @@
-"""The README's pictures that need no cluster: login, and the live page under load."""
+"""The pictures of README.md and docs/analyst.md that need no cluster: login, and the live page under load."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ def submit_wave(plan: PlanSession, chance: random.Random, name: str, futures: in
 
 def test_live_page_under_load_is_taken_in_light_and_dark(site: Site, browser: webdriver.Chrome) -> None:
     chance = random.Random(7)
-    (site.bed.folder.parent / "config" / "maxWorkers").write_text("40")
-    (site.bed.folder.parent / "config" / "idleMinutes").write_text("30")
+    settings = {"maxWorkers": "40", "idleMinutes": "30"}
+    prices = {"costIdle": "$0.31", "costMax": "$8.95", "costWorkerNode": "$0.216"}
+    for name, value in (settings | prices).items():
+        (site.config / name).write_text(value)
     with (
         stand_ins(site.bed, WORKERS),
         site.bed.plan(WORKERS - 6) as plan,

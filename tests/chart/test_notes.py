@@ -51,6 +51,10 @@ def test_notes_with_a_host_give_address_and_diagnosis_command(notes: Install) ->
     text = notes({"host": "r.example.org", "ingress": {"tlsSecret": "r-tls"}})
     assert "     https://r.example.org\n" in text
     assert "get ingress/lab-future-kubernetes-scheduler secret/r-tls\n" in text
+    below = notes({"host": "r.example.org", "ingress": {"path": "/team/r/"}, "ide": "both"})
+    assert "  https://r.example.org/team/r\n" in below
+    assert "JupyterLab is at /team/r/lab." in below
+    assert "http://localhost:8787/team/r in the browser" in notes({"ingress": {"path": "/team/r/"}})
     assert "get ingress/lab-future-kubernetes-scheduler\n" in notes({"host": "r.example.org"})
     assert "https://" not in notes({})
 

@@ -250,7 +250,9 @@ def test_the_ingress_serves_the_ide_by_tls_only(helm: Helm) -> None:
     assert path["backend"]["service"] == {"name": SCHEDULER, "port": {"name": "ide"}}
     assert ingress["spec"]["ingressClassName"] == "nginx"
     assert ingress["metadata"]["annotations"] == CASES["host"]["ingress"]["annotations"]
+    assert path["path"] == "/"
     own = one(helm.objects(CASES["everything"]), "Ingress", "-scheduler")
+    assert own["spec"]["rules"][0]["http"]["paths"][0]["path"] == "/team/r/"
     assert own["spec"]["tls"] == [{"hosts": ["r.example.org"]}]
     assert "ingressClassName" not in own["spec"]
 
@@ -284,3 +286,15 @@ def test_broker_may_scale_placeholders_only_where_there_are_some(helm: Helm) -> 
 
     assert scalable("warm") == {WORKER, "lab-future-kubernetes-warm"}
     assert scalable("minimal") == {WORKER}
+
+
+def test_the_ides_path_reaches_server_and_probes(helm: Helm) -> None:
+    for path, told in (("/team/r/", ["/team/r/"]), ("/", [])):
+        objects = helm.objects({"ingress": {"path": path}})
+        [container] = objects["Deployment", SCHEDULER]["spec"]["template"]["spec"]["containers"]
+        assert [each["value"] for each in container["env"] if each["name"] == "FUTURE_KUBERNETES_PATH"] == told
+        for probe in ("startupProbe", "livenessProbe"):
+            assert container[probe]["httpGet"]["path"] == f"{path}login"
+        assert f"127.0.0.1 8787 {path}login && " in container["readinessProbe"]["exec"]["command"][2]
+        [tried] = [each for (kind, _), each in objects.items() if kind == "Pod"]
+        assert f" 8787 {path}login &&" in tried["spec"]["containers"][0]["command"][2]

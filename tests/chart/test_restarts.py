@@ -86,6 +86,9 @@ def test_the_scheduler_reads_worker_numbers_from_a_live_file(helm: Helm) -> None
         "cullIdleKernels": "true",
         "ttlHours": "0",
         "workHours": "Mon-Fri 08:00-18:00 Europe/Berlin",
+        "costIdle": "$0.42",
+        "costMax": "$9.10",
+        "costWorkerNode": "$0.217",
     }
     # A file mounted by subPath would never change in a running pod.
     assert not any("subPath" in mount for mount in container(objects, "scheduler")["volumeMounts"])

@@ -49,7 +49,8 @@ from cli.stack import Stack
 class Kubectl:
     def command(self, *arguments):
         return [sys.executable, sys.argv[1] + "/kubectl.py", sys.argv[1], *arguments]
-stack = Stack("team", Kubectl(), "future-team", "", (), {"username": "rstudio", "password": "the secret word"})
+outputs = {"username": "rstudio", "password": "the secret word", "url": sys.argv[5]}
+stack = Stack("team", Kubectl(), "future-team", "", (), outputs)
 connect.FIRST_SECONDS, connect.CHECK_SECONDS = float(sys.argv[4]), 0.1
 try:
     connect.connect(stack, int(sys.argv[2]), browser=False, show_password=sys.argv[3] == "yes")
@@ -68,10 +69,10 @@ class Connecting:
         (folder / "kubectl.py").write_text(KUBECTL)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, port: int, password: str = "no", first: float = 60.0) -> None:
+    def start(self, port: int, password: str = "no", first: float = 60.0, url: str = "https://r.example.org") -> None:
         with (self.folder / "said").open("wb") as said:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, self.folder, str(port), password, str(first)],
+                [sys.executable, "-c", PROGRAM, self.folder, str(port), password, str(first), url],
                 cwd=REPO, stdout=said, stderr=said,
             )  # fmt: skip
 
@@ -130,6 +131,11 @@ def test_connect_shows_the_address_and_password_only_on_request(connecting: Conn
 def test_the_password_is_shown_when_asked(connecting: Connecting, port: int) -> None:
     connecting.start(port, password="yes")
     connecting.until(lambda: "password the secret word" in connecting.said())
+
+
+def test_the_address_has_the_path_of_the_stack(connecting: Connecting, port: int) -> None:
+    connecting.start(port, url="https://r.example.org/team/r")
+    connecting.until(lambda: f"http://localhost:{port}/team/r/\n" in connecting.said())
 
 
 def test_a_forward_that_drops_is_made_again(connecting: Connecting, port: int) -> None:

@@ -214,6 +214,8 @@ def test_hourly_cost_of_an_idle_autoscaled_stack_excludes_workers() -> None:
     assert found["parts"]["system nodes"] == "$0.100 now, $0.100 idle, $0.300 at most"
     assert found["now"] == cost({"workers": 10})["now"], "counts nodes that do not run yet"
     assert float(found["idle"][1:]) < float(found["now"][1:]) < float(found["max"][1:])
+    assert found["workerNode"] == f"${0.2 + 50 * 0.073 / 730:.3f}"
+    assert cost({"workers": 10})["workerNode"] == "$0.000", "nodes stay where no autoscaler removes them"
 
 
 def test_maximum_hourly_cost_has_the_higher_price_of_fallback() -> None:

@@ -52,6 +52,19 @@ def test_cost_has_each_part_now_when_idle_and_at_most() -> None:
     assert (found["now"], found["idle"], found["max"]) == (f"${now:.2f}", f"${rest:.2f}", f"${maximum:.2f}")
 
 
+def test_worker_node_adds_what_lies_between_now_and_idle() -> None:
+    config = {"workers": 10, "maxWorkers": 40}
+    done = gke(config)
+    found = done.outputs["hourlyCost"][0]
+    node = 4 * 0.02 + 16 * 0.002 + 50 * DISK + 0.001
+    assert found["workerNode"] == f"${node:.3f}"
+    assert abs(float(found["idle"][1:]) + 3 * node - float(found["now"][1:])) < 0.02
+    shown = done.one("helm.sh/v3:Release").inputs["values"]["hourlyCost"]
+    assert shown == {name: found[name] for name in ("idle", "max", "workerNode")}
+    assert cost({"workers": 10})["workerNode"] == "$0.000", "nodes stay where no autoscaler removes them"
+    assert cost({**config, "machineType": "m1-ultramem-40"})["workerNode"] == "unknown"
+
+
 def test_maximum_cost_has_the_on_demand_price_of_a_fallback() -> None:
     spot, on_demand = 4 * 0.005 + 16 * 0.0005, 4 * 0.02 + 16 * 0.002
     only = cost({"workers": 4, "maxWorkers": 8, "spot": True})["parts"]["worker nodes"]

@@ -133,6 +133,9 @@ def test_the_outputs_are_those_that_users_rely_on() -> None:
     assert recording.outputs["namespace"] == ("future-dev", False)
     assert recording.outputs["workers"] == (4, False)
     assert recording.outputs["url"] == ("http://localhost:8787", False)
+    below = program({**LOCAL, "chartValues": '{"ingress": {"path": "/team/r/"}}'})
+    assert below.outputs["url"] == ("http://localhost:8787/team/r", False)
+    assert values(below)["ingress"]["path"] == "/team/r/"
     services = (ROOT / "chart" / "templates" / "services.yaml").read_text()
     assert recording.outputs["portForward"][0].endswith(" service/future-dev-scheduler 8787:8787")
     assert recording.outputs["shell"][0].endswith(" exec --stdin --tty deployment/future-dev-scheduler -- bash")

@@ -51,7 +51,9 @@ def test_release_and_namespace_have_the_stacks_name_without_a_suffix() -> None:
 def test_cost_that_is_not_known_is_not_guessed() -> None:
     for config, told in ((CAMPUS, "unknown"), (LOCAL, "$0.00")):
         cost = program(config).outputs["hourlyCost"][0]
-        assert cost == {"now": told, "idle": told, "max": told, "parts": {}, "notIncluded": ""}
+        assert cost == {"now": told, "idle": told, "max": told, "workerNode": told, "parts": {}, "notIncluded": ""}
+        shown = values(program(config))["hourlyCost"]
+        assert shown == {"idle": told, "max": told, "workerNode": told}, "the live page has it too"
 
 
 def test_values_hold_the_charts_needs_and_image_by_digest() -> None:

@@ -24,6 +24,8 @@ from components.clouds.costs import (
     keeps_snapshots,
     max_price,
     node_numbers,
+    product,
+    worker_node,
 )
 from components.clouds.ingress import CERTIFICATE_GIB
 from components.clouds.scope import Scope
@@ -64,7 +66,8 @@ def hourly_cost(scope: Scope, settings: EksSettings, location: Location, pool: W
         parts.append(Part("shared files", note=shared_note(prices.shared_files())))
     if keeps_snapshots(settings):
         parts.append(SNAPSHOTS)
-    return Costs(parts, EXCLUDED)
+    node = worker_node(settings, worker, product(worker_disk_gib(pool.workers_per_node), prices.disk()))
+    return Costs(parts, EXCLUDED, node)
 
 
 def shared_note(price: float | None) -> str:

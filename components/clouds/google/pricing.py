@@ -23,6 +23,8 @@ from components.clouds.costs import (
     keeps_snapshots,
     max_price,
     node_numbers,
+    product,
+    worker_node,
 )
 from components.clouds.google import catalog
 from components.clouds.google.allocatable import SYSTEM_DISK_GIB, boot_disk_type, worker_disk_gib
@@ -87,7 +89,8 @@ def hourly_cost(
         except RestError as error:
             say_unchecked(f"{unchecked}. To have them: gcloud services enable cloudbilling.googleapis.com", error)
             return flat(UNKNOWN)
-        return Costs(parts(settings, location, pool, prices), EXCLUDED).output()
+        found = Costs(parts(settings, location, pool, prices), EXCLUDED, node_price(settings, location, pool, prices))
+        return found.output()
 
     return pulumi.Output.from_input(costs())
 
@@ -139,6 +142,14 @@ def parts(settings: GkeSettings, location: Location, pool: WorkerPool, prices: P
     if keeps_snapshots(settings):
         found.append(SNAPSHOTS)
     return found
+
+
+def node_price(settings: GkeSettings, location: Location, pool: WorkerPool, prices: Prices) -> float | None:
+    """The amount that each worker node adds to `idle`: its machine, its disk, and its share of Cloud NAT."""
+    machine = machine_price(location.worker_machine, prices, spot=bool(settings.spot))
+    disk = by_month(prices[DISKS[boot_disk_type(settings.machine_type)]])
+    network = 0.0 if settings.network else prices[GATEWAY]
+    return worker_node(settings, machine, product(worker_disk_gib(pool.workers_per_node), disk), network)
 
 
 def by_month(price: float | None) -> float | None:

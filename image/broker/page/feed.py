@@ -22,7 +22,7 @@ from ..plans import Plan, Task
 from ..pool import Pool
 from ..scaling import Scaler
 from ..workers import Worker
-from .words import Situation, cure, cut, waiting
+from .words import Situation, cost, cure, cut, waiting
 
 SAMPLE_SECONDS = 10.0
 """Interval of the history that a page finds when it opens."""
@@ -185,6 +185,9 @@ class Feed:
         minutes = self._scaler.setting("idleMinutes")
         used = bool(queued or running) or self._leases.in_use()
         yield "idle", {"minutes": minutes, "goes": round(self._activity.last_active + 60 * minutes) if not used else 0}
+        nodes = {worker.node for worker in (*self._pool.workers, *self._pool.retiring)} - {""}
+        idle, most, each = (self._scaler.text(f"cost{name}") for name in ("Idle", "Max", "WorkerNode"))
+        yield "cost", cost(idle, most, each, len(nodes))
         yield "sessions", self._sessions()
         yield "memory", self._memory.usage()
         yield "deaths", list(reversed(self._memory.deaths))

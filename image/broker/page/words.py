@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 _CURES = (
@@ -62,6 +63,40 @@ def waiting(now: Situation) -> str:
     if now.queued:
         return f"{_futures(now.queued)} for a free worker"
     return ""
+
+
+def cost(idle: str, most: str, worker_node: str, nodes: int) -> str:
+    """Cost of the cluster now, when idle and at most; empty where the release has no figures.
+
+    Args:
+        idle: cost an hour without workers, as the stack's output `hourlyCost` has it.
+        most: that with `maxWorkers`.
+        worker_node: what each node with workers adds to `idle`.
+        nodes: nodes with workers.
+    """
+    if not idle:
+        return ""
+    figures = (_sum(idle, worker_node, nodes), idle, most or _UNKNOWN)
+    if set(figures) == {_UNKNOWN}:
+        return "Cost: unknown, as no price list was read."
+    if len(set(figures)) == 1:
+        return f"Cost: {idle} an hour, with any number of workers."
+    return f"Cost an hour: {figures[0]} now, {idle} when idle, {figures[2]} at most."
+
+
+_UNKNOWN = "unknown"
+_AMOUNT = re.compile(r"\$(\d+(?:\.\d+)?)")
+
+
+def _sum(idle: str, worker_node: str, nodes: int) -> str:
+    """The cost of `idle` and so many nodes; the words around its amount stay."""
+    if not nodes:
+        return idle
+    begin, each = _AMOUNT.search(idle), _AMOUNT.fullmatch(worker_node)
+    if begin is None or each is None:
+        return _UNKNOWN
+    dollars = float(begin[1]) + nodes * float(each[1])
+    return f"{idle[: begin.start()]}${dollars:.2f}{idle[begin.end() :]}"
 
 
 def _workers(number: int) -> str:

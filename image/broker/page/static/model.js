@@ -80,7 +80,7 @@ export class Model {
     }
     this.dropped += message.dropped ?? 0;
     this.samples.push({ at: message.at, ...named(message.numbers) });
-    for (const name of ["waiting", "problem", "maximum", "idle", "sessions", "losses", "memory", "deaths"])
+    for (const name of ["waiting", "problem", "maximum", "idle", "cost", "sessions", "losses", "memory", "deaths"])
       if (name in message) this.details[name] = message[name];
     this.#forget(message.at);
   }

@@ -58,6 +58,12 @@ function drawIdle() {
   say(byId("idle"), maximum + text);
 }
 
+function drawCost() {
+  const { cost = "" } = model.details;
+  byId("cost").hidden = !cost;
+  say(byId("cost"), cost);
+}
+
 function drawSessions() {
   const sessions = model.details.sessions ?? [];
   const total = sessions.reduce((sum, session) => sum + session[3], 0);
@@ -116,6 +122,7 @@ function drawParts() {
   tiles.draw(pods, short);
   drawNumbers();
   drawIdle();
+  drawCost();
   drawBars();
   say(byId("dropped"), model.dropped ? `${count(model.dropped)} events came too fast to be shown.` : "");
 }
