@@ -28,7 +28,7 @@ def piece(name: bytes, content: bytes, at: int = 0, mode: int = 0o644) -> bytes:
 
 
 def note(plan: PlanSession, *needs: str) -> tuple[str, str, list[str]]:
-    """Why the files are not there, where they are, and the names of the bundles."""
+    """The reason why the files are missing, their place, and the names of the bundles."""
     reason, place, *names = plan.result(plan.submit("note", needs=",".join(needs))).split("\n")
     return reason, place, names[:-1]
 
@@ -58,7 +58,7 @@ def test_bundles_become_the_sessions_folder_at_its_own_path(bed: Bed, tmp_path: 
         assert not folder.exists(), "the files of another plan"
 
 
-def test_another_folder_takes_the_place_and_the_first_one_comes_again(bed: Bed, tmp_path: Path) -> None:
+def test_another_folder_replaces_the_first_which_comes_again(bed: Bed, tmp_path: Path) -> None:
     bed.worker("w1")
     with bed.plan() as plan:
         for name in ("a", "b"):
@@ -94,7 +94,7 @@ def test_a_path_that_the_worker_has_stays_as_it_is(bed: Bed, tmp_path: Path) -> 
         assert not place.parent.exists()
 
 
-def test_files_without_room_are_named_and_come_again_as_a_whole(bed: Bed, tmp_path: Path) -> None:
+def test_files_without_room_are_named_and_come_again_whole(bed: Bed, tmp_path: Path) -> None:
     bed.worker("w1", ("prlimit", "--fsize=1000000"))
     folder = tmp_path / "project"
     with bed.plan() as plan:
@@ -110,7 +110,7 @@ def test_files_without_room_are_named_and_come_again_as_a_whole(bed: Bed, tmp_pa
         assert plan.run("echo 0") == "", "the worker went on"
 
 
-def test_after_the_end_of_r_or_of_the_broker_the_files_come_anew(bed: Bed, tmp_path: Path) -> None:
+def test_files_come_again_after_the_end_of_r_or_broker(bed: Bed, tmp_path: Path) -> None:
     bed.worker("w1")
     folder = tmp_path / "project"
     plan = bed.plan()
@@ -127,7 +127,7 @@ def test_after_the_end_of_r_or_of_the_broker_the_files_come_anew(bed: Bed, tmp_p
         assert again.result(again.submit("note", 3, needs="files0")).split("\n")[2:] == ["files0", ""]
 
 
-def test_a_folder_that_a_future_has_replaced_by_a_file_is_no_end(bed: Bed, tmp_path: Path) -> None:
+def test_folder_that_a_future_replaced_by_a_file_comes_again(bed: Bed, tmp_path: Path) -> None:
     bed.worker("w1")
     folder = tmp_path / "project"
     with bed.plan() as plan:

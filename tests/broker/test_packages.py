@@ -129,7 +129,7 @@ def test_a_package_that_cannot_be_read_is_an_answer_too(bed: Bed, library: Path)
         assert plan.run(f"want {a}\nlibrary") == "\n['a']", "a failure is not remembered"
 
 
-def test_of_a_library_without_room_only_the_package_in_need_is_packed(bed: Bed, library: Path) -> None:
+def test_only_the_needed_package_of_a_large_library_is_packed(bed: Bed, library: Path) -> None:
     bed.broker_prefix = ("prlimit", "--fsize=1000000")
     bed.restart_broker()
     large, small = install(library, "large"), install(library, "small")

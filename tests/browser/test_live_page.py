@@ -250,7 +250,7 @@ def test_session_with_huge_label_is_refused_and_others_go_on(
     assert "yyy" not in browser.page_source
 
 
-def test_everything_is_done_by_keys_and_named_for_a_screen_reader(
+def test_page_works_by_keys_and_names_all_for_screen_readers(
     site: Site, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
     for name in ("a", "b"):

@@ -257,7 +257,7 @@ def test_the_ingress_serves_the_ide_by_tls_only(helm: Helm) -> None:
     assert "ingressClassName" not in own["spec"]
 
 
-def test_placeholder_takes_exactly_the_room_of_a_worker_and_yields_at_once(helm: Helm) -> None:
+def test_placeholder_has_the_room_of_a_worker_and_yields(helm: Helm) -> None:
     objects = helm.objects(CASES["warm"])
     placeholder, worker = pod(objects, "warm")["spec"], pod(objects, "worker")["spec"]
     for key in ("nodeSelector", "tolerations", "affinity", "imagePullSecrets", "securityContext"):

@@ -48,7 +48,7 @@ def in_scheduler(node: cluster.Node, *command: str, text: str = "") -> str:
     return str(node.kubectl(*where, *command, input=text, timeout=240).stdout)
 
 
-def test_chosen_user_is_named_and_runs_futures_on_workers_of_the_same_user(chosen: cluster.Node) -> None:
+def test_chosen_user_is_named_and_runs_futures(chosen: cluster.Node) -> None:
     code = """
     suppressMessages({library(future.kubernetes); library(future.apply)})
     plan(kubernetes, workers = 2)

@@ -159,7 +159,7 @@ def test_package_installed_again_is_new_in_the_next_future(stack: Stack) -> None
     )
 
 
-def test_two_sessions_use_two_versions_of_a_package_on_the_same_workers(stack: Stack) -> None:
+def test_two_sessions_use_two_versions_on_the_same_workers(stack: Stack) -> None:
     r(
         stack,
         """

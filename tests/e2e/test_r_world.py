@@ -80,7 +80,7 @@ def test_file_that_changes_during_the_read_is_consistent_then_current(stack: Sta
     )
 
 
-def test_files_that_worker_cannot_keep_fail_one_future_and_come_again(stack: Stack) -> None:
+def test_files_without_room_fail_one_future_and_come_again(stack: Stack) -> None:
     # A file in place of a folder takes no file, as a full disk: that one is in tests/broker/test_files.py.
     r(
         stack,

@@ -163,7 +163,7 @@ def test_maps_are_merged_lists_appended_and_other_values_replaced() -> None:
     assert merged({"a": "text", "c": 0}, {"a": {"b": 1}, "c": [1]}) == {"a": {"b": 1}, "c": [1]}
 
 
-def test_value_of_a_setting_that_this_cloud_has_not_is_the_users() -> None:
+def test_chart_value_without_a_setting_here_is_the_users() -> None:
     assert parse({**CAMPUS, "chartValues": json.dumps({"worker": {"warmReplicas": 4}})}, MODELS, stack="dev")
     with pytest.raises(SettingsError, match="only the setting warmWorkers may set it"):
         parse({**MANAGED, "chartValues": json.dumps({"worker": {"warmReplicas": 4}})}, MODELS, stack="dev")

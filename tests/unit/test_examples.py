@@ -177,7 +177,7 @@ def test_room_for_workers_is_counted_on_nodes_they_may_use(kubectl: Callable[...
     assert campus(ANYWHERE).outputs["nodes"][0] == "1 ready nodes of an existing cluster"
 
 
-def test_nodes_on_which_the_image_does_not_start_are_warned_of_with_the_fix(kubectl: Callable[..., None]) -> None:
+def test_nodes_of_another_architecture_are_warned_of_with_the_fix(kubectl: Callable[..., None]) -> None:
     arm, intel = node({"kubernetes.io/arch": "arm64"}, []), node({"kubernetes.io/arch": "amd64"}, [])
     for each in (arm, intel):
         each["status"]["nodeInfo"] = {"architecture": each["metadata"]["labels"]["kubernetes.io/arch"]}

@@ -93,7 +93,7 @@ def test_expired_login_stops_the_update_or_says_what_is_unchecked(cloud: str) ->
 
 
 @pytest.mark.parametrize("host", ["//container.", "//serviceusage.", "//cloudbilling."])
-def test_expired_login_at_googles_apis_stops_the_update_or_is_said(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_expired_google_login_stops_the_update_or_is_said(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     known = kubernetes_engine()
 
     def fetch(url: str, project: str, token: str) -> dict[str, Any]:

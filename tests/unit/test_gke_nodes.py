@@ -204,7 +204,7 @@ def streaming_of(done: Recording) -> dict[str, bool | None]:
     return found
 
 
-def test_workers_nodes_stream_the_stacks_image_where_the_project_has_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_nodes_stream_the_image_where_the_api_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
     done = streamed(monkeypatch)
     assert streaming_of(done) == {"system": None, "workers": True, "on-demand": True}
     (role,) = (made for made in done.all("IAMMember") if "nodes-streaming" in made.name)
@@ -237,7 +237,7 @@ def test_project_without_the_api_streams_nothing() -> None:
     assert set(streaming_of(gke()).values()) == {None, False}
 
 
-def test_unknown_state_of_the_api_is_refused_rather_than_changing_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_state_of_the_streaming_api_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(url: str, project: str, token: str) -> dict[str, Any]:
         if "//serviceusage." in url:
             raise RestError("401 Request had invalid authentication credentials")

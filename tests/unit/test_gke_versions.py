@@ -104,7 +104,7 @@ def test_version_that_google_passed_stops_no_update(monkeypatch: pytest.MonkeyPa
         ("1.35.2-gke.1842000", (), "a minor version of Kubernetes in quotes"),
     ],
 )
-def test_versions_that_gke_would_refuse_are_refused_before_anything_is_made(
+def test_versions_that_gke_refuses_are_refused_beforehand(
     monkeypatch: pytest.MonkeyPatch, wanted: str, clusters: tuple[dict[str, Any], ...], said: str
 ) -> None:
     monkeypatch.setattr(rest, "fetch", kubernetes_engine(*clusters))

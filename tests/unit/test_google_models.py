@@ -372,7 +372,7 @@ def test_versions_are_asked_and_answered_as_google_describes(
         assert path.rsplit(".", 1)[-1].rstrip("[]") in re.split(r"[(),/]", asked) or "resourceLabels" in path
 
 
-def test_state_of_an_api_is_asked_and_answered_as_google_describes() -> None:
+def test_state_of_an_api_is_read_as_google_describes() -> None:
     document = Path(googleapiclient.__file__).parent / "discovery_cache" / "documents" / "serviceusage.v1.json"
     described = json.loads(document.read_text())
     method = described["resources"]["services"]["methods"]["get"]

@@ -51,7 +51,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_only_release_of_a_namespace_is_found_with_its_path_and_password(cluster: Path) -> None:
+def test_only_release_of_a_namespace_is_found_with_its_password(cluster: Path) -> None:
     found = installed("team", "", with_password=True)
     assert (found.name, found.release) == ("r", "lab")
     assert found.outputs == {"url": "http://localhost/team/r/", "password": "the secret word"}

@@ -287,7 +287,7 @@ def test_the_node_reads_endings_without_the_project(tmp_path: Path) -> None:
     assert done.stdout.strip() == "Error: x"
 
 
-def test_no_command_makes_a_user_namespace_which_the_machine_may_forbid() -> None:
+def test_no_command_makes_a_user_namespace() -> None:
     for path in Path(machine.__file__).parent.rglob("*.py"):
         found = re.findall(r"\"--user\"|\"-U\"|--map-root-user|NEWUSER|0x10000000|rootless", path.read_text())
         assert not found, path

@@ -220,9 +220,7 @@ def test_helm_gets_the_releases_limit(tmp_path: Path) -> None:
     assert "--timeout=18000s" in call
 
 
-def test_state_of_a_release_is_asked_again_while_the_cluster_does_not_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_state_of_a_release_is_asked_again_without_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     assert Helm(tmp_path, 3, "exit 0").release(tmp_path).status() == "deployed"
     monkeypatch.setattr(helm, "UNREACHABLE_SECONDS", 0.0)

@@ -113,21 +113,19 @@ def test_machine_is_user_mode_linux_where_no_kvm_works(
     assert (kernels[-1], chosen) == (kernel, kind)
 
 
-def test_docker_in_user_mode_linux_is_refused_before_anything_is_built() -> None:
+def test_docker_in_user_mode_linux_is_refused_before_a_build() -> None:
     with pytest.raises(UserError, match=r"user-mode Linux(.|\n)*fix: +--vm tcg"):
         vm._machine(vm._parser().parse_args(["--vm", "uml", "--with", "docker"]))
 
 
-def test_user_mode_linux_needs_no_kernel_inside_and_its_own_names_of_disk_and_network() -> None:
+def test_user_mode_linux_has_own_names_of_disk_and_network() -> None:
     spec = MachineSpec(12, "uml")
     assert not [name for name in spec.packages if name.startswith(("linux-image", "initramfs"))]
     assert "/dev/ubda / ext4" in spec.files["etc/fstab"]
     assert f"Address={UML_ADDRESS}/24" in spec.files["etc/systemd/network/user.network"]
 
 
-def test_user_mode_linux_changes_neither_this_machines_network_nor_its_disks(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_user_mode_linux_changes_no_network_or_disk_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     started: list[list[str]] = []
     monkeypatch.setattr(uml, "vm_dir", lambda: tmp_path)
     monkeypatch.setattr(guest, "boot", lambda command, _kind: started.append(command(2222, tmp_path / "console.log")))
