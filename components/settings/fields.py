@@ -10,7 +10,7 @@ import ipaddress
 import math
 import re
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -97,8 +97,10 @@ def decimal_number(value: Any) -> float:
     return number
 
 
-def items(value: Any) -> list[Any]:
-    """The items of a YAML list, or of text with commas or blanks between the items."""
+def items(value: Any) -> list[Any] | Mapping[Any, Any]:
+    """The items of a YAML list, or of text with commas or blanks between the items. A map stays, and is refused."""
+    if isinstance(value, Mapping):
+        return value
     entries = value if isinstance(value, list | tuple) else re.split(r"[,\s]+", str(value))
     return [entry for entry in entries if entry != ""]
 

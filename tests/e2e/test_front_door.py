@@ -1,26 +1,35 @@
-"""RStudio behind the one login, in a real browser on the cluster; RStudio Server itself is a stand-in.
+"""RStudio, JupyterLab, live page and web applications behind the one login, in a real browser on the cluster.
 
-No package registry has RStudio Server. The stand-in keeps what jupyter-rsession-proxy relies on, and is in the home
-folder, which comes first in this stack's PATH. Its R session is a script that runs R.
+Each test runs twice: by the port-forward, and below a path of a host, through a proxy as an Ingress is.
+
+RStudio Server itself is a stand-in: no package registry has it. The stand-in keeps what jupyter-rsession-proxy relies
+on, and is in the home folder, which comes first in this stack's PATH. Its R session is a script that runs R.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import urllib.parse
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bench.browser import chromium, log_in
 from common.paths import REPO
 from local import image
+from tests.browser.axe import SCHEMES, violations
+from tests.browser.ingress import Ingress, ingress
 from tests.e2e.browsing import forwarded
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import WORKERS, Stack
+from tests.e2e.notebooks import accept_dialogs, end_kernels, run_cells, write_notebook
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -32,100 +41,333 @@ Rscript -e 'library(future.kubernetes); plan(kubernetes, workers = 1)
 cat("POD", Sys.getenv("POD_NAME"), "WORKER", value(future(Sys.info()[["nodename"]])))' > session.out 2> session.err
 while :; do sleep 0.1; done
 """
+TOO_OLD = f"""#!/bin/sh
+export FAKE_RSERVER_LACKS=www-socket
+exec {BIN}/rserver-of-now "$@"
+"""
+NOTEBOOK = "front-door.ipynb"
+CELLS = [
+    "library(future.apply)\nlibrary(future.kubernetes)\n"
+    f"plan(kubernetes, workers = {WORKERS})\ndashboard(height = 470)",
+    "x <- future_sapply(1:60, function(i) Sys.sleep(1.5), future.seed = TRUE, future.scheduling = Inf)",
+]
+SHINY = """
+library(shiny)
+page <- fluidPage(textInput("name", "Name", "Ada"), textOutput("greeting"))
+pod <- Sys.getenv("POD_NAME")
+answer <- function(input, output) output$greeting <- renderText(paste("Hello", input$name, "of", pod))
+runApp(shinyApp(page, answer), port = 3838, launch.browser = FALSE)
+"""
+RSTUDIO = (By.CSS_SELECTOR, '.jp-LauncherCard[title*="RStudio"]')
+TERMINAL = (By.CSS_SELECTOR, '.jp-LauncherCard[title*="terminal" i]')
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to the front door: its address without the last slash, and the proxy that is on the way, if any."""
+
+    stack: Stack
+    base: str
+    address: str
+    proxy: Ingress | None = None
+
+    def lost(self) -> list[str]:
+        """Paths that a page has asked for beside the front door's, since the last call."""
+        if self.proxy is None:
+            return []
+        found = list(self.proxy.refused)
+        self.proxy.refused.clear()
+        return found
 
 
 @pytest.fixture(scope="module")
-def both(stack: Stack) -> Iterator[Stack]:
-    """The stack with both IDEs, and afterwards as it was."""
-    pod = stack.scheduler()["metadata"]["name"]
-    files = {
-        "rserver": (REPO / "tests/broker/fake_rserver.py").read_text().replace('"""', '#!/usr/bin/python3\n"""', 1),
+def reference(stack: Stack) -> str:
+    """An image with both IDEs and Shiny."""
+    return image.push(stack.node, image.ImageRequest("both", r_packages=("shiny",)))
+
+
+@pytest.fixture(scope="module", params=["/", "/team/r/"], ids=["port-forward", "ingress"])
+def way(
+    request: pytest.FixtureRequest, stack: Stack, reference: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Way]:
+    """The stack with both IDEs and RStudio's stand-in, and afterwards as it was."""
+    rserver = (REPO / "tests/broker/fake_rserver.py").read_text().replace('"""', '#!/usr/bin/python3\n"""', 1)
+    in_pod(stack, f"mkdir -p {BIN} && rm -f session.*")
+    for name, text in {
+        "rserver": rserver,
+        "rserver-of-now": rserver,
         "rsession": SESSION,
         "start": f'#!/bin/sh\nexec env FUTURE_KUBERNETES_RSESSION={BIN}/rsession future-rsession "$@"\n',
         "rserver.conf": f"rsession-path={BIN}/start\n",
-    }
-    for name, text in files.items():
-        place = f"mkdir -p {BIN} && cat > {BIN}/{name} && chmod +x {BIN}/{name}"
-        stack.kubectl("exec", "-i", pod, "--", "sh", "-c", place, input=text)
+        "shiny.R": SHINY,
+    }.items():
+        place(stack, name, text)
     environment = {
         "PATH": f"{BIN}:/opt/jupyter/bin:/usr/local/bin:/usr/bin:/bin",
         "FAKE_RSERVER_CONF": f"{BIN}/rserver.conf",
     }
-    values = {"scheduler": {"extraEnv": [{"name": name, "value": value} for name, value in environment.items()]}}
-    reference = image.push(stack.node, image.ImageRequest("both"))
+    extra = [{"name": name, "value": value} for name, value in environment.items()]
+    values = {"scheduler": {"extraEnv": extra}, "ingress": {"path": request.param}}
     try:
         stack.up(ide="both", image=reference, chartValues=json.dumps(values))
-        yield stack
+        with way_to(stack, request.param, tmp_path_factory.mktemp("ingress")) as found:
+            yield found
     finally:
         stack.up()
-        stack.kubectl("exec", stack.scheduler()["metadata"]["name"], "--", "sh", "-c", f"rm -rf {BIN} session.*")
+        in_pod(stack, f"rm -rf {BIN} session.* {NOTEBOOK}")
+
+
+@contextmanager
+def way_to(stack: Stack, base: str, folder: Path) -> Iterator[Way]:
+    with forwarded(stack) as address:
+        if base == "/":
+            yield Way(stack, base, address)
+        else:
+            with ingress(folder, urllib.parse.urlsplit(address).port or 0, base) as proxy:
+                yield Way(stack, base, f"{proxy.address}{base}".rstrip("/"), proxy)
 
 
 @pytest.fixture(scope="module")
-def browser(both: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[webdriver.Chrome, str]]:
-    with forwarded(both) as address, chromium(tmp_path_factory.mktemp("browser")) as driver:
-        log_in(driver, address, both.outputs()["password"])
-        yield driver, address
+def browser(way: Way, tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    with chromium(tmp_path_factory.mktemp("browser"), "--ignore-certificate-errors") as driver:
+        log_in(driver, f"{way.address}/", way.stack.outputs()["password"])
+        yield driver
 
 
-def test_address_leads_to_rstudio_with_working_help_viewer_and_websocket(
-    browser: tuple[webdriver.Chrome, str], tmp_path: Path
-) -> None:
-    driver, address = browser
-    try:
-        WebDriverWait(driver, 60).until(lambda b: "RStudio (stand-in)" in b.title)
-        assert driver.current_url.rstrip("?") == f"{address}/rstudio/"
-
-        def seen(b: webdriver.Chrome) -> list[str]:
-            found = [item.text for item in b.find_elements(By.CSS_SELECTOR, "#seen li")]
-            return found if found[-1:] == ["end"] or any("failed" in text for text in found) else []
-
-        assert WebDriverWait(driver, 60).until(seen) == [
-            "session started",
-            "without token 400",
-            "events none",
-            "help Fitting Linear Models",
-            "terminal heard typed",
-            "end",
-        ]
-        driver.switch_to.frame("viewer")
-        assert driver.find_element(By.ID, "application").text == "an application"
-    finally:
-        driver.switch_to.default_content()
+@pytest.fixture(autouse=True)
+def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """What the browser shows at the end of a test, for whoever looks why it failed."""
+    yield
+    if "browser" in request.fixturenames:
+        driver: webdriver.Chrome = request.getfixturevalue("browser")
         driver.save_screenshot(str(tmp_path / "page.png"))
+        driver.switch_to.default_content()
+        for handle in driver.window_handles[1:]:
+            driver.switch_to.window(handle)
+            driver.close()
+        driver.switch_to.window(driver.window_handles[0])
 
 
-def test_r_session_of_rstudio_has_the_pods_environment_and_workers(
-    both: Stack, browser: tuple[webdriver.Chrome, str]
-) -> None:
-    pod = both.scheduler()["metadata"]["name"]
-    shown = ("exec", pod, "--", "sh", "-c", "cat session.out 2>&1; true")
-    both.wait("the session's future", 120, lambda: "WORKER" in both.kubectl(*shown))
-    printed = both.kubectl(*shown)
+def in_pod(stack: Stack, command: str, **options: str) -> str:
+    """Standard output of a shell's command in the scheduler pod's home folder."""
+    pod = stack.scheduler()["metadata"]["name"]
+    return stack.kubectl("exec", "-i", pod, "--", "sh", "-c", f"cd && {command}", **options)
+
+
+def place(stack: Stack, name: str, text: str) -> None:
+    in_pod(
+        stack, f"cat > {BIN}/{name}.new && chmod +x {BIN}/{name}.new && mv {BIN}/{name}.new {BIN}/{name}", input=text
+    )
+
+
+def press(browser: webdriver.Chrome, card: tuple[str, str]) -> None:
+    """Click on a tile of JupyterLab's launcher once it is there and no dialog is in front of it."""
+
+    def pressed(b: webdriver.Chrome) -> bool:
+        accept_dialogs(b)
+        try:
+            found = b.find_elements(*card)
+            if found:
+                found[0].click()
+            return bool(found)
+        except (ElementClickInterceptedException, StaleElementReferenceException):
+            return False
+
+    WebDriverWait(browser, 90).until(pressed)
+
+
+@contextmanager
+def new_tab(browser: webdriver.Chrome) -> Iterator[None]:
+    """The tab that has just been opened."""
+    first = browser.current_window_handle
+    WebDriverWait(browser, 60).until(lambda b: len(b.window_handles) == 2)
+    browser.switch_to.window(next(each for each in browser.window_handles if each != first))
+    try:
+        yield
+    finally:
+        browser.close()
+        browser.switch_to.window(first)
+
+
+def seen(browser: webdriver.Chrome) -> list[str]:
+    """Lines of the stand-in's page, once it has done all that it does."""
+    found = [item.text for item in browser.find_elements(By.CSS_SELECTOR, "#seen li")]
+    return found if found[-1:] == ["end"] or any("failed" in text for text in found) else []
+
+
+def check_rstudio(browser: webdriver.Chrome, way: Way) -> None:
+    WebDriverWait(browser, 60).until(lambda b: "RStudio (stand-in)" in b.title)
+    assert browser.current_url.rstrip("?") == f"{way.address}/rstudio/"
+    assert WebDriverWait(browser, 60).until(seen) == [
+        "session started",
+        "without token 400",
+        "events none",
+        "help Fitting Linear Models",
+        "terminal heard typed",
+        "end",
+    ]
+    browser.switch_to.frame("viewer")
+    assert browser.find_element(By.ID, "application").text == "an application"
+    browser.switch_to.default_content()
+
+
+def test_address_leads_to_rstudio_whose_help_viewer_and_websocket_work(way: Way, browser: webdriver.Chrome) -> None:
+    browser.get(f"{way.address}/")
+    check_rstudio(browser, way)
+    assert way.lost() == []
+
+
+def test_r_session_of_rstudio_has_the_pods_environment_and_workers(way: Way, browser: webdriver.Chrome) -> None:
+    pod = way.stack.scheduler()["metadata"]["name"]
+    printed = ""
+
+    def computed() -> bool:
+        nonlocal printed
+        printed = in_pod(way.stack, "cat session.out session.err 2>&1; true")
+        return "WORKER" in printed
+
+    way.stack.wait("the session's future", 120, computed)
     found = re.search(r"POD (\S+) WORKER (\S+)", printed)
     assert found, printed
     assert found[1] == pod, printed
-    assert found[2] in {worker["metadata"]["name"] for worker in both.pods("worker")}
+    assert re.match(re.escape(way.stack.workload.rpartition("/")[2]), found[2]), printed
 
 
-def test_jupyterlab_is_beside_rstudio_and_has_its_tile(browser: tuple[webdriver.Chrome, str], tmp_path: Path) -> None:
-    driver, address = browser
-    driver.get(f"{address}/lab")
+def test_tile_of_jupyterlab_opens_rstudio(way: Way, browser: webdriver.Chrome) -> None:
+    browser.get(f"{way.address}/lab?reset")
+    press(browser, RSTUDIO)
+    with new_tab(browser):
+        check_rstudio(browser, way)
+    assert way.lost() == []
+
+
+def test_axe_finds_nothing_on_what_is_added_to_jupyterlab(way: Way, browser: webdriver.Chrome) -> None:
+    """JupyterLab's own pages are not this project's."""
+    browser.get(f"{way.address}/lab?reset")
+    WebDriverWait(browser, 90).until(lambda b: b.find_elements(*RSTUDIO))
+    gauge = '#jp-main-statusbar [title="Current resource usage"]'
+    WebDriverWait(browser, 60).until(lambda b: "Mem: " in b.find_element(By.CSS_SELECTOR, gauge).text)
+    for scheme in SCHEMES:
+        found = violations(browser, scheme, RSTUDIO[1], gauge)
+        assert not found, "\n".join(found)
+
+
+def test_terminal_of_jupyterlab_runs_a_command(way: Way, browser: webdriver.Chrome) -> None:
+    browser.get(f"{way.address}/lab?reset")
+    press(browser, TERMINAL)
+
+    def typed(b: webdriver.Chrome) -> bool:
+        """The terminal takes keys before its shell does: so look whether the command was run, and type it again."""
+        accept_dialogs(b)
+        b.find_element(By.CSS_SELECTOR, ".jp-Terminal .xterm-helper-textarea").send_keys("\nhostname > session.typed\n")
+        return in_pod(way.stack, "cat session.typed 2>/dev/null || true").strip() != ""
+
+    WebDriverWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, ".jp-Terminal .xterm-helper-textarea"))
+    WebDriverWait(browser, 60, poll_frequency=2).until(typed)
+    pod = way.stack.scheduler()["metadata"]["name"]
+    assert in_pod(way.stack, "cat session.typed").strip() == pod
+    assert way.lost() == []
+
+
+def test_shiny_application_answers_what_is_typed(way: Way, browser: webdriver.Chrome) -> None:
+    in_pod(way.stack, f"(Rscript {BIN}/shiny.R > session.shiny 2>&1 & echo $! > session.pid)")
     try:
-        tile = (By.CSS_SELECTOR, '.jp-LauncherCard[title*="RStudio"]')
-        WebDriverWait(driver, 90).until(lambda b: b.find_elements(*tile))
+        listening = "Listening on"
+        way.stack.wait("Shiny", 60, lambda: listening in in_pod(way.stack, "cat session.shiny"))
+        pod = way.stack.scheduler()["metadata"]["name"]
+        browser.get(f"{way.address}/proxy/3838/")
+        greeting = (By.ID, "greeting")
+        WebDriverWait(browser, 60).until(lambda b: b.find_element(*greeting).text == f"Hello Ada of {pod}")
+        browser.find_element(By.ID, "name").send_keys(" Lovelace")
+        WebDriverWait(browser, 60).until(lambda b: b.find_element(*greeting).text == f"Hello Ada Lovelace of {pod}")
+        assert way.lost() == []
     finally:
-        driver.save_screenshot(str(tmp_path / "page.png"))
+        in_pod(way.stack, "kill $(cat session.pid); true")
 
 
-def test_live_page_is_behind_the_same_login(browser: tuple[webdriver.Chrome, str]) -> None:
-    driver, address = browser
-    driver.get(f"{address}/cluster/")
-    WebDriverWait(driver, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
+def bars(browser: webdriver.Chrome) -> int:
+    return int(browser.find_element(By.ID, "stream").get_attribute("data-bars") or 0)
 
 
-def test_r_session_saves_its_data_when_the_pod_ends(both: Stack, browser: tuple[webdriver.Chrome, str]) -> None:
-    before = both.scheduler()["metadata"]
-    both.kubectl("delete", "pod", before["name"], "--wait=false")
-    after = both.scheduler(other_than=before["uid"])["metadata"]["name"]
-    assert both.kubectl("exec", after, "--", "cat", "session.saved") == "saved\n"
+def test_notebook_shows_its_map_on_live_page_below_cell(way: Way, browser: webdriver.Chrome) -> None:
+    write_notebook(way.stack, NOTEBOOK, CELLS)
+    browser.get(f"{way.address}/lab/tree/{NOTEBOOK}?reset")
+    frame = (By.CSS_SELECTOR, ".jp-OutputArea-output iframe[title=Cluster]")
+    try:
+        run_cells(browser, len(CELLS))
+        browser.switch_to.frame(WebDriverWait(browser, 60).until(lambda b: b.find_elements(*frame))[0])
+        WebDriverWait(browser, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
+        address = browser.execute_script("return location.href")
+        assert address == f"{way.address}/cluster/"
+        WebDriverWait(browser, 60).until(lambda b: bars(b) >= 2 * WORKERS)
+        assert browser.find_element(By.ID, "n-running").text == str(WORKERS)
+        before = bars(browser)
+        if way.proxy is not None:
+            way.proxy.cut()  # of a sudden, as an Ingress that restarts does; the page opens another stream
+        WebDriverWait(browser, 60).until(lambda b: bars(b) > before + WORKERS)
+        loaded = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
+        assert len(loaded) >= 8
+        assert [name for name in loaded if not name.startswith(address)] == []
+        for scheme in SCHEMES:
+            found = violations(browser, scheme)
+            assert not found, "\n".join(found)
+    finally:
+        browser.switch_to.default_content()
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        end_kernels(browser, way.base)
+    assert way.lost() == []
+
+
+def test_live_page_is_behind_the_same_login(way: Way, browser: webdriver.Chrome) -> None:
+    browser.get(f"{way.address}/cluster/")
+    WebDriverWait(browser, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
+    browser.get(f"{way.address}/logout")
+    for path in ("/cluster/", "/rstudio/", "/lab", "/proxy/3838/"):
+        browser.get(f"{way.address}{path}")
+        WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.ID, "password_input"))
+        assert browser.current_url.startswith(f"{way.address}/login?next=")
+    assert way.lost() == []
+
+
+def test_r_session_saves_data_and_missing_rstudio_is_explained(way: Way, tmp_path: Path) -> None:
+    """The last one of each way: it ends the pod, and so the port-forward."""
+    again(way.stack)
+    assert in_pod(way.stack, "cat session.saved") == "saved\n"
+    place(way.stack, "rserver", TOO_OLD)
+    again(way.stack)
+    said = tile_leads_to(way, tmp_path / "old")
+    assert "RStudio Server 2023.03.0 is too old" in said
+    assert "no option www-socket" in said
+    in_pod(way.stack, f"rm {BIN}/rserver")
+    again(way.stack)
+    said = tile_leads_to(way, tmp_path / "missing")
+    assert "This image has no RStudio Server (rserver)" in said
+    assert "pulumi config set baseImage rocker/rstudio:" in said
+
+
+def again(stack: Stack) -> None:
+    """Replace the scheduler's pod."""
+    before = stack.scheduler()["metadata"]
+    stack.kubectl("delete", "pod", before["name"], "--wait=false")
+    stack.scheduler(other_than=before["uid"])
+
+
+def tile_leads_to(way: Way, folder: Path) -> str:
+    """Text of the page that RStudio's tile opens where RStudio cannot be opened."""
+    folder.mkdir()
+    with (
+        way_to(way.stack, way.base, folder) as now,
+        chromium(folder / "browser", "--ignore-certificate-errors") as driver,
+    ):
+        log_in(driver, f"{now.address}/lab?reset", way.stack.outputs()["password"])
+        try:
+            press(driver, RSTUDIO)
+            with new_tab(driver):
+                WebDriverWait(driver, 60).until(lambda b: "RStudio cannot be opened" in b.page_source)
+                for scheme in SCHEMES:
+                    assert not violations(driver, scheme)
+                link = driver.find_element(By.LINK_TEXT, "JupyterLab")
+                assert link.get_attribute("href") == f"{now.address}/lab/"
+                return str(driver.find_element(By.ID, "site").text)
+        finally:
+            driver.save_screenshot(str(folder / "page.png"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bench.browser import chromium, log_in
+from common.errors import UserError
+from tests.browser.axe import SCHEMES, violations
 from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import WORKERS, Stack
 
@@ -110,7 +114,7 @@ def test_page_and_its_events_are_refused_without_a_login(address: str, path: str
 
 def test_a_running_map_shows_bars_and_short_labels(stack: Stack, browser: webdriver.Chrome, tmp_path: Path) -> None:
     title = browser.title
-    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
+    unfold(browser)
     with r_session(stack, RUNNING) as session:
         until(browser, lambda b: text(b, "n-running") == str(WORKERS))
         until(browser, lambda b: MARKUP in text(b, "bars-table"))
@@ -130,9 +134,108 @@ def test_a_running_map_shows_bars_and_short_labels(stack: Stack, browser: webdri
     assert not browser.find_elements(By.CSS_SELECTOR, "main img")
 
 
-def test_page_says_that_the_broker_was_restarted_and_goes_on(
-    stack: Stack, browser: webdriver.Chrome, tmp_path: Path
+def unfold(browser: webdriver.Chrome) -> None:
+    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
+
+
+def test_axe_finds_nothing_on_the_page_while_a_map_runs(stack: Stack, browser: webdriver.Chrome) -> None:
+    unfold(browser)
+    with r_session(stack, RUNNING) as session:
+        until(browser, lambda b: text(b, "n-running") == str(WORKERS))
+        until(browser, lambda b: text(b, "waiting"))
+        found = [each for scheme in SCHEMES for each in violations(browser, scheme)]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        assert session.stdout is not None
+        assert "ALL DONE" in session.stdout.read()
+    assert not found, "\n".join(found)
+
+
+def test_second_user_needs_a_login_and_sees_the_same_futures(
+    stack: Stack, address: str, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
+    with chromium(tmp_path) as other:
+        other.get(f"{address}/cluster/")
+        assert "/login?next=" in other.current_url, "the first user's login is not the second one's"
+        assert not other.find_elements(By.ID, "tiles")
+        log_in(other, f"{address}/cluster/", stack.outputs()["password"])
+        until(other, lambda b: text(b, "link-text") == "Live")
+        with r_session(stack, RUNNING.replace(MARKUP, "of-both")) as session:
+            for page in (browser, other):
+                unfold(page)
+                until(page, lambda b: "of-both" in text(b, "bars-table"))
+            other.get(f"{address}/logout")
+            other.get(f"{address}/cluster/")
+            assert "/login?next=" in other.current_url
+            assert session.stdout is not None
+            assert "ALL DONE" in session.stdout.read()
+        assert text(browser, "link-text").startswith("Live")
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+def test_clock_of_the_browser_may_be_off(stack: Stack, address: str, tmp_path: Path, hours: int) -> None:
+    off = f"const real = Date.now; Date.now = () => real() + {hours} * 3600e3"
+    with chromium(tmp_path) as driver:
+        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": off})
+        log_in(driver, f"{address}/cluster/", stack.outputs()["password"])
+        until(driver, lambda b: text(b, "link-text") == "Live")
+        unfold(driver)
+        drawn = int(driver.find_element(By.ID, "stream").get_attribute("data-bars") or 0)
+        begun = time.time()
+        with r_session(stack, RUNNING.replace(MARKUP, f"off-by-{hours}")) as session:
+            until(driver, lambda b: f"off-by-{hours}" in text(b, "bars-table"))
+            assert session.stdout is not None
+            assert "ALL DONE" in session.stdout.read()
+        rows = until(driver, lambda b: ended(b, f"off-by-{hours}"))
+        assert rows[3] in {time.strftime("%H:%M:%S", time.localtime(begun + late)) for late in range(60)}
+        assert 2 <= float(rows[4]) < 10, "a nap of three seconds"
+        until(driver, lambda b: int(b.find_element(By.ID, "stream").get_attribute("data-bars") or 0) >= drawn + 1)
+
+
+def ended(browser: webdriver.Chrome, label: str) -> list[str]:
+    """The row of a future that is done; empty for none."""
+    rows: list[list[str]] = browser.execute_script(
+        "return [...document.querySelectorAll('#bars-table tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
+    )
+    return next((cells for cells in rows if cells[0] == label and cells[2] == "done"), [])
+
+
+def test_memory_of_workers_is_shown_without_a_metrics_server(
+    stack: Stack, address: str, browser: webdriver.Chrome
+) -> None:
+    """The agents say it; the API that `kubectl top` asks is removed."""
+    service = "apiservices/v1beta1.metrics.k8s.io"
+    known = json.loads(stack.kubectl("get", service, "-o", "json"))
+    kept = {name: known[name] for name in ("apiVersion", "kind", "spec")}
+    kept["metadata"] = {"name": known["metadata"]["name"], "labels": known["metadata"].get("labels", {})}
+    stack.kubectl("delete", service)
+    try:
+        assert not is_measured(stack)
+        browser.get(f"{address}/cluster/")
+        until(browser, lambda b: text(b, "link-text") == "Live")
+        unfold(browser)
+        with r_session(stack, RUNNING.replace(MARKUP, "unmeasured")) as session:
+            until(browser, lambda b: text(b, "n-running") == str(WORKERS))
+            until(browser, lambda b: len(re.findall(r"\d of [\d,]+ MiB", text(b, "workers-table"))) >= WORKERS)
+            until(browser, lambda b: re.fullmatch(r"Their pod uses [\d,]+ of [\d,]+ MiB", text(b, "memory-text")))
+            assert session.stdout is not None
+            assert "ALL DONE" in session.stdout.read()
+    finally:
+        stack.kubectl("apply", "-f", "-", input=json.dumps(kept))
+    stack.wait("the metrics to be back", 120, lambda: is_measured(stack))
+
+
+def is_measured(stack: Stack) -> bool:
+    """True if `kubectl top` has an answer."""
+    with suppress(UserError):
+        return bool(stack.kubectl("top", "pods"))
+    return False
+
+
+def test_page_says_what_the_stack_costs(browser: webdriver.Chrome) -> None:
+    assert text(browser, "cost") == "Cost: $0.00 an hour, with any number of workers."
+
+
+def test_page_says_that_the_broker_was_restarted(stack: Stack, browser: webdriver.Chrome, tmp_path: Path) -> None:
     name = stack.scheduler()["metadata"]["name"]
     stack.kubectl("exec", name, "--", "bash", "-c", BROKER)
     until(browser, lambda b: "the broker was restarted" in text(b, "link-text"))
@@ -152,9 +255,20 @@ def test_r_names_the_page_of_this_release(stack: Stack) -> None:
     assert "http://localhost:8787/cluster/" in printed
 
 
-def test_report_of_r_is_one_file_that_needs_nothing_else(
-    stack: Stack, browser: webdriver.Chrome, tmp_path: Path
-) -> None:
+def test_first_notebook_of_an_empty_home_runs(stack: Stack) -> None:
+    pod = stack.scheduler()["metadata"]["name"]
+    cells = json.loads(stack.kubectl("exec", pod, "--", "cat", "start-here.ipynb"))["cells"]
+    printed = stack.rscript("\n".join(cell["source"] for cell in cells if cell["cell_type"] == "code"))
+    workers = {worker["metadata"]["name"] for worker in stack.pods("worker")}
+    names = set(re.findall(r"[\w-]+-worker-[\w-]+", printed.split("elapsed")[0]))
+    assert names, printed
+    assert names <= workers
+    elapsed = float(printed.split("elapsed")[1].split()[2])
+    assert elapsed < 7, "eight seconds of work, shared"
+    assert "http://localhost:8787/cluster/" in printed
+
+
+def test_report_of_r_is_one_file_without_needs(stack: Stack, browser: webdriver.Chrome, tmp_path: Path) -> None:
     said, _, html = stack.rscript(REPORT).partition("<!DOCTYPE html>")
     assert "10 futures in " in said
     assert "1 loss of a worker" in said
@@ -168,6 +282,7 @@ def test_report_of_r_is_one_file_that_needs_nothing_else(
         browser.save_screenshot(str(tmp_path / f"report-{scheme}.png"))
         back = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", back)[:3])) < 300) == (scheme == "dark")
+        assert not violations(browser, scheme)
     shown = browser.find_element(By.TAG_NAME, "main").text
     assert MARKUP in shown
     assert not browser.find_elements(By.CSS_SELECTOR, "img, script, [src], [href]")

@@ -55,6 +55,9 @@ CASES = [
     ({**LOCAL, "rPackages": "sf b/ c%"}, "rPackages", " is 'sf b/ c%'",
      f"{ITEMS}'b/' is not the name of an R package, at most 100 characters; "
      "'c%' is not the name of an R package, at most 100 characters", "set rPackages 'data.table sf'"),
+    ({**LOCAL, "rPackages": '{"sf": 1}'}, "rPackages", " is {'sf': 1}",
+     "a list, each item the name of an R package, at most 100 characters",
+     "set rPackages 'data.table sf'"),
     ({**LOCAL, "host": TOO_LONG}, "host", f" is '{TOO_LONG}'",
      "a full DNS name that you own, such as r.example.org, without https://", "set host r.example.org"),
     ({**LOCAL, "chartValues": {"ide": "rstudio"}}, "chartValues.ide", " is set", "only the setting ide may set it",
