@@ -136,7 +136,7 @@ def browser(way: Way, tmp_path_factory: pytest.TempPathFactory) -> Iterator[webd
 
 @pytest.fixture(autouse=True)
 def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
-    """What the browser shows at the end of a test, for whoever looks why it failed."""
+    """A picture of the browser at the end of a test, which shows why it failed."""
     yield
     if "browser" in request.fixturenames:
         driver: webdriver.Chrome = request.getfixturevalue("browser")

@@ -111,6 +111,7 @@ def test_home_is_the_stacks_disk_which_pods_claim_by_name(cloud: Cloud) -> None:
     assert spec["claimRef"] == {"namespace": "future-team", "name": "future-team-home"}
     assert claim["metadata"]["name"] == "future-team-home"
     assert claim["spec"]["volumeName"] == volume.inputs["metadata"]["name"]
+    assert claim["spec"]["accessModes"] == spec["accessModes"] == ["ReadWriteOnce"], "else the claim is never bound"
     assert claim["spec"]["storageClassName"] == spec["storageClassName"] == "future-disks", "by which it can grow"
     assert claim["spec"]["resources"]["requests"]["storage"] == "10Gi"
     release = done.one("v3:Release", "future-team").inputs["values"]["scheduler"]
