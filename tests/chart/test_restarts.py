@@ -15,7 +15,7 @@ VALUES = chart_values(source())
 # Values that define the scheduler's pod, beside those under `scheduler`. Any other value must never end an R session.
 RESTART_THE_SCHEDULER = {
     "image", "imagePullPolicy", "imagePullSecrets", "anyUser", "ide", "auth.existingSecret", "shared.GiB",
-    "shared.existingClaim", "fullnameOverride", "labels",
+    "shared.existingClaim", "fullnameOverride", "labels", "ingress.path",
 }  # fmt: skip
 
 
