@@ -11,9 +11,9 @@ from ..common.blob import Blob
 from .background import Background
 from .idle import Activity
 from .incoming import Incoming
-from .losses import Losses
+from .loss_causes import Cause, Outcomes
+from .lost_tasks import Losses
 from .open_plans import OpenPlans
-from .outcomes import Cause, Outcomes
 from .packages import Packages
 from .plans import Plan, Task, may_live, parts_of
 from .pool import Pool

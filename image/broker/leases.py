@@ -16,7 +16,7 @@ from typing import cast
 from .connections import Borrower
 from .idle import Activity
 from .log import log
-from .outcomes import Outcomes
+from .loss_causes import Outcomes
 from .pool import Pool
 from .workers import Worker
 

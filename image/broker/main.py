@@ -32,9 +32,9 @@ from .health import HttpPort, drop_silent_workers
 from .idle import Activity, IdleWatch
 from .leases import Leases
 from .log import log
+from .loss_causes import Outcomes
 from .memory import Memory
 from .metrics import Metrics, volumes_of
-from .outcomes import Outcomes
 from .page.feed import Feed
 from .page.server import PageServer
 from .plans import REST_SECONDS

@@ -10,7 +10,7 @@ from ..common import protocol, wire
 from .dispatch import Dispatcher
 from .idle import Activity
 from .log import log
-from .outcomes import Outcomes, describe_end
+from .loss_causes import Outcomes, describe_end
 from .pool import Pool
 from .workers import Worker
 

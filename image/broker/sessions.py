@@ -49,8 +49,8 @@ from .idle import Activity
 from .kubernetes import KubeError
 from .leases import Leases
 from .log import log
+from .loss_causes import Outcomes
 from .memory import Memory
-from .outcomes import Outcomes
 from .pool import Pool
 from .run_report import report
 from .run_report.figures import Scope

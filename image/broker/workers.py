@@ -15,7 +15,7 @@ from ..common import wire
 from ..common.blob import MEMORY_BYTES, Blob
 from .connections import Borrower, Connection
 from .log import log
-from .outcomes import describe_end
+from .loss_causes import describe_end
 from .plans import Task
 
 _GREETING_SECONDS = 10.0

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from image.broker.loss_causes import describe_end, kind_of
 from image.broker.metrics import Metric, Volumes, by, volumes_of
-from image.broker.outcomes import describe_end, kind_of
 
 from .conftest import Bed, restarted, wait_for
 from .kubernetes_api import Api, pod

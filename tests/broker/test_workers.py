@@ -20,7 +20,7 @@ import pytest
 
 from image.broker import main
 from image.broker.connections import share_buffer
-from image.broker.outcomes import describe_end
+from image.broker.loss_causes import describe_end
 from image.worker.dialer import retry_delay
 
 from .conftest import FAKE_R, Bed, Process, wait_for

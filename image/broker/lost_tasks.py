@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ..common.blob import Blob
 from .log import log
-from .outcomes import Cause, Outcomes
+from .loss_causes import Cause, Outcomes
 from .plans import REPEATS, Task
 from .pool import Pool
 from .reports import Reports
