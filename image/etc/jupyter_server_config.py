@@ -42,7 +42,7 @@ c.ServerApp.default_url = "/lab" if _IDE == "jupyterlab" else "/rstudio/"
 c.ServerApp.jpserver_extensions.update(
     {
         "future_kubernetes_page": True,  # the live page at /cluster/
-        "future_kubernetes_ides": True,  # a page where an IDE is missing
+        "future_kubernetes_rstudio": True,  # a page where an IDE is missing
         "future_kubernetes_memory": True,  # the pod's memory in JupyterLab
         "jupyterlab": _IDE != "rstudio" and find_spec("jupyterlab") is not None,
         "jupyter_server_proxy": True,

@@ -19,7 +19,7 @@ from .door import FAKE_RSERVER, LACKS_SOCKET
 
 def check(tmp_path: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """The check at the image's build."""
-    command = [sys.executable, str(ROOT / "image/etc/future_kubernetes_ides.py"), *words]
+    command = [sys.executable, str(ROOT / "image/etc/future_kubernetes_rstudio.py"), *words]
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path), **environ}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=30)
 

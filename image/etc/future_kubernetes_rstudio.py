@@ -1,4 +1,4 @@
-"""Extension of the Jupyter server: a page that gives the reason where an IDE cannot be opened.
+"""Extension of the Jupyter server: RStudio Server's start, and a page with the reason where an IDE cannot be opened.
 
 jupyter-rsession-proxy starts RStudio Server at the first request to /rstudio/. Without its program, or with a release
 that is too old, the person would get only "Internal Server Error". So both are looked at before, once.
@@ -140,7 +140,7 @@ class MissingIde(JupyterHandler):
 
 
 def _jupyter_server_extension_points():
-    return [{"module": "future_kubernetes_ides"}]
+    return [{"module": "future_kubernetes_rstudio"}]
 
 
 def _load_jupyter_server_extension(server):
@@ -177,4 +177,4 @@ if __name__ == "__main__":
         case ["--verify", folder]:
             verify(Path(folder))
         case _:
-            sys.exit("future_kubernetes_ides.py --look, or --verify FOLDER")
+            sys.exit("future_kubernetes_rstudio.py --look, or --verify FOLDER")
