@@ -57,7 +57,10 @@ def run_cells(browser: webdriver.Chrome, number: int) -> None:
 
     def begun(which: int, b: webdriver.Chrome) -> bool:
         accept_dialogs(b)
-        cell = b.find_elements(*CELL)[which]
+        cells = b.find_elements(*CELL)
+        if len(cells) <= which:  # not drawn yet
+            return False
+        cell = cells[which]
         prompt = cell.find_element(By.CSS_SELECTOR, ".jp-InputPrompt")
         if prompt.text.strip("[]: "):
             return True

@@ -75,7 +75,8 @@ class Way:
         """Paths that a page has asked for beside the front door's, since the last call."""
         if self.proxy is None:
             return []
-        found = list(self.proxy.refused)
+        # A browser asks for the icon by itself where a page names none, as Shiny's.
+        found = [path for path in self.proxy.refused if path != "/favicon.ico"]
         self.proxy.refused.clear()
         return found
 
