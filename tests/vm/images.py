@@ -99,6 +99,8 @@ def home_image(caches: str, public_key: str) -> Path:
         digest.update(f"{name} {_listing(source)}".encode())
     target = vm_dir() / f"home-{caches}-{digest.hexdigest()[:12]}"
     if not target.exists():
+        for old in vm_dir().glob(f"home-{caches}-*"):
+            old.unlink()  # first: a warm one is the largest file here, and two might fill the disk
         with (
             step(f"Writing the disk of /root, caches {caches}") as progress,
             tempfile.TemporaryDirectory(dir=vm_dir(), prefix="new-") as scratch,
@@ -112,8 +114,6 @@ def home_image(caches: str, public_key: str) -> Path:
                 _take(source, home / name)
             progress.note("writing")
             _ext4(Path(scratch) / "disk", home, "home", _HOME_SIZE)
-            for old in vm_dir().glob(f"home-{caches}-*"):
-                old.unlink()
             (Path(scratch) / "disk").rename(target)
     return target
 
