@@ -49,31 +49,30 @@ def accept_dialogs(browser: webdriver.Chrome) -> None:
 
 
 def run_cells(browser: webdriver.Chrome, number: int) -> None:
-    """Run the first ``number`` cells one after another.
+    """Run the first ``number`` cells one after another, each but the last to its end.
 
-    JupyterLab shows a kernel as idle before it takes cells, and drops those or asks for a kernel: so look whether each
-    began, and try again.
+    JupyterLab shows a kernel as idle before it takes cells. It drops those, also after it has marked one as running, or
+    asks for a kernel. So try again until the cell runs; a kernel that has run one takes the next.
     """
 
-    def begun(which: int, b: webdriver.Chrome) -> bool:
+    def has_run(which: int, b: webdriver.Chrome) -> bool:
         accept_dialogs(b)
         cells = b.find_elements(*CELL)
         if len(cells) <= which:  # not drawn yet
             return False
-        cell = cells[which]
-        prompt = cell.find_element(By.CSS_SELECTOR, ".jp-InputPrompt")
-        if prompt.text.strip("[]: "):
-            return True
-        with suppress(ElementClickInterceptedException, ElementNotInteractableException):  # a dialog, or not drawn yet
-            cell.find_element(By.CSS_SELECTOR, ".cm-content").click()
-            ActionChains(b).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
-        with suppress(TimeoutException):
-            return WebDriverWait(b, 5).until(lambda _: bool(prompt.text.strip("[]: ")))
-        return False
+        prompt = cells[which].find_element(By.CSS_SELECTOR, ".jp-InputPrompt")
+        if not prompt.text.strip("[]: "):
+            with suppress(ElementClickInterceptedException, ElementNotInteractableException):  # a dialog, or not drawn
+                cells[which].find_element(By.CSS_SELECTOR, ".cm-content").click()
+                ActionChains(b).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
+            with suppress(TimeoutException):
+                WebDriverWait(b, 5).until(lambda _: prompt.text.strip("[]: "))
+        shown = prompt.text.strip("[]: ")
+        return shown.isdecimal() or (bool(shown) and which == number - 1)
 
     WebDriverWait(browser, 90).until(lambda b: b.find_elements(*IDLE))
     for which in range(number):
-        WebDriverWait(browser, 60).until(partial(begun, which))
+        WebDriverWait(browser, 120).until(partial(has_run, which))
 
 
 def end_kernels(browser: webdriver.Chrome, base: str = "/") -> None:
