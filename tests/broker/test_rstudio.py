@@ -161,7 +161,7 @@ def test_secrets_of_the_base_image_are_removed(tmp_path: Path) -> None:
     for folder in (state, tmp_path / "etc/rstudio"):
         for name in ("session-rpc-key", "secure-cookie-key"):
             (folder / name).write_text("everyone's")
-    subprocess.run(["sh", ROOT / "image/etc/rstudio-server", tmp_path], check=True)
+    subprocess.run(["sh", ROOT / "image/etc/adapt-rstudio-at-build", tmp_path], check=True)
     assert not list(tmp_path.rglob("*-key"))
     assert (tmp_path / "etc/rstudio/rserver.conf").read_text() == "rsession-path=/usr/local/bin/future-rsession\n"
 
@@ -182,12 +182,12 @@ def test_secrets_of_the_base_image_are_removed(tmp_path: Path) -> None:
 )
 def test_rsession_gets_only_options_that_its_release_knows(tmp_path: Path, known: str, written: list[str]) -> None:
     base_with_rstudio(tmp_path, known)
-    subprocess.run(["sh", ROOT / "image/etc/rstudio-server", tmp_path], check=True)
+    subprocess.run(["sh", ROOT / "image/etc/adapt-rstudio-at-build", tmp_path], check=True)
     assert (tmp_path / "etc/rstudio/rsession.conf").read_text().splitlines() == written
 
 
 def test_base_without_rstudio_is_unchanged(tmp_path: Path) -> None:
-    subprocess.run(["sh", ROOT / "image/etc/rstudio-server", tmp_path], check=True)
+    subprocess.run(["sh", ROOT / "image/etc/adapt-rstudio-at-build", tmp_path], check=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -11,11 +11,13 @@ from selenium import webdriver
 from selenium.common.exceptions import (
     ElementClickInterceptedException,
     ElementNotInteractableException,
+    StaleElementReferenceException,
     TimeoutException,
 )
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.e2e.conftest import Stack
@@ -55,24 +57,27 @@ def run_cells(browser: webdriver.Chrome, number: int) -> None:
     asks for a kernel. So try again until the cell runs; a kernel that has run one takes the next.
     """
 
+    def shown(cell: WebElement) -> str:
+        return cell.find_element(By.CSS_SELECTOR, ".jp-InputPrompt").text.strip("[]: ")
+
     def has_run(which: int, b: webdriver.Chrome) -> bool:
         accept_dialogs(b)
         cells = b.find_elements(*CELL)
         if len(cells) <= which:  # not drawn yet
             return False
-        prompt = cells[which].find_element(By.CSS_SELECTOR, ".jp-InputPrompt")
-        if not prompt.text.strip("[]: "):
+        cell = cells[which]
+        if not shown(cell):
             with suppress(ElementClickInterceptedException, ElementNotInteractableException):  # a dialog, or not drawn
-                cells[which].find_element(By.CSS_SELECTOR, ".cm-content").click()
+                cell.find_element(By.CSS_SELECTOR, ".cm-content").click()
                 ActionChains(b).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
             with suppress(TimeoutException):
-                WebDriverWait(b, 5).until(lambda _: prompt.text.strip("[]: "))
-        shown = prompt.text.strip("[]: ")
-        return shown.isdecimal() or (bool(shown) and which == number - 1)
+                WebDriverWait(b, 5).until(lambda _: shown(cell))
+        return shown(cell).isdecimal() or (bool(shown(cell)) and which == number - 1)
 
     WebDriverWait(browser, 90).until(lambda b: b.find_elements(*IDLE))
+    redrawn = (StaleElementReferenceException,)
     for which in range(number):
-        WebDriverWait(browser, 120).until(partial(has_run, which))
+        WebDriverWait(browser, 120, ignored_exceptions=redrawn).until(partial(has_run, which))
 
 
 def end_kernels(browser: webdriver.Chrome, base: str = "/") -> None:

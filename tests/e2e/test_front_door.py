@@ -301,7 +301,7 @@ def test_notebook_shows_its_map_on_live_page_below_cell(way: Way, browser: webdr
         address = browser.execute_script("return location.href")
         assert address == f"{way.address}/cluster/"
         WebDriverWait(browser, 60).until(lambda b: bars(b) >= 2 * WORKERS)
-        assert browser.find_element(By.ID, "n-running").text == str(WORKERS)
+        WebDriverWait(browser, 60).until(lambda b: b.find_element(By.ID, "n-running").text == str(WORKERS))
         before = bars(browser)
         if way.proxy is not None:
             way.proxy.cut()  # of a sudden, as an Ingress that restarts does; the page opens another stream
