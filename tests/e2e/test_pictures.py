@@ -60,7 +60,7 @@ def test_notebook_shows_its_map_on_live_page_below_cell(stack: Stack, tmp_path: 
                 WebDriverWait(browser, 60).until(lambda b: bars(b) >= 5 * WORKERS)
                 browser.find_element(By.CSS_SELECTOR, "[data-span='60']").click()
                 time.sleep(10)
-                assert browser.find_element(By.ID, "n-running").text == str(WORKERS)
+                WebDriverWait(browser, 30).until(lambda b: b.find_element(By.ID, "n-running").text == str(WORKERS))
                 assert int(browser.find_element(By.ID, "n-queued").text) > 0
             side_bar = ".jp-SideBar.jp-mod-left .lm-TabBar-tab.lm-mod-current"
             for open_tab in browser.find_elements(By.CSS_SELECTOR, side_bar):  # more room for the notebook
