@@ -12,12 +12,12 @@ from .background import Background
 from .idle import Activity
 from .incoming import Incoming
 from .loss_causes import Cause, Outcomes
-from .lost_tasks import Losses
 from .open_plans import OpenPlans
 from .packages import Packages
 from .plans import Plan, Task, may_live, parts_of
 from .pool import Pool
 from .reports import Reports
+from .task_retries import Losses
 from .workers import Result, Worker
 
 STARVED_SECONDS = 2.0
