@@ -102,19 +102,23 @@ class Tab:
             heard += self.hear("idle", deadline - time.monotonic())
         return "".join(content["text"] for kind, parent, content in heard if kind == "stream" and parent == cell)
 
-    def first_output(self, code: str, tries: int = 6) -> str:
-        """Output up to the first cell that a restarted kernel runs. One that comes too early is lost: send another."""
+    def first_output(self, code: str, tries: int = 30) -> str:
+        """Output up to the first cell that a restarted kernel runs. One that comes too early is lost: send another.
+
+        Only the end of a cell is waited for: a tab that joins the new kernel's channel late misses its beginning.
+        """
         text = ""
+        sent = set()
         for _ in range(tries):
-            self.run(code)
-            deadline = time.monotonic() + patience(10)
+            sent.add(self.run(code))
+            deadline = time.monotonic() + patience(2)
             while time.monotonic() < deadline:
                 try:
                     heard = self.hear("idle", deadline - time.monotonic())
-                except AssertionError:
-                    break
+                except AssertionError as silence:
+                    [heard] = silence.args
                 text += "".join(content["text"] for kind, _, content in heard if kind == "stream")
-                if any(kind == "execute_input" for kind, _, _ in heard):
+                if heard and heard[-1][1] in sent and heard[-1][2].get("execution_state") == "idle":
                     return text
         raise AssertionError(text)
 

@@ -72,7 +72,7 @@ def test_kernel_that_ended_at_rest_is_said_in_next_cell(door: Door, group: Contr
         text = next_output(tab)
         assert "alive" in text
         assert f"(process {pid}) ended at" in text
-        assert "memory" not in other.output("print(2)")
+        assert "memory" not in other.first_output("print(2)")
 
 
 @pytest.mark.parametrize(("number", "counted"), [(signal.SIGKILL, 0), (signal.SIGALRM, 1)])

@@ -35,15 +35,25 @@ APART = {
     "test_r_losses": "faults",
     "test_node": "faults",
     "test_warm": "faults",
+    "test_laptop": "second stack",
+    "test_r_frontends": "second stack",
+    "test_r_packages": "second stack",
+    "test_r_world": "second stack",
+    "test_runs": "second stack",
 }
 """Modules that leave the cluster's first stack as it is, and the group in which each runs beside the others."""
+
+
+def group(path: Path) -> str:
+    """Group of a test module."""
+    return APART.get(path.stem, "first stack")
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]
     """A process for what uses the first stack, one test after another, and one for each group of the rest."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return APART.get(Path(nodeid.split("::")[0]).stem, "first stack")
+        return group(Path(nodeid.split("::")[0]))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -208,12 +218,28 @@ def clear(state: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack(made_up: tuple[cluster.Node, str], own_state: Path) -> Stack:
+def first_stack(made_up: tuple[cluster.Node, str], own_state: Path) -> Stack:
+    """What `make up` has started, and another `up` leaves as it is."""
     node, _ = made_up
     first = Stack(node, own_state)
     deployment = json.loads(first.kubectl("get", "deployments", "-o", "json"))["items"][0]
     reference = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
     return Stack(node, own_state, {"image": reference, "workers": str(WORKERS)})
+
+
+@pytest.fixture(scope="session")
+def second_stack(first_stack: Stack, own_state: Path) -> Stack:
+    """Another of the same size on the same cluster, so that half of the modules need not wait for the other half."""
+    other = Stack(first_stack.node, own_state / "second", {**first_stack.config, "namespace": "second"})
+    other.up()
+    return other
+
+
+@pytest.fixture(scope="module")
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """The stack of the module's group. No two processes use one of them at a time."""
+    found: Stack = request.getfixturevalue("second_stack" if group(request.path) == "second stack" else "first_stack")
+    return found
 
 
 @pytest.fixture(scope="session")
