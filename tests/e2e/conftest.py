@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,6 @@ APART = {
     "test_r_frontends": "second stack",
     "test_r_packages": "second stack",
     "test_r_world": "second stack",
-    "test_runs": "second stack",
 }
 """Modules that leave the cluster's first stack as it is, and the group in which each runs beside the others."""
 
@@ -106,8 +106,9 @@ class Stack:
         found: dict[str, Any] = json.loads(self.standin("outputs").stdout)
         return found
 
-    @property
+    @cached_property
     def namespace(self) -> str:
+        """Asked for once: each kubectl of a wait would else start the program."""
         return str(self.outputs()["namespace"])
 
     def kubectl(self, *arguments: str, **options: Any) -> str:
@@ -229,8 +230,13 @@ def first_stack(made_up: tuple[cluster.Node, str], own_state: Path) -> Stack:
 
 @pytest.fixture(scope="session")
 def second_stack(first_stack: Stack, own_state: Path) -> Stack:
-    """Another of the same size on the same cluster, so that half of the modules need not wait for the other half."""
-    other = Stack(first_stack.node, own_state / "second", {**first_stack.config, "namespace": "second"})
+    """Another on the same cluster, so that half of the modules need not wait for the other half.
+
+    It requests little of the node's processors, where the other groups' releases find room too. The commands of runs
+    know the cluster by the first stack's state: `test_runs` is of that group.
+    """
+    config = {**first_stack.config, "namespace": "beside", "schedulerCpu": "0.1"}
+    other = Stack(first_stack.node, own_state / "beside", config)
     other.up()
     return other
 

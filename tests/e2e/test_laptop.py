@@ -127,9 +127,14 @@ def test_laptop_that_was_asleep_gets_results_when_it_wakes(laptop: Laptop) -> No
 
 def test_destroyed_release_ends_its_futures_and_another_works(laptop: Laptop, stack: Stack) -> None:
     namespace = "laptop-destroyed"
-    image = {"image": stack.config["image"], "scheduler": {"homeGiB": 0}, "worker": {"replicas": 1, "maxReplicas": 1}}
+    size = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
+    values = {
+        "image": stack.config["image"],
+        "scheduler": {"homeGiB": 0, "resources": size},
+        "worker": {"replicas": 1, "maxReplicas": 1, "resources": size},
+    }
     try:
-        install(stack.node, namespace, "gone", secrets.token_urlsafe(48), image)
+        install(stack.node, namespace, "gone", secrets.token_urlsafe(48), values)
         laptop.r(
             f"""
             gone <- list(release = "gone", namespace = "{namespace}", kubeconfig = "/root/kubeconfig")

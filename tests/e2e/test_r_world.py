@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from common.paths import REPO
 from tests.e2e.conftest import Stack
 from tests.e2e.world import r
 
@@ -206,24 +202,3 @@ def test_variables_of_the_stack_reach_every_r_without_pod_restarts(stack: Stack)
     finally:
         stack.kubectl("delete", "secret", name)
     assert stack.scheduler()["metadata"]["uid"] == before
-
-
-def test_the_project_of_a_run_is_there_for_its_futures(stack: Stack, tmp_path: Path) -> None:
-    project = tmp_path / "analysis"
-    (project / "data").mkdir(parents=True)
-    (project / "data" / "x.csv").write_text("a,b\n1,2\n")
-    (project / "helper.R").write_text("twice <- function(x) 2 * x\n")
-    (project / "main.R").write_text(
-        """
-        library(future.kubernetes)
-        plan(kubernetes, workers = 1)
-        found <- value(future({ source("helper.R"); twice(read.csv("data/x.csv")$b) }))
-        writeLines(format(found), "found.txt")
-        """
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "cli", "run", str(project), "main.R"],
-        cwd=REPO, env=stack.environment(), capture_output=True, text=True, check=False, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (project / "found.txt").read_text() == "4\n"

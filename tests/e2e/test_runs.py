@@ -182,3 +182,25 @@ def test_scheduler_pod_that_ends_is_a_failure_of_its_own(stack: Stack, project: 
     again = command("attach", run_named_in(told), "--results", str(project))
     assert again.returncode == 124
     assert again.stdout == "last words\n"
+
+
+@pytest.mark.usefixtures("stack")
+def test_the_project_of_a_run_is_there_for_its_futures(tmp_path: Path) -> None:
+    project = tmp_path / "analysis"
+    (project / "data").mkdir(parents=True)
+    (project / "data" / "x.csv").write_text("a,b\n1,2\n")
+    (project / "helper.R").write_text("twice <- function(x) 2 * x\n")
+    (project / "main.R").write_text(
+        """
+        library(future.kubernetes)
+        plan(kubernetes, workers = 1)
+        found <- value(future({ source("helper.R"); twice(read.csv("data/x.csv")$b) }))
+        writeLines(format(found), "found.txt")
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "run", str(project), "main.R"],
+        cwd=REPO, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (project / "found.txt").read_text() == "4\n"
