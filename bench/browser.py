@@ -11,7 +11,13 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from image.broker.page import chart_library
 from local import debian_rootfs
+
+
+def need_charts() -> None:
+    """Install the library of the live page's charts, as the image's build does, where this machine lacks it."""
+    debian_rootfs.file(chart_library.path(), chart_library.PACKAGE)
 
 
 @contextmanager

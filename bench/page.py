@@ -288,6 +288,10 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if arguments.browser or arguments.serve:
+        from bench import browser
+
+        browser.need_charts()
     print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the start\n")
     with contextlib.ExitStack() as stack, contextlib.suppress(KeyboardInterrupt):
         folder = arguments.serve or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fk-page-")))

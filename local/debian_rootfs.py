@@ -14,9 +14,10 @@ import shutil
 import subprocess
 import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from common.errors import UserError
 from common.paths import cache_dir
@@ -24,6 +25,7 @@ from common.progress import Step, step
 from local.go_binaries import exclusive
 
 MIRROR = "http://deb.debian.org/debian"
+_Found = TypeVar("_Found", str, Path)
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -148,16 +150,29 @@ def _apt_fix(error: str, packages: Sequence[str]) -> str:
 
 def program(name: str, *packages: str) -> str:
     """Return the path of a program of the machine; installs `packages` for it where apt-get exists."""
-    found = shutil.which(name)
+    return _of_packages(name, lambda: shutil.which(name), packages)
+
+
+def file(path: Path, *packages: str) -> Path:
+    """Return this path of the machine; installs `packages` for it where apt-get exists."""
+    return _of_packages(str(path), lambda: path if path.is_file() else None, packages)
+
+
+def _of_packages(name: str, find: Callable[[], _Found | None], packages: Sequence[str]) -> _Found:
+    """Return what `find` finds, if need be after the installation of `packages`."""
+    found = find()
     if found:
         return found
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise UserError(f"{name} is not installed. Install {' '.join(packages)}, then run again.")
-    with step(f"Installing {' '.join(packages)}"):
+    with exclusive(cache_dir() / "apt.lock", "another installation"), step(f"Installing {' '.join(packages)}"):
+        found = find()
+        if found:
+            return found
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *packages]):
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        found = shutil.which(name)
+        found = find()
         if done.returncode != 0 or not found:
             error = f"apt-get cannot install {' '.join(packages)}: {done.stderr.strip()[-400:]}"
             raise UserError(f"{error}\n{_apt_fix(done.stderr, packages)}")

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import socket
 import stat
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
 from common.patience import patience
-from image.broker.page import server, words
+from image.broker.page import chart_library, server, words
 from image.broker.page.words import cut
 
-from .conftest import Bed, wait_for
+from .conftest import ROOT, Bed, wait_for
 from .kubernetes_api import Api, pod
 
 
@@ -68,11 +72,65 @@ class Page:
         return next((bar for bar in self.bars if bar[5] == label and bar[3]), None)
 
 
-def test_page_and_its_parts_are_served_and_nothing_beside_them(bed: Bed, tmp_path: Path) -> None:
+@pytest.fixture
+def bed_with() -> Iterator[Callable[..., Bed]]:
+    """Starts a broker with a content of the chart library, or without the file."""
+    with contextlib.ExitStack() as stack:
+
+        def start(folder: Path, library: str | None) -> Bed:
+            if library is not None:
+                (folder / chart_library.NAME).write_text(library)
+            bed = Bed(folder, FUTURE_KUBERNETES_CHARTS=str(folder))
+            stack.callback(bed.stop)
+            return bed
+
+        yield start
+
+
+@pytest.mark.parametrize(("library", "why"), [(None, "No such file"), ("", "an empty file")])
+def test_page_is_served_though_image_lacks_chart_library(
+    bed_with: Callable[..., Bed], tmp_path: Path, library: str | None, why: str
+) -> None:
+    bed = bed_with(tmp_path, library)
+    [said] = [line for line in bed.broker.log().splitlines() if "no charts" in line]
+    assert why in said
+    assert "package libjs-dygraphs: build the image again" in said
+    for path, status in ((f"/{chart_library.NAME}", 404), ("/", 200), ("/charts.js", 200)):
+        with Page(tmp_path, path) as page:
+            assert page.status == status, path
+
+
+def test_build_refuses_an_image_without_the_chart_library(tmp_path: Path) -> None:
+    dockerfile = (ROOT / "image/Dockerfile").read_text()
+    assert re.search(rf"install-packages \\\n *apt [^\n]*\b{chart_library.PACKAGE}\b", dockerfile)
+    [step] = re.findall(r"^RUN (python3 -I \S+/chart_library.py)$", dockerfile, re.M)
+    place = "/usr/local/lib/future-kubernetes/future_kubernetes/"
+    assert f"COPY broker/ {place}broker/" in dockerfile
+    command = step.replace("python3", sys.executable).replace(place, f"{ROOT}/image/")
+
+    def build() -> subprocess.CompletedProcess[str]:
+        environ = {"FUTURE_KUBERNETES_CHARTS": str(tmp_path)}
+        return subprocess.run(command.split(), env=environ, capture_output=True, text=True, check=False, timeout=30)
+
+    refused = build()
+    assert refused.returncode == 1
+    assert "would have no charts" in refused.stderr
+    assert f"package {chart_library.PACKAGE}" in refused.stderr
+    (tmp_path / chart_library.NAME).write_text("chart")
+    assert build().returncode == 0
+
+
+def test_page_and_its_parts_are_served_and_nothing_beside_them(
+    bed_with: Callable[..., Bed], tmp_path: Path
+) -> None:
+    bed_with(tmp_path, "the library")
+    with Page(tmp_path, f"/{chart_library.NAME}") as page:
+        assert "Content-Type: text/javascript" in page.head
+        assert page.stream.read() == b"the library"
     with Page(tmp_path, "/") as page:
         html = page.stream.read().decode()
     parts = [part.split('"')[0] for part in html.replace("href=", "src=").split('src="')[1:]]
-    assert "page.js" in parts
+    assert {"page.js", chart_library.NAME} <= set(parts)
     for part in parts:
         with Page(tmp_path, f"/{part}?v=1") as page:
             assert page.status == 200, part

@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bench import page
-from bench.browser import chromium, log_in
+from bench.browser import chromium, log_in, need_charts
 from image.common import tls
 from tests.broker.conftest import TOKEN, Bed, wait_for
 from tests.broker.door import PASSWORD, Door
@@ -87,6 +87,12 @@ def stand_ins(bed: Bed, number: int) -> Iterator[None]:
         thread.join()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def charts() -> None:
+    """The library of the charts, which a broker reads when it starts."""
+    need_charts()
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     with chromium(tmp_path_factory.mktemp("browser"), "--ignore-certificate-errors") as driver:
@@ -95,14 +101,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 @pytest.fixture
 def site_at(tmp_path: Path) -> Iterator[Callable[..., Site]]:
-    """Starts a broker and a front door below a path."""
+    """Starts a broker, with these variables, and a front door below a path."""
     doors: list[Door] = []
     beds: list[Bed] = []
 
-    def start(base: str = "/") -> Site:
+    def start(base: str = "/", **broker: str) -> Site:
         for name in ("bed", "door", "config"):
             (tmp_path / name).mkdir()
-        beds.append(Bed(tmp_path / "bed", FUTURE_KUBERNETES_CONFIG=str(tmp_path / "config")))
+        beds.append(Bed(tmp_path / "bed", FUTURE_KUBERNETES_CONFIG=str(tmp_path / "config"), **broker))
         doors.append(Door(tmp_path / "door", "both", True, base, {"FUTURE_KUBERNETES_RUN": str(tmp_path / "bed")}))
         return Site(beds[-1], doors[-1])
 

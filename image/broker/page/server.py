@@ -19,6 +19,7 @@ from typing import Any
 
 from ..background import Background
 from ..log import log
+from . import chart_library
 from .feed import SAMPLE_SECONDS, Feed
 
 SOCKET = "page.sock"
@@ -47,6 +48,10 @@ class PageServer:
             if path.suffix in _TYPES
         }
         self._files["/"] = self._files["/index.html"]
+        try:
+            self._files[f"/{chart_library.NAME}"] = (_TYPES[".js"], chart_library.read())
+        except OSError as error:
+            log(f"the live page has no charts: {error}")
 
     async def listen(self, folder: Path) -> None:
         """Listen in this folder. Without the page the broker goes on, so a failure is only logged."""

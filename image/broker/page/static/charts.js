@@ -1,94 +1,135 @@
-// Counts over the time that the stream shows: futures that wait and run, and those that ended in each interval.
+// Counts over the time that the stream shows: futures that wait and run, and those that ended in each interval. Drawn by
+// dygraphs, a script before this one. Only numbers and times go to it, for it writes its labels as HTML.
 
 import { clock, count, legend } from "./text.js";
-import { colours, prepare, ticks } from "./view.js";
+import { hideTip, showTip } from "./tip.js";
+import { colours, ticks } from "./view.js";
 
-const LEFT = 44;
-const BOTTOM = 18;
-const TOP = 6;
+const { Dygraph } = globalThis;
+const MISSING =
+  "The charts are not drawn: their library did not load. The numbers at the top of the page have the same counts. " +
+  "Reload the page. If this stays, the image lacks libjs-dygraphs: build it again.";
 const COLUMNS = 48;
-const LINES = [["queued", "waiting"], ["running", "running"], ["connected", "workers"]];
-const LINE_COLOURS = { queued: "queued", running: "busy", connected: "done" };
-const ENDS = [["finished", "done", "done"], ["failed", "failed", "failed"], ["repeated", "again", "run again"]];
+const CORNER = 30;
+const LINES = [["queued", "waiting", "queued"], ["running", "running", "busy"], ["connected", "workers", "done"]];
+const ENDS = [["finished", "done", "done"], ["failed", "failed", "failed"], ["repeated", "run again", "again"]];
 
-// A round number at or above the largest value.
-function ceiling(value) {
-  const power = 10 ** Math.floor(Math.log10(Math.max(1, value)));
-  return [1, 2, 5, 10].map((m) => m * power).find((m) => m >= value) || 1;
+// The library's legend sets style attributes, which the page's policy refuses; the others have no use here.
+if (Dygraph) Dygraph.PLUGINS = [Dygraph.Plugins.Axes, Dygraph.Plugins.Grid];
+
+// Ticks at whole numbers only: there is no half future.
+function wholeTicks(...range) {
+  return Dygraph.numericTicks(...range).filter((tick) => Number.isInteger(tick.v)).map(({ v }) => ({ v, label: count(v) }));
+}
+
+class Chart {
+  #box;
+  #series;
+  #options;
+  #graph;
+  #width = 0;
+  #theme = colours();
+
+  // series: [name of the number, words, colour] of each line.
+  constructor(name, series, options) {
+    this.#box = document.getElementById(name);
+    // The library stacks from the last series upwards, and the first is to be the lowest.
+    this.#series = options.stackedGraph ? series.toReversed() : series;
+    this.#options = options;
+    legend(document.getElementById(`${name}-legend`), series.map(([, words, colour]) => [colour, words]));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => (this.#theme = colours()));
+    if (Dygraph) return;
+    this.#box.removeAttribute("role");
+    this.#box.classList.add("missing");
+    this.#box.textContent = MISSING;
+  }
+
+  // rows: objects with a time `at`, and a number by the name of each of the series. text: what is shown, in words.
+  draw(view, rows, text) {
+    if (!Dygraph) return;
+    const { line } = this.#theme;
+    const now = {
+      file: (rows.length ? rows : [{ at: view.from }]).map((row) => [row.at, ...this.#series.map(([name]) => row[name] ?? null)]),
+      dateWindow: [view.from, view.to],
+      colors: this.#series.map(([, , colour]) => this.#theme[colour]),
+      gridLineColor: line,
+      gridLineWidth: 1,
+      axisLineColor: line,
+    };
+    this.#box.setAttribute("aria-label", text);
+    const width = this.#box.clientWidth;
+    if (!width) return;
+    if (this.#graph) {
+      if (width !== this.#width) this.#graph.resize();
+      this.#graph.updateOptions(now);
+    } else {
+      this.#graph = new Dygraph(this.#box, now.file, {
+        ...this.#options,
+        ...now,
+        labels: ["Time", ...this.#series.map(([, words]) => words)],
+        axes: {
+          x: { ticker: (from, to, pixels) => timeTicks(from, to, pixels), drawGrid: false, axisLabelWidth: 60 },
+          y: { ticker: wholeTicks, axisLabelWidth: 38 },
+        },
+        axisLabelFontSize: 11,
+        includeZero: true,
+        stepPlot: true, // a number holds until the next one
+        interactionModel: {}, // the stream's buttons, keys and pointer move the time of all
+        highlightCallback: (event, at, points) =>
+          showTip(event, [clock(at), ...points.map((point) => `${point.name}: ${count(Math.round(point.yval))}`)].join("\n")),
+        unhighlightCallback: hideTip,
+      });
+    }
+    this.#width = width;
+  }
+}
+
+// The stream's ticks, but for one that would stand below the other axis' lowest number.
+function timeTicks(from, to, pixels) {
+  const { found, seconds } = ticks(from, to, pixels);
+  const shown = found.filter((at) => ((at - from) / (to - from)) * pixels > CORNER);
+  return shown.map((at) => ({ v: at, label: clock(at, seconds) }));
 }
 
 export class Charts {
   #model;
   #view;
-  #load = document.getElementById("load");
-  #ends = document.getElementById("ends");
-  #theme = colours();
+  #load = new Chart("load", LINES, { strokeWidth: 1.8, series: { workers: { strokePattern: [5, 3] } } });
+  #ends = new Chart("ends", ENDS, { stackedGraph: true, fillGraph: true, fillAlpha: 1, strokeWidth: 0 });
 
   constructor(model, view) {
     this.#model = model;
     this.#view = view;
-    legend(document.getElementById("load-legend"), LINES.map(([name, words]) => [LINE_COLOURS[name], words]));
-    legend(document.getElementById("ends-legend"), ENDS.map(([, colour, words]) => [colour, words]));
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => (this.#theme = colours()));
   }
 
   draw() {
-    this.#drawLoad();
-    this.#drawEnds();
+    const now = this.#model.numbers;
+    this.#load.draw(
+      this.#view,
+      this.#loads(),
+      `Now ${now.queued} futures wait and ${now.running} run on ${now.connected} workers`,
+    );
+    this.#ends.draw(
+      this.#view,
+      this.#columns(),
+      `So far ${now.finished} done, ${now.failed} failed, ${now.repeated} run again`,
+    );
   }
 
-  #frame(canvas, maximum) {
-    const [width, height] = [canvas.parentElement.clientWidth - 29, 176];
-    const context = prepare(canvas, width, height);
-    const { from, to, span } = this.#view;
-    const x = (at) => LEFT + ((at - from) / span) * (width - LEFT);
-    const y = (value) => height - BOTTOM - (value / maximum) * (height - BOTTOM - TOP);
-    const { found, seconds } = ticks(from, to, width - LEFT);
-    context.fillStyle = this.#theme.quiet;
-    for (const at of found) if (x(at) < width - 48) context.fillText(clock(at, seconds), x(at), height - 4);
-    context.textAlign = "right";
-    for (const value of [0, maximum / 2, maximum].filter(Number.isInteger)) {
-      context.fillStyle = this.#theme.line;
-      context.fillRect(LEFT, y(value), width - LEFT, 1);
-      context.fillStyle = this.#theme.quiet;
-      context.fillText(count(value), LEFT - 6, y(value) + 4);
-    }
-    context.textAlign = "left";
-    return { context, x, y, width };
-  }
-
-  #drawLoad() {
+  // Samples of the time shown, and the one before, which holds at its begin.
+  #loads() {
     const { from, to } = this.#view;
     const all = this.#model.samples;
-    const first = Math.max(0, all.findIndex((sample) => sample.at >= from) - 1);
-    const shown = all.slice(first).filter((sample) => sample.at <= to);
-    const maximum = ceiling(Math.max(1, ...shown.flatMap((sample) => LINES.map(([name]) => sample[name]))));
-    const { context, x, y, width } = this.#frame(this.#load, maximum);
-    context.save();
-    context.beginPath();
-    context.rect(LEFT, 0, width, 200);
-    context.clip();
-    for (const [name] of LINES) {
-      context.beginPath();
-      shown.forEach((sample, i) => {
-        if (i) context.lineTo(x(sample.at), y(shown[i - 1][name])); // a number holds until the next one
-        context.lineTo(x(sample.at), y(sample[name]));
-      });
-      context.strokeStyle = this.#theme[LINE_COLOURS[name]];
-      context.lineWidth = 1.8;
-      context.setLineDash(name === "connected" ? [5, 3] : []);
-      context.stroke();
-    }
-    context.restore();
-    const now = this.#model.numbers;
-    this.#load.setAttribute("aria-label", `Now ${now.queued} futures wait and ${now.running} run on ${now.connected} workers`);
+    const later = all.findIndex((sample) => sample.at >= from);
+    return all.slice(Math.max(0, (later < 0 ? all.length : later) - 1)).filter((sample) => sample.at <= to);
   }
 
-  #drawEnds() {
+  // What ended in each interval.
+  #columns() {
     const { from, to, span } = this.#view;
     const step = span / COLUMNS;
     const start = Math.floor(from / step) * step; // columns do not change while time moves on
-    const columns = Array.from({ length: COLUMNS + 1 }, () => ENDS.map(() => 0));
+    const columns = Array.from({ length: COLUMNS + 2 }, (_, i) => ({ at: start + i * step, finished: 0, failed: 0, repeated: 0 }));
     const { samples } = this.#model;
     for (let i = 1; i < samples.length; i += 1) {
       const [before, after] = [samples[i - 1], samples[i]];
@@ -96,25 +137,12 @@ export class Charts {
       // While no page was open there is a sample each ten seconds only: its numbers are spread over them.
       const first = Math.floor((before.at - start) / step);
       const last = Math.max(first, Math.ceil((after.at - start) / step) - 1);
-      ENDS.forEach(([name], j) => {
+      for (const [name] of ENDS) {
         const more = after[name] - before[name];
         const part = (more < 0 ? after[name] : more) / (last - first + 1); // a restarted broker counts anew
-        for (let at = Math.max(0, first); part && at <= last && at < columns.length; at += 1) columns[at][j] += part;
-      });
+        for (let at = Math.max(0, first); part && at <= last && at < columns.length; at += 1) columns[at][name] += part;
+      }
     }
-    const maximum = ceiling(Math.max(1, ...columns.map((column) => column.reduce((a, b) => a + b))));
-    const { context, x, y, width } = this.#frame(this.#ends, maximum);
-    columns.forEach((column, i) => {
-      let below = 0;
-      const left = Math.max(LEFT, x(start + i * step));
-      const right = Math.min(width, x(start + (i + 1) * step));
-      column.forEach((value, j) => {
-        context.fillStyle = this.#theme[ENDS[j][1]];
-        context.fillRect(left, y(below + value), Math.max(1, right - left - 1), y(below) - y(below + value));
-        below += value;
-      });
-    });
-    const now = this.#model.numbers;
-    this.#ends.setAttribute("aria-label", `So far ${now.finished} done, ${now.failed} failed, ${now.repeated} run again`);
+    return columns;
   }
 }

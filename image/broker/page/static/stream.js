@@ -1,6 +1,9 @@
 // The task stream: a lane a worker, a bar a future. Only the lanes in sight are drawn.
+// Drawn here, not by the charts' library, which draws lines over time. A thousand lanes that scroll, bars that grow while
+// their future runs, a label in each, and the bar below the pointer would be a plotter of our own inside the library.
 
-import { clock, duration, legend, say } from "./text.js";
+import { clock, duration, legend } from "./text.js";
+import { hideTip, showTip } from "./tip.js";
 import { colours, prepare, ticks } from "./view.js";
 
 const NAMES = 92;
@@ -42,7 +45,6 @@ export class Stream {
   #box = document.getElementById("stream");
   #canvas = this.#box.querySelector("canvas");
   #spacer = this.#box.querySelector(".spacer");
-  #tip = document.getElementById("tip");
   #colour = document.getElementById("colour");
   #pods = [];
   #short = (pod) => pod;
@@ -59,7 +61,7 @@ export class Stream {
     this.#box.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     this.#box.addEventListener("pointerdown", (event) => this.#grab(event));
     this.#box.addEventListener("pointermove", (event) => this.#point(event));
-    this.#box.addEventListener("pointerleave", () => (this.#tip.hidden = true));
+    this.#box.addEventListener("pointerleave", hideTip);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => (this.#theme = colours()));
   }
 
@@ -161,15 +163,13 @@ export class Stream {
     const box = this.#box.getBoundingClientRect();
     const [x, y] = [event.clientX - box.left, event.clientY - box.top];
     const hit = this.#places.findLast((p) => x >= p.left && x <= p.right && y >= p.top && y < p.bottom);
-    this.#tip.hidden = !hit || event.buttons > 0;
-    if (this.#tip.hidden) return;
+    if (!hit || event.buttons > 0) {
+      hideTip();
+      return;
+    }
     const { bar } = hit;
     const seconds = (bar.end || this.#model.now()) - bar.start;
-    say(this.#tip, `${bar.label}\n${OUTCOMES[bar.outcome] ?? bar.outcome}, ${duration(seconds)} from ${clock(bar.start)}\n${bar.pod}`);
-    const room = innerWidth - this.#tip.offsetWidth - 8;
-    this.#tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, room))}px`;
-    const below = event.clientY + 16 + this.#tip.offsetHeight < innerHeight;
-    this.#tip.style.top = `${below ? event.clientY + 16 : event.clientY - 12 - this.#tip.offsetHeight}px`;
+    showTip(event, `${bar.label}\n${OUTCOMES[bar.outcome] ?? bar.outcome}, ${duration(seconds)} from ${clock(bar.start)}\n${bar.pod}`);
   }
 
   #grab(event) {
