@@ -120,9 +120,7 @@ def test_build_refuses_an_image_without_the_chart_library(tmp_path: Path) -> Non
     assert build().returncode == 0
 
 
-def test_page_and_its_parts_are_served_and_nothing_beside_them(
-    bed_with: Callable[..., Bed], tmp_path: Path
-) -> None:
+def test_page_and_its_parts_are_served_and_nothing_beside_them(bed_with: Callable[..., Bed], tmp_path: Path) -> None:
     bed_with(tmp_path, "the library")
     with Page(tmp_path, f"/{chart_library.NAME}") as page:
         assert "Content-Type: text/javascript" in page.head
