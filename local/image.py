@@ -10,6 +10,7 @@ import hashlib
 import json
 import resource
 import subprocess
+import tempfile
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -63,6 +64,8 @@ class ImageRequest:
     ide: str = "jupyterlab"
     r_packages: tuple[str, ...] = ()
     apt_packages: tuple[str, ...] = ()
+    base_programs: tuple[tuple[str, str], ...] = ()
+    """Path and text of scripts that the base has, where the clouds' base has programs that no registry serves."""
 
     def key(self) -> str:
         """Key that changes with every input of the image."""
@@ -93,7 +96,7 @@ def build(request: ImageRequest) -> str:
                 if imported.returncode != 0:
                     raise UserError(f"The image's base cannot be imported: {imported.stderr[-800:]}")
         build_arguments = {
-            "BASE_IMAGE": base_tag,
+            "BASE_IMAGE": _with_programs(base_tag, request.base_programs) if request.base_programs else base_tag,
             "IDE": request.ide,
             "R_PACKAGES": " ".join(request.r_packages),
             "APT_PACKAGES": " ".join(request.apt_packages),
@@ -101,6 +104,23 @@ def build(request: ImageRequest) -> str:
         _build_layers(tag, build_arguments)
         _stamp(request).parent.mkdir(parents=True, exist_ok=True)
         _stamp(request).touch()
+    return tag
+
+
+def _with_programs(base_tag: str, programs: Sequence[tuple[str, str]]) -> str:
+    """Add these scripts to the base, and return the name of what is built."""
+    tag = f"{base_tag}-{hashlib.sha256(repr(programs).encode()).hexdigest()[:12]}"
+    with tempfile.TemporaryDirectory(dir=cache_dir()) as folder:
+        lines = [f"FROM {base_tag}"]
+        for number, (path, text) in enumerate(programs):
+            script = Path(folder) / str(number)
+            script.write_text(text)
+            script.chmod(0o755)
+            lines.append(f"COPY {number} {path}")
+        arguments = ["build", "--quiet", *_ISOLATION, "--tag", tag, "--file=-", "/programs"]
+        built = _buildah(arguments, binds={Path(folder): "/programs"}, stdin="\n".join(lines))
+    if built.returncode != 0:
+        raise UserError(f"Programs cannot be added to the image's base: {built.stderr[-800:]}")
     return tag
 
 

@@ -129,6 +129,17 @@ class Stack:
         pod: dict[str, Any] = self.wait("a ready scheduler pod", 120, ready)
         return pod
 
+    def replace_scheduler(self) -> None:
+        """End the scheduler's pod, and wait for another one."""
+        before = self.scheduler()["metadata"]
+        self.kubectl("delete", "pod", before["name"], "--wait=false")
+        self.scheduler(other_than=before["uid"])
+
+    def in_pod(self, command: str, **options: str) -> str:
+        """Standard output of a shell's command in the scheduler pod's home folder."""
+        pod = self.scheduler()["metadata"]["name"]
+        return self.kubectl("exec", "-i", pod, "--", "sh", "-c", f"cd && {command}", **options)
+
     @property
     def workload(self) -> str:
         """The workers' Deployment, as kubectl names it."""

@@ -17,6 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from bench.browser import chromium, log_in
 from common.paths import REPO
+from tests.e2e.browsing import connecting
 from tests.e2e.conftest import Stack
 
 ANOTHER_LOGIN = """
@@ -32,113 +33,68 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def test_the_page_is_reached_again_after_the_pod_was_replaced(stack: Stack, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    said = tmp_path / "said"
+    with connecting(stack, tmp_path, "--no-browser") as connect:
 
-    def answers() -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
-                return "password" in answer.read().decode()
-        except OSError:
-            return False
+        def answers() -> bool:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{connect.port}/", timeout=5) as answer:
+                    return "password" in answer.read().decode()
+            except OSError:
+                return False
 
-    with said.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cli", "connect", "--no-browser", "--port", str(port)],
-            cwd=REPO, env=stack.environment(), stdout=output, stderr=output,
-        )  # fmt: skip
-    try:
         stack.wait("the page", 60, answers)
         before = stack.scheduler()["metadata"]
         stack.kubectl("delete", "pod", before["name"], "--wait=false")
-        stack.wait("the loss to be said", 60, lambda: "The connection was lost" in said.read_text())
+        stack.wait("the loss to be said", 60, lambda: "The connection was lost" in connect.said())
         stack.scheduler(other_than=before["uid"])
-        stack.wait("the connection to be back", 60, lambda: "Connected again." in said.read_text())
+        stack.wait("the connection to be back", 60, lambda: "Connected again." in connect.said())
         assert answers()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        connect.end()
         assert not answers()
-    finally:
-        process.kill()
-        process.wait()
-    assert stack.outputs()["password"] not in said.read_text()
+    assert stack.outputs()["password"] not in connect.said()
 
 
 def test_another_port_is_taken_and_the_browser_opened_there(stack: Stack, tmp_path: Path) -> None:
-    said, opened, browser = tmp_path / "said", tmp_path / "opened", tmp_path / "browser"
+    opened, browser = tmp_path / "opened", tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.new && mv {opened}.new {opened}\n')
     browser.chmod(0o755)
-    with socket.create_server(("127.0.0.1", 0)) as taken, said.open("wb") as output:
-        port = taken.getsockname()[1]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cli", "connect", "--port", str(port), "--password"],
-            cwd=REPO, env={**stack.environment(), "BROWSER": str(browser)}, stdout=output, stderr=output,
-        )  # fmt: skip
-        try:
-            stack.wait("the browser", 60, opened.exists)
-            address = opened.read_text().strip()
-            assert (
-                f"Port {port} of this machine is taken: using {address.strip('/').rpartition(':')[2]}."
-                in said.read_text()
-            )
-            assert f"password {stack.outputs()['password']}" in said.read_text()
-            with chromium(tmp_path) as driver:
-                log_in(driver, f"{address}cluster/", stack.outputs()["password"])
-                WebDriverWait(driver, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
-            process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 130
-        finally:
-            process.kill()
-            process.wait()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        connecting(stack, tmp_path, "--password", port=taken.getsockname()[1], BROWSER=str(browser)) as connect,
+    ):
+        stack.wait("the browser", 60, opened.exists)
+        address = opened.read_text().strip()
+        other = address.strip("/").rpartition(":")[2]
+        assert f"Port {connect.port} of this machine is taken: using {other}." in connect.said()
+        assert f"password {stack.outputs()['password']}" in connect.said()
+        with chromium(tmp_path) as driver:
+            log_in(driver, f"{address}cluster/", stack.outputs()["password"])
+            WebDriverWait(driver, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
+        connect.end()
 
 
 def test_a_release_is_found_by_its_namespace_and_the_kubeconfig(stack: Stack, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    said = tmp_path / "said"
-    with said.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cli", "connect", "--namespace", stack.namespace, "--no-browser", "--password",
-             "--port", str(port)],
-            cwd=REPO, env={**stack.environment(), "KUBECONFIG": str(stack.node.kubeconfig)}, stdout=output,
-            stderr=output,
-        )  # fmt: skip
-    try:
-        stack.wait("the page", 60, lambda: "Ctrl-C ends the connection" in said.read_text())
-        assert f"http://localhost:{port}/\n" in said.read_text()
-        assert f"password {stack.outputs()['password']}\n" in said.read_text()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+    options = ("--namespace", stack.namespace, "--no-browser", "--password")
+    with connecting(stack, tmp_path, *options, KUBECONFIG=str(stack.node.kubeconfig)) as connect:
+        stack.wait("the page", 60, lambda: "Ctrl-C ends the connection" in connect.said())
+        assert f"http://localhost:{connect.port}/\n" in connect.said()
+        assert f"password {stack.outputs()['password']}\n" in connect.said()
+        with urllib.request.urlopen(f"http://127.0.0.1:{connect.port}/", timeout=20) as answer:
             assert "password" in answer.read().decode()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
-    finally:
-        process.kill()
-        process.wait()
+        connect.end()
 
 
 def test_a_forward_that_hangs_is_made_again(stack: Stack, tmp_path: Path) -> None:
     """As after a sleep of the machine or in another network: kubectl lives on, and nothing comes through."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    said = tmp_path / "said"
-    with said.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cli", "connect", "--no-browser", "--port", str(port)],
-            cwd=REPO, env=stack.environment(), stdout=output, stderr=output,
-        )  # fmt: skip
-    try:
-        stack.wait("the page", 60, lambda: f"http://localhost:{port}/" in said.read_text())
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    with connecting(stack, tmp_path, "--no-browser") as connect:
+        stack.wait("the page", 60, lambda: f"http://localhost:{connect.port}/" in connect.said())
+        pid = connect.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         assert len(children) == 1
         os.kill(int(children[0]), signal.SIGSTOP)
-        stack.wait("the loss to be said", 60, lambda: "The connection was lost" in said.read_text())
-        stack.wait("the connection to be back", 60, lambda: "Connected again." in said.read_text())
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
-    finally:
-        process.kill()
-        process.wait()
+        stack.wait("the loss to be said", 60, lambda: "The connection was lost" in connect.said())
+        stack.wait("the connection to be back", 60, lambda: "Connected again." in connect.said())
+        connect.end()
 
 
 @pytest.mark.parametrize("rights", [[], ["get services", "get,list pods"]])

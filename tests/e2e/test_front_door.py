@@ -9,7 +9,6 @@ on, and is in the home folder, which comes first in this stack's PATH. Its R ses
 from __future__ import annotations
 
 import json
-import re
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,24 +22,17 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bench.browser import chromium, log_in
-from common.paths import REPO
 from local import image
 from tests.browser.axe import SCHEMES, violations
 from tests.browser.ingress import Ingress, ingress
 from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import WORKERS, Stack
 from tests.e2e.notebooks import accept_dialogs, end_kernels, run_cells, write_notebook
+from tests.e2e.rstudio import RSERVER, SESSION, check_rstudio, check_session
 
 pytestmark = pytest.mark.timeout(900)
 
 BIN = "/home/rstudio/stand-in"
-SESSION = """#!/bin/sh
-cd
-trap 'echo saved > session.saved; exit 0' USR2
-Rscript -e 'library(future.kubernetes); plan(kubernetes, workers = 1)
-cat("POD", Sys.getenv("POD_NAME"), "WORKER", value(future(Sys.info()[["nodename"]])))' > session.out 2> session.err
-while :; do sleep 0.1; done
-"""
 TOO_OLD = f"""#!/bin/sh
 export FAKE_RSERVER_LACKS=www-socket
 exec {BIN}/rserver-of-now "$@"
@@ -92,11 +84,10 @@ def way(
     request: pytest.FixtureRequest, stack: Stack, reference: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Way]:
     """The stack with both IDEs and RStudio's stand-in, and afterwards as it was."""
-    rserver = (REPO / "tests/broker/fake_rserver.py").read_text().replace('"""', '#!/usr/bin/python3\n"""', 1)
-    in_pod(stack, f"mkdir -p {BIN} && rm -f session.*")
+    stack.in_pod(f"mkdir -p {BIN} && rm -f session.*")
     for name, text in {
-        "rserver": rserver,
-        "rserver-of-now": rserver,
+        "rserver": RSERVER,
+        "rserver-of-now": RSERVER,
         "rsession": SESSION,
         "start": f'#!/bin/sh\nexec env FUTURE_KUBERNETES_RSESSION={BIN}/rsession future-rsession "$@"\n',
         "rserver.conf": f"rsession-path={BIN}/start\n",
@@ -115,7 +106,7 @@ def way(
             yield found
     finally:
         stack.up()
-        in_pod(stack, f"rm -rf {BIN} session.* {NOTEBOOK}")
+        stack.in_pod(f"rm -rf {BIN} session.* {NOTEBOOK}")
 
 
 @contextmanager
@@ -149,16 +140,8 @@ def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
         driver.switch_to.window(driver.window_handles[0])
 
 
-def in_pod(stack: Stack, command: str, **options: str) -> str:
-    """Standard output of a shell's command in the scheduler pod's home folder."""
-    pod = stack.scheduler()["metadata"]["name"]
-    return stack.kubectl("exec", "-i", pod, "--", "sh", "-c", f"cd && {command}", **options)
-
-
 def place(stack: Stack, name: str, text: str) -> None:
-    in_pod(
-        stack, f"cat > {BIN}/{name}.new && chmod +x {BIN}/{name}.new && mv {BIN}/{name}.new {BIN}/{name}", input=text
-    )
+    stack.in_pod(f"cat > {BIN}/{name}.new && chmod +x {BIN}/{name}.new && mv {BIN}/{name}.new {BIN}/{name}", input=text)
 
 
 def press(browser: webdriver.Chrome, card: tuple[str, str]) -> None:
@@ -190,55 +173,21 @@ def new_tab(browser: webdriver.Chrome) -> Iterator[None]:
         browser.switch_to.window(first)
 
 
-def seen(browser: webdriver.Chrome) -> list[str]:
-    """Lines of the stand-in's page, once it has done all that it does."""
-    found = [item.text for item in browser.find_elements(By.CSS_SELECTOR, "#seen li")]
-    return found if found[-1:] == ["end"] or any("failed" in text for text in found) else []
-
-
-def check_rstudio(browser: webdriver.Chrome, way: Way) -> None:
-    WebDriverWait(browser, 60).until(lambda b: "RStudio (stand-in)" in b.title)
-    assert browser.current_url.rstrip("?") == f"{way.address}/rstudio/"
-    assert WebDriverWait(browser, 60).until(seen) == [
-        "session started",
-        "without token 400",
-        "events none",
-        "help Fitting Linear Models",
-        "terminal heard typed",
-        "end",
-    ]
-    browser.switch_to.frame("viewer")
-    assert browser.find_element(By.ID, "application").text == "an application"
-    browser.switch_to.default_content()
-
-
 def test_address_leads_to_rstudio_whose_help_viewer_and_websocket_work(way: Way, browser: webdriver.Chrome) -> None:
     browser.get(f"{way.address}/")
-    check_rstudio(browser, way)
+    check_rstudio(browser, way.address)
     assert way.lost() == []
 
 
 def test_r_session_of_rstudio_has_the_pods_environment_and_workers(way: Way, browser: webdriver.Chrome) -> None:
-    pod = way.stack.scheduler()["metadata"]["name"]
-    printed = ""
-
-    def computed() -> bool:
-        nonlocal printed
-        printed = in_pod(way.stack, "cat session.out session.err 2>&1; true")
-        return "WORKER" in printed
-
-    way.stack.wait("the session's future", 120, computed)
-    found = re.search(r"POD (\S+) WORKER (\S+)", printed)
-    assert found, printed
-    assert found[1] == pod, printed
-    assert re.match(re.escape(way.stack.workload.rpartition("/")[2]), found[2]), printed
+    check_session(way.stack)
 
 
 def test_tile_of_jupyterlab_opens_rstudio(way: Way, browser: webdriver.Chrome) -> None:
     browser.get(f"{way.address}/lab?reset")
     press(browser, RSTUDIO)
     with new_tab(browser):
-        check_rstudio(browser, way)
+        check_rstudio(browser, way.address)
     assert way.lost() == []
 
 
@@ -261,20 +210,20 @@ def test_terminal_of_jupyterlab_runs_a_command(way: Way, browser: webdriver.Chro
         """The terminal takes keys before its shell does: so look whether the command was run, and type it again."""
         accept_dialogs(b)
         b.find_element(By.CSS_SELECTOR, ".jp-Terminal .xterm-helper-textarea").send_keys("\nhostname > session.typed\n")
-        return in_pod(way.stack, "cat session.typed 2>/dev/null || true").strip() != ""
+        return way.stack.in_pod("cat session.typed 2>/dev/null || true").strip() != ""
 
     WebDriverWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, ".jp-Terminal .xterm-helper-textarea"))
     WebDriverWait(browser, 60, poll_frequency=2).until(typed)
     pod = way.stack.scheduler()["metadata"]["name"]
-    assert in_pod(way.stack, "cat session.typed").strip() == pod
+    assert way.stack.in_pod("cat session.typed").strip() == pod
     assert way.lost() == []
 
 
 def test_shiny_application_answers_what_is_typed(way: Way, browser: webdriver.Chrome) -> None:
-    in_pod(way.stack, f"(Rscript {BIN}/shiny.R > session.shiny 2>&1 & echo $! > session.pid)")
+    way.stack.in_pod(f"(Rscript {BIN}/shiny.R > session.shiny 2>&1 & echo $! > session.pid)")
     try:
         listening = "Listening on"
-        way.stack.wait("Shiny", 60, lambda: listening in in_pod(way.stack, "cat session.shiny"))
+        way.stack.wait("Shiny", 60, lambda: listening in way.stack.in_pod("cat session.shiny"))
         pod = way.stack.scheduler()["metadata"]["name"]
         browser.get(f"{way.address}/proxy/3838/")
         greeting = (By.ID, "greeting")
@@ -283,7 +232,7 @@ def test_shiny_application_answers_what_is_typed(way: Way, browser: webdriver.Ch
         WebDriverWait(browser, 60).until(lambda b: b.find_element(*greeting).text == f"Hello Ada Lovelace of {pod}")
         assert way.lost() == []
     finally:
-        in_pod(way.stack, "kill $(cat session.pid); true")
+        way.stack.in_pod("kill $(cat session.pid); true")
 
 
 def bars(browser: webdriver.Chrome) -> int:
@@ -332,25 +281,18 @@ def test_live_page_is_behind_the_same_login(way: Way, browser: webdriver.Chrome)
 
 def test_r_session_saves_data_and_missing_rstudio_is_explained(way: Way, tmp_path: Path) -> None:
     """The last one of each way: it ends the pod, and so the port-forward."""
-    again(way.stack)
-    assert in_pod(way.stack, "cat session.saved") == "saved\n"
+    way.stack.replace_scheduler()
+    assert way.stack.in_pod("cat session.saved") == "saved\n"
     place(way.stack, "rserver", TOO_OLD)
-    again(way.stack)
+    way.stack.replace_scheduler()
     said = tile_leads_to(way, tmp_path / "old")
     assert "RStudio Server 2023.03.0 is too old" in said
     assert "no option www-socket" in said
-    in_pod(way.stack, f"rm {BIN}/rserver")
-    again(way.stack)
+    way.stack.in_pod(f"rm {BIN}/rserver")
+    way.stack.replace_scheduler()
     said = tile_leads_to(way, tmp_path / "missing")
     assert "This image has no RStudio Server (rserver)" in said
     assert "pulumi config set baseImage rocker/rstudio:" in said
-
-
-def again(stack: Stack) -> None:
-    """Replace the scheduler's pod."""
-    before = stack.scheduler()["metadata"]
-    stack.kubectl("delete", "pod", before["name"], "--wait=false")
-    stack.scheduler(other_than=before["uid"])
 
 
 def tile_leads_to(way: Way, folder: Path) -> str:

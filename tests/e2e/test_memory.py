@@ -7,7 +7,6 @@ with cgroup v2), the notice is the broker's at its start: tests/broker/test_stat
 from __future__ import annotations
 
 import re
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,22 +15,13 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bench.browser import chromium, log_in
-from tests.broker.door import Door
 from tests.broker.kernels import Tab, kernel
-from tests.e2e.browsing import forwarded
+from tests.e2e.browsing import Visitor, forwarded
 from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(300)
 
 TOO_MUCH = "x <- lapply(1:1000, function(i) rnorm(5e6))"
-
-
-class Visitor(Door):
-    """Cookies of one browser at the stack's front door."""
-
-    def __init__(self, address: str) -> None:
-        self.base, self.port = "/", urllib.parse.urlsplit(address).port or 0
-        self.cookies, self.headers = {}, {}
 
 
 @pytest.fixture(scope="module")

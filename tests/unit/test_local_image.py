@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,3 +30,28 @@ def test_image_that_the_store_lost_is_rebuilt_by_next_start(tmp_path: Path, monk
     with pytest.raises(UserError, match="image not known"):
         image.push(node, request)
     assert not stamp.exists()
+
+
+def test_programs_of_the_base_are_built_first_and_change_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUTURE_KUBERNETES_CACHE", str(tmp_path))
+    asked: list[str] = []
+
+    def buildah(arguments: Sequence[str], binds: dict[Path, str], stdin: str) -> subprocess.CompletedProcess[str]:
+        [folder] = binds
+        assert (folder / "0").read_text() == "#!/bin/sh\n"
+        assert (folder / "0").stat().st_mode & 0o111
+        asked.extend([*arguments, stdin])
+        return subprocess.CompletedProcess([], len(asked) > 20, "", "no space left")
+
+    monkeypatch.setattr(image, "_buildah", buildah)
+    programs = (("/usr/bin/rserver", "#!/bin/sh\n"),)
+    tag = image._with_programs("localhost/base:1", programs)
+    assert tag in asked
+    assert tag != image._with_programs("localhost/base:1", (*programs, ("/usr/bin/other", "")))
+    assert "FROM localhost/base:1\nCOPY 0 /usr/bin/rserver" in asked
+    assert image.ImageRequest("rstudio").key() != image.ImageRequest("rstudio", base_programs=programs).key()
+    asked += [""] * 20
+    with pytest.raises(UserError, match="no space left"):
+        image._with_programs("localhost/base:1", programs)
