@@ -356,8 +356,7 @@ def test_charts_show_counts_and_say_them_beside_the_pointer(
             plan.result(plan.submit("sleep 0"))
         end = submit(plan, tmp_path)
         until(browser, lambda b: painted(b, "ends", "done") > 20)
-        for line in ("running", "workers"):
-            until(browser, lambda b, line=line: f"{line}: 1" in hover(b, "load"))
+        until(browser, lambda b: {"running: 1", "workers: 1"} <= set(hover(b, "load").splitlines()))
         assert re.match(r"\d\d:\d\d:\d\d", text(browser, "tip"))
         until(browser, lambda b: "failed: 0" in hover(b, "ends"))
         labels = "return [...document.querySelectorAll('#load .dygraph-axis-label-y')].map(e => e.textContent)"

@@ -73,7 +73,7 @@ def test_jupyterlab_is_absent_and_its_page_leads_to_rstudio(
 def test_live_page_and_its_charts_are_there(address: str, browser: webdriver.Chrome) -> None:
     browser.get(f"{address}/cluster/")
     WebDriverWait(browser, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
-    for name in ("load", "ends"):
-        WebDriverWait(browser, 60).until(lambda b, name=name: b.find_elements(By.CSS_SELECTOR, f"#{name} canvas"))
+    drawn = "return ['load', 'ends'].every(name => document.querySelector(`#${name} canvas`))"
+    WebDriverWait(browser, 60).until(lambda b: b.execute_script(drawn))
     said = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
     assert said == []
