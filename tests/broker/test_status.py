@@ -109,7 +109,8 @@ def test_next_session_reads_that_the_scheduler_ran_out_of_memory(bed: Bed, api: 
     said = wait_for(lambda: notice.exists() and notice.read_text())
     assert "ran out of memory at 2026-01-02T03:04:05Z (limit 2Gi)" in said
     assert "pulumi config set schedulerMemoryGiB 4" in said
-    assert (bed.folder / "restart-notice.notebook").read_text() == said
+    notebooks = bed.folder / "restart-notice.notebook"
+    assert wait_for(lambda: notebooks.exists() and notebooks.read_text()) == said, "it is written second"
     assert said.strip() in bed.broker.log()
     notice.unlink()  # by the session that has printed it
     restarted(bed, api, tmp_path, HOSTNAME="r-worker-scheduler")
