@@ -347,20 +347,25 @@ def test_charts_show_counts_and_say_them_beside_the_pointer(
     site: Site, browser: webdriver.Chrome, tmp_path: Path, emulating: None
 ) -> None:
     site.bed.worker("a")
+    with site.bed.plan(1) as plan:
+        plan.result(plan.submit("sleep 0"))
     site.open(browser)
     errors(browser)
     browser.find_element(By.CSS_SELECTOR, "[data-span='60']").click()
-    assert painted(browser, "ends", "done") == 0
+    assert painted(browser, "ends", "failed") == 0
+    until(browser, lambda b: painted(b, "ends", "done") > 20)
+    labels = "return [...document.querySelectorAll(`#${arguments[0]} .dygraph-axis-label-y`)].map(e => e.textContent)"
+    assert browser.execute_script(labels, "ends") == ["0", "1"], (
+        "one that ended while no page was open is spread over intervals"
+    )
     with site.bed.plan(1) as plan:
-        for _ in range(3):
+        for _ in range(2):
             plan.result(plan.submit("sleep 0"))
         end = submit(plan, tmp_path)
-        until(browser, lambda b: painted(b, "ends", "done") > 20)
         until(browser, lambda b: {"running: 1", "workers: 1"} <= set(hover(b, "load").splitlines()))
         assert re.match(r"\d\d:\d\d:\d\d", text(browser, "tip"))
         until(browser, lambda b: "failed: 0" in hover(b, "ends"))
-        labels = "return [...document.querySelectorAll('#load .dygraph-axis-label-y')].map(e => e.textContent)"
-        assert browser.execute_script(labels) == ["0", "1"], "whole numbers only"
+        assert browser.execute_script(labels, "load") == ["0", "1"], "whole numbers only"
         names = {name: browser.find_element(By.ID, name).accessible_name for name in ("load", "ends")}
         assert names["load"] == "Now 0 futures wait and 1 run on 1 workers"
         assert names["ends"] == "So far 3 done, 0 failed, 0 run again"

@@ -48,9 +48,12 @@ class Chart {
   draw(view, rows, text) {
     if (!Dygraph) return;
     const { line } = this.#theme;
+    const heights = rows.map((row) => this.#series.reduce((sum, [name]) => sum + row[name], 0));
     const now = {
       file: (rows.length ? rows : [{ at: view.from }]).map((row) => [row.at, ...this.#series.map(([name]) => row[name] ?? null)]),
       dateWindow: [view.from, view.to],
+      // Parts of one future, which is spread over intervals, have whole numbers beside them too.
+      valueRange: heights.every((height) => height <= 1) ? [0, 1.1] : [0, null],
       colors: this.#series.map(([, , colour]) => this.#theme[colour]),
       gridLineColor: line,
       gridLineWidth: 1,
@@ -72,7 +75,6 @@ class Chart {
           y: { ticker: wholeTicks, axisLabelWidth: 38 },
         },
         axisLabelFontSize: 11,
-        includeZero: true,
         stepPlot: true, // a number holds until the next one
         interactionModel: {}, // the stream's buttons, keys and pointer move the time of all
         highlightCallback: (event, at, points) =>
