@@ -36,6 +36,7 @@ APART = {
     "test_r_losses": "faults",
     "test_node": "faults",
     "test_warm": "faults",
+    "test_culling": "second stack",
     "test_laptop": "second stack",
     "test_r_frontends": "second stack",
     "test_r_packages": "second stack",
@@ -231,7 +232,7 @@ def clear(state: Path) -> None:
 
 @pytest.fixture(scope="session")
 def first_stack(made_up: tuple[cluster.Node, str], own_state: Path) -> Stack:
-    """What `make up` has started, and another `up` leaves as it is."""
+    """Stack that `make up` has started, and that another `up` leaves as it is."""
     node, _ = made_up
     first = Stack(node, own_state)
     deployment = json.loads(first.kubectl("get", "deployments", "-o", "json"))["items"][0]
