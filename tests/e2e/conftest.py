@@ -29,6 +29,7 @@ OTHER_CLUSTERS = ("passing", FAULTY_CLUSTER)
 WORKERS = 3
 APART = {
     "test_r_workers": "scaling",
+    "test_shared": "scaling",
     "test_simulated": "scaling",
     "test_upgrade": "scaling",
     "test_any_user": "scaling",
@@ -220,7 +221,7 @@ def clear(state: Path) -> None:
 
 @pytest.fixture(scope="session")
 def first_stack(made_up: tuple[cluster.Node, str], own_state: Path) -> Stack:
-    """What `make up` has started, and another `up` leaves as it is."""
+    """The stack that `make up` has started, which another `up` leaves as it is."""
     node, _ = made_up
     first = Stack(node, own_state)
     deployment = json.loads(first.kubectl("get", "deployments", "-o", "json"))["items"][0]
