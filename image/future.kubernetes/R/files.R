@@ -234,7 +234,8 @@ packed_files <- function(folder, serial, removed, files, pieces) {
     row <- pieces$row[i]
     at <- sprintf("%.0f", pieces$at[i])
     bytes <- read_piece(file.path(folder, files$name[row]), pieces$at[i], pieces$size[i])
-    writeBin(c(record("file", length(bytes), at, files$mode[row], mtime[row], name = files$name[row]), bytes), con)
+    writeBin(record("file", length(bytes), at, files$mode[row], mtime[row], name = files$name[row]), con)
+    writeBin(bytes, con) # by itself: c() would copy it
   }
   if (is.null(file)) {
     bytes <- rawConnectionValue(con)
