@@ -2,57 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from bench.release import install
-from common.patience import patience
-from local import cluster
 from tests.e2e.conftest import Stack
 
-pytestmark = pytest.mark.timeout(600)
-
-NAME = "sharing"
-FOLDER = "/var/lib/sharing"
-VOLUME = {
-    "apiVersion": "v1",
-    "kind": "PersistentVolume",
-    "metadata": {"name": NAME},
-    "spec": {
-        "storageClassName": NAME,
-        "capacity": {"storage": "1Gi"},
-        "accessModes": ["ReadWriteMany"],
-        "hostPath": {"path": FOLDER},
-    },
-}
-"""A folder of the one node stands in for a file server."""
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def sharing(stack: Stack) -> Iterator[cluster.Node]:
-    size = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
-    values = {
-        "image": stack.config["image"],
-        "scheduler": {"homeGiB": 0, "resources": size},
-        "worker": {"replicas": 2, "maxReplicas": 2, "resources": size},
-        "shared": {"GiB": 1, "storageClass": NAME},
-    }
-    node = stack.node
-    node.run("mkdir", "--mode=777", FOLDER)
-    try:
-        node.kubectl("apply", "-f", "-", input=json.dumps(VOLUME))
-        install(node, NAME, NAME, secrets.token_urlsafe(32), values)
-        yield node
-    finally:
-        node.kubectl("delete", "namespace", NAME, "--ignore-not-found", f"--timeout={patience(120):.0f}s")
-        node.kubectl("delete", "pv", NAME, "--ignore-not-found", f"--timeout={patience(60):.0f}s")
-        node.run("rm", "-rf", FOLDER)
+def sharing(stack: Stack, own_state: Path) -> Iterator[Stack]:
+    """A stack with `sharedGiB`. The one node serves the volume."""
+    config = {**stack.config, "namespace": "sharing", "workers": "2", "schedulerCpu": "0.1", "sharedGiB": "1"}
+    other = Stack(stack.node, own_state / "sharing", config)
+    other.up()
+    yield other
+    other.standin("down")
 
 
-def test_futures_of_a_session_in_shared_run_in_its_folder(sharing: cluster.Node) -> None:
+def test_futures_of_a_session_in_shared_run_in_its_folder(sharing: Stack) -> None:
     code = """
         suppressMessages(library(future.kubernetes))
         said <- character()
@@ -87,5 +57,4 @@ def test_futures_of_a_session_in_shared_run_in_its_folder(sharing: cluster.Node)
         plan(sequential)
         cat("GOOD")
     """
-    where = ("-n", NAME, "exec", "-i", f"deploy/{NAME}-scheduler", "--", "Rscript", "-")
-    assert sharing.kubectl(*where, input=code, timeout=patience(240)).stdout.endswith("GOOD")
+    assert sharing.rscript(code, 200).endswith("GOOD")
