@@ -29,6 +29,7 @@ OTHER_CLUSTERS = ("passing", FAULTY_CLUSTER)
 WORKERS = 3
 APART = {
     "test_r_workers": "scaling",
+    "test_shared": "scaling",
     "test_simulated": "scaling",
     "test_upgrade": "scaling",
     "test_any_user": "scaling",

@@ -6,6 +6,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ class Laptop(laptops.Laptop):
         return done.stdout + done.stderr
 
 
+PACKAGES = ("callr", "processx", "ps", "R6")
+"""Packages that the image lacks, with compiled code two of them."""
+WITH_PACKAGES = replace(
+    BASE, name="laptop", packages=(*BASE.packages, *(f"r-cran-{package.lower()}" for package in PACKAGES))
+)
+"""The image's own R, so that these travel as they are."""
 OTHER_R = debian_rootfs.DebianRoot(
     name="other-r",
     suites=("trixie",),
@@ -63,7 +70,7 @@ def made(stack: Stack, base: debian_rootfs.DebianRoot, from_image: Sequence[str]
 
 @pytest.fixture(scope="module")
 def laptop(stack: Stack) -> Iterator[Laptop]:
-    with made(stack, BASE) as one:
+    with made(stack, WITH_PACKAGES) as one:
         yield one
 
 
@@ -94,6 +101,48 @@ def test_laptops_futures_find_its_files_variables_objects_and_packages(laptop: L
     )
     forward = printed.split("FORWARD ")[1].split()[0]
     stack.wait("the forward to end with its session", 20, lambda: not alive(int(forward)))
+
+
+def test_r6_objects_and_callr_work_as_packages_of_the_laptop(laptop: Laptop) -> None:
+    lacking = "c({})".format(", ".join(f'"{package}"' for package in PACKAGES))
+    laptop.r(
+        WRITE_PACKAGE
+        + f"""
+        plan(kubernetes, workers = 1, cluster = there)
+        worker <- value(future(list(pid = Sys.getpid(), has = basename(list.dirs(.libPaths(), recursive = FALSE)))))
+        stopifnot("future" %in% worker$has, !{lacking} %in% worker$has)
+        Stack <- R6::R6Class("Stack", public = list(
+          items = NULL,
+          add = function(x) {{
+            self$items <- c(self$items, x)
+            invisible(self)
+          }}
+        ))
+        Counted <- R6::R6Class("Counted", inherit = Stack, public = list(
+          add = function(x) {{
+            private$n <- private$n + 1L
+            super$add(x)
+          }}
+        ), private = list(n = 0L), active = list(count = function() private$n))
+        # The generator needs R6 there. It names its parent as an expression, in which future looks for no globals.
+        with_parent <- structure(TRUE, add = "Stack")
+        stopifnot(value(future(Counted$new()$add(1)$add(2)$count, globals = with_parent)) == 2L)
+        here <- Counted$new()$add("here")
+        there_too <- value(future(here$clone()$add("there")))
+        stopifnot(identical(there_too$items, c("here", "there")), there_too$count == 2L, here$count == 1L)
+        stopifnot(R6::is.R6(there_too), there_too$add("again")$count == 3L)
+        install_package("mypkg", "f <- function() 'of the session'")
+        child <- value(future({{
+          loadNamespace("mypkg")
+          callr::r(function() list(pid = Sys.getpid(), said = mypkg::f(), wd = basename(getwd())))
+        }}))
+        stopifnot(child$pid != worker$pid, child$said == "of the session", child$wd == basename(folder))
+        stopifnot(identical(value(future(callr::r(function(x) x + 1, list(1)))), 2))
+        e <- tryCatch(value(future(callr::r(function() stop("in the child")))), error = identity)
+        stopifnot(inherits(e, "callr_error"), grepl("in the child", conditionMessage(e$parent)))
+        remove.packages("mypkg")
+        """
+    )
 
 
 def test_forward_that_ends_is_remade_and_future_in_flight_comes(laptop: Laptop, tmp_path: Path) -> None:

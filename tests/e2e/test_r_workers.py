@@ -11,6 +11,7 @@ import pytest
 
 from bench.r_package import WRITE_PACKAGE
 from common.errors import UserError
+from tests.e2e import world
 from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(300)
@@ -203,6 +204,45 @@ def test_elastic_plan_grows_while_futures_queue_and_shrinks_when_idle(elastic: S
         cat("GOOD")
     """
     assert "GOOD" in r(elastic, code, 280)
+
+
+def test_session_packages_files_and_setup_reach_workers_that_come_later(elastic: Stack) -> None:
+    code = """
+        install("laterpkg", "1.0", "f <- function() 'of the session'")
+        writeLines("of the project", "later.txt")
+        only <- function(n) {
+          scale_workers(n)
+          for (i in 1:300) if (nrow(workers()) == n) break else Sys.sleep(0.5)
+          stopifnot(nrow(workers()) == n)
+        }
+        # Futures of the plan until `n` workers that are not in `known` have had one.
+        use_new <- function(known, n) {
+          later <- list()
+          for (i in 1:20) {
+            used <- value(lapply(1:8, function(i) future({
+              Sys.sleep(1)
+              c(Sys.info()[["nodename"]], laterpkg::f(), readLines("later.txt"), from_setup)
+            })))
+            for (one in used) if (!one[1] %in% known) later[[one[1]]] <- one[-1]
+            if (length(later) >= n) break
+          }
+          stopifnot(length(later) == n)
+          for (one in later) stopifnot(identical(one, c("of the session", "of the project", "set up")))
+        }
+        only(1)
+        known <- workers()$pod
+        plan(kubernetes, workers = c(1, 3), setup = quote(from_setup <- "set up"))
+        stopifnot(value(future(laterpkg::f())) == "of the session")
+        use_new(known, 2) # it grows
+        plan(sequential)
+        only(1)
+        known <- workers()$pod
+        plan(kubernetes, workers = 4, setup = quote(from_setup <- "set up"))
+        use_new(known, 3)
+        plan(sequential)
+        forget("laterpkg")
+    """
+    world.r(elastic, code, 280)
 
 
 def test_second_session_is_told_of_first_and_gets_its_share(elastic: Stack) -> None:

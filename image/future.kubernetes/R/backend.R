@@ -21,10 +21,10 @@
 #' \item packages of the session's own libraries ([.libPaths()]), as `install.packages()` and renv fill them. A worker
 #' gets a package when something looks for it, and the new version when it was installed again. A package that
 #' `devtools::load_all()` has loaded is installed for the workers after each `load_all()`, with what it exports. A
-#' forked child of a future, as of `parallel::mclapply()`, has the packages that the future loaded before the fork;
+#' child of a future, as of `parallel::mclapply()` or `callr::r()`, has the packages that the future loaded before;
 #' \item the files of the working directory, as they were when the future was made, at the same path. What a future
-#' writes there stays on its worker. Not sent are hidden files, renv's and packrat's libraries, `node_modules`, what
-#' `.futureignore` names (patterns, one a line, such as `*.log` or `data/raw`), and above
+#' writes there stays on its worker. Not sent are hidden files, renv's and packrat's libraries, `node_modules`, devices,
+#' pipes, sockets, what `.futureignore` names (patterns, one a line, such as `*.log` or `data/raw`), and above
 #' `options(future.kubernetes.filesMB = 100)` the largest files; 0 sends none, and above 10,000 files none are sent. A
 #' message names what is left out. Above 200 files a change to one of them may arrive a second late. Folders in
 #' `/shared` are the same ones on the workers;

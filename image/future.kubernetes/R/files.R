@@ -22,10 +22,9 @@ session_files <- function(stream) {
   }
   now <- clock()
   # A file that is added or removed changes its folder's time. Of many files not each one's own time is looked at for
-  # each future: the folder is looked through again after twenty times as long as that takes, a second at the latest;
-  # where that takes long, as on a network drive, after four times as long.
+  # each future: the folder is looked through again after twenty times as long as that takes, a second at the latest.
   if (now >= state$due || !identical(times_of(state$watched), state$times)) {
-    found <- look_through(folder)
+    found <- look_through(folder, state$odd)
     few <- nrow(found$files) <= max_watched
     state$watched <- found$dirs
     state$times <- found$times
@@ -34,10 +33,11 @@ session_files <- function(stream) {
       state$times <- c(state$times, found$files$mtime)
     }
     state$left_out <- found$left_out
+    state$odd <- found$odd
     known <- all(vapply(state$bundles, known_object, NA, stream = stream))
     if (!known || !same_files(found$files, state$sent)) state <- send_files(stream, state, found$files, known)
     took <- clock() - now
-    state$due <- clock() + if (few) max(1, 4 * took) else min(max(1, 4 * took), 20 * took)
+    state$due <- clock() + if (few) 1 else min(1, 20 * took)
     tell_left_out(stream, folder, found)
   }
   stream$files <- state
@@ -65,9 +65,10 @@ files_limit <- function() {
   limit * 1e6
 }
 
-# The files below a folder by name, and what is left out: hidden ones, those that .futureignore names, and above the
-# limit the largest ones. Links to files are taken for the files.
-look_through <- function(folder) {
+# The files below a folder by name, and what is left out: hidden ones, those that .futureignore names, devices, pipes
+# and sockets, and above the limit the largest ones. Links to files are taken for the files. `odd` is that of the last
+# time, see odd_files().
+look_through <- function(folder, odd = NULL) {
   ignored <- ignored_names(folder)
   libraries <- .libPaths()
   level <- ""
@@ -97,17 +98,40 @@ look_through <- function(folder) {
     times <- c(times, as.numeric(info$mtime[deeper])) # of before they are listed, so that no change is missed
     too_many <- NROW(all) + length(dirs) > max_files
   }
-  left_out <- character()
+  left_out <- not_sent <- character()
   if (too_many) {
     all <- all[0L, ]
   } else {
+    odd <- odd_files(folder, all, odd)
+    is_odd <- keys_of(all) %in% names(odd)[odd]
+    not_sent <- all$name[is_odd]
+    all <- all[!is_odd, ]
     large <- order(all$size)
     over <- large[cumsum(all$size[large]) > files_limit()]
     left_out <- all$name[rev(over)]
     if (length(over)) all <- all[-over, ]
   }
-  list(files = all, dirs = dirs, times = times, left_out = left_out, too_many = too_many)
+  list(
+    files = all, dirs = dirs, times = times, left_out = left_out, not_sent = not_sent, odd = odd, too_many = too_many
+  )
 }
+
+# TRUE for devices, pipes and sockets among the empty ones of `files`, by their keys. R cannot tell them from empty
+# files, so that a shell does: it is asked only for those that are not `known` from the last time.
+odd_files <- function(folder, files, known = NULL) {
+  files <- files[files$size == 0 & !grepl("\n", files$name, fixed = TRUE, useBytes = TRUE), ]
+  keys <- keys_of(files)
+  new <- !keys %in% names(known)
+  if (any(new)) {
+    test <- "while IFS= read -r x; do if [ -f \"$x\" ] || [ ! -e \"$x\" ]; then echo file; else echo odd; fi; done"
+    test <- paste("sh -c", shQuote(test)) # R puts the input before it
+    said <- tryCatch(system(test, intern = TRUE, input = file.path(folder, files$name[new])), error = function(e) NULL)
+    if (length(said) == sum(new)) known <- c(known, `names<-`(said == "odd", keys[new]))
+  }
+  known[names(known) %in% keys]
+}
+
+keys_of <- function(files) paste(sprintf("%.6f", files$mtime), files$name)
 
 # TRUE for names that stay: of the patterns of .futureignore, one with a slash is of a path, one without of any part.
 ignored_names <- function(folder) {
@@ -210,7 +234,8 @@ packed_files <- function(folder, serial, removed, files, pieces) {
     row <- pieces$row[i]
     at <- sprintf("%.0f", pieces$at[i])
     bytes <- read_piece(file.path(folder, files$name[row]), pieces$at[i], pieces$size[i])
-    writeBin(c(record("file", length(bytes), at, files$mode[row], mtime[row], name = files$name[row]), bytes), con)
+    writeBin(record("file", length(bytes), at, files$mode[row], mtime[row], name = files$name[row]), con)
+    writeBin(bytes, con) # by itself: c() would copy it
   }
   if (is.null(file)) {
     bytes <- rawConnectionValue(con)
@@ -237,6 +262,13 @@ read_piece <- function(path, at, size) {
 
 # Say once for a folder what its futures will not find.
 tell_left_out <- function(stream, folder, found) {
+  if (length(found$not_sent) && !folder %in% stream$told_of_odd) {
+    stream$told_of_odd <- c(stream$told_of_odd, folder)
+    message(sprintf(
+      "Futures do not find %s of %s: only folders and files are sent, and no device, pipe or socket",
+      some_names(found$not_sent), folder
+    ))
+  }
   if (!found$too_many && !length(found$left_out) || folder %in% stream$told_of_files) {
     return(invisible())
   }

@@ -5,6 +5,8 @@
 # number, the `bytes` of tasks that have not ended, and the `limit` of them.
 
 session_timeout <- 30L * 24L * 3600L # parallelly's own default
+long_pause <- 60 # seconds
+pause_answer <- 10L # seconds for an answer after one
 max_acknowledged <- 200L # results in a line that says they have arrived
 
 open_stream <- function(range, retries, setup = NULL) {
@@ -45,6 +47,7 @@ connect_stream <- function(stream) {
   stream$limit <- fields[2L]
   stream$con <- con
   stream$broken <- FALSE
+  stream$looked <- clock()
   good <- TRUE
 }
 
@@ -52,7 +55,7 @@ connect_stream <- function(stream) {
 # for the tasks that it does not have.
 reconnect_stream <- function(stream, wait = if (stream$remote) 300 else 60) {
   close_connection(stream)
-  start <- clock()
+  waited <- stopwatch()
   told <- FALSE
   repeat {
     failed <- tryCatch({
@@ -61,8 +64,8 @@ reconnect_stream <- function(stream, wait = if (stream$remote) 300 else 60) {
     }, KubernetesBrokerError = identity, KubernetesUnreachableError = identity, KubernetesUnavailableError = identity)
     if (is.null(failed)) break
     # A release that does not exist any more does not come back as a pod does.
-    if (clock() - start > if (inherits(failed, "KubernetesUnavailableError")) min(wait, 30) else wait) stop(failed)
-    if (stream$remote && !told && clock() - start > 3) {
+    if (waited() > if (inherits(failed, "KubernetesUnavailableError")) min(wait, 30) else wait) stop(failed)
+    if (stream$remote && !told && waited() > 3) {
       message("The connection to the release was lost; it is made again. ", conditionMessage(failed))
       told <- TRUE
     }
@@ -82,8 +85,22 @@ usable_stream <- function(stream) {
     ), stream$pid, Sys.getpid()), class = "FutureError"))
   }
   if (is.null(stream$con)) stop(kubernetes_error("Session", "This plan has ended", class = "FutureError"))
+  if (stream$remote) check_after_pause(stream)
   if (stream$broken || !connection_open(stream$con)) reconnect_stream(stream)
   stream
+}
+
+# After a pause, as of a laptop that was asleep, the forward may lead nowhere and not notice for a quarter of an hour.
+# Where something has come, or the connection has ended, that shows by itself.
+check_after_pause <- function(stream) {
+  paused <- clock() - stream$looked > long_pause
+  if (paused && !stream$broken && connection_open(stream$con) && !socketSelect(list(stream$con), timeout = 0)) {
+    tryCatch(suppressWarnings(ask("connected", timeout = pause_answer)), KubernetesError = function(e) {
+      end_forward()
+      stream$broken <- TRUE
+    })
+  }
+  stream$looked <- clock()
 }
 
 # parallelly::isConnectionValid() does the same in half a millisecond, which would be a fifth of a small future.

@@ -2,6 +2,19 @@
 
 clock <- function() proc.time()[["elapsed"]]
 
+# A function that returns the seconds since this call. R's clock goes on while a laptop sleeps: of the time between two
+# looks at this one no more than `most` counts, so that an hour asleep is no hour of waiting.
+stopwatch <- function(most = 60) {
+  last <- clock()
+  sum <- 0
+  function() {
+    now <- clock()
+    sum <<- sum + min(now - last, most)
+    last <<- now
+    sum
+  }
+}
+
 # Number of connected workers, of those that all plans of the release want within its maximum, and without that bound.
 connected_workers <- function() {
   n <- as.integer(strsplit(ask("connected"), " ", fixed = TRUE)[[1L]])
@@ -30,7 +43,7 @@ await_plan <- function(n, wait) {
 await_workers <- function(count, wait) {
   line <- progress_line()
   on.exit(line$end())
-  start <- clock()
+  waited <- stopwatch()
   watch <- problem_watch()
   repeat {
     n <- count()
@@ -44,13 +57,13 @@ await_workers <- function(count, wait) {
       ))
     }
     text <- watch$text()
-    if (clock() - start > wait) {
+    if (waited() > wait) {
       stop(kubernetes_error("Unavailable", sprintf(
         "%d workers were asked for, %d came within %.0f s. %s", n$wanted, n$connected, wait, text
       )))
     }
     line$show(how_many(n, text))
-    Sys.sleep(if (clock() - start < 2) 0.05 else 0.25)
+    Sys.sleep(if (waited() < 2) 0.05 else 0.25)
   }
 }
 
@@ -63,20 +76,25 @@ how_many <- function(n, text) {
 worker_watch <- function(wait) {
   line <- progress_line()
   watch <- problem_watch()
-  start <- clock()
+  waited <- stopwatch()
   list(
     end = line$end,
     look = function() {
-      n <- tryCatch(connected_workers(), KubernetesBrokerError = function(e) NULL)
+      # On another machine the forward may have ended: the plan's own connection is made again with patience.
+      unknown <- function(e) NULL
+      n <- tryCatch(
+        connected_workers(),
+        KubernetesBrokerError = unknown, KubernetesUnreachableError = unknown, KubernetesUnavailableError = unknown
+      )
       if (is.null(n) || n$connected >= n$wanted) {
-        start <<- clock()
+        waited <<- stopwatch()
         return(invisible())
       }
       problem <- watch$check()
       text <- watch$text()
       if (n$connected > 0L) {
-        start <<- clock()
-      } else if (nzchar(problem) || clock() - start > wait) {
+        waited <<- stopwatch()
+      } else if (nzchar(problem) || waited() > wait) {
         stop(kubernetes_error(
           "Unavailable", sprintf("The future waits for a worker, and none of %d is there. ", n$wanted),
           if (nzchar(problem)) problem else sprintf("None came within %.0f s. %s", wait, text)

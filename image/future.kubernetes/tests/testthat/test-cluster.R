@@ -88,3 +88,90 @@ test_that("a session on another machine runs its futures here, and a forward tha
   expect_error(plan(kubernetes, workers = 1, cluster = NULL), NA)
   expect_identical(session_id(), Sys.getpid())
 })
+
+# A laptop of two workers, and a clock to which `hour()` adds one, as when it was asleep.
+asleep <- function(code) {
+  skip_if_not(file.exists("/usr/local/lib/future-kubernetes/about.json"), "the image is not built")
+  start_bed(2L)
+  on.exit(stop_bed())
+  hours <- 0
+  real <- clock
+  local_mocked_bindings(clock = function() real() + 3600 * hours, .package = "future.kubernetes")
+  on_a_laptop({
+    plan(kubernetes, workers = 1, cluster = list(release = "check"))
+    code(function() hours <<- hours + 1)
+  })
+}
+
+test_that("a forward that hangs after an hour asleep is made again, in each way to look at a future", {
+  local_mocked_bindings(pause_answer = 2L, .package = "future.kubernetes")
+  asleep(function(hour) {
+    forwards <- integer()
+    on.exit(for (pid in forwards) tools::pskill(pid, 9))
+    for (look in list(
+      function(f) await(resolved(f)), function(f) value(f), function(f) value(future(Sys.getpid()))
+    )) {
+      pid <- value(future(Sys.getpid()))
+      f <- future({
+        Sys.sleep(0.5)
+        Sys.getpid()
+      })
+      forwards <- c(forwards, target$pid)
+      tools::pskill(target$pid, tools::SIGSTOP) # it keeps its connections, and passes nothing on
+      hour()
+      took <- system.time(look(f))[["elapsed"]]
+      expect_gt(took, 1.5) # it may be slow, and is not given up at once
+      expect_lt(took, 15)
+      expect_false(target$pid %in% forwards)
+      expect_identical(value(f), pid)
+    }
+    hour()
+    last <- target$pid
+    expect_identical(value(future(Sys.getpid())), pid)
+    expect_identical(target$pid, last, info = "one that works stays")
+  })
+})
+
+test_that("an hour asleep while the connection is made again is no hour of waiting, also with an expired login", {
+  asleep(function(hour) {
+    kubectl <- Sys.which("kubectl")
+    offline <- file.path(dirname(kubectl), "offline")
+    for (said in c("Unable to connect to the server: no route to host", "You must be logged in (Unauthorized)")) {
+      f <- future({
+        Sys.sleep(0.5)
+        "computed"
+      })
+      writeLines(said, offline)
+      tools::pskill(target$pid, 9)
+      told <- character()
+      local_mocked_bindings(start_forward = local({
+        start <- start_forward
+        tries <- 0
+        function() {
+          tries <<- tries + 1
+          if (tries %in% c(2, 4)) hour() # it falls asleep in the midst of it, twice
+          if (tries == 6) unlink(offline)
+          start()
+        }
+      }), .package = "future.kubernetes")
+      expect_identical(withCallingHandlers(value(f), message = function(m) {
+        told <<- c(told, conditionMessage(m))
+        invokeRestart("muffleMessage")
+      }), "computed")
+      expect_length(told, 1L)
+      expect_match(told, said, fixed = TRUE)
+    }
+  })
+})
+
+test_that("minutes of waiting are counted, and of a time asleep only one", {
+  time <- 0
+  local_mocked_bindings(clock = function() time)
+  waited <- stopwatch()
+  for (i in 1:100) {
+    time <- time + 5
+    expect_identical(waited(), 5 * i)
+  }
+  time <- time + 3600
+  expect_identical(waited(), 560)
+})
