@@ -1,4 +1,4 @@
-# The program of a worker's R, from its start to its end: takes tasks from its agent and sends back what became of them.
+# The life of a worker's R: takes tasks from its agent and sends back what became of them. start.R calls it.
 #
 #   agent  task SIZE, SIZE bytes          a future as future.kubernetes serialized it
 #          file SIZE PATH                 the same in a file, if it is large; R removes it
@@ -12,7 +12,8 @@
 #          unread, setup SIZE, SIZE bytes text: the task could not be read, or the plan's setup failed
 #          unsent SIZE, SIZE bytes        text: the result could not be serialized
 
-local({
+# changed: functions of R that look for the session's packages.
+serve <- function(changed) {
   argument <- function(name) {
     prefix <- paste0(name, "=")
     as.integer(substring(grep(prefix, commandArgs(TRUE), fixed = TRUE, value = TRUE)[1L], nchar(prefix) + 1L))
@@ -192,17 +193,13 @@ local({
     data
   }
 
-  here <- dirname(sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE)[1L]))
-  source(file.path(here, "packages.R"), local = TRUE)
   ask <- function(folder) {
     send("want", charToRaw(folder))
     words <- strsplit(readLines(con, 1L), " ", fixed = TRUE)[[1L]]
     rawToChar(readBin(con, "raw", as.numeric(words[2L])))
   }
-  library_paths <- session_packages(ask)
-  source(file.path(here, "files.R"), local = TRUE)
+  library_paths <- session_packages(ask, changed)
   project <- project_files()
-  source(file.path(here, "setup.R"), local = TRUE)
   run_setup <- session_setup()
 
   # Parts of the session that hold here: its variables, its locale, its libraries and its folder.
@@ -268,4 +265,4 @@ local({
     if (!is.null(failed)) send("unsent", charToRaw(conditionMessage(failed)))
   }
   parallel:::workLoop(structure(list(con = con), class = "SOCK0node"))
-})
+}
