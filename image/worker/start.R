@@ -1,5 +1,5 @@
-# The program of a worker's R: calls serve() of worker.R. With the argument COMPILE, as at the image's build, it compiles
-# that and the files beside it into worker.rds instead.
+# The program of a worker's R: calls serve() of worker.R. With the argument COMPILE, as at the image's build, it
+# compiles that and the files beside it into worker.rds instead.
 #
 # Otherwise each worker's R would compile R's own loadNamespace(), which packages.R changes, and these functions while
 # its first futures wait: 200 ms of CPU for the first one, and 30 for the second. R also takes 25 ms to read worker.R as

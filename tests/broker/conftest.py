@@ -67,10 +67,8 @@ class Process:
         if dies := environ.get("TEST_DIES"):
             when, method = dies.split()
             run = f"from tests.broker import dying; dying.install({when!r}, {method!r}); {run}"
-        if jumps := environ.get("TEST_CLOCK"):
-            run = f"import pathlib; from tests.broker import jumping; jumping.install(pathlib.Path({jumps!r})); {run}"
-        if repeats := environ.get("TEST_REPEATS"):
-            run = f"from image.broker import task_retries; task_retries.REPEATS = {repeats}; {run}"
+        if first := environ.get("TEST_FIRST"):
+            run = f"{first}; {run}"
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [*prefix, sys.executable, "-c", run],

@@ -6,6 +6,13 @@ import time
 from pathlib import Path
 
 
+def first(file: Path) -> dict[str, str]:
+    """Setting of a process of a bed: ``install`` with this file."""
+    return {
+        "TEST_FIRST": f"import pathlib; from tests.broker import jumping; jumping.install(pathlib.Path({str(file)!r}))"
+    }
+
+
 def install(file: Path) -> None:
     """Add the seconds in ``file`` to this process's time of day, if it is there."""
     real = time.time

@@ -13,6 +13,7 @@ import pytest
 
 from image.broker.plans import REPEATS
 
+from . import jumping
 from .conftest import Bed, restarted, wait_for
 from .kubernetes_api import Api
 from .r_session import PlanSession
@@ -96,10 +97,10 @@ def test_cancelled_task_of_a_stopped_worker_is_gone_at_once(bed: Bed) -> None:
 @pytest.mark.parametrize("jump", [-90_000, 90_000])
 def test_clock_that_jumps_disturbs_no_task(bed: Bed, api: Api, tmp_path: Path, jump: int) -> None:
     clock = tmp_path / "clock"
-    restarted(bed, api, tmp_path, TEST_CLOCK=str(clock), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
+    restarted(bed, api, tmp_path, **jumping.first(clock), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
     (tmp_path / "config" / "idleMinutes").write_text("60")
-    bed.worker("r-worker-a", TEST_CLOCK=str(clock))
-    bed.worker("r-worker-b", TEST_CLOCK=str(clock))
+    bed.worker("r-worker-a", **jumping.first(clock))
+    bed.worker("r-worker-b", **jumping.first(clock))
     go = tmp_path / "go"
     with bed.plan(2) as plan:
         plan.submit(f"until {go}")
@@ -113,7 +114,7 @@ def test_clock_that_jumps_disturbs_no_task(bed: Bed, api: Api, tmp_path: Path, j
         found = [event for event in json.loads(bed.ask("events")) if event["task"] == plan.number]
         assert [event["event"] for event in found] == ["submitted", "started", "ended"]
         assert abs(found[0]["at"] - time.time() - jump) < 60, "the clock has jumped"
-    bed.worker("r-worker-c", TEST_CLOCK=str(clock))
+    bed.worker("r-worker-c", **jumping.first(clock))
     assert "scaling to 0" not in bed.broker.log()
     assert api.replicas == 2
 
@@ -121,7 +122,7 @@ def test_clock_that_jumps_disturbs_no_task(bed: Bed, api: Api, tmp_path: Path, j
 def test_task_that_loses_workers_without_end_is_given_up(bed: Bed) -> None:
     """Losses that it cannot have caused do not count against ``retries``, but they are bounded."""
     assert REPEATS == 20
-    bed.restart_broker(TEST_REPEATS="2")
+    bed.restart_broker(TEST_FIRST="from image.broker import task_retries; task_retries.REPEATS = 2")
     with bed.plan(retries=0) as plan:
         plan.submit("sleep 600")
         for pod in ("w1", "w2", "w3"):
