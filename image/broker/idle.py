@@ -22,8 +22,8 @@ def due(now: float, last_active: float, idle_minutes: float) -> bool:
     """True if the workers have been unused for ``idleMinutes``.
 
     Args:
-        now: seconds of the epoch.
-        last_active: when a session last used, released or asked for a worker, or scaled.
+        now: seconds of a clock that does not jump.
+        last_active: when a session last used, released or asked for a worker, or scaled, by the same clock.
         idle_minutes: minutes without any of that; 0 is never.
     """
     return idle_minutes > 0 and now - last_active >= idle_minutes * 60
@@ -42,30 +42,36 @@ def expired(now: float, created: float, ttl_hours: float) -> bool:
 
 @dataclass
 class Activity:
-    """Times at which sessions last used workers, in seconds of the epoch."""
+    """Times at which sessions last used workers, by the monotonic clock.
+
+    If the time of day jumped ahead, workers would go too soon; if it jumped back, they would stay and cost.
+    """
 
     started: float = field(default_factory=time.time)
-    _last_active: float = 0.0
-    _last_use: float = 0.0
+    """The start of the broker, in seconds of the epoch."""
+    _begun: float = field(default_factory=time.monotonic)
+    _last_active: float | None = None
+    _last_use: float | None = None
 
     def touch(self) -> None:
         """Note that a session uses, releases or asks for workers now."""
-        self._last_active = time.time()
+        self._last_active = time.monotonic()
 
     def worker_unused(self, seconds: float) -> None:
         """Note what a worker states when it connects: how long no session has used it."""
-        self._last_use = max(self._last_use, time.time() - seconds)
+        used = time.monotonic() - seconds
+        self._last_use = used if self._last_use is None else max(self._last_use, used)
 
     @property
     def last_active(self) -> float:
         """The last touch, else the start of the broker."""
-        return self._last_active or self.started
+        return self._begun if self._last_active is None else self._last_active
 
     def resume(self) -> None:
         """Continue the count of before a restart of the broker, unless a session has been active since."""
-        if self._last_use and not self._last_active:
+        if self._last_use is not None and self._last_active is None:
             self._last_active = self._last_use
-            log(f"the workers were last used {time.time() - self._last_active:.0f} s ago")
+            log(f"the workers were last used {time.monotonic() - self._last_active:.0f} s ago")
 
 
 class Scaling(Protocol):
@@ -130,7 +136,7 @@ class IdleWatch:
 
     async def _scale_down_unused(self) -> None:
         minutes = self._scaling.setting("idleMinutes")
-        if due(time.time(), self._activity.last_active, minutes):
+        if due(time.monotonic(), self._activity.last_active, minutes):
             reason = f"no session has used a worker for {minutes:g} minutes: scaling to 0 (idleMinutes)"
             self._activity.touch()  # decide again in as many minutes, not in a few seconds
         elif await self._scaling.expired():

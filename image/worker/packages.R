@@ -4,7 +4,30 @@
 # In this process each of them first calls fetch(). A package that is not looked for does not travel. dyn.load() fails
 # for compiled code of a package that came so, where the image lacks a library of the system.
 
-session_packages <- function(ask) {
+# R's functions, changed. They find what they call by name: a function in the call itself would go into an error's
+# traceback, and from there into the future's result, with all that this process holds.
+changed_functions <- function() {
+  change <- function(f, with) {
+    body(f) <- with(body(f))
+    f
+  }
+  before <- function(call) function(body) base::call("{", call, body)
+  list(
+    # `package` may be a name and a version.
+    loadNamespace = change(loadNamespace, before(quote(
+      getOption("future.kubernetes.packages")$fetch_to_load(as.character(package)[[1L]], lib.loc)
+    ))),
+    find.package = change(find.package, before(quote(getOption("future.kubernetes.packages")$fetch(package)))),
+    packageDescription = change(utils::packageDescription, before(quote(
+      getOption("future.kubernetes.packages")$fetch(pkg)
+    ))),
+    dyn.load = change(dyn.load, function(body) {
+      bquote(tryCatch(.(body), error = function(e) getOption("future.kubernetes.packages")$explain(x, e)))
+    })
+  )
+}
+
+session_packages <- function(ask, changed) {
   folder <- Sys.getenv("FUTURE_KUBERNETES_LIBRARY")
   process <- Sys.getpid()
   known <- character() # folders of the packages in the session's libraries; NULL until asked for
@@ -53,31 +76,17 @@ session_packages <- function(ask) {
     ), strsplit(substring(path, nchar(folder) + 2L), "/", fixed = TRUE)[[1L]][1L], conditionMessage(error))
   }
 
-  # By name: a function in the call itself would go into an error's traceback, and from there into the future's result,
-  # with all that this process holds.
   options(future.kubernetes.packages = list(fetch = fetch, fetch_to_load = fetch_to_load, explain = explain))
-  patch <- function(name, where, change) {
-    changed <- get(name, envir = where[[1L]], inherits = FALSE)
-    body(changed) <- change(body(changed))
+  put <- function(name, where) {
     for (envir in where) {
       unlockBinding(name, envir)
-      assign(name, changed, envir = envir)
+      assign(name, changed[[name]], envir = envir)
       lockBinding(name, envir)
     }
   }
-  before <- function(call) function(body) base::call("{", call, body)
-  # `package` may be a name and a version.
-  patch("loadNamespace", list(baseenv()), before(quote(
-    getOption("future.kubernetes.packages")$fetch_to_load(as.character(package)[[1L]], lib.loc)
-  )))
-  patch("find.package", list(baseenv()), before(quote(getOption("future.kubernetes.packages")$fetch(package))))
+  for (name in c("loadNamespace", "find.package", "dyn.load")) put(name, list(baseenv()))
   attached <- if ("package:utils" %in% search()) as.environment("package:utils")
-  patch("packageDescription", c(asNamespace("utils"), attached), before(quote(
-    getOption("future.kubernetes.packages")$fetch(pkg)
-  )))
-  patch("dyn.load", list(baseenv()), function(body) {
-    bquote(tryCatch(.(body), error = function(e) getOption("future.kubernetes.packages")$explain(x, e)))
-  })
+  put("packageDescription", c(asNamespace("utils"), attached))
 
   # The libraries of a session, where this pod has them, and in place of the others the one that fetch() fills.
   function(libraries) {

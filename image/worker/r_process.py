@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..common import cgroup, process
 
-PROGRAM = Path(__file__).with_name("worker.R")
+PROGRAM = Path(__file__).with_name("start.R")
 _START_SECONDS = 120.0
 _LEAVE_SECONDS = 0.3
 _TAIL_BYTES = 4096
@@ -97,7 +97,7 @@ class Printed:
 
 
 class RProcess:
-    """One R process that runs worker.R, connected to this agent over loopback."""
+    """One R process that runs start.R, connected to this agent over loopback."""
 
     def __init__(self, command: list[str], children: Children, environ: Mapping[str, str]) -> None:
         self._children = children

@@ -67,6 +67,8 @@ class Process:
         if dies := environ.get("TEST_DIES"):
             when, method = dies.split()
             run = f"from tests.broker import dying; dying.install({when!r}, {method!r}); {run}"
+        if first := environ.get("TEST_FIRST"):
+            run = f"{first}; {run}"
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [*prefix, sys.executable, "-c", run],

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from image.broker import idle
 
-from .conftest import Bed, wait_for
+from . import jumping
+from .conftest import Bed, restarted, wait_for
 from .kubernetes_api import Api, environ, pod
 
 
@@ -50,6 +51,23 @@ def test_idle_count_resumes_after_a_restart_of_the_broker(scaled: Bed, api: Api,
     wait_for(lambda: "scaling to 0 (idleMinutes)" in scaled.broker.log(), 20)
     assert time.monotonic() - restarted < 11, "the count began anew: that takes the whole 12 s"
     assert "the workers were last used" in scaled.broker.log()
+
+
+@pytest.mark.parametrize(("jump", "minutes", "goes"), [(90_000, "60", False), (-90_000, "0.02", True)])
+def test_idle_count_goes_on_when_the_clock_jumps(
+    bed: Bed, api: Api, tmp_path: Path, jump: int, minutes: str, goes: bool
+) -> None:
+    clock = tmp_path / "clock"
+    restarted(bed, api, tmp_path, FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1", **jumping.first(clock))
+    bed.worker("r-worker-a")
+    api.pods = [pod("a", ready=False)]
+    clock.write_text(str(jump))
+    (tmp_path / "config" / "idleMinutes").write_text(minutes)
+    if goes:
+        wait_for(lambda: "scaling to 0" in bed.broker.log())
+    else:
+        with pytest.raises(AssertionError):
+            wait_for(lambda: "scaling to 0" in bed.broker.log(), 2)
 
 
 def test_session_before_a_restart_counts_as_use(scaled: Bed, api: Api, tmp_path: Path) -> None:

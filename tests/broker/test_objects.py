@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -41,6 +42,25 @@ def test_next_plan_does_not_see_the_objects_of_the_last(bed: Bed) -> None:
     with bed.plan() as other:
         other.submit("object abc", needs="abc")
         assert other.hear() == (["unknown", "1"], b"")
+
+
+def test_object_used_least_makes_room_on_a_worker_and_comes_again(bed: Bed) -> None:
+    room = 1_500_000 / shutil.disk_usage(bed.temporary).free
+    bed.worker("w1", TEST_FIRST=f"from image.worker import objects; objects._SHARE_OF_DISK = {room}")
+    with bed.plan() as plan:
+        for name in ("a", "b", "c"):
+            plan.object(name, b"x" * 700_000)
+
+        def read(name: str) -> str:
+            return plan.result(plan.submit(f"object {name}", needs=name))
+
+        first = {name: read(name) for name in ("a", "b")}
+        assert read("a") == first["a"]
+        read("c")  # in place of b, which was used before a
+        assert read("a") == first["a"], "the file that was there"
+        assert read("b") != first["b"], "it has come again"
+        sent = [event.get("objects", 0) for event in json.loads(bed.ask("events")) if event["event"] == "started"]
+        assert sent == [700_000, 700_000, 0, 700_000, 0, 700_000]
 
 
 def test_object_without_room_on_disk_refuses_only_its_tasks(bed: Bed) -> None:

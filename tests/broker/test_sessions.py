@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -219,6 +220,21 @@ def test_released_worker_is_free_while_its_connection_closes(bed: Bed) -> None:
         wait_for(lambda: bed.ask("count 7") == "ok 1 0 0", 3)
     finally:
         worker.process.send_signal(signal.SIGCONT)
+
+
+def test_released_worker_is_free_though_a_child_holds_its_connection(bed: Bed) -> None:
+    bed.worker("w1")
+    session = bed.attach(pid=7)
+    child = subprocess.Popen(["sleep", "600"], pass_fds=[session.socket.fileno()])
+    try:
+        session.send("quit")  # as stopCluster() tells R
+        session.socket.close()
+        wait_for(lambda: bed.ask("count 7") == "ok 1 0 0" and bed.state("w1") == "idle")
+        with bed.attach() as other:
+            assert int(other.call("pid")) > 0
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_250_idle_workers_are_all_leased(bed: Bed) -> None:

@@ -74,6 +74,14 @@ print(len(sources), missing)
     assert missing.strip() == "[]"
 
 
+def test_functions_of_the_workers_r_are_compiled_in_the_image(stack: Stack) -> None:
+    # What they are is tested in the R package: testthat/test-values.R. There the file may be missing.
+    file = "/usr/local/lib/future-kubernetes/future_kubernetes/worker/worker.rds"
+    code = f'cat(identical(readRDS("{file}")$made_by, R.version.string))'
+    pod = stack.pods("worker")[0]["metadata"]["name"]
+    assert stack.kubectl("exec", pod, "--", "Rscript", "-e", code) == "TRUE"
+
+
 @pytest.fixture(scope="module")
 def larger(stack: Stack) -> str:
     """An image with a stack's own packages: those that R CMD check and lintr want, and one of Debian's."""

@@ -184,7 +184,9 @@ class Feed:
         yield "maximum", self._scaler.maximum()
         minutes = self._scaler.setting("idleMinutes")
         used = bool(queued or running) or self._leases.in_use()
-        yield "idle", {"minutes": minutes, "goes": round(self._activity.last_active + 60 * minutes) if not used else 0}
+        # Rounded each, so that the sum is the same number as long as no clock jumps.
+        goes = round(self._activity.last_active + 60 * minutes) + round(time.time() - time.monotonic())
+        yield "idle", {"minutes": minutes, "goes": goes if not used else 0}
         nodes = {worker.node for worker in (*self._pool.workers, *self._pool.retiring)} - {""}
         idle, most, each = (self._scaler.text(f"cost{name}") for name in ("Idle", "Max", "WorkerNode"))
         yield "cost", cost(idle, most, each, len(nodes))

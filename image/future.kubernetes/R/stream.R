@@ -160,10 +160,12 @@ say_packed <- function(stream, words, id, packed, ...) {
 # A future's data on their way to a worker. Number and size are remembered until it has ended.
 submit <- function(stream, future) {
   world <- world_bytes(stream)
-  referred <- with_references(stream, task_data(future))
-  referred$needs <- c(referred$needs, stream$files$bundles)
-  task <- tryCatch(packed(referred$data, head = world), error = function(e) {
-    stop(data_error(future, "sent by this session", conditionMessage(e)))
+  tryCatch({
+    referred <- with_references(stream, task_data(future))
+    referred$needs <- c(referred$needs, stream$files$bundles)
+    task <- packed(referred$data, head = world)
+  }, error = function(e) {
+    stop(if (inherits(e, "FutureError")) e else data_error(future, "sent by this session", conditionMessage(e)))
   })
   on.exit(if (!is.null(task$file)) unlink(task$file)) # not there any more once the broker has it
   await_room(stream, task$size)

@@ -57,6 +57,8 @@ test_that("what holds an environment goes with its future, and objects make room
   expect_false(is_large(made))
   expect_true(is_large(list(a = data.frame(x = runif(1e5)), b = 1)))
   expect_false(is_large(list(runif(1e5), inner)))
+  # A data.table has such a pointer, and changes in place.
+  expect_false(is_large(structure(list(x = runif(1e5)), .internal.selfref = methods::new("externalptr"))))
   stream$limit <- 3e6
   for (i in 1:4) {
     x <- runif(1e5) + i

@@ -88,7 +88,54 @@ test_that("a value of a broker that was killed is there, and its future runs onc
 test_that("the worker's program has the same idea of content", {
   program <- file.path(bed_home, "future_kubernetes", "worker", "worker.R")
   skip_if_not(file.exists(program))
-  code <- as.list(parse(program, keep.source = FALSE)[[1L]][[2L]])
+  code <- as.list(parse(program, keep.source = FALSE)[[1L]][[3L]][[3L]]) # the body of serve()
   defined <- Filter(function(line) is.call(line) && identical(line[[2L]], quote(is_content)), code[-1L])
   expect_identical(deparse(eval(defined[[1L]][[3L]])), deparse(`attributes<-`(is_content, NULL)))
+})
+
+test_that("functions that a future leaves under names of R's own do not end its worker", {
+  use_bed()
+  both(function() {
+    f <- future({
+      for (name in c("length", "inherits", "serialize", "identical")) {
+        assign(name, function(...) stop("the future's own"), envir = globalenv())
+      }
+      43
+    })
+    expect_identical(value(f), 43)
+    expect_identical(value(future(length(1:3))), 3L)
+  })
+})
+
+worker_program <- file.path(bed_home, "future_kubernetes", "worker")
+
+test_that("the worker's functions are compiled when the image is built", {
+  skip_if_not(file.exists(file.path(worker_program, "worker.rds")))
+  program <- readRDS(file.path(worker_program, "worker.rds"))
+  expect_identical(program$made_by, R.version.string)
+  functions <- c(program$changed, Filter(is.function, as.list(program)))
+  expect_setequal(
+    names(functions),
+    c(
+      "loadNamespace", "find.package", "packageDescription", "dyn.load",
+      "changed_functions", "serve", "session_packages", "project_files", "session_setup"
+    )
+  )
+  for (name in names(functions)) {
+    expect_match(paste(utils::capture.output(print(functions[[name]])), collapse = "\n"), "<bytecode", label = name)
+  }
+})
+
+test_that("a worker's R reads what another R has compiled from its sources instead", {
+  skip_if_not(file.exists(file.path(worker_program, "start.R")))
+  folder <- withr::local_tempdir()
+  file.copy(list.files(worker_program, "[.]R$", full.names = TRUE), folder)
+  said <- function(made_by) {
+    program <- list(made_by = made_by, serve = function(...) cat("compiled"))
+    saveRDS(program, file.path(folder, "worker.rds"))
+    command <- c(file.path(folder, "start.R"), "PORT=1", "TIMEOUT=1")
+    paste(suppressWarnings(system2("Rscript", command, stdout = TRUE, stderr = TRUE)), collapse = "\n")
+  }
+  expect_match(said(R.version.string), "compiled", fixed = TRUE)
+  expect_match(said("R version 3.0.0"), "cannot open the connection", fixed = TRUE)
 })

@@ -11,6 +11,27 @@ test_that("what a future leaves in the global environment is gone for the next",
   })
 })
 
+test_that("a plan that a future makes on its worker is gone for the next, time and again", {
+  both(function() {
+    outer <- future::plan("list")[[1L]]
+    kinds <- list(sequential = future::sequential, multisession = future::tweak(future::multisession, workers = 2))
+    strategy <- function() intersect(names(kinds), class(future::plan("next")))
+    for (nested in names(kinds)) {
+      future::plan(list(outer, kinds[[nested]]))
+      other <- kinds[[setdiff(names(kinds), nested)]]
+      for (i in 1:3) {
+        expect_identical(value(future(strategy())), nested)
+        f <- future({
+          future::plan(other)
+          strategy()
+        })
+        suppressWarnings(changed <- value(f)) # multisession leaves connections open
+        expect_identical(changed, setdiff(names(kinds), nested))
+      }
+    }
+  })
+})
+
 test_that("variables, time zone and locale of the session hold in its futures, as with stock ones", {
   withr::local_envvar(TZ = "America/New_York", API_KEY = "k", EMPTY = "")
   both(function() {

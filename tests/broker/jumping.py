@@ -1,0 +1,23 @@
+"""Lets the time of day of a process jump, as NTP or a suspended machine does; its monotonic clock goes on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+
+def first(file: Path) -> dict[str, str]:
+    """Setting of a process of a bed: ``install`` with this file."""
+    return {
+        "TEST_FIRST": f"import pathlib; from tests.broker import jumping; jumping.install(pathlib.Path({str(file)!r}))"
+    }
+
+
+def install(file: Path) -> None:
+    """Add the seconds in ``file`` to this process's time of day, if it is there."""
+    real = time.time
+
+    def jumped() -> float:
+        return real() + (float(file.read_text() or 0) if file.exists() else 0.0)
+
+    time.time = jumped
