@@ -30,7 +30,7 @@ from common.private_files import write_private
 from image.broker.diagnosis import PodProblem
 from local import pulumi_recovery
 from local.cluster import Node
-from local.pod_watch import POLL_SECONDS, PodWatch
+from components.release.pod_watch import POLL_SECONDS, PodWatch
 from local.stack_config import PASSWORD_VARIABLE, PROJECT, read_settings
 
 ROLLBACK_SECONDS = 60.0

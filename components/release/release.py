@@ -14,6 +14,7 @@ from components.clouds.base import Cluster, home_claim, shared_claim
 from components.release.kubernetes_object import KubernetesObject
 from components.release.secrets import PASSWORD_LENGTH, TOKEN_LENGTH, random_text
 from components.release.values import chart_values
+from components.release.wait_report import report_wait
 from components.settings.model import Settings
 
 CHART_DIR = "chart"
@@ -89,7 +90,7 @@ class Release(pulumi.ComponentResource):
                 "resources": {"requests": {"storage": "1Gi"}},
             }
             needed.append(self._claim(f"{name}-shared", shared_claim(settings), settings, shared, after))
-        helm.Release(
+        release = helm.Release(
             name,
             name=settings.name,
             namespace=settings.namespace,
@@ -103,6 +104,9 @@ class Release(pulumi.ComponentResource):
             max_history=MAX_HISTORY,
             opts=pulumi.ResourceOptions(parent=self, depends_on=needed),
         )
+        if cluster.reports_wait:
+            seconds = patience(READY_SECONDS)
+            report_wait(cluster.kubeconfig, settings.namespace, settings.name, needed, release, seconds)
         self.register_outputs({"namespace": self.namespace, "password": self.password})
 
     @staticmethod
