@@ -141,8 +141,8 @@ class ManagedSettings(Settings):
     )
     base_image: ImageReference | None = setting(
         None,
-        "Base of the image that is built",
-        default_words="the pinned rocker/rstudio of `image/Dockerfile`",
+        "Base of the image that is built; a tag can move, and a reference that ends in @sha256:... cannot",
+        default_words="rocker/rstudio by the tag in `image/Dockerfile`",
         example="rocker/rstudio:4.5.1",
     )
     r_repository: RepositoryUrl | None = setting(
