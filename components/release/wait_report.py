@@ -6,6 +6,7 @@ The provider of the release is silent until its time-out. It cannot be ended fro
 from __future__ import annotations
 
 import atexit
+import contextlib
 import contextvars
 import tempfile
 import threading
@@ -61,7 +62,8 @@ def watch(program: str, kubeconfig: str, namespace: str, name: str, finished: th
     atexit.register(file.unlink, missing_ok=True)
     try:
         pods = PodWatch(Kubectl(program, file, namespace), name, {"Unschedulable": UNSCHEDULABLE_SCALE})
-        report(pods, name, finished, seconds, pulumi.log.warn)
+        with contextlib.suppress(OSError):  # kubectl is gone: a report that fails must not look like a failed update
+            report(pods, name, finished, seconds, pulumi.log.warn)
     finally:
         file.unlink(missing_ok=True)
         atexit.unregister(file.unlink)

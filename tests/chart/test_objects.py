@@ -91,7 +91,9 @@ def test_each_selector_finds_only_the_pods_of_its_component(helm: Helm, case: di
             selectors[kind, name] = spec["podSelector"]["matchLabels"]
     assert len(selectors) >= 4
     for (kind, name), selector in selectors.items():
-        component = "scheduler" if kind in ("Service", "PodDisruptionBudget") else name.rpartition("-")[2]
+        component = name.rpartition("-")[2]
+        if component == "broker" or kind == "PodDisruptionBudget":
+            component = "scheduler"
         components = [
             p["metadata"]["labels"]["component"] for p in pods(objects) if selects(selector, p["metadata"]["labels"])
         ]

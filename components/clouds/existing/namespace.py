@@ -77,7 +77,13 @@ def check_namespace(access: Access, settings: Settings, scheduler: PodSize, work
         for part, size in (("scheduler", scheduler), ("worker", worker))
     ]
     claims = {"homeGiB": settings.home_gib, "sharedGiB": settings.shared_gib}
-    demand = Demand(*pods, settings.workers, settings.max_workers, {key: gib for key, gib in claims.items() if gib})
+    demand = Demand(
+        scheduler=pods[0],
+        worker=pods[1],
+        workers=settings.workers,
+        max_workers=settings.max_workers,
+        claims={key: gib for key, gib in claims.items() if gib},
+    )
     problems = [text for pod in pods for text in range_problems(pod, ranges)]
     problems += claim_problems(demand, ranges)
     if quotas and (known := with_owned(access, settings, demand)):
@@ -128,7 +134,7 @@ def read_list(access: Access, unchecked: str, *question: str) -> list[dict[str, 
 def counts(quota: Mapping[str, Any], pod: PodUse) -> bool:
     """True if a quota counts a pod of this project, which has requests and no deadline. Other scopes count others."""
     spec = quota["spec"]
-    wanted = [(scope, "Exists", []) for scope in spec.get("scopes") or []]
+    wanted: list[tuple[str, str, Sequence[str]]] = [(scope, "Exists", []) for scope in spec.get("scopes") or []]
     for each in (spec.get("scopeSelector") or {}).get("matchExpressions") or []:
         wanted.append((each["scopeName"], each["operator"], each.get("values") or []))
     return all(in_scope(pod, *each) for each in wanted)

@@ -160,7 +160,7 @@ def tolerates(toleration: Mapping[str, str], taint: Mapping[str, str]) -> bool:
     )
 
 
-UNITS = {
+UNITS: dict[str, float] = {
     **{f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("KMGTPE", 1)},
     **{letter: 10 ** (3 * power) for power, letter in enumerate("kMGTPE", 1)},
 }

@@ -116,18 +116,18 @@ def range_problems(pod: PodUse, limit_ranges: Sequence[Mapping[str, Any]]) -> It
                     elif given is not None and sign * (given - limit) > ROUNDING:
                         yield beyond(pod, kind, resource, allowed, limit, where)
         for resource, ratio in amounts(item.get("maxLimitRequestRatio")).items():
-            request, limit = pod.requests.get(resource), pod.limits.get(resource)
-            if request is None or limit is None:
+            request, most = pod.requests.get(resource), pod.limits.get(resource)
+            if request is None or most is None:
                 yield missing(pod, "requests" if request is None else "limits", resource, where)
-            elif limit > request * ratio + ROUNDING:
+            elif most > request * ratio + ROUNDING:
                 yield beyond(pod, "limits", resource, f"at most {ratio:g} times the request,", request * ratio, where)
-    for resource, limit in pod.limits.items():
-        if (request := pod.requests.get(resource, 0)) > limit + ROUNDING:
+    for resource, own_limit in pod.limits.items():
+        if (requested := pod.requests.get(resource, 0)) > own_limit + ROUNDING:
             yield problem(
-                f"the {pod.part}'s requests.{resource} is {words(resource, request)}, above the limit that "
+                f"the {pod.part}'s requests.{resource} is {words(resource, requested)}, above the limit that "
                 "a limit range of the namespace gives it",
-                f"at most {words(resource, limit)}, or a limit of its own",
-                setting_fix(pod, "limits", resource, request),
+                f"at most {words(resource, own_limit)}, or a limit of its own",
+                setting_fix(pod, "limits", resource, requested),
             )
 
 
