@@ -10,7 +10,7 @@ import pytest
 from tests.unit.cloud_mocks import ROOT
 
 CONFIG = json.loads((ROOT / "renovate.json").read_text())
-(MANAGER,) = CONFIG["customManagers"]
+PROXY, MANAGER = CONFIG["customManagers"]
 PATTERN = re.compile(MANAGER["matchStrings"][0].replace("(?<", "(?P<"))
 """Python writes named groups with a P; the rest of the pattern means the same in JavaScript."""
 DIGEST = "sha256:" + "1" * 64
@@ -54,6 +54,16 @@ def test_pattern_of_files_has_each_stack_and_not_the_project() -> None:
     assert len(stacks) >= 4
     assert all(re.search(pattern.strip("/"), name) for name in stacks)
     assert not re.search(pattern.strip("/"), "Pulumi.yaml")
+
+
+def test_image_of_the_proxy_is_found_in_the_charts_schema() -> None:
+    (file,) = PROXY["managerFilePatterns"]
+    found = re.search(PROXY["matchStrings"][0].replace("(?<", "(?P<"), (ROOT / file).read_text())
+    assert found
+    assert found["depName"] == "quay.io/oauth2-proxy/oauth2-proxy"
+    module = re.search(r"oauth2-proxy/oauth2-proxy/v7 (v\S+)", (ROOT / "tests/chart/oauth2-proxy/go.mod").read_text())
+    assert module
+    assert found["currentValue"] == module[1], "the chart's tests run another version"
 
 
 def test_dockerfile_has_its_base_where_renovate_reads_it() -> None:
