@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import secrets
 import subprocess
 import threading
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 CLIENT_ID = "r"
+LONG = secrets.token_urlsafe(4000)
+"""A token as large as those of providers that list a user's groups in it."""
 
 
 def unpadded(data: bytes) -> str:
@@ -117,7 +120,7 @@ class Provider:
                     self.answer({"error": "invalid_grant"}, 400)
                     return
                 self.answer(
-                    {"access_token": "a", "token_type": "Bearer", "expires_in": 1, "id_token": provider._token()}
+                    {"access_token": LONG, "token_type": "Bearer", "expires_in": 1, "id_token": provider._token()}
                 )
 
         return Answers

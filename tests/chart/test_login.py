@@ -116,10 +116,6 @@ def test_secrets_are_files_and_in_no_argument(helm: Helm) -> None:
     assert all(mount["readOnly"] for mount in container(objects, "login")["volumeMounts"])
 
 
-def test_header_that_jupyter_takes_for_a_login_is_not_passed_on(helm: Helm) -> None:
-    assert arguments(helm.objects(CASE))["pass-basic-auth"] == ["false"]
-
-
 def test_another_user_or_secret_restarts_the_proxy_only(helm: Helm) -> None:
     before = helm.objects(CASE)
     for change in ({"users": ["bob@example.org", "@statistics.example.org"]}, {"secretVersion": "2"}):
