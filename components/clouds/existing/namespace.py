@@ -39,7 +39,7 @@ ENDED = ("Succeeded", "Failed")
 
 @dataclass(frozen=True)
 class Demand:
-    """What a stack needs of its namespace: its pods, its claims in GiB by the setting, and what it has already."""
+    """A stack's needs of its namespace: its pods, its claims in GiB by the setting, and those that it has already."""
 
     scheduler: PodUse
     worker: PodUse
