@@ -76,6 +76,7 @@ PROMTOOL = GoModule(
     ("github.com/prometheus/prometheus/cmd/promtool",),
     tags="remove_all_sd",
 )
+OAUTH2_PROXY = GoModule(REPO / "tests" / "chart" / "oauth2-proxy", ("github.com/oauth2-proxy/oauth2-proxy/v7",))
 # In a go.mod of its own: it needs other versions of many modules, and must not change the node's.
 KWOK = GoModule(REPO / "bench" / "kwok", ("sigs.k8s.io/kwok/cmd/kwok",))
 
@@ -108,12 +109,18 @@ def build(module: GoModule) -> Path:
     return bin_dir
 
 
+def program_name(package: str) -> str:
+    """Name of a package's program: the last part of its path that is no major version, as `go build` has it."""
+    parts = package.split("/")
+    return parts[-2] if re.fullmatch(r"v[0-9]+", parts[-1]) else parts[-1]
+
+
 def _missing(module: GoModule, bin_dir: Path) -> list[tuple[str, ...]]:
     """Return the batches of packages whose programs or links are missing."""
     links = dict(module.links)
 
     def stands(package: str) -> bool:
-        name = Path(package).name
+        name = program_name(package)
         return all((bin_dir / each).exists() for each in (name, *links.get(name, ())))
 
     left = [tuple(package for package in batch if not stands(package)) for batch in module.batches()]
@@ -138,7 +145,7 @@ def _build_missing(module: GoModule, missing: list[tuple[str, ...]], bin_dir: Pa
     with tempfile.TemporaryDirectory(dir=bin_dir.parent) as scratch:
         for batch in missing:
             _go_build(go, module, batch, Path(scratch), count)
-            for name in (Path(package).name for package in batch):
+            for name in map(program_name, batch):
                 os.replace(f"{scratch}/{name}", bin_dir / name)
                 for link in links.get(name, ()):
                     (bin_dir / link).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from common.kubectl import Kubectl, last_line
 from common.patience import patience
 from common.private_files import private_file
 from common.progress import Step
-from local.pod_watch import POLL_SECONDS, PodWatch
+from components.release.pod_watch import POLL_SECONDS, PodWatch
 
 STOP_SECONDS = 20.0
 COMMAND_SECONDS = 300.0

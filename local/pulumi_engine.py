@@ -27,10 +27,10 @@ from common.kubectl import Kubectl
 from common.paths import REPO, cache_dir, state_dir
 from common.patience import patience
 from common.private_files import write_private
+from components.release.pod_watch import POLL_SECONDS, PodWatch
 from image.broker.diagnosis import PodProblem
 from local import pulumi_recovery
 from local.cluster import Node
-from local.pod_watch import POLL_SECONDS, PodWatch
 from local.stack_config import PASSWORD_VARIABLE, PROJECT, read_settings
 
 ROLLBACK_SECONDS = 60.0

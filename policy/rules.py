@@ -202,6 +202,14 @@ def pinned_image(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
         yield f"the image {image} is not pinned to a digest"
 
 
+def pinned_base(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
+    """A chosen base of the image has a digest. Its tag can move, and the next build would have another R."""
+    base = (props.get("buildArgs") or {}).get("BASE_IMAGE") if type_ == "docker-build:index:Image" else None
+    if isinstance(base, str) and not re.search(r"@sha256:[0-9a-f]{64}$", base):
+        shown = base.split("@")[0]
+        yield f"the base image {base} is not pinned: docker buildx imagetools inspect {shown} prints its digest"
+
+
 def labelled_for_cost(type_: str, props: Mapping[str, Any]) -> Iterator[str]:
     """Billed resources carry the labels by which a cost report finds them."""
     places = {
@@ -237,6 +245,7 @@ RULES = (
     Rule("narrow-buckets", "Buckets are granted one by one, to single service accounts.", narrow_buckets),
     Rule("bounded-pools", f"No node pool may grow beyond {MAX_NODES} nodes.", bounded_pools),
     Rule("pinned-image", "The image is pinned to a digest.", pinned_image),
+    Rule("pinned-base", "A chosen base of the image is pinned to a digest.", pinned_base, mandatory=False),
     Rule("labelled-for-cost", "Billed resources carry the stack's labels.", labelled_for_cost),
 )
 

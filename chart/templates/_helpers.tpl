@@ -112,6 +112,36 @@ The command does not use --from-literal, which would show the secret in the list
 {{- $name -}}
 {{- end -}}
 
+{{/* `true` with single sign-on, or an error with the value that it lacks; else empty. */}}
+{{- define "future-kubernetes.oidc" -}}
+{{- if .Values.oidc.issuer -}}
+{{- $command := printf "kubectl --namespace %s create secret generic %s --from-file=client-secret=FILE --from-file=cookie-secret=<(printf %%s \"$(openssl rand -hex 16)\")" .Release.Namespace (.Values.oidc.existingSecret | default "NAME") -}}
+{{- if not .Values.host -}}
+{{- fail "oidc.issuer is set, but host is empty: single sign-on is in front of a public address. Give it: --set host=r.example.org" -}}
+{{- end -}}
+{{- if not .Values.oidc.clientId -}}
+{{- fail "oidc.clientId is empty. Give the ID by which the provider knows this release: --set oidc.clientId=ID" -}}
+{{- end -}}
+{{- if not .Values.oidc.existingSecret -}}
+{{- fail (printf "oidc.existingSecret is empty. It must name a Secret with the keys client-secret and cookie-secret. Create one and name it:\n  %s\n  helm ... --set oidc.existingSecret=NAME" $command) -}}
+{{- end -}}
+{{- if not .Values.oidc.users -}}
+{{- fail "oidc.users is empty, so that nobody could log in. Give e-mail addresses, @DOMAIN, or * for everybody whom the provider lets in: --set 'oidc.users={ada@example.org}'" -}}
+{{- end -}}
+{{- if lookup "v1" "ConfigMap" .Release.Namespace "kube-root-ca.crt" -}}
+{{- $secret := lookup "v1" "Secret" .Release.Namespace .Values.oidc.existingSecret -}}
+{{- range $key := list "client-secret" "cookie-secret" -}}
+{{- if not (hasKey (dig "data" dict ($secret | default dict)) $key) -}}
+{{- fail (printf "oidc.existingSecret: there is no Secret %q with the key %q in namespace %q. Create it:\n  %s" $.Values.oidc.existingSecret $key $.Release.Namespace $command) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+true
+{{- else if or .Values.oidc.clientId .Values.oidc.existingSecret .Values.oidc.users -}}
+{{- fail "oidc.issuer is empty, and other values of oidc are set: nothing would ask for a login. Give the provider: --set oidc.issuer=https://..." -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Largest number of workers that R may ask for. An error where it is below worker.replicas. */}}
 {{- define "future-kubernetes.maxReplicas" -}}
 {{- $replicas := int .Values.worker.replicas -}}

@@ -206,6 +206,9 @@ class Cluster(pulumi.ComponentResource):
     node_shell: pulumi.Input[str]
     """Command that opens a shell on a node."""
 
+    reports_wait = True
+    """True if the program reports why the release waits; False where another program does."""
+
     own_values: Mapping[str, Any] = {}
     """Values of the chart that only this kind of cluster has settings for."""
 

@@ -17,6 +17,9 @@ Answer = TypeVar("Answer")
 MAX_REASON = 300
 """Characters of a provider's reason that are shown for a check that is left out."""
 
+CONTINUE = "pulumi up, which continues where it stopped"
+"""The end of a fix where resources exist already."""
+
 
 class CloudError(pulumi.RunError):
     """Something that the cloud refuses or does not offer, found before anything is created. Printed without a stack
@@ -39,9 +42,28 @@ def ask(question: str, call: Callable[[], Answer], fixes: Sequence[tuple[str, st
     except pulumi.RunError:
         raise
     except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
-        reason = " ".join(str(error).split())
-        fix = next((fix for pattern, fix in fixes if re.search(pattern, reason, re.IGNORECASE)), "see the reason above")
-        raise CloudError(f"cannot find out {question}\n    reason:  {reason}\n    fix:     {fix}") from error
+        raise explained(question, error, fixes) from error
+
+
+def explained(question: str, error: Exception, fixes: Sequence[tuple[str, str]]) -> CloudError:
+    """The refusal of a provider's data source, in words: the question, the provider's reason and a fix."""
+    reason = " ".join(str(error).split())
+    fix = next((fix for pattern, fix in fixes if re.search(pattern, reason, re.IGNORECASE)), "see the reason above")
+    return CloudError(f"cannot find out {question}\n    reason:  {reason}\n    fix:     {fix}")
+
+
+def ask_late(question: str, answer: pulumi.Output[Answer], fixes: Sequence[tuple[str, str]]) -> pulumi.Output[Answer]:
+    """The answer of a data source that is asked during the update, about what the update makes.
+
+    A refusal stops the update with a CloudError. It says that the next update continues, since resources exist by then.
+    """
+
+    def refuse(error: Exception) -> Answer:
+        if isinstance(error, pulumi.RunError):
+            raise error
+        raise explained(question, error, [(pattern, f"{fix}; then {CONTINUE}") for pattern, fix in fixes]) from error
+
+    return answer.recover(refuse)
 
 
 def ask_or_none(call: Callable[[], Answer]) -> Answer | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
@@ -48,6 +49,23 @@ KubernetesVersion = Annotated[
 def minor(version: str) -> int:
     """35 of 1.35, and of 1.35.2-gke.1842000."""
     return int(version.split(".")[1])
+
+
+PRIVATE_NETWORKS = [
+    ipaddress.IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+]
+
+
+def private_network(widest: int, narrowest: int) -> Callable[[str], str]:
+    """A validator of an IPv4 network of private addresses, by the prefixes that it may have."""
+
+    def check(value: str) -> str:
+        found = ipaddress.IPv4Network(value.strip())
+        if not widest <= found.prefixlen <= narrowest or not any(found.subnet_of(each) for each in PRIVATE_NETWORKS):
+            raise ValueError
+        return str(found)
+
+    return check
 
 
 # Only False is false, so that `if settings.spot` asks for spot machines of either kind.
@@ -123,8 +141,8 @@ class ManagedSettings(Settings):
     )
     base_image: ImageReference | None = setting(
         None,
-        "Base of the image that is built",
-        default_words="the pinned rocker/rstudio of `image/Dockerfile`",
+        "Base of the image that is built; a tag can move, and a reference that ends in @sha256:... cannot",
+        default_words="rocker/rstudio by the tag in `image/Dockerfile`",
         example="rocker/rstudio:4.5.1",
     )
     r_repository: RepositoryUrl | None = setting(
@@ -226,9 +244,27 @@ class ManagedSettings(Settings):
             fix = self.key("host").command()
             yield Problem("acmeEmail", repr(self.acme_email), "only together with host", fix, others=("host",))
 
+    def addresses_of_a_given_network(self, vpc_cidr: str, default: str) -> Iterator[Problem]:
+        """The problem of a `vpcCidr` that a given network does not have. default: of the setting."""
+        if self.network and vpc_cidr != default:
+            yield Problem(
+                "vpcCidr",
+                repr(vpc_cidr),
+                "unset where network is set, which has its own addresses",
+                "pulumi config rm vpcCidr",
+                others=("network",),
+            )
+
     def without_network(self, name: str) -> Problem:
         """The problem of a setting that has a meaning only in a given network."""
         return Problem(name, "set", "only together with network", self.key("network").command(), others=("network",))
+
+
+def vpc_setting(default: str, example: str) -> Any:
+    """The setting `vpcCidr` with a cloud's default."""
+    return setting(
+        default, "Addresses of the VPC that the stack creates; a change replaces the cluster", example=example
+    )
 
 
 def region_of_cloud(example: str) -> Any:

@@ -21,11 +21,12 @@ def quota(settings: Settings, worker: PodSize, scheduler: PodSize, warm: int = 0
     """
     if not (settings.resource_quota and settings.makes_namespace):
         return {}
+    login = 1 if settings.oidc_issuer else 0
     workers = settings.max_workers + math.ceil(settings.max_workers * TERMINATING_SHARE) + warm
     cpu = workers * worker.cpu_millicores + (1 + SPARE_PODS) * scheduler.cpu_millicores
     memory = workers * worker.memory_mib + (1 + SPARE_PODS) * scheduler.memory_mib
     return {
-        "pods": str(workers + 1 + SPARE_PODS),
+        "pods": str(workers + 1 + login + SPARE_PODS),
         "requests.cpu": f"{cpu}m",
         "requests.memory": f"{memory}Mi",
         "services.loadbalancers": "0",

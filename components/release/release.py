@@ -8,12 +8,14 @@ from typing import Any
 
 import pulumi
 from pulumi_kubernetes.helm import v3 as helm
+from pulumi_random import RandomId
 
 from common.patience import patience
 from components.clouds.base import Cluster, home_claim, shared_claim
 from components.release.kubernetes_object import KubernetesObject
-from components.release.secrets import PASSWORD_LENGTH, TOKEN_LENGTH, random_text
-from components.release.values import chart_values
+from components.release.secrets import COOKIE_SECRET_LENGTH, PASSWORD_LENGTH, TOKEN_LENGTH, random_text
+from components.release.values import chart_values, oidc_secret
+from components.release.wait_report import report_wait
 from components.settings.model import Settings
 
 CHART_DIR = "chart"
@@ -71,6 +73,14 @@ class Release(pulumi.ComponentResource):
             variables = pulumi.Output.secret(dict(settings.environment))
             environment = f"{settings.name}-environment"
             needed.append(self._secret(f"{name}-environment", environment, settings, variables, after))
+        login_version: pulumi.Input[str] = ""
+        if settings.oidc_client_secret:
+            client_secret = pulumi.Output.secret(settings.oidc_client_secret.get_secret_value())
+            cookie_secret = random_text(f"{name}-cookie", COOKIE_SECRET_LENGTH, drawn)
+            login = {"client-secret": client_secret, "cookie-secret": cookie_secret}
+            needed.append(self._secret(f"{name}-oidc", oidc_secret(settings), settings, login, after))
+            # Drawn anew with the secret: a hash of a short one could be guessed by those who may read pods.
+            login_version = RandomId(f"{name}-oidc", byte_length=4, keepers={"secret": client_secret}, opts=drawn).hex
         if cluster.home_volume:
             home = {
                 "accessModes": ["ReadWriteOnce"],
@@ -89,20 +99,23 @@ class Release(pulumi.ComponentResource):
                 "resources": {"requests": {"storage": "1Gi"}},
             }
             needed.append(self._claim(f"{name}-shared", shared_claim(settings), settings, shared, after))
-        helm.Release(
+        release = helm.Release(
             name,
             name=settings.name,
             namespace=settings.namespace,
             chart=f"./{CHART_DIR}",
             # The provider compares only the chart's version, so without this an edited template is never deployed.
             description=f"chart {chart_hash(PROJECT_DIR / CHART_DIR)}",
-            values=chart_values(settings, cluster, image, auth),
+            values=chart_values(settings, cluster, image, auth, login_version),
             # A failed install is removed and a failed upgrade rolled back, so that the next run starts from rest.
             atomic=True,
             timeout=round(patience(READY_SECONDS)),
             max_history=MAX_HISTORY,
             opts=pulumi.ResourceOptions(parent=self, depends_on=needed),
         )
+        if cluster.reports_wait:
+            seconds = patience(READY_SECONDS)
+            report_wait(cluster.kubeconfig, settings.namespace, settings.name, needed, release, seconds)
         self.register_outputs({"namespace": self.namespace, "password": self.password})
 
     @staticmethod

@@ -1,4 +1,5 @@
-"""The secrets that a stack draws: the IDE's password, unless it is set, and the token of workers and broker."""
+"""The secrets that a stack draws: the IDE's password, unless it is set, the token of workers and broker,
+and the key of the cookies of a single sign-on."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ Another alphabet or length would replace every stack's password and token.
 
 PASSWORD_LENGTH = 16
 TOKEN_LENGTH = 48
+COOKIE_SECRET_LENGTH = 32
+"""Of the key of oauth2-proxy's cookies, which takes 16, 24 or 32 bytes only."""
 
 
 def random_text(name: str, length: int, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:

@@ -13,8 +13,17 @@ from components.settings.keys import keys_of
 from components.settings.model import Settings
 
 
-def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str], secret_name: str) -> dict[str, Any]:
-    """The values of the settings and the cluster, with the user's `chartValues` laid over them."""
+def chart_values(
+    settings: Settings,
+    cluster: Cluster,
+    image: pulumi.Input[str],
+    secret_name: str,
+    login_version: pulumi.Input[str] = "",
+) -> dict[str, Any]:
+    """The values of the settings and the cluster, with the user's `chartValues` laid over them.
+
+    login_version: another text for another secret of the single sign-on.
+    """
     values: dict[str, Any] = {
         "fullnameOverride": settings.name,
         "image": image,
@@ -41,6 +50,7 @@ def chart_values(settings: Settings, cluster: Cluster, image: pulumi.Input[str],
             "className": cluster.public_access.ingress_class,
             "annotations": dict(cluster.public_access.annotations),
         },
+        "oidc": oidc(settings, login_version),
         "hourlyCost": pulumi.Output.from_input(cluster.hourly_cost).apply(page_cost),
         "networkPolicy": {
             "identityServer": cluster.cloud_identity.server if cluster.cloud_identity else "",
@@ -70,6 +80,18 @@ def ide_path(settings: Settings) -> str:
     """The path below which `chartValues` put the IDE, without its last slash."""
     found = settings.chart_values.get("ingress") or {}
     return str(found.get("path", "/")).rstrip("/")
+
+
+def oidc(settings: Settings, version: pulumi.Input[str]) -> dict[str, Any]:
+    """The chart's values of a single sign-on, beside those that settings set as they are."""
+    if not settings.oidc_issuer:
+        return {}
+    return {"existingSecret": oidc_secret(settings), "users": list(settings.oidc_users), "secretVersion": version}
+
+
+def oidc_secret(settings: Settings) -> str:
+    """Name of the Secret with the keys of a single sign-on."""
+    return f"{settings.name}-oidc"
 
 
 def page_cost(cost: Mapping[str, Any]) -> dict[str, str]:

@@ -201,6 +201,13 @@ def https_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def one_line(value: SecretStr) -> SecretStr:
+    """A text without a blank, such as a key, as a provider shows it."""
+    if not re.fullmatch(r"[!-~]{8,1000}", value.get_secret_value()):
+        raise ValueError
+    return value
+
+
 def whole_kubeconfig(value: SecretStr) -> SecretStr:
     """The text of a kubeconfig, YAML or JSON."""
     if "clusters" not in value.get_secret_value() or len(value) > 1_000_000:
@@ -292,6 +299,23 @@ RepositoryUrl = Annotated[
     SecretStr,
     AfterValidator(https_url),
     Allowed("a URL that begins with https://, such as https://USER:TOKEN@packages.example.org/cran"),
+]
+ClientSecret = Annotated[
+    SecretStr,
+    AfterValidator(one_line),
+    Allowed("a secret of 8 to 1000 printable characters without a blank, as the provider of the login shows it"),
+]
+# oauth2-proxy looks below it for /.well-known/openid-configuration.
+IssuerUrl = Annotated[
+    str,
+    matching(r"https://[^\s/?#@]+(/[^\s?#]*)?", 500),
+    Allowed("the URL of a provider of logins that begins with https://, such as https://accounts.google.com"),
+]
+ClientId = Annotated[str, matching(r"[!-~]+", 500), Allowed("an ID without a blank")]
+LoginUser = Annotated[
+    str,
+    matching(rf"\*|([A-Za-z0-9.!#$%&'+/=?^_{{|}}~-]{{1,64}})?@{DNS_LABEL}(\.{DNS_LABEL})+"),
+    Allowed("an e-mail address, @DOMAIN for all of a domain, or * for everybody whom the provider lets in"),
 ]
 KubeconfigText = Annotated[
     SecretStr,

@@ -16,6 +16,8 @@ from components.settings.errors import Contradictions, Problem
 from components.settings.fields import (
     AptPackage,
     ChartValues,
+    ClientId,
+    ClientSecret,
     Cores,
     Destination,
     DnsLabel,
@@ -23,8 +25,10 @@ from components.settings.fields import (
     Gib,
     HostName,
     ImageReference,
+    IssuerUrl,
     Items,
     Labels,
+    LoginUser,
     Password,
     RPackage,
     Whole,
@@ -153,6 +157,30 @@ class Settings(BaseModel):
         example="r.example.org",
         chart="host",
     )
+    oidc_issuer: IssuerUrl | None = setting(
+        None,
+        "Provider of logins (OpenID Connect) that asks each user of `host`, before the IDE asks for its password",
+        default_words="no single sign-on",
+        example="https://accounts.google.com",
+        chart="oidc.issuer",
+    )
+    oidc_client_id: ClientId | None = setting(
+        None,
+        "ID by which the provider at `oidcIssuer` knows this stack",
+        default_words="none",
+        example="0123456789.apps.example.org",
+        chart="oidc.clientId",
+    )
+    oidc_client_secret: ClientSecret | None = setting(
+        None, "Secret that belongs to `oidcClientId`", default_words="none", secret=True
+    )
+    oidc_users: Items[LoginUser] = setting(
+        (),
+        "Who may log in by `oidcIssuer`: e-mail addresses, @DOMAIN for all of a domain, or * for everybody whom the "
+        "provider lets in",
+        default_words="nobody",
+        example="ada@example.org,@statistics.example.org",
+    )
     idle_minutes: Whole = setting(
         0,
         "Minutes without a session or a running future after which workers are scaled to 0; 0 for never",
@@ -253,7 +281,27 @@ class Settings(BaseModel):
                 self.key("idleMinutes").command("60"),
                 others=("idleMinutes",),
             )
+        yield from self._incomplete_login()
         yield from chart_value_problems(self.chart_values, keys_of(type(self)))
+
+    def _incomplete_login(self) -> Iterator[Problem]:
+        """A single sign-on that lacks a part, or the parts of none."""
+        parts = {
+            "oidcClientId": self.oidc_client_id,
+            "oidcClientSecret": self.oidc_client_secret,
+            "oidcUsers": self.oidc_users,
+        }
+        if not self.oidc_issuer:
+            for name in [name for name, value in parts.items() if value]:
+                fix = self.key("oidcIssuer").command()
+                yield Problem(name, "set", "only together with oidcIssuer", fix, others=("oidcIssuer",))
+            return
+        for name in [name for name, value in parts.items() if not value]:
+            fix = self.key(name).command()
+            yield Problem(name, "not set, and oidcIssuer is", self.key(name).allowed, fix, others=("oidcIssuer",))
+        if not self.host:
+            fix = self.key("host").command()
+            yield Problem("oidcIssuer", self.oidc_issuer, "only together with host", fix, others=("host",))
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

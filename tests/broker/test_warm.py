@@ -26,6 +26,8 @@ def hours_that_exclude_now() -> str:
 def test_placeholders_follow_the_workers_up_to_the_maximum(scaled: Bed, api: Api, tmp_path: Path) -> None:
     (tmp_path / "config" / "warmWorkers").write_text("4\n")
     wait_for(lambda: api.placeholders == 4)
+    checked = api.read.count(WARM)
+    wait_for(lambda: api.read.count(WARM) >= checked + 3)  # checks that change nothing
     assert "keeps room for 4 further workers (warmWorkers)" in scaled.broker.log()
     api.replicas = 9  # of 10
     wait_for(lambda: api.placeholders == 1)

@@ -40,7 +40,11 @@ def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 def binary(name: str) -> str:
     """Path of a tool at the version that the project pins; built at its first use on a machine."""
-    modules = {"kube-score": go_binaries.KUBE_SCORE, "promtool": go_binaries.PROMTOOL}
+    modules = {
+        "kube-score": go_binaries.KUBE_SCORE,
+        "promtool": go_binaries.PROMTOOL,
+        "oauth2-proxy": go_binaries.OAUTH2_PROXY,
+    }
     return str(go_binaries.build(modules.get(name, go_binaries.NODE)) / name)
 
 

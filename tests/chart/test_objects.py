@@ -91,7 +91,9 @@ def test_each_selector_finds_only_the_pods_of_its_component(helm: Helm, case: di
             selectors[kind, name] = spec["podSelector"]["matchLabels"]
     assert len(selectors) >= 4
     for (kind, name), selector in selectors.items():
-        component = "scheduler" if kind in ("Service", "PodDisruptionBudget") else name.rpartition("-")[2]
+        component = name.rpartition("-")[2]
+        if component == "broker" or kind == "PodDisruptionBudget":
+            component = "scheduler"
         components = [
             p["metadata"]["labels"]["component"] for p in pods(objects) if selects(selector, p["metadata"]["labels"])
         ]
@@ -265,7 +267,12 @@ def test_placeholder_has_the_room_of_a_worker_and_yields(helm: Helm) -> None:
     (held,) = placeholder["containers"]
     assert held["resources"] == container(objects, "worker")["resources"]
     assert held["image"] == container(objects, "worker")["image"], "the image is on the node when a worker comes"
+    assert held["command"] == ["sleep", "infinity"], "one that ends is started again and again"
     assert placeholder["terminationGracePeriodSeconds"] == 0
+    rolling = objects["Deployment", "lab-future-kubernetes-warm"]["spec"]["strategy"]["rollingUpdate"]
+    assert rolling == {"maxSurge": 0, "maxUnavailable": "100%"}, "Helm would wait for nodes that nobody has"
+    annotations = pod(objects, "warm")["metadata"]["annotations"]
+    assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "true", "its node would stay, and be billed"
     priority = objects["PriorityClass", placeholder["priorityClassName"]]
     assert priority["value"] == -10, "below -10 a cluster autoscaler adds no node"
     assert priority["preemptionPolicy"] == "Never"

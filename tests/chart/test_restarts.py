@@ -35,7 +35,8 @@ def restarted(before: Objects, after: Objects) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: value.name)
 def test_a_changed_value_restarts_the_pods_that_its_description_names(helm: Helm, value: Value) -> None:
-    assert restarted(helm.objects({}), helm.objects(nested(value))) == value.restarts
+    before = CASES["oidc"] if value.path[0] == "oidc" else {}
+    assert restarted(helm.objects(before), helm.objects(merged(before, nested(value)))) == value.restarts
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: value.name)
@@ -46,6 +47,9 @@ def test_a_changed_value_changes_an_object_of_the_release(helm: Helm, value: Val
         before["worker"] = {"warmReplicas": 1}
     if value.path[0] == "monitoring" and value.name != "monitoring.enabled":
         before["monitoring"] = {"enabled": True}
+    if value.path[0] == "oidc":
+        before = merged(CASES["oidc"], {"oidc": {"issuer": "https://other.example.org", "clientId": "other"}})
+        before["oidc"] |= {"existingSecret": "other", "users": ["*"]}
     assert helm.template(merged(before, nested(value))) != helm.template(before)
 
 

@@ -10,7 +10,7 @@ from tests.chart.manifest import container, mounts, one, pod, pods
 
 def test_no_container_has_root_capabilities_or_a_writable_root(helm: Helm, case: dict[str, Any]) -> None:
     found = list(pods(helm.objects(case)))
-    assert len(found) == (4 if case.get("worker", {}).get("warmReplicas") else 3)
+    assert len(found) == 3 + bool(case.get("worker", {}).get("warmReplicas")) + ("oidc" in case)
     for one_pod in found:
         spec = one_pod["spec"]
         security = spec["securityContext"]
@@ -71,9 +71,10 @@ def test_only_the_scheduler_has_an_api_token(helm: Helm, case: dict[str, Any]) -
     objects = helm.objects(case)
     tokens = {p["metadata"]["labels"]["component"]: p["spec"]["automountServiceAccountToken"] for p in pods(objects)}
     assert {component for component, mounted in tokens.items() if mounted} == {"scheduler"}
-    assert {"worker", "test"} <= set(tokens) <= {"scheduler", "worker", "test", "warm"}
+    assert {"worker", "test"} <= set(tokens) <= {"scheduler", "worker", "test", "warm", "login"}
     accounts = {p["metadata"]["labels"]["component"]: p["spec"]["serviceAccountName"] for p in pods(objects)}
     assert accounts["scheduler"] != accounts["worker"] == accounts["test"] == accounts.get("warm", accounts["test"])
+    assert accounts.get("login") not in (accounts["scheduler"], accounts["worker"])
     for (kind, _), found in objects.items():
         if kind == "ServiceAccount":
             assert found["automountServiceAccountToken"] is False

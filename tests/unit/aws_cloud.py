@@ -289,8 +289,6 @@ def computed(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     state["arn"] = f"arn:aws:{type_.split(':')[1].split('/')[0]}:us-west-2:123456789012:{kind}/{state['name']}"
     if type_ == "aws:iam/role:Role":
         state["arn"] = f"arn:aws:iam::123456789012:role/{state['name']}"
-    if type_ == "random:index/randomId:RandomId":
-        state["hex"] = DRAWN
     if type_ == "aws:eks/cluster:Cluster":
         state |= {
             "endpoint": "https://ABC.us-west-2.eks.amazonaws.com",

@@ -220,6 +220,8 @@ class Cloud(mocks.Mocks):
         state = dict(args.inputs)
         if args.typ == "random:index/randomPassword:RandomPassword":
             state["result"] = "drawn-" + "x" * 12
+        if args.typ == "random:index/randomId:RandomId":
+            state["hex"] = DRAWN
         state |= self.computed(args.typ, args.name, state)
         return state.get("id", f"{args.name}-id"), state
 

@@ -42,6 +42,7 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Allocatable]:
     monkeypatch.setattr(local, "read_nodes", lambda *_args: found)
     for module in (existing, local):
         monkeypatch.setattr(module, "check_home", lambda *_args: None)
+    monkeypatch.setattr(existing, "check_namespace", lambda *_args: None)
     return found
 
 

@@ -71,7 +71,7 @@ def test_every_chart_value_that_a_setting_decides_is_owned() -> None:
     resources = {"requests.cpu", "requests.memory", "limits.memory"}
     sized = {f"{pod}.resources.{name}" for pod in ("scheduler", "worker") for name in resources}
     computed = {"image", "auth", "fullnameOverride", "scheduler.keepHome", "networkPolicy.identityServer"}
-    computed |= {"worker.warmReplicas"}
+    computed |= {"worker.warmReplicas", "oidc.existingSecret", "oidc.users", "oidc.secretVersion"}
     assert set(OWNED) == sized | computed
 
 
@@ -90,6 +90,8 @@ def test_settings_that_are_passed_on_have_their_chart_values(cloud: str) -> None
         "workHours": "workHours",
         "labels": "labels",
         "monitoring.enabled": "monitoring",
+        "oidc.issuer": "oidcIssuer",
+        "oidc.clientId": "oidcClientId",
     }
     assert passed_on.items() <= {key.chart: name for name, key in keys_of(MODELS[cloud]).items()}.items()
 

@@ -62,6 +62,12 @@ CHANGES["gke"] |= {"project": "other-project", "authorizedNetworks": "198.51.100
 CHANGES["eks"] |= {"authorizedNetworks": "198.51.100.0/24", "region": "us-west-2"}
 COMMON = {"ide": "jupyterlab", "schedulerCpu": 1, "password": "long enough it is", "rRepository": "https://e.org/r"}
 BUDGET = {"monthlyBudget": 500, "budgetEmail": "team@example.org"}
+LOGIN = {
+    "oidcIssuer": "https://login.example.org",
+    "oidcClientId": "r",
+    "oidcClientSecret": "a-secret",
+    "oidcUsers": "ada@example.org",
+}
 CAMPUS_NETWORK = {"network": "vpc-campus", "subnets": "subnet-1,subnet-2"}
 TOGETHER: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("gke", "network"): ({}, {"network": "campus", "subnets": "nodes"}),
@@ -88,6 +94,15 @@ TOGETHER: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     },
     **{(cloud, "warmWorkers"): ({"maxWorkers": 40}, {"maxWorkers": 40, "warmWorkers": 8}) for cloud in ("gke", "eks")},
     ("eks", "spot"): ({}, {"spot": "true"}),
+    ("kubeconfig", "oidcIssuer"): ({"host": "r.example.org"}, {"host": "r.example.org", **LOGIN}),
+    **{
+        ("kubeconfig", name): ({"host": "r.example.org", **LOGIN}, {"host": "r.example.org", **LOGIN, name: other})
+        for name, other in (
+            ("oidcClientId", "another"),
+            ("oidcClientSecret", "another-secret"),
+            ("oidcUsers", "bob@example.org"),
+        )
+    },
     ("kubeconfig", "cullIdleKernels"): ({"idleMinutes": 30}, {"idleMinutes": 30, "cullIdleKernels": True}),
     ("kubeconfig", "keepHome"): ({"createNamespace": False}, {"createNamespace": False, "keepHome": True}),
     ("kubeconfig", "imagePullSecrets"): (
@@ -129,7 +144,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for variable in ("KUBECONFIG", "FUTURE_KUBERNETES_KUBECONFIG"):
         monkeypatch.setenv(variable, str(tmp_path / "config"))
     monkeypatch.setitem(EXISTING, "kubeconfig", str(tmp_path / "other"))
-    secrets = ["password", "rRepository", "kubeconfigText"]
+    secrets = ["password", "rRepository", "kubeconfigText", "oidcClientSecret"]
     monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", json.dumps([f"future-kubernetes:{name}" for name in secrets]))
     monkeypatch.setenv("DOCKER_HOST", "tcp://docker.invalid:2376")
     monkeypatch.setattr(shutil, "which", lambda name, **_more: f"/nowhere/bin/{name}")
@@ -138,6 +153,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(module, "check_home", lambda *_args: None)
         monkeypatch.setattr(module, "check_operator", lambda _access: None)
     monkeypatch.setattr(existing, "check_pull_secrets", lambda *_args: None)
+    monkeypatch.setattr(existing, "check_namespace", lambda *_args: None)
 
 
 def program(config: Mapping[str, Any]) -> Recording:

@@ -9,12 +9,13 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pulumi
 import pytest
 
 from components.clouds.google import rest
 from components.clouds.google.rest import RestError
 from tests.unit.aws_cloud import eks
-from tests.unit.cloud_mocks import Recording, Refused, unchecked
+from tests.unit.cloud_mocks import Recording, Refused, refusal_of, unchecked
 from tests.unit.google_cloud import gke, kubernetes_engine
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
@@ -39,12 +40,11 @@ REASON = {
     "eks": "operation error: https response error StatusCode: 403, ExpiredToken: The security token is expired",
 }
 LATE = {
-    "aws:ecr/getAuthorizationToken:getAuthorizationToken",
     "aws:eks/getAddonVersion:getAddonVersion",
     "aws:ssm/getParameter:getParameter",
 }
-"""Questions about what the update itself makes, such as a token for its registry. A login that expires before one of
-them stops the update in the provider's words, and the next update continues."""
+"""Questions about what the update itself makes: they need the new cluster's version. A login that expires before one of
+them stops the update with the command, and the next update continues."""
 
 LOGIN = {"gke": "gcloud auth application-default login", "eks": "aws sso login"}
 
@@ -72,6 +72,11 @@ def with_expired_login(cloud: str, question: str) -> tuple[Refused | None, Recor
     return refused_or_done(lambda: RUN[cloud](CONFIG[cloud], {question: refuse}))
 
 
+def late_fix(message: str) -> bool:
+    """True for a message with AWS's reason, the command that logs in, and what the next update does."""
+    return all(part in message for part in ("ExpiredToken", LOGIN["eks"], "pulumi up, which continues"))
+
+
 def test_stacks_of_this_test_ask_most_questions() -> None:
     assert len(questions("gke")) >= 8
     assert len(questions("eks")) >= 15
@@ -85,11 +90,28 @@ def test_expired_login_stops_the_update_or_says_what_is_unchecked(cloud: str) ->
         if done:
             right = REASON[cloud][:20] in unchecked(done)
         elif question in LATE:
-            right = "ExpiredToken" in str(refused)
+            right = refused is not None and isinstance(refused.error, pulumi.RunError) and late_fix(str(refused))
         else:
             right = refused is not None and refused.nothing_was_made and LOGIN[cloud] in str(refused)
         faults += [] if right else [question]
     assert faults == []
+
+
+@pytest.mark.parametrize("question", sorted(LATE))
+def test_late_questions_are_those_that_need_the_cluster(question: str) -> None:
+    refused, done = with_expired_login("eks", question)
+    assert done is None
+    assert refused is not None
+    assert not refused.nothing_was_made, "asked at the start: not late any more"
+
+
+def test_missing_right_to_push_stops_before_anything_is_made() -> None:
+    def refuse(_args: Mapping[str, Any]) -> dict[str, Any]:
+        raise PermissionError("AccessDeniedException: not authorized to perform: ecr:GetAuthorizationToken")
+
+    message = refusal_of(lambda: eks({}, {"aws:ecr/getAuthorizationToken:getAuthorizationToken": refuse}))
+    assert "the login to the account's image registry" in message
+    assert "docs/eks.md lists" in message
 
 
 @pytest.mark.parametrize("host", ["//container.", "//serviceusage.", "//cloudbilling."])

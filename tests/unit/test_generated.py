@@ -69,6 +69,15 @@ def test_every_key_has_a_description_and_a_valid_example(cloud: str) -> None:
             given |= {"network": "vpc-1", "subnets": "a,b" if cloud == "eks" else "a"}
         if name in ("acmeEmail", "hostNetworks"):
             given["host"] = "r.example.org"
+        secrets = frozenset[str]()
+        if name.startswith("oidc"):
+            rest = {
+                "oidcIssuer": "https://e.org",
+                "oidcClientId": "r",
+                "oidcClientSecret": "a-secret",
+                "oidcUsers": "*",
+            }
+            given, secrets = {"host": "r.example.org", **rest, **given}, frozenset({"oidcClientSecret"})
         if name in ("monthlyBudget", "budgetEmail"):
             given = {"monthlyBudget": "5", "budgetEmail": "a@example.org", **given}
         if name in ("rPackages", "aptPackages"):
@@ -81,7 +90,7 @@ def test_every_key_has_a_description_and_a_valid_example(cloud: str) -> None:
             given["createNamespace"] = "false"
         if name == "sharedGiB":
             given[name] = "2048"
-        parse(given, MODELS, stack="dev")
+        parse(given, MODELS, stack="dev", secrets=secrets)
 
 
 def test_reference_has_a_row_for_each_clouds_every_key() -> None:

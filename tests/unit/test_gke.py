@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import itertools
 import json
 import re
 from typing import Any
@@ -150,6 +152,25 @@ def test_new_network_has_the_clusters_secondary_ranges() -> None:
     assert (cluster["network"], cluster["subnetwork"]) == (f"{network.name}-id", f"{subnet.name}-id")
     ranges = {entry["rangeName"] for entry in subnet.inputs["secondaryIpRanges"]}
     assert set(cluster["ipAllocationPolicy"].values()) == ranges
+
+
+@pytest.mark.parametrize(
+    ("cidr", "ranges"),
+    [
+        # As before there was the setting: other ranges would replace the clusters that are there.
+        ("10.0.0.0/12", ["10.0.0.0/20", "10.4.0.0/14", "10.8.0.0/20"]),
+        ("10.32.0.0/12", ["10.32.0.0/20", "10.36.0.0/14", "10.40.0.0/20"]),
+        ("172.16.0.0/16", ["172.16.0.0/20", "172.16.64.0/18", "172.16.128.0/20"]),
+        ("192.168.128.0/18", ["192.168.128.0/20", "192.168.144.0/20", "192.168.160.0/20"]),
+    ],
+)
+def test_ranges_of_a_new_network_are_cut_from_vpc_cidr(cidr: str, ranges: list[str]) -> None:
+    subnet = gke({"vpcCidr": cidr, "workers": 4}).one("subnetwork:Subnetwork").inputs
+    found = [subnet["ipCidrRange"], *(each["ipCidrRange"] for each in subnet["secondaryIpRanges"])]
+    assert found == ranges
+    networks = [ipaddress.ip_network(each) for each in found]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(networks, 2))
+    assert all(each.subnet_of(ipaddress.ip_network(cidr)) for each in networks)
 
 
 def test_destroy_deletes_releases_then_guard_then_nodes_then_network() -> None:

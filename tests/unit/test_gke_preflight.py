@@ -33,6 +33,21 @@ pytestmark = pytest.mark.usefixtures("installed_tools")
         ({"systemMachineType": "n4-standard-4"}, "takes no persistent disk"),
         ({"schedulerMemoryGiB": 9}, "pulumi config set systemMachineType"),
         ({"maxWorkers": 4081}, "pulumi config set maxWorkers 4080"),
+        ({"maxWorkers": 241, "vpcCidr": "10.20.0.0/16"}, "each with a /24 of the pods' /18"),
+        (
+            {"maxWorkers": 241, "vpcCidr": "10.20.0.0/16"},
+            "maxWorkers 240, or set a larger machineType or a larger vpcCidr",
+        ),
+        ({"vpcCidr": "10.0.0.0/19"}, "from /12 to /18"),
+        ({"vpcCidr": "10.0.0.0/11"}, "from /12 to /18"),
+        ({"vpcCidr": "8.8.0.0/16"}, "private addresses"),
+        ({"vpcCidr": "10.0.0.1/16"}, "such as 10.32.0.0/12"),
+        ({"vpcCidr": "fd00::/16"}, "an IPv4 network"),
+        ({"network": "campus", "subnets": "s", "vpcCidr": "10.32.0.0/12"}, "pulumi config rm vpcCidr"),
+        ({"egress": "10.5.0.7:5432"}, "10.4.0.0/14 is the range of the pods, and egress has 10.5.0.7/32:5432"),
+        ({"egress": "10.8.1.0/24:443"}, "10.8.0.0/20 is the range of the services"),
+        ({"egress": "10.0.0.9:22"}, "10.0.0.0/20 is the range of the nodes"),
+        ({"egress": "10.33.64.9:22", "vpcCidr": "10.33.0.0/16"}, "pulumi config set vpcCidr 10.32.0.0/12"),
         ({"sharedGiB": 100}, "pulumi config set sharedGiB 1024"),
         ({"network": "campus"}, "pulumi config set subnets"),
         ({"workers": 10, "maxWorkers": 4}, "at least workers, which is 10"),
@@ -42,6 +57,19 @@ def test_impossible_settings_are_refused_with_a_fix(config: dict[str, Any], said
     message = refused(config)
     assert any(part in message for part in said.split("|")), message
     assert "fix:" in message
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"maxWorkers": 240, "vpcCidr": "10.20.0.0/16"},
+        {"egress": "10.10.0.7:5432,10.0.0.0/8:443,[fd00::7]:5432"},
+        {"egress": "10.5.0.7:5432", "vpcCidr": "172.16.0.0/14"},
+        {"egress": "10.5.0.7:5432", "network": "campus", "subnets": "s"},
+    ],
+)
+def test_addresses_that_do_not_collide_are_accepted(config: dict[str, Any]) -> None:
+    assert gke(config).warnings == []
 
 
 @pytest.mark.parametrize(

@@ -143,15 +143,26 @@ def test_two_clusters_of_one_stack_leave_the_upgrade_unchecked(monkeypatch: pyte
 def test_versions_are_those_of_the_clusters_location(
     monkeypatch: pytest.MonkeyPatch, zone: str | None, location: str
 ) -> None:
-    asked: list[str] = []
+    asked: dict[str, tuple[str, str]] = {}
     known = kubernetes_engine()
 
     def fetch(url: str, project: str, token: str) -> dict[str, Any]:
-        asked.append(urllib.parse.urlsplit(url).path)
-        assert token == "short-lived-token"
-        assert not project or "//cloudbilling." in url, "takes a permission more"
+        # Compared below: the program takes an error here for a refusal of Google, and continues.
+        asked[urllib.parse.urlsplit(url).path] = (project, token)
         return known(url, project, token)
 
     monkeypatch.setattr(rest, "fetch", fetch)
     gke({"kubernetesVersion": "1.35", **({"zone": zone} if zone else {})}, {"never-called": lambda _args: {}})
-    assert f"/v1/projects/my-project/locations/{location}/serverConfig" in asked
+    of_clusters = {path: credentials for path, credentials in asked.items() if "/locations/" in path}
+    assert f"/v1/projects/my-project/locations/{location}/serverConfig" in of_clusters
+    assert len(of_clusters) == 2
+    assert set(of_clusters.values()) == {("", "short-lived-token")}, "a project that pays takes a permission more"
+
+
+def test_cluster_that_has_no_version_yet_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    starting = {
+        name: value for name, value in cluster(LIVE, status="PROVISIONING").items() if name != "currentMasterVersion"
+    }
+    done = stack_with(monkeypatch, "1.35", starting, cluster(OLD))
+    assert "clusters have this stack's label" not in unchecked(done)
+    assert f"{OLD} (nodes: {OLD}) becomes 1.35" in told(done)[0]

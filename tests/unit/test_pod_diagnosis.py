@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from common.kubectl import Kubectl
+from components.release.pod_watch import PodWatch
 from image.broker.diagnosis import GRACE_SECONDS, description, last_seen, summary
-from local.pod_watch import PodWatch
 
 RELEASE = "future-dev"
 

@@ -32,6 +32,7 @@ POOL = "gcp:container/nodePool:NodePool"
 GKE = "gcp:container/cluster:Cluster"
 EKS = "aws:eks/cluster:Cluster"
 TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
+IMAGE = "docker-build:index:Image"
 RELEASE = "kubernetes:helm.sh/v3:Release"
 
 
@@ -72,6 +73,17 @@ def test_stacks_with_every_option_violate_no_rule() -> None:
     assert broken(aws_cloud.eks({**more, "sharedGiB": 10, "natPerZone": True})) == []
 
 
+def test_base_image_of_the_settings_is_pinned_where_it_has_a_digest() -> None:
+    digest = f"rocker/rstudio:4.6.1@sha256:{'1' * 64}"
+    for clouds_program in (google_cloud.gke, aws_cloud.eks):
+        done = clouds_program({"baseImage": digest})
+        assert done.one("docker-build:index:Image").inputs["buildArgs"]["BASE_IMAGE"] == digest
+        assert broken(done) == []
+        (found,) = broken(clouds_program({"baseImage": "rocker/rstudio:4.6.1"}))
+        assert found[1] == "pinned-base"
+        assert found[2].endswith("docker buildx imagetools inspect rocker/rstudio:4.6.1 prints its digest")
+
+
 def test_buckets_of_the_settings_violate_no_rule() -> None:
     assert broken(google_cloud.gke({"buckets": "gs://team-data,gs://results:rw"})) == []
     assert broken(aws_cloud.eks({"buckets": "s3://team-data,s3://results:rw"})) == []
@@ -87,6 +99,7 @@ def test_open_control_plane_is_advised_against() -> None:
         assert {rule for _, rule, _ in broken(done)} == {"closed-control-plane"}
     level = {rule.name: rule.mandatory for rule in rules.RULES}
     assert level.pop("closed-control-plane") is False
+    assert level.pop("pinned-base") is False
     assert all(level.values())
 
 
@@ -151,6 +164,9 @@ def test_open_control_plane_is_advised_against() -> None:
         (POOL, {"nodeCount": 201}, "bounded-pools"),
         ("aws:eks/nodeGroup:NodeGroup", {"scalingConfig": {"maxSize": 201}}, "bounded-pools"),
         (RELEASE, {"values": {"image": "ghcr.io/o/i:latest", "worker": {}}}, "pinned-image"),
+        (IMAGE, {"buildArgs": {"BASE_IMAGE": "rocker/rstudio:4.6.1"}}, "pinned-base"),
+        (IMAGE, {"buildArgs": {"BASE_IMAGE": f"rocker/rstudio@sha256:{'1' * 63}"}}, "pinned-base"),
+        (IMAGE, {"buildArgs": {"BASE_IMAGE": f"rocker/rstudio@sha256:{'1' * 65}"}}, "pinned-base"),
         (GKE, {"resourceLabels": {"app": "x"}}, "labelled-for-cost"),
         (POOL, {"nodeConfig": {}}, "labelled-for-cost"),
         (TEMPLATE, {"tagSpecifications": [{"resourceType": "volume", "tags": {}}]}, "labelled-for-cost"),
@@ -187,6 +203,7 @@ def test_pack_passes_every_rule_to_pulumi_with_its_level(monkeypatch: pytest.Mon
     load("__main__")
     assert set(made) == {rule.name for rule in rules.RULES}
     assert made["closed-control-plane"].enforcement_level == "advisory"
+    assert made["pinned-base"].enforcement_level == "advisory"
     said: list[str] = []
     made["bounded-pools"].validate(SimpleNamespace(resource_type=POOL, props={"nodeCount": 999}), said.append)
     assert "999 nodes" in said[0]

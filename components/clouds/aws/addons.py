@@ -9,6 +9,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from components.clouds.aws.api import ask_late
 from components.clouds.aws.iam import PODS, Role, create_role
 from components.clouds.scope import Scope
 
@@ -78,8 +79,11 @@ def create_addon(
     depends_on: Sequence[pulumi.Resource] = (),
 ) -> aws.eks.Addon:
     """An addon in the default version for the cluster's version. identity: a service account and its role."""
-    version = aws.eks.get_addon_version_output(
-        addon_name=addon, kubernetes_version=cluster.version, opts=scope.lookup_output
+    version = ask_late(
+        f"the default version of addon {addon}",
+        aws.eks.get_addon_version_output(
+            addon_name=addon, kubernetes_version=cluster.version, opts=scope.lookup_output
+        ),
     )
     associations, policies = None, list[pulumi.Resource]()
     if identity:
@@ -90,7 +94,7 @@ def create_addon(
         f"{scope.name}-{addon}",
         cluster_name=cluster.name,
         addon_name=addon,
-        addon_version=version.version,
+        addon_version=version.apply(lambda found: found.version),
         configuration_values=json.dumps(values, sort_keys=True) if values else None,
         pod_identity_associations=associations,
         resolve_conflicts_on_create="OVERWRITE",

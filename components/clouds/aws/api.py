@@ -33,6 +33,11 @@ def ask(question: str, call: Callable[[], Answer]) -> Answer:
     return checks.ask(question, call, FIXES)
 
 
+def ask_late(question: str, answer: pulumi.Output[Answer]) -> pulumi.Output[Answer]:
+    """The answer of a data source of AWS about what the update makes. A refusal stops the update with a fix."""
+    return checks.ask_late(question, answer, FIXES)
+
+
 def tagged_arns(kind: str, stack: str, lookup: pulumi.InvokeOptions) -> list[str]:
     """ARNs of the resources of one kind (`eks:cluster`) with a stack's tag. Raises Exception where AWS refuses.
 

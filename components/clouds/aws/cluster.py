@@ -19,7 +19,7 @@ from components.clouds.aws.home import create_daily_snapshots, create_home, find
 from components.clouds.aws.network import create_network
 from components.clouds.aws.nodes import create_node_groups, prepare_nodes, worker_scalings
 from components.clouds.aws.pricing import hourly_cost
-from components.clouds.aws.registry import create_registry
+from components.clouds.aws.registry import create_registry, find_token
 from components.clouds.aws.settings import EksSettings
 from components.clouds.aws.storage import SharedFiles, create_disk_class, create_shared_class, create_shared_files
 from components.clouds.checks import require_tool
@@ -44,12 +44,13 @@ class EksCluster(ManagedCluster):
         )
         scope = self._scope(name, settings)
         location, pool = preflight.check(settings, scope.lookup)
+        token = None if settings.image else find_token(location.account, scope.lookup)
         snapshot = find_snapshot(settings, location, scope.lookup)
         sizes = worker_scalings(scope, settings, pool)
         partition = location.partition
 
         network = create_network(scope, settings, location)
-        self.registry = None if settings.image else create_registry(scope)
+        self.registry = create_registry(scope, token) if token else None
         cluster = create_control_plane(scope, settings, network, partition)
         granted = grant_access(scope, settings, cluster, partition)
         before_nodes = create_addons_before_nodes(scope, cluster, partition)

@@ -12,7 +12,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components.clouds.aws.allocatable import worker_disk_gib
-from components.clouds.aws.api import ask, tagged_arns
+from components.clouds.aws.api import ask, ask_late, tagged_arns
 from components.clouds.aws.iam import Role, create_role
 from components.clouds.aws.location import Location
 from components.clouds.aws.network import Network
@@ -184,7 +184,11 @@ def newest_release(scope: Scope, cluster: aws.eks.Cluster) -> pulumi.Output[str]
     """
     name = pulumi.Output.concat("/aws/service/eks/optimized-ami/", cluster.version, NEWEST_RELEASE)
     # Its `value` is a secret, as which the release would be hidden in every preview.
-    return aws.ssm.get_parameter_output(name=name, opts=scope.lookup_output).insecure_value
+    found = ask_late(
+        "the newest release of the nodes' machine image",
+        aws.ssm.get_parameter_output(name=name, opts=scope.lookup_output),
+    )
+    return found.apply(lambda parameter: parameter.insecure_value)
 
 
 def launch_template(scope: Scope, part: str, disk_gib: int) -> aws.eks.NodeGroupLaunchTemplateArgs:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pulumi
 import pulumi_aws as aws
 
+from components.clouds.aws.api import ask
 from components.clouds.base import ImageRegistry
 from components.clouds.scope import Scope
 
@@ -13,7 +15,20 @@ UNTAGGED_DAYS = 30
 """Days for which an image is kept after a newer one has taken its tag."""
 
 
-def create_registry(scope: Scope) -> ImageRegistry:
+def find_token(account: str, lookup: pulumi.InvokeOptions) -> aws.ecr.GetAuthorizationTokenResult:
+    """The login to the registry of an account. Raises CloudError where AWS refuses it.
+
+    Asked before anything is created: an update that may not push an image would stop after the cluster was made. The
+    token lasts twelve hours
+    (https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_GetAuthorizationToken.html).
+    """
+    return ask(
+        "the login to the account's image registry",
+        lambda: aws.ecr.get_authorization_token(registry_id=account, opts=lookup),
+    )
+
+
+def create_registry(scope: Scope, token: aws.ecr.GetAuthorizationTokenResult) -> ImageRegistry:
     """A repository that scans on push, expires untagged images, and is deleted together with its images."""
     repository = aws.ecr.Repository(
         f"{scope.name}-images",
@@ -28,7 +43,6 @@ def create_registry(scope: Scope) -> ImageRegistry:
         policy=json.dumps({"rules": [expiry_rule()]}),
         opts=scope.options(),
     )
-    token = aws.ecr.get_authorization_token_output(registry_id=repository.registry_id, opts=scope.lookup_output)
     return ImageRegistry(
         repository=repository.repository_url,
         server=repository.repository_url.apply(lambda url: url.split("/")[0]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -13,9 +12,11 @@ from components.clouds.settings import (
     MY_ADDRESS,
     KubernetesVersion,
     ManagedSettings,
+    private_network,
     region_of_cloud,
     snapshot_setting,
     system_machine,
+    vpc_setting,
     worker_machine,
     zone_of_nodes,
 )
@@ -35,20 +36,10 @@ RoleArn = Annotated[
 ]
 
 
-def private_network(value: str) -> str:
-    """An IPv4 network of private addresses, from /16, the largest that a VPC can have, to /20."""
-    found = ipaddress.IPv4Network(value.strip())
-    if not 16 <= found.prefixlen <= 20 or not any(found.subnet_of(each) for each in PRIVATE_NETWORKS):
-        raise ValueError
-    return str(found)
-
-
-PRIVATE_NETWORKS = [
-    ipaddress.IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
-]
+# A VPC of AWS has at most a /16.
 VpcCidr = Annotated[
     str,
-    AfterValidator(private_network),
+    AfterValidator(private_network(16, 20)),
     Allowed("an IPv4 network of private addresses from /16 to /20, such as 10.20.0.0/16"),
 ]
 YEARS = (365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
@@ -120,11 +111,7 @@ class EksSettings(ManagedSettings):
         "IDs of public subnets of `network`, for the load balancer of `host`",
         example="subnet-0123456789abcdef0",
     )
-    vpc_cidr: VpcCidr = setting(
-        DEFAULT_VPC_CIDR,
-        "Addresses of the VPC that the stack creates; a change replaces the cluster",
-        example="10.20.0.0/16",
-    )
+    vpc_cidr: VpcCidr = vpc_setting(DEFAULT_VPC_CIDR, "10.20.0.0/16")
     nat_per_zone: bool = setting(False, "Give each zone a NAT gateway of its own", example="true")
     kubernetes_version: KubernetesVersion | None = setting(
         None,
@@ -177,14 +164,7 @@ class EksSettings(ManagedSettings):
                 self.key("publicSubnets").command(),
                 others=("host", "network"),
             )
-        if self.network and self.vpc_cidr != DEFAULT_VPC_CIDR:
-            yield Problem(
-                "vpcCidr",
-                repr(self.vpc_cidr),
-                "unset where network is set, which has its own addresses",
-                "pulumi config rm vpcCidr",
-                others=("network",),
-            )
+        yield from self.addresses_of_a_given_network(self.vpc_cidr, DEFAULT_VPC_CIDR)
         if self.network and len(self.subnets) < 2:
             yield Problem(
                 "subnets",

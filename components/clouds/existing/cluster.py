@@ -16,6 +16,7 @@ import pulumi_kubernetes as kubernetes
 from components.clouds.base import GUEST_PLACEMENT, Cluster, Placement, PodSize, home_claim, scheduler_size
 from components.clouds.existing.access import Access, kubeconfig_files, read_access, text_access
 from components.clouds.existing.home import check_home
+from components.clouds.existing.namespace import check_namespace
 from components.clouds.existing.nodes import check_fit, check_operator, check_pull_secrets, read_nodes
 from components.clouds.existing.settings import WORKER_CORES, KubeconfigSettings, toleration
 
@@ -57,6 +58,7 @@ class KubeconfigCluster(ExistingCluster):
         self.own_values = own_values(settings)
         nodes = read_nodes(access, self.worker_placement)
         check_home(access, settings)
+        check_namespace(access, settings, self.scheduler_size, self.worker_size)
         self.home_words = home_words(settings)
         check_pull_secrets(access, settings.namespace, settings.image_pull_secrets)
         if settings.monitoring:

@@ -34,6 +34,9 @@ UNKNOWN_NODE = Allocatable(2000, 4096)
 class LocalCluster(ExistingCluster):
     """The one node on this machine. Raises KubeconfigError or SizingError before anything is created."""
 
+    # `make up` watches the pods, and stops the update.
+    reports_wait = False
+
     def __init__(self, name: str, settings: LocalSettings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("future-kubernetes:index:LocalCluster", name, None, opts)
         file = kubeconfig_file(settings)

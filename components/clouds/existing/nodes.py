@@ -160,7 +160,10 @@ def tolerates(toleration: Mapping[str, str], taint: Mapping[str, str]) -> bool:
     )
 
 
-UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+UNITS: dict[str, float] = {
+    **{f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("KMGTPE", 1)},
+    **{letter: 10 ** (3 * power) for power, letter in enumerate("kMGTPE", 1)},
+}
 
 
 def quantity(text: str) -> float:

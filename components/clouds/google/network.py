@@ -9,14 +9,9 @@ from dataclasses import dataclass
 import pulumi
 
 from components.clouds.google import compute
+from components.clouds.google.ranges import ranges_of
 from components.clouds.google.settings import GkeSettings
 from components.clouds.scope import Scope
-
-NODE_RANGE, POD_RANGE, SERVICE_RANGE = "10.0.0.0/20", "10.4.0.0/14", "10.8.0.0/20"
-"""Ranges of a new network. In a given one GKE takes a range of the same size for the pods."""
-
-MAX_NODES = 1024
-"""Nodes for which the pods' range has room: each takes a /24."""
 
 PODS, SERVICES = "pods", "services"
 """Names of the secondary ranges in a new subnetwork."""
@@ -47,6 +42,7 @@ def create_network(scope: Scope, settings: GkeSettings) -> Network:
     """The given network and subnetwork, or new ones."""
     if settings.network and settings.subnets:
         return given_network(settings, settings.network, settings.subnets[0])
+    ranges = ranges_of(settings.vpc_cidr)
     network = compute.Network(
         f"{scope.name}-network", scope.options(), autoCreateSubnetworks=False, routingMode="REGIONAL"
     )
@@ -55,11 +51,11 @@ def create_network(scope: Scope, settings: GkeSettings) -> Network:
         scope.options(),
         network=network.id,
         region=settings.region,
-        ipCidrRange=NODE_RANGE,
+        ipCidrRange=str(ranges.nodes),
         privateIpGoogleAccess=True,
         secondaryIpRanges=[
-            {"rangeName": PODS, "ipCidrRange": POD_RANGE},
-            {"rangeName": SERVICES, "ipCidrRange": SERVICE_RANGE},
+            {"rangeName": PODS, "ipCidrRange": str(ranges.pods)},
+            {"rangeName": SERVICES, "ipCidrRange": str(ranges.services)},
         ],
     )
     nat = create_nat(scope, settings.region, network, subnet)

@@ -16,13 +16,15 @@ from components.clouds.google.allocatable import DAEMONS, boot_disk_type, gke_al
 from components.clouds.google.buckets import check_buckets
 from components.clouds.google.budget import check_budget
 from components.clouds.google.location import Location, Project, find_location, find_project, machine_types
-from components.clouds.google.network import MAX_NODES
 from components.clouds.google.nodes import MAX_SYSTEM_NODES
 from components.clouds.google.quota import check_quota
-from components.clouds.google.settings import GkeSettings
+from components.clouds.google.ranges import ranges_of
+from components.clouds.google.settings import DEFAULT_VPC_CIDR, GkeSettings
 from components.clouds.google.streaming import streams_images
 from components.clouds.google.versions import check_version
 from components.clouds.sizing import Candidate, WorkerPool
+
+MOST_NODES = ranges_of(DEFAULT_VPC_CIDR).max_nodes
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,18 @@ def check_system(settings: GkeSettings, location: Location) -> None:
 
 
 def check_pod_range(settings: GkeSettings, pool: WorkerPool) -> None:
-    """Raises CloudError when `maxWorkers` need more nodes than the pods' range has room for."""
-    room = MAX_NODES - MAX_SYSTEM_NODES - 1  # one more during an upgrade
+    """Raises CloudError when `maxWorkers` need more nodes than the pods' range has room for.
+
+    In a given network GKE takes a range of the default's size for the pods.
+    """
+    ranges = ranges_of(settings.vpc_cidr)
+    room = ranges.max_nodes - MAX_SYSTEM_NODES - 1  # one more during an upgrade
     if pool.max_nodes > room:
         raise CloudError(
             problem(
                 f"maxWorkers is {settings.max_workers}, for which {pool.max_nodes} nodes are needed",
-                f"{room} nodes of workers, each with a /24 of the pods' /14",
-                f"pulumi config set maxWorkers {room * pool.workers_per_node}, or set a larger machineType",
+                f"{room} nodes of workers, each with a /24 of the pods' /{ranges.pods.prefixlen}",
+                f"pulumi config set maxWorkers {room * pool.workers_per_node}, or set a larger machineType"
+                + ("" if settings.network or ranges.max_nodes == MOST_NODES else " or a larger vpcCidr"),
             )
         )

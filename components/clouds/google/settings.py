@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
+from pydantic import AfterValidator
+
 from components.clouds.buckets import buckets_setting, reference
+from components.clouds.google.ranges import NARROWEST, WIDEST, ranges_of
 from components.clouds.settings import (
     MY_ADDRESS,
     KubernetesVersion,
     ManagedSettings,
+    private_network,
     region_of_cloud,
     snapshot_setting,
     system_machine,
+    vpc_setting,
     worker_machine,
     zone_of_nodes,
 )
@@ -41,6 +47,13 @@ SnapshotName = Annotated[
     Allowed("the name of a snapshot in the project, or none for an empty home"),
 ]
 
+DEFAULT_VPC_CIDR = "10.0.0.0/12"
+VpcCidr = Annotated[
+    str,
+    AfterValidator(private_network(WIDEST, NARROWEST)),
+    Allowed(f"an IPv4 network of private addresses from /{WIDEST} to /{NARROWEST}, such as 10.32.0.0/12"),
+]
+
 DAYS = r"(MO|TU|WE|TH|FR|SA|SU)"
 
 MaintenanceWindow = Annotated[
@@ -65,6 +78,7 @@ class GkeSettings(ManagedSettings):
         example="203.0.113.0/24",
         fix=MY_ADDRESS,
     )
+    vpc_cidr: VpcCidr = vpc_setting(DEFAULT_VPC_CIDR, "10.32.0.0/12")
     buckets: Items[BucketReference] = buckets_setting("gs")
     home_snapshot: SnapshotName | None = snapshot_setting("future-team-home-0a1b2c3d4e-20261129-021500")
     machine_type: MachineType = worker_machine("e2-standard-4")
@@ -85,8 +99,10 @@ class GkeSettings(ManagedSettings):
         return zone[:-2]
 
     def contradictions(self) -> Iterator[Problem]:
-        """Adds: a volume smaller than Filestore's smallest, and not exactly one subnet of a given network."""
+        """Adds: a volume smaller than Filestore's smallest, unfit subnets, and addresses that are used twice."""
         yield from super().contradictions()
+        yield from self.addresses_of_a_given_network(self.vpc_cidr, DEFAULT_VPC_CIDR)
+        yield from self._shadowed_addresses()
         if 0 < self.shared_gib < FILESTORE_MIN_GIB:
             yield Problem(
                 "sharedGiB",
@@ -102,3 +118,22 @@ class GkeSettings(ManagedSettings):
                 self.key("subnets").command(),
                 others=("network",),
             )
+
+    def _shadowed_addresses(self) -> Iterator[Problem]:
+        """Destinations of `egress` that lie in the stack's own ranges: pods would look for them inside the cluster.
+
+        A wider network is allowed, of which only a part is hidden.
+        """
+        if self.network:
+            return
+        for each in self.egress:
+            place = ipaddress.ip_network(each.rpartition(":")[0].strip("[]"))
+            for kind, own in ranges_of(self.vpc_cidr)._asdict().items():
+                if isinstance(place, ipaddress.IPv4Network) and place.subnet_of(own):
+                    yield Problem(
+                        "vpcCidr",
+                        f"{self.vpc_cidr}, of which {own} is the range of the {kind}, and egress has {each}",
+                        "a network without an address of egress, which pods would look for in the cluster itself",
+                        self.key("vpcCidr").command(),
+                        others=("egress",),
+                    )
