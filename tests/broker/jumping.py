@@ -6,11 +6,9 @@ import time
 from pathlib import Path
 
 
-def first(file: Path) -> dict[str, str]:
-    """Setting of a process of a bed: ``install`` with this file."""
-    return {
-        "TEST_FIRST": f"import pathlib; from tests.broker import jumping; jumping.install(pathlib.Path({str(file)!r}))"
-    }
+def first(file: Path) -> str:
+    """The value of TEST_FIRST with which a process of a bed calls ``install`` with this file."""
+    return f"import pathlib; from tests.broker import jumping; jumping.install(pathlib.Path({str(file)!r}))"
 
 
 def install(file: Path) -> None:

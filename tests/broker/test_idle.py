@@ -58,7 +58,7 @@ def test_idle_count_goes_on_when_the_clock_jumps(
     bed: Bed, api: Api, tmp_path: Path, jump: int, minutes: str, goes: bool
 ) -> None:
     clock = tmp_path / "clock"
-    restarted(bed, api, tmp_path, FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1", **jumping.first(clock))
+    restarted(bed, api, tmp_path, FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1", TEST_FIRST=jumping.first(clock))
     bed.worker("r-worker-a")
     api.pods = [pod("a", ready=False)]
     clock.write_text(str(jump))

@@ -227,7 +227,7 @@ def test_released_worker_is_free_though_a_child_holds_its_connection(bed: Bed) -
     session = bed.attach(pid=7)
     child = subprocess.Popen(["sleep", "600"], pass_fds=[session.socket.fileno()])
     try:
-        session.send("quit")  # as stopCluster() tells R
+        session.send("quit")  # as stopCluster() does
         session.socket.close()
         wait_for(lambda: bed.ask("count 7") == "ok 1 0 0" and bed.state("w1") == "idle")
         with bed.attach() as other:

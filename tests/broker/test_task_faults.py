@@ -57,7 +57,7 @@ def test_session_that_returns_after_half_a_submit_sends_it_again(bed: Bed) -> No
 
 
 def test_worker_that_stops_holds_only_its_task_until_it_is_killed(bed: Bed, tmp_path: Path) -> None:
-    """Its node acknowledges what is sent, so nobody but the kubelet notices: it kills an agent that does not answer."""
+    """Its node acknowledges what is sent, so only the kubelet notices: it kills an agent that does not answer."""
     go = tmp_path / "go"
     process = bed.worker("w1")
     with bed.plan(2) as plan:
@@ -70,7 +70,7 @@ def test_worker_that_stops_holds_only_its_task_until_it_is_killed(bed: Bed, tmp_
         plan.send("cancel 2")
         numbers = [plan.submit("sleep 0") for _ in range(20)]
         assert {plan.result(number) for number in numbers} == {"slept\n"}
-        assert plan.told == [], "nobody is blamed"
+        assert plan.told == [], "no worker is blamed"
         process.end(signal.SIGKILL)
         wait_for(lambda: "w2" in running(bed))
         go.touch()
@@ -97,10 +97,10 @@ def test_cancelled_task_of_a_stopped_worker_is_gone_at_once(bed: Bed) -> None:
 @pytest.mark.parametrize("jump", [-90_000, 90_000])
 def test_clock_that_jumps_disturbs_no_task(bed: Bed, api: Api, tmp_path: Path, jump: int) -> None:
     clock = tmp_path / "clock"
-    restarted(bed, api, tmp_path, **jumping.first(clock), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
+    restarted(bed, api, tmp_path, TEST_FIRST=jumping.first(clock), FUTURE_KUBERNETES_IDLE_CHECK_SECONDS="0.1")
     (tmp_path / "config" / "idleMinutes").write_text("60")
-    bed.worker("r-worker-a", **jumping.first(clock))
-    bed.worker("r-worker-b", **jumping.first(clock))
+    bed.worker("r-worker-a", TEST_FIRST=jumping.first(clock))
+    bed.worker("r-worker-b", TEST_FIRST=jumping.first(clock))
     go = tmp_path / "go"
     with bed.plan(2) as plan:
         plan.submit(f"until {go}")
@@ -114,7 +114,7 @@ def test_clock_that_jumps_disturbs_no_task(bed: Bed, api: Api, tmp_path: Path, j
         found = [event for event in json.loads(bed.ask("events")) if event["task"] == plan.number]
         assert [event["event"] for event in found] == ["submitted", "started", "ended"]
         assert abs(found[0]["at"] - time.time() - jump) < 60, "the clock has jumped"
-    bed.worker("r-worker-c", **jumping.first(clock))
+    bed.worker("r-worker-c", TEST_FIRST=jumping.first(clock))
     assert "scaling to 0" not in bed.broker.log()
     assert api.replicas == 2
 

@@ -75,7 +75,7 @@ print(len(sources), missing)
 
 
 def test_functions_of_the_workers_r_are_compiled_in_the_image(stack: Stack) -> None:
-    # What they are is tested in the R package: testthat/test-values.R. There the file may be missing.
+    # The R package tests the functions (testthat/test-values.R), and skips that where there is no file.
     file = "/usr/local/lib/future-kubernetes/future_kubernetes/worker/worker.rds"
     code = f'cat(identical(readRDS("{file}")$made_by, R.version.string))'
     pod = stack.pods("worker")[0]["metadata"]["name"]

@@ -104,6 +104,26 @@ test_that("an error in a map ends it where interrupts are off", {
   expect_identical(value(future(1)), 1)
 })
 
+test_that("an interrupted map leaves nothing that runs or waits, so that an elastic plan can rest", {
+  skip_if_not_installed("future.apply")
+  plan(kubernetes, workers = c(1, 3))
+  begun <- tempfile()
+  slow <- function(i) {
+    file.create(begun)
+    Sys.sleep(600)
+  }
+  system(sprintf("(until [ -e %s ]; do sleep 0.05; done; kill -INT %d) &", begun, Sys.getpid()))
+  caught <- suppressWarnings(tryCatch(
+    future.apply::future_lapply(1:6, slow, future.scheduling = Inf),
+    error = identity, interrupt = identity
+  ))
+  expect_match(class(caught)[1L], "[Ii]nterrupt")
+  await(all(workers()$state == "idle"))
+  expect_identical(plan("backend")[["stream"]]$active, 0L)
+  expect_identical(sum(workers()$restarts), 0L)
+  expect_identical(value(future(1)), 1)
+})
+
 test_that("the workers are free when the plan ends, although a child holds the session's connection", {
   plan(kubernetes, workers = 1)
   f <- future(Sys.sleep(60))
