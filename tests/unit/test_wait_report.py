@@ -102,7 +102,7 @@ def test_program_without_kubectl_reports_nothing(calls: Path, monkeypatch: pytes
     assert not calls.exists()
 
 
-def test_each_problem_is_said_once_and_the_file_of_credentials_goes(
+def test_each_problem_is_said_once_and_credentials_go(
     calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
