@@ -126,7 +126,7 @@ The command does not use --from-literal, which would show the secret in the list
 {{- fail (printf "oidc.existingSecret is empty. It must name a Secret with the keys client-secret and cookie-secret. Create one and name it:\n  %s\n  helm ... --set oidc.existingSecret=NAME" $command) -}}
 {{- end -}}
 {{- if not .Values.oidc.users -}}
-{{- fail "oidc.users is empty, so that nobody could log in. Give e-mail addresses, @DOMAIN, or * for everybody whom the provider lets in: --set 'oidc.users={ada@example.org}'" -}}
+{{- fail "oidc.users is empty, so that no one could log in. Give e-mail addresses, @DOMAIN, or * for everybody whom the provider lets in: --set 'oidc.users={ada@example.org}'" -}}
 {{- end -}}
 {{- if lookup "v1" "ConfigMap" .Release.Namespace "kube-root-ca.crt" -}}
 {{- $secret := lookup "v1" "Secret" .Release.Namespace .Values.oidc.existingSecret -}}

@@ -178,7 +178,7 @@ class Settings(BaseModel):
         (),
         "Who may log in by `oidcIssuer`: e-mail addresses, @DOMAIN for all of a domain, or * for everybody whom the "
         "provider lets in",
-        default_words="nobody",
+        default_words="no one",
         example="ada@example.org,@statistics.example.org",
     )
     idle_minutes: Whole = setting(

@@ -32,7 +32,7 @@ def test_without_an_issuer_nothing_of_it_exists(helm: Helm) -> None:
     assert backend(objects)["name"].endswith("-scheduler")
 
 
-def test_ingress_leads_to_the_proxy_and_the_proxy_to_the_ide(helm: Helm) -> None:
+def test_ingress_leads_to_the_proxy_and_that_to_ide(helm: Helm) -> None:
     objects = helm.objects(CASE)
     assert backend(objects) == {"name": "lab-future-kubernetes-login", "port": {"name": "login"}}
     service = one(objects, "Service", "-login")["spec"]
@@ -137,7 +137,7 @@ def test_proxy_runs_where_the_scheduler_does(helm: Helm) -> None:
         ({"host": ""}, "--set host=r.example.org"),
         ({"oidc": {"clientId": ""}}, "--set oidc.clientId=ID"),
         ({"oidc": {"existingSecret": ""}}, "create secret generic NAME --from-file=client-secret=FILE"),
-        ({"oidc": {"users": []}}, "nobody could log in"),
+        ({"oidc": {"users": []}}, "no one could log in"),
         ({"oidc": {"issuer": ""}}, "nothing would ask for a login"),
         ({"oidc": {"issuer": "http://login.example.org"}}, "issuer"),
         ({"oidc": {"users": ["ada"]}}, "users"),

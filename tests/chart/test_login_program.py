@@ -144,14 +144,14 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_user_of_the_list_comes_to_the_page_that_was_asked_for(login: Login, browser: Browser) -> None:
+def test_user_of_the_list_comes_to_the_asked_page(login: Login, browser: Browser) -> None:
     assert browser.open(f"{PATH}lab?file=a.R") == 200
     assert [request["path"] for request in SEEN] == [f"{PATH}lab?file=a.R"], "nothing reached the IDE before the login"
     assert login.provider.credentials[-1] == "r:of-the-provider"
     assert login.provider.redirects[-1] == f"{browser.url}{PATH}oauth2/callback"
 
 
-def test_ide_sees_its_own_host_and_no_login_of_another_kind(browser: Browser) -> None:
+def test_ide_sees_its_own_host_and_no_other_login(browser: Browser) -> None:
     browser.open(PATH)
     (request,) = SEEN
     assert request["host"] == urllib.parse.urlsplit(browser.url).netloc, "Jupyter compares it with the page's origin"

@@ -270,7 +270,7 @@ def test_placeholder_has_the_room_of_a_worker_and_yields(helm: Helm) -> None:
     assert held["command"] == ["sleep", "infinity"], "one that ends is started again and again"
     assert placeholder["terminationGracePeriodSeconds"] == 0
     rolling = objects["Deployment", "lab-future-kubernetes-warm"]["spec"]["strategy"]["rollingUpdate"]
-    assert rolling == {"maxSurge": 0, "maxUnavailable": "100%"}, "Helm would wait for nodes that nobody has"
+    assert rolling == {"maxSurge": 0, "maxUnavailable": "100%"}, "Helm would wait for nodes that no one has"
     annotations = pod(objects, "warm")["metadata"]["annotations"]
     assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "true", "its node would stay, and be billed"
     priority = objects["PriorityClass", placeholder["priorityClassName"]]

@@ -39,6 +39,7 @@ def _campus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(existing, "read_nodes", lambda *_args: [Allocatable(16000, 65536)] * 4)
     monkeypatch.setattr(existing, "check_pull_secrets", lambda *_args: None)
     monkeypatch.setattr(existing, "check_home", lambda *_args: None)
+    monkeypatch.setattr(existing, "check_namespace", lambda *_args: None)
 
 
 def computed(_type: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:

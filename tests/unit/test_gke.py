@@ -168,9 +168,9 @@ def test_ranges_of_a_new_network_are_cut_from_vpc_cidr(cidr: str, ranges: list[s
     subnet = gke({"vpcCidr": cidr, "workers": 4}).one("subnetwork:Subnetwork").inputs
     found = [subnet["ipCidrRange"], *(each["ipCidrRange"] for each in subnet["secondaryIpRanges"])]
     assert found == ranges
-    networks = [ipaddress.ip_network(each) for each in found]
+    networks = [ipaddress.IPv4Network(each) for each in found]
     assert not any(one.overlaps(other) for one, other in itertools.combinations(networks, 2))
-    assert all(each.subnet_of(ipaddress.ip_network(cidr)) for each in networks)
+    assert all(each.subnet_of(ipaddress.IPv4Network(cidr)) for each in networks)
 
 
 def test_destroy_deletes_releases_then_guard_then_nodes_then_network() -> None:

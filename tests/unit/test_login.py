@@ -33,7 +33,7 @@ def without(*names: str) -> dict[str, Any]:
     return {name: value for name, value in LOGIN.items() if name not in names}
 
 
-def test_secrets_are_in_a_secret_and_in_no_value_of_the_chart() -> None:
+def test_secrets_are_in_a_secret_and_in_no_value() -> None:
     done = program(LOGIN)
     secret = next(each for each in done.all("core/v1:Secret") if each.name.endswith("-oidc"))
     assert secret.inputs["metadata"]["name"] == "future-dev-oidc"

@@ -105,7 +105,7 @@ def test_namespace_without_quotas_is_asked_once(cluster: Cluster) -> None:
     assert calls.read_text().count("\n") == 1
 
 
-def test_quota_too_small_for_the_workers_is_refused_with_the_number_that_fits(cluster: Cluster) -> None:
+def test_quota_too_small_is_refused_with_the_number_that_fits(cluster: Cluster) -> None:
     cluster(quota({"requests.cpu": "4", "pods": "50"}, {"requests.cpu": "500m", "pods": "1"}))
     message = refusal(TEAM)
     assert message == (
@@ -238,9 +238,7 @@ def test_quota_of_a_scope_counts_the_pods_in_it(cluster: Cluster, scope: dict[st
 
 
 @pytest.mark.parametrize(("operator", "counted"), [("In", True), ("NotIn", False)])
-def test_quota_of_a_priority_class_counts_the_workers_that_have_it(
-    cluster: Cluster, operator: str, counted: bool
-) -> None:
+def test_quota_of_a_priority_class_counts_its_workers(cluster: Cluster, operator: str, counted: bool) -> None:
     of_class = {"scopeName": "PriorityClass", "operator": operator, "values": ["low"]}
     cluster(quota({"pods": "3"}, scopeSelector={"matchExpressions": [of_class]}))
     message = ""
@@ -260,7 +258,7 @@ def test_room_for_fewer_than_max_workers_is_a_warning(cluster: Cluster) -> None:
     )
 
 
-def test_claims_beyond_the_quota_are_refused_and_own_ones_are_not_counted_twice(cluster: Cluster) -> None:
+def test_claims_beyond_the_quota_are_refused_without_own_ones(cluster: Cluster) -> None:
     home = {**TEAM, "homeGiB": "10"}
     cluster(quota({"requests.storage": "15Gi", "persistentvolumeclaims": "1"}, {"requests.storage": "10Gi"}))
     assert "homeGiB need 10 GiB of quota compute (requests.storage: hard 15 GiB, used by others 10 GiB" in refusal(home)

@@ -73,7 +73,7 @@ def test_stacks_with_every_option_violate_no_rule() -> None:
     assert broken(aws_cloud.eks({**more, "sharedGiB": 10, "natPerZone": True})) == []
 
 
-def test_base_image_of_the_settings_is_pinned_where_it_has_a_digest() -> None:
+def test_base_image_with_a_digest_violates_no_rule() -> None:
     digest = f"rocker/rstudio:4.6.1@sha256:{'1' * 64}"
     for clouds_program in (google_cloud.gke, aws_cloud.eks):
         done = clouds_program({"baseImage": digest})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
+import pulumi
 import pytest
 
 from common.kubectl import Kubectl
@@ -54,7 +56,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def waiting_release(config: dict[str, Any], seconds: float = 10, **options: Any) -> Recording:
     """Runs the program, whose release takes until a warning is seen, and at most `seconds`."""
     warned = threading.Event()
-    warn = wait_report.pulumi.log.warn
+    warn = pulumi.log.warn
 
     def computed(type_: str, _name: str, _inputs: dict[str, Any]) -> dict[str, Any]:
         if type_.endswith("helm.sh/v3:Release"):
@@ -66,11 +68,9 @@ def waiting_release(config: dict[str, Any], seconds: float = 10, **options: Any)
         if message.startswith("release "):
             warned.set()
 
-    wait_report.pulumi.log.warn = noted
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pulumi.log, "warn", noted)
         return run(config, {}, computed, stack_name="dev", **options)
-    finally:
-        wait_report.pulumi.log.warn = warn
 
 
 GUEST = {**CAMPUS, "namespace": "statistics", "createNamespace": "false"}
@@ -102,12 +102,12 @@ def test_program_without_kubectl_reports_nothing(calls: Path, monkeypatch: pytes
     assert not calls.exists()
 
 
-def test_each_problem_is_said_once_and_the_file_of_credentials_goes(
+def test_each_problem_is_said_once_and_credentials_go(
     calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wait_report.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     said: list[str] = []
-    monkeypatch.setattr(wait_report.pulumi.log, "warn", said.append)
+    monkeypatch.setattr(pulumi.log, "warn", said.append)
     wait_report.watch(str(tmp_path / "kubectl"), "kind: Config", "statistics", "future-dev", threading.Event(), 0.5)
     assert len(calls.read_text().splitlines()) > 2
     assert len(said) == 1
@@ -136,7 +136,7 @@ def test_pod_that_waits_for_a_node_has_two_minutes(
     kubernetes_validate.validate(pod, "1.36", strict=True)
     (tmp_path / "events").write_text(json.dumps({"items": [pod]}))
     said: list[str] = []
-    monkeypatch.setattr(wait_report.pulumi.log, "warn", said.append)
+    monkeypatch.setattr(pulumi.log, "warn", said.append)
     assert GRACE_SECONDS["Unschedulable"] * wait_report.UNSCHEDULABLE_SCALE == 120
     arguments = (str(tmp_path / "kubectl"), "kind: Config", "statistics", "future-dev", threading.Event())
     monkeypatch.setitem(GRACE_SECONDS, "Unschedulable", 1.0)
