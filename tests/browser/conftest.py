@@ -122,3 +122,10 @@ def site_at(tmp_path: Path) -> Iterator[Callable[..., Site]]:
 @pytest.fixture
 def site(site_at: Callable[..., Site]) -> Site:
     return site_at()
+
+
+@pytest.fixture
+def emulating(browser: webdriver.Chrome) -> Iterator[None]:
+    """The dark colours, or what else a test lets the browser pretend, end with it."""
+    yield
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

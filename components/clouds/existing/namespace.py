@@ -217,15 +217,15 @@ def fewer_workers(quota: Mapping[str, Any], demand: Demand) -> str:
 def claim_problems(demand: Demand, limit_ranges: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Each claim that a limit range refuses by its size."""
     for name, item in items_of(limit_ranges, "PersistentVolumeClaim"):
-        least = amounts(item.get("min")).get("storage", 0)
-        most = amounts(item.get("max")).get("storage", math.inf)
+        minimum = amounts(item.get("min")).get("storage", 0)
+        maximum = amounts(item.get("max")).get("storage", math.inf)
         for key, gib in demand.claims.items():
-            if not least <= gib * GIB <= most:
-                bounds = [f"at least {words('storage', least)}"] if least else []
-                bounds += [f"at most {words('storage', most)}"] if most < math.inf else []
-                fits = least if gib * GIB < least else most
+            if not minimum <= gib * GIB <= maximum:
+                bounds = [f"at least {words('storage', minimum)}"] if minimum else []
+                bounds += [f"at most {words('storage', maximum)}"] if maximum < math.inf else []
+                fits = minimum if gib * GIB < minimum else maximum
                 yield problem(
                     f"{key} is {gib}, which limit range {name} refuses",
                     " and ".join(bounds),
-                    f"pulumi config set {key} {math.ceil(fits / GIB) if fits == least else fits // GIB:.0f}",
+                    f"pulumi config set {key} {math.ceil(fits / GIB) if fits == minimum else fits // GIB:.0f}",
                 )
