@@ -44,7 +44,7 @@ def test_next_plan_does_not_see_the_objects_of_the_last(bed: Bed) -> None:
         assert other.hear() == (["unknown", "1"], b"")
 
 
-def test_object_used_least_makes_room_on_a_worker_and_comes_again(bed: Bed) -> None:
+def test_least_used_object_makes_room_on_worker_and_returns(bed: Bed) -> None:
     room = 1_500_000 / shutil.disk_usage(bed.temporary).free
     bed.worker("w1", TEST_FIRST=f"from image.worker import objects; objects._SHARE_OF_DISK = {room}")
     with bed.plan() as plan:

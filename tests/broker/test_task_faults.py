@@ -56,7 +56,7 @@ def test_session_that_returns_after_half_a_submit_sends_it_again(bed: Bed) -> No
         assert again.told == []
 
 
-def test_worker_that_stops_holds_only_its_task_until_it_is_killed(bed: Bed, tmp_path: Path) -> None:
+def test_stopped_worker_holds_only_its_task_until_killed(bed: Bed, tmp_path: Path) -> None:
     """Its node acknowledges what is sent, so only the kubelet notices: it kills an agent that does not answer."""
     go = tmp_path / "go"
     process = bed.worker("w1")
@@ -146,7 +146,7 @@ def peak(bed: Bed) -> int:
 
 
 @pytest.mark.timeout(600)
-def test_ten_thousand_tasks_of_each_of_two_sessions_take_bounded_memory(bed: Bed) -> None:
+def test_ten_thousand_tasks_each_of_two_sessions_take_bounded_memory(bed: Bed) -> None:
     for number in range(4):
         bed.worker(f"w{number}")
     one, two = gone(), gone()

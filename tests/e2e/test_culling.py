@@ -46,7 +46,7 @@ def visitor(stack: Stack) -> Iterator[Visitor]:
         stack.up()
 
 
-def test_idle_kernel_is_shut_down_and_one_whose_future_runs_stays(stack: Stack, visitor: Visitor) -> None:
+def test_idle_kernel_ends_and_one_whose_future_runs_stays(stack: Stack, visitor: Visitor) -> None:
     def kernels() -> set[str]:
         return {found["id"] for found in api(visitor, "GET", "/api/kernels")}
 

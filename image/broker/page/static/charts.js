@@ -126,7 +126,7 @@ export class Charts {
     return all.slice(Math.max(0, (later < 0 ? all.length : later) - 1)).filter((sample) => sample.at <= to);
   }
 
-  // What ended in each interval.
+  // Numbers that ended in each interval.
   #columns() {
     const { from, to, span } = this.#view;
     const step = span / COLUMNS;

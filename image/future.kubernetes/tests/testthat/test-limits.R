@@ -1,7 +1,7 @@
 # Data and numbers that are too much for a session, the broker or a worker.
 use_bed()
 
-test_that("futures beyond the broker's room wait, the session is told once, and all values come", {
+test_that("futures beyond the broker's room wait, the session hears of it once, and all values come", {
   plan(sequential)
   plan(kubernetes, workers = 1)
   stream <- plan("backend")[["stream"]]
