@@ -32,9 +32,7 @@ def test_image_that_the_store_lost_is_rebuilt_by_next_start(tmp_path: Path, monk
     assert not stamp.exists()
 
 
-def test_programs_of_the_base_come_first_and_change_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_programs_of_the_base_come_first_and_change_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUTURE_KUBERNETES_CACHE", str(tmp_path))
     asked: list[str] = []
 
