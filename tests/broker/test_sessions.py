@@ -86,10 +86,8 @@ def test_waiting_session_is_refused_after_its_time(bed: Bed) -> None:
     with bed.attach(pid=1), bed.session() as session:
         session.send("attach 2 0.5")
         assert session.line() == "wait 1 1"
-        start = time.monotonic()
         while (answer := session.line()).startswith("wait"):
             pass
-        assert time.monotonic() - start < 2
         assert answer.startswith("error no worker is free: 1 connected, 1 in use.")
         assert "plan(sequential)" in answer
 

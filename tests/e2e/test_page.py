@@ -261,10 +261,8 @@ def test_first_notebook_of_an_empty_home_runs(stack: Stack) -> None:
     printed = stack.rscript("\n".join(cell["source"] for cell in cells if cell["cell_type"] == "code"))
     workers = {worker["metadata"]["name"] for worker in stack.pods("worker")}
     names = set(re.findall(r"[\w-]+-worker-[\w-]+", printed.split("elapsed")[0]))
-    assert names, printed
+    assert len(names) > 1, f"eight seconds of work, shared: {printed}"
     assert names <= workers
-    elapsed = float(printed.split("elapsed")[1].split()[2])
-    assert elapsed < 7, "eight seconds of work, shared"
     assert "http://localhost:8787/cluster/" in printed
 
 

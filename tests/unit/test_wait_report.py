@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,17 @@ FAILED_CREATE = {
 }
 
 
+class End(threading.Event):
+    """The end of a wait, once something holds."""
+
+    def __init__(self, holds: Callable[[], bool]) -> None:
+        super().__init__()
+        self.holds = holds
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(timeout) or self.holds()
+
+
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A kubectl whose namespace refuses the scheduler's pod, asked often; returns the file of its calls."""
@@ -53,7 +64,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "calls"
 
 
-def waiting_release(config: dict[str, Any], seconds: float = 10, **options: Any) -> Recording:
+def waiting_release(config: dict[str, Any], seconds: float = 60, **options: Any) -> Recording:
     """Runs the program, whose release takes until a warning is seen, and at most `seconds`."""
     warned = threading.Event()
     warn = pulumi.log.warn
@@ -77,9 +88,7 @@ GUEST = {**CAMPUS, "namespace": "statistics", "createNamespace": "false"}
 
 
 def test_reason_is_reported_while_the_release_waits(calls: Path) -> None:
-    begun = time.monotonic()
     done = waiting_release(GUEST)
-    assert time.monotonic() - begun < 9, "the release came up by itself, without a report"
     reported = [text for text in done.warnings if text.startswith("release future-dev waits for")]
     assert len(reported) == 1
     assert f"ReplicaSet future-dev-scheduler-1: FailedCreate: {REASON}" in reported[0]
@@ -108,8 +117,8 @@ def test_each_problem_is_said_once_and_credentials_go(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     said: list[str] = []
     monkeypatch.setattr(pulumi.log, "warn", said.append)
-    wait_report.watch(str(tmp_path / "kubectl"), "kind: Config", "statistics", "future-dev", threading.Event(), 0.5)
-    assert len(calls.read_text().splitlines()) > 2
+    often = End(lambda: calls.exists() and len(calls.read_text().splitlines()) > 2)
+    wait_report.watch(str(tmp_path / "kubectl"), "kind: Config", "statistics", "future-dev", often, 60)
     assert len(said) == 1
     assert list(tmp_path.glob("kubeconfig-*")) == []
 
@@ -138,11 +147,11 @@ def test_pod_that_waits_for_a_node_has_two_minutes(
     said: list[str] = []
     monkeypatch.setattr(pulumi.log, "warn", said.append)
     assert GRACE_SECONDS["Unschedulable"] * wait_report.UNSCHEDULABLE_SCALE == 120
-    arguments = (str(tmp_path / "kubectl"), "kind: Config", "statistics", "future-dev", threading.Event())
+    arguments = (str(tmp_path / "kubectl"), "kind: Config", "statistics", "future-dev", End(lambda: bool(said)))
     monkeypatch.setitem(GRACE_SECONDS, "Unschedulable", 1.0)
     wait_report.watch(*arguments, 1.5)
     assert said == [], "an autoscaler may still add a node"
     monkeypatch.setitem(GRACE_SECONDS, "Unschedulable", 0.01)
-    wait_report.watch(*arguments, 1.5)
+    wait_report.watch(*arguments, 60)
     assert len(said) == 1
     assert "pod future-dev-worker-1: Unschedulable: 0/3 nodes" in said[0]
