@@ -188,8 +188,8 @@ class Feed:
         goes = round(self._activity.last_active + 60 * minutes) + round(time.time() - time.monotonic())
         yield "idle", {"minutes": minutes, "goes": goes if not used else 0}
         nodes = {worker.node for worker in (*self._pool.workers, *self._pool.retiring)} - {""}
-        idle, most, each = (self._scaler.text(f"cost{name}") for name in ("Idle", "Max", "WorkerNode"))
-        yield "cost", cost(idle, most, each, len(nodes))
+        idle, maximum, each = (self._scaler.text(f"cost{name}") for name in ("Idle", "Max", "WorkerNode"))
+        yield "cost", cost(idle, maximum, each, len(nodes))
         yield "sessions", self._sessions()
         yield "memory", self._memory.usage()
         yield "deaths", list(reversed(self._memory.deaths))
