@@ -45,9 +45,14 @@ CELLS = [
 ]
 SHINY = """
 library(shiny)
+library(promises)
+library(future.kubernetes)
+plan(kubernetes, workers = 1)
 page <- fluidPage(textInput("name", "Name", "Ada"), textOutput("greeting"))
-pod <- Sys.getenv("POD_NAME")
-answer <- function(input, output) output$greeting <- renderText(paste("Hello", input$name, "of", pod))
+answer <- function(input, output) output$greeting <- renderText({
+  name <- input$name
+  future(paste("Hello", name, "of", Sys.info()[["nodename"]])) %...>% paste0(".")
+})
 runApp(shinyApp(page, answer), port = 3838, launch.browser = FALSE)
 """
 RSTUDIO = (By.CSS_SELECTOR, '.jp-LauncherCard[title*="RStudio"]')
@@ -219,17 +224,19 @@ def test_terminal_of_jupyterlab_runs_a_command(way: Way, browser: webdriver.Chro
     assert way.lost() == []
 
 
-def test_shiny_application_answers_what_is_typed(way: Way, browser: webdriver.Chrome) -> None:
+def test_shiny_application_answers_by_futures_on_a_worker(way: Way, browser: webdriver.Chrome) -> None:
+    def greeted(name: str) -> bool:
+        return browser.find_element(By.ID, "greeting").text in {f"Hello {name} of {worker}." for worker in workers}
+
     way.stack.in_pod(f"(Rscript {BIN}/shiny.R > session.shiny 2>&1 & echo $! > session.pid)")
     try:
         listening = "Listening on"
         way.stack.wait("Shiny", 60, lambda: listening in way.stack.in_pod("cat session.shiny"))
-        pod = way.stack.scheduler()["metadata"]["name"]
+        workers = [worker["metadata"]["name"] for worker in way.stack.pods("worker")]
         browser.get(f"{way.address}/proxy/3838/")
-        greeting = (By.ID, "greeting")
-        WebDriverWait(browser, 60).until(lambda b: b.find_element(*greeting).text == f"Hello Ada of {pod}")
+        WebDriverWait(browser, 60).until(lambda _: greeted("Ada"))
         browser.find_element(By.ID, "name").send_keys(" Lovelace")
-        WebDriverWait(browser, 60).until(lambda b: b.find_element(*greeting).text == f"Hello Ada Lovelace of {pod}")
+        WebDriverWait(browser, 60).until(lambda _: greeted("Ada Lovelace"))
         assert way.lost() == []
     finally:
         way.stack.in_pod("kill $(cat session.pid); true")
