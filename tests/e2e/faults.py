@@ -97,11 +97,14 @@ def in_network_of(cluster: Stack, pod: str, *command: str) -> None:
 
 
 def three_ready(cluster: Stack) -> None:
-    """Back to where each test starts, whatever the one before has left."""
+    """Back to where each test starts, whatever the one before has left.
+
+    Pods on their way out count too: until they are gone, the broker has their workers and a quota their room.
+    """
     cluster.kubectl("scale", cluster.workload, "--replicas=3")
 
     def settled() -> bool:
-        pods = cluster.pods("worker")
+        pods = json.loads(cluster.kubectl("get", "pods", "-l", "component=worker", "-o", "json"))["items"]
         ready = [c["status"] for pod in pods for c in pod["status"].get("conditions", []) if c["type"] == "Ready"]
         return len(pods) == 3 and ready == ["True"] * 3
 

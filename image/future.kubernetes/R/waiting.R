@@ -5,13 +5,14 @@ clock <- function() proc.time()[["elapsed"]]
 # A function that returns the seconds since this call. R's clock goes on while a laptop sleeps: of the time between two
 # looks at this one no more than `longest` counts, so that an hour asleep is no hour of waiting.
 stopwatch <- function(longest = 60) {
-  last <- clock()
-  sum <- 0
+  state <- new.env(parent = emptyenv())
+  state$last <- clock()
+  state$sum <- 0
   function() {
     now <- clock()
-    sum <<- sum + min(now - last, longest)
-    last <<- now
-    sum
+    state$sum <- state$sum + min(now - state$last, longest)
+    state$last <- now
+    state$sum
   }
 }
 

@@ -46,6 +46,7 @@ start_bed <- function(n = 3L) {
   if (!nzchar(Sys.which("python3")) || !dir.exists(bed_home)) {
     testthat::skip("the broker and the workers are Python programs of the image")
   }
+  if (length(bed_pids)) stop_bed() # that of all files
   writeLines(paste(rep("token", 8), collapse = ""), file.path(bed_folder, "token"))
   writeLines("5", file.path(bed_folder, "maxWorkers"))
   start_broker()
@@ -58,6 +59,13 @@ stop_bed <- function() {
   future::plan(future::sequential)
   for (pid in as.list(bed_pids)) tools::pskill(pid)
   rm(list = ls(bed_pids), envir = bed_pids)
+  await(!broker_listens()) # the next one has the same port
+}
+
+broker_listens <- function() {
+  con <- tryCatch(suppressWarnings(socketConnection(port = 28786L, timeout = 1L)), error = function(e) NULL)
+  if (!is.null(con)) close(con)
+  !is.null(con)
 }
 
 # One broker and three workers for all files that do not need a bed of their own. The plan of the file before ends:
@@ -139,4 +147,18 @@ on_a_laptop <- function(code) {
     do.call(Sys.setenv, as.list(old[!is.na(old)]))
   })
   code
+}
+
+# A laptop of two workers, and a clock to which `hour()` adds one, as when it was asleep.
+asleep <- function(code) {
+  testthat::skip_if_not(file.exists("/usr/local/lib/future-kubernetes/about.json"), "the image is not built")
+  start_bed(2L)
+  on.exit(stop_bed())
+  hours <- 0
+  real <- clock
+  testthat::local_mocked_bindings(clock = function() real() + 3600 * hours, .package = "future.kubernetes")
+  on_a_laptop({
+    plan(kubernetes, workers = 1, cluster = list(release = "check"))
+    code(function() hours <<- hours + 1)
+  })
 }

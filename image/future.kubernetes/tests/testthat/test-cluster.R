@@ -89,20 +89,6 @@ test_that("a session on another machine runs its futures here, and a forward tha
   expect_identical(session_id(), Sys.getpid())
 })
 
-# A laptop of two workers, and a clock to which `hour()` adds one, as when it was asleep.
-asleep <- function(code) {
-  skip_if_not(file.exists("/usr/local/lib/future-kubernetes/about.json"), "the image is not built")
-  start_bed(2L)
-  on.exit(stop_bed())
-  hours <- 0
-  real <- clock
-  local_mocked_bindings(clock = function() real() + 3600 * hours, .package = "future.kubernetes")
-  on_a_laptop({
-    plan(kubernetes, workers = 1, cluster = list(release = "check"))
-    code(function() hours <<- hours + 1)
-  })
-}
-
 test_that("a forward that hangs after an hour asleep is made again, in each way to look at a future", {
   local_mocked_bindings(pause_answer = 2L, .package = "future.kubernetes")
   asleep(function(hour) {

@@ -10,7 +10,7 @@ sent_files <- function(env = parent.frame()) {
   stream$looks <- 0
   stream$slow <- 0
   look <- look_through
-  local_mocked_bindings(
+  testthat::local_mocked_bindings(
     clock = function() stream$time,
     look_through = function(...) {
       stream$looks <- stream$looks + 1
