@@ -149,6 +149,19 @@ def test_plans_are_nested(stack: Stack) -> None:
     assert "MULTISESSION MultisessionFutureBackend 2" in printed
 
 
+def test_session_with_more_than_1024_open_files_has_futures(stack: Stack) -> None:
+    code = """
+        suppressMessages(library(future.kubernetes))
+        plan(kubernetes, workers = 2)
+        fs <- lapply(1:4, function(i) future(i))
+        cat(unlist(value(fs)), length(list.files("/proc/self/fd")) > 1100)
+    """
+    opened = 'for i in $(seq 10 1120); do eval "exec $i</dev/null"; done'
+    scheduler = stack.scheduler()["metadata"]["name"]
+    command = f"ulimit -n 4096 && {{ {opened}; exec Rscript -e '{code}'; }}"
+    assert stack.kubectl("exec", scheduler, "--", "bash", "-c", command) == "1 2 3 4 TRUE"
+
+
 def test_the_vignettes_code_runs_as_it_stands(stack: Stack) -> None:
     text = (PACKAGE / "vignettes" / "future-kubernetes.Rmd").read_text()
     chunks = re.findall(r"^```\{r([^}\n]*)\}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)

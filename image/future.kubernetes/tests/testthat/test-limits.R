@@ -69,14 +69,6 @@ test_that("a result that the session cannot hold is an error of its future, and 
   expect_identical(length(value(future(numeric(3e7)))), 30000000L)
 })
 
-test_that("a session with more than 1,024 open files has futures", {
-  code <- "suppressMessages(library(future.kubernetes)); plan(kubernetes, workers = 2)
-    fs <- lapply(1:4, function(i) future(i)); cat(unlist(value(fs)), length(list.files('/proc/self/fd')) > 1100)"
-  opened <- "for i in $(seq 10 1120); do eval \"exec $i</dev/null\"; done"
-  command <- sprintf("ulimit -n 4096 && %s; exec Rscript -e %s", opened, shQuote(code))
-  expect_identical(system2("bash", c("-c", shQuote(command)), stdout = TRUE), "1 2 3 4 TRUE")
-})
-
 test_that("availableCores() is the pod's own, and availableWorkers() are the release's", {
   skip_if_not(any(grepl("availableWorkers", readLines(file.path(R.home("library"), "base", "R", "Rprofile")))))
   own <- parallelly::availableCores()
