@@ -24,7 +24,7 @@ FILE = "memory-notice"
 """For the next R session outside of notebooks, which removes it (``etc/Rprofile``)."""
 
 _CHECK_SECONDS = 1.0
-_REST_SECONDS = 4.0
+REST_SECONDS = 4.0
 """Interval while the pod uses less than a quarter of its memory: to fill the rest takes a session longer."""
 _USAGE_SECONDS = 3.0
 _PATIENCE_CHECKS = 5
@@ -66,7 +66,7 @@ class Memory:
     def pause(self) -> float:
         """Seconds until the next look: an idle pod would be woken most often by these."""
         usage = None if self._unexplained else self.usage()
-        return _REST_SECONDS if usage and usage[1] and usage[0] * 4 < usage[1] else _CHECK_SECONDS
+        return REST_SECONDS if usage and usage[1] and usage[0] * 4 < usage[1] else _CHECK_SECONDS
 
     def check(self) -> None:
         """Note what has ended for want of memory since the last time."""

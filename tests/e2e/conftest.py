@@ -258,6 +258,9 @@ def second_stack(first_stack: Stack, own_state: Path) -> Stack:
 def stack(request: pytest.FixtureRequest) -> Stack:
     """The stack of the module's group. No two processes use one of them at a time."""
     found: Stack = request.getfixturevalue("second_stack" if group(request.path) == "second stack" else "first_stack")
+    if found.replicas() != WORKERS:  # a plan that was idle, or of a laptop, has given some back
+        found.rscript(f"future.kubernetes::scale_workers({WORKERS})")
+        found.wait("every worker to be back", 120, found._workers_are_ready)
     return found
 
 

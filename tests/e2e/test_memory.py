@@ -7,6 +7,7 @@ with cgroup v2), the notice is the broker's at its start: tests/broker/test_stat
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bench.browser import chromium, log_in
+from image.broker.memory import REST_SECONDS
 from tests.broker.kernels import Tab, kernel
 from tests.e2e.browsing import Visitor, forwarded
 from tests.e2e.conftest import Stack
@@ -50,6 +52,8 @@ def limit(stack: Stack) -> int:
 def test_cell_that_exceeds_the_pods_memory_says_so(stack: Stack, visitor: Visitor) -> None:
     with kernel(visitor, "cat(6 * 7, '\\n')", "42 \n") as (_, tab):
         pid = tab.output("cat(Sys.getpid())")
+        # While memory is free the broker looks at the processes from time to time. One that it never saw has no name.
+        time.sleep(REST_SECONDS + 1)
         cell = tab.run(TOO_MUCH)
         heard = tab.hear("restarting", 120)
         [said] = [content["text"] for kind, parent, content in heard if kind == "stream" and parent == cell]
