@@ -8,16 +8,15 @@ from __future__ import annotations
 import atexit
 import contextlib
 import contextvars
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pulumi
 
 from common.kubectl import Kubectl, find_program
 from common.patience import patience
+from common.private_files import private_file
 from components.release.pod_watch import POLL_SECONDS, PodWatch
 
 UNSCHEDULABLE_SCALE = 8
@@ -55,18 +54,14 @@ def report_wait(
 
 def watch(program: str, kubeconfig: str, namespace: str, name: str, finished: threading.Event, seconds: float) -> None:
     """Reports from a kubeconfig's text. kubectl reads it more than once, so it is in a file that others cannot read."""
-    with tempfile.NamedTemporaryFile("w", prefix="kubeconfig-", delete=False) as written:
-        written.write(kubeconfig)
-    file = Path(written.name)
-    # The end of the program ends a daemon without its clean-up.
-    atexit.register(file.unlink, missing_ok=True)
-    try:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(private_file(kubeconfig))
+        # The end of the program ends a daemon without its clean-up.
+        atexit.register(stack.close)
+        stack.callback(atexit.unregister, stack.close)
         pods = PodWatch(Kubectl(program, file, namespace), name, {"Unschedulable": UNSCHEDULABLE_SCALE})
         with contextlib.suppress(OSError):  # kubectl is gone: a report that fails must not look like a failed update
             report(pods, name, finished, seconds, pulumi.log.warn)
-    finally:
-        file.unlink(missing_ok=True)
-        atexit.unregister(file.unlink)
 
 
 def report(pods: PodWatch, name: str, finished: threading.Event, seconds: float, say: Callable[[str], None]) -> None:

@@ -120,7 +120,7 @@ def test_each_problem_is_said_once_and_credentials_go(
     often = End(lambda: calls.exists() and len(calls.read_text().splitlines()) > 2)
     wait_report.watch(str(tmp_path / "kubectl"), "kind: Config", "statistics", "future-dev", often, 60)
     assert len(said) == 1
-    assert list(tmp_path.glob("kubeconfig-*")) == []
+    assert list(tmp_path.glob("future-kubernetes-*")) == []
 
 
 def test_report_ends_with_the_release(calls: Path, tmp_path: Path) -> None:

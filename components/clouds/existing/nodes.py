@@ -7,12 +7,12 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pulumi
 
+from common.private_files import private_file
 from components.clouds.allocatable import Allocatable
 from components.clouds.base import GUEST_PLACEMENT, WORKER_NODE_LABEL, Placement, PodSize
 from components.clouds.checks import problem, say_unchecked
@@ -56,10 +56,8 @@ def asked(access: Access, *question: str) -> subprocess.CompletedProcess[str] | 
     if program is None:
         return None
     # A file of mode 0600 rather than standard input: kubectl reads a kubeconfig more than once.
-    with tempfile.NamedTemporaryFile("w", prefix="kubeconfig-") as file:
-        file.write(access.text)
-        file.flush()
-        command = [program, "--kubeconfig", file.name, "--request-timeout=8s", *question]
+    with private_file(access.text) as file:
+        command = [program, "--kubeconfig", str(file), "--request-timeout=8s", *question]
         try:
             return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         except subprocess.TimeoutExpired:
