@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pulumi
 
+from common.kubectl import find_program
 from common.paths import kubeconfig_path
 from components.clouds.allocatable import Allocatable
 from components.clouds.base import PodSize, flat, scheduler_size
@@ -20,7 +21,7 @@ from components.clouds.checks import problem
 from components.clouds.existing.access import KubeconfigError, read_access
 from components.clouds.existing.cluster import ExistingCluster
 from components.clouds.existing.home import check_home
-from components.clouds.existing.nodes import check_operator, kubectl, read_nodes
+from components.clouds.existing.nodes import check_operator, read_nodes
 from components.clouds.existing.settings import LocalSettings
 from components.clouds.sizing import size_shared
 
@@ -78,7 +79,7 @@ def kubeconfig_file(settings: LocalSettings) -> Path:
 
 def kubectl_for_people() -> str:
     """The kubectl in commands that people paste. Their shell lacks the folder that `make up` adds to PATH."""
-    found, own = kubectl(), os.environ.get("FUTURE_KUBERNETES_BIN", "")
+    found, own = find_program("kubectl"), os.environ.get("FUTURE_KUBERNETES_BIN", "")
     others = os.pathsep.join(folder for folder in os.get_exec_path() if folder != own)
     return "kubectl" if not found or shutil.which("kubectl", path=others) else shlex.quote(found)
 

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pulumi
 
+from common.kubectl import find_program
 from common.private_files import private_file
 from components.clouds.allocatable import Allocatable
 from components.clouds.base import GUEST_PLACEMENT, WORKER_NODE_LABEL, Placement, PodSize
 from components.clouds.checks import problem, say_unchecked
 from components.clouds.existing.access import Access, KubeconfigError
-
-
-def kubectl() -> str | None:
-    """The path of kubectl: in $FUTURE_KUBERNETES_BIN, else on PATH; None where it is not installed."""
-    folder = os.environ.get("FUTURE_KUBERNETES_BIN")
-    return (shutil.which("kubectl", path=folder) if folder else None) or shutil.which("kubectl")
 
 
 def read_nodes(access: Access, placement: Placement = GUEST_PLACEMENT) -> list[Allocatable] | None:
@@ -52,7 +45,7 @@ def read_nodes(access: Access, placement: Placement = GUEST_PLACEMENT) -> list[A
 
 def asked(access: Access, *question: str) -> subprocess.CompletedProcess[str] | None:
     """kubectl's answer; None where it is not installed. Raises KubeconfigError where the cluster is silent."""
-    program = kubectl()
+    program = find_program("kubectl")
     if program is None:
         return None
     # A file of mode 0600 rather than standard input: kubectl reads a kubeconfig more than once.
