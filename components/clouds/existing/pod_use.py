@@ -116,10 +116,10 @@ def range_problems(pod: PodUse, limit_ranges: Sequence[Mapping[str, Any]]) -> It
                     elif given is not None and sign * (given - limit) > ROUNDING:
                         yield beyond(pod, kind, resource, allowed, limit, where)
         for resource, ratio in amounts(item.get("maxLimitRequestRatio")).items():
-            request, most = pod.requests.get(resource), pod.limits.get(resource)
-            if request is None or most is None:
+            request, maximum = pod.requests.get(resource), pod.limits.get(resource)
+            if request is None or maximum is None:
                 yield missing(pod, "requests" if request is None else "limits", resource, where)
-            elif most > request * ratio + ROUNDING:
+            elif maximum > request * ratio + ROUNDING:
                 yield beyond(pod, "limits", resource, f"at most {ratio:g} times the request,", request * ratio, where)
     for resource, own_limit in pod.limits.items():
         if (requested := pod.requests.get(resource, 0)) > own_limit + ROUNDING:

@@ -24,7 +24,7 @@ from components.clouds.google.streaming import streams_images
 from components.clouds.google.versions import check_version
 from components.clouds.sizing import Candidate, WorkerPool
 
-MOST_NODES = ranges_of(DEFAULT_VPC_CIDR).max_nodes
+MAX_NODES = ranges_of(DEFAULT_VPC_CIDR).max_nodes
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,6 @@ def check_pod_range(settings: GkeSettings, pool: WorkerPool) -> None:
                 f"maxWorkers is {settings.max_workers}, for which {pool.max_nodes} nodes are needed",
                 f"{room} nodes of workers, each with a /24 of the pods' /{ranges.pods.prefixlen}",
                 f"pulumi config set maxWorkers {room * pool.workers_per_node}, or set a larger machineType"
-                + ("" if settings.network or ranges.max_nodes == MOST_NODES else " or a larger vpcCidr"),
+                + ("" if settings.network or ranges.max_nodes == MAX_NODES else " or a larger vpcCidr"),
             )
         )
