@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,19 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Allocatable]:
         monkeypatch.setattr(module, "check_home", lambda *_args: None)
     monkeypatch.setattr(existing, "check_namespace", lambda *_args: None)
     return found
+
+
+def write_kubectl(folder: Path, cases: Mapping[str, str]) -> Path:
+    """A kubectl that runs the shell command of the first pattern that fits its arguments; returns its calls' file."""
+    lines = "".join(f"{pattern}) {command} ;;\n" for pattern, command in cases.items())
+    (folder / "kubectl").write_text(f'#!/bin/sh\necho "$@" >>{folder}/calls\ncase "$*" in\n{lines}esac\n')
+    (folder / "kubectl").chmod(0o755)
+    return folder / "calls"
+
+
+def printing(file: Path, error: str = "") -> str:
+    """Shell command that prints a file, or fails with an error."""
+    return f"echo '{error}' >&2; exit 1" if error else f"cat {file}"
 
 
 def program(config: dict[str, Any], **options: Any) -> Recording:

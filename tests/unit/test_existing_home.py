@@ -13,7 +13,7 @@ from components.clouds.allocatable import Allocatable
 from components.clouds.existing import cluster as existing
 from components.clouds.existing import home, local
 from tests.unit.cloud_mocks import unchecked
-from tests.unit.existing_clusters import CAMPUS, LOCAL, nodes, program, refusal, values
+from tests.unit.existing_clusters import CAMPUS, LOCAL, nodes, printing, program, refusal, values, write_kubectl
 
 __all__ = ["nodes"]
 
@@ -34,19 +34,15 @@ def cluster(nodes: list[Allocatable], monkeypatch: pytest.MonkeyPatch, tmp_path:
         (tmp_path / "claim").write_text(json.dumps({"spec": spec}))
         found: dict[str, Any] = {} if expands is None else {"allowVolumeExpansion": expands}
         (tmp_path / "class").write_text(json.dumps(found))
-        (tmp_path / "kubectl").write_text(
-            f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\ncase "$*" in\n'
-            f"*' pvc '*) {failing(claim) or f'cat {tmp_path}/claim'} ;;\n"
-            f"*' storageclass '*) {failing(classes) or f'cat {tmp_path}/class'} ;;\nesac\n"
+        return write_kubectl(
+            tmp_path,
+            {
+                "*' pvc '*": printing(tmp_path / "claim", claim),
+                "*' storageclass '*": printing(tmp_path / "class", classes),
+            },
         )
-        (tmp_path / "kubectl").chmod(0o755)
-        return tmp_path / "calls"
 
     return answer
-
-
-def failing(error: str) -> str:
-    return f"echo '{error}' >&2; exit 1" if error else ""
 
 
 def test_claim_stays_with_keep_home_and_the_output_names_it(cluster: Callable[..., Path]) -> None:

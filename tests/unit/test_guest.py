@@ -13,7 +13,7 @@ from components.clouds.allocatable import Allocatable
 from components.clouds.existing import cluster as existing
 from components.clouds.existing.nodes import read_nodes
 from tests.unit.cloud_mocks import unchecked
-from tests.unit.existing_clusters import CAMPUS, nodes, program, refusal, values
+from tests.unit.existing_clusters import CAMPUS, nodes, printing, program, refusal, values, write_kubectl
 
 __all__ = ["nodes"]
 
@@ -29,13 +29,8 @@ def kubectl(nodes: list[Allocatable], monkeypatch: pytest.MonkeyPatch, tmp_path:
     def answer(*found: dict[str, Any], secrets: str = "") -> Path:
         (tmp_path / "nodes.json").write_text(json.dumps({"items": found or [node()]}))
         (tmp_path / "secrets").write_text(secrets)
-        (tmp_path / "kubectl").write_text(
-            f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\ncase "$*" in\n'
-            f"*secret*) cat {tmp_path}/secrets >&2; [ ! -s {tmp_path}/secrets ] ;;\n"
-            f"*) cat {tmp_path}/nodes.json ;;\nesac\n"
-        )
-        (tmp_path / "kubectl").chmod(0o755)
-        return tmp_path / "calls"
+        refused = f"cat {tmp_path}/secrets >&2; [ ! -s {tmp_path}/secrets ]"
+        return write_kubectl(tmp_path, {"*secret*": refused, "*": printing(tmp_path / "nodes.json")})
 
     return answer
 

@@ -15,7 +15,7 @@ from components.clouds.existing import cluster as existing
 from components.clouds.existing import namespace
 from components.clouds.existing.nodes import quantity
 from tests.unit.cloud_mocks import Recording, unchecked
-from tests.unit.existing_clusters import CAMPUS, nodes, program, refusal
+from tests.unit.existing_clusters import CAMPUS, nodes, printing, program, refusal, write_kubectl
 
 __all__ = ["nodes"]
 
@@ -78,21 +78,16 @@ def cluster(nodes: list[Allocatable], monkeypatch: pytest.MonkeyPatch, tmp_path:
             kubernetes_validate.validate(item, "1.36", strict=True)
         for name, content in (("bounds", items), ("own", own)):
             (tmp_path / name).write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": list(content)}))
-        (tmp_path / "kubectl").write_text(
-            f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\ncase "$*" in\n'
-            "*' resourcequotas,limitranges --namespace statistics '*) "
-            f"{failing(bounds) or f'cat {tmp_path}/bounds'} ;;\n"
-            f"*' pods,persistentvolumeclaims '*' --selector app.kubernetes.io/instance=future-dev '*) "
-            f"{failing(objects) or f'cat {tmp_path}/own'} ;;\nesac\n"
+        own_objects = "pods,persistentvolumeclaims '*' --selector app.kubernetes.io/instance=future-dev"
+        return write_kubectl(
+            tmp_path,
+            {
+                "*' resourcequotas,limitranges --namespace statistics '*": printing(tmp_path / "bounds", bounds),
+                f"*' {own_objects} '*": printing(tmp_path / "own", objects),
+            },
         )
-        (tmp_path / "kubectl").chmod(0o755)
-        return tmp_path / "calls"
 
     return answer
-
-
-def failing(error: str) -> str:
-    return f"echo '{error}' >&2; exit 1" if error else ""
 
 
 def warned(done: Recording) -> str:
