@@ -27,6 +27,8 @@ CLUSTER = "test"
 FAULTY_CLUSTER = "faults"
 OTHER_CLUSTERS = ("passing", FAULTY_CLUSTER)
 WORKERS = 3
+SMALL_POD = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
+"""Resources of a pod for which the node has room beside the stacks."""
 APART = {
     "test_r_workers": "scaling",
     "test_shared": "scaling",
@@ -116,10 +118,10 @@ class Stack:
     def kubectl(self, *arguments: str, **options: Any) -> str:
         return self.node.kubectl("-n", self.namespace, *arguments, **options).stdout
 
-    def pods(self, component: str) -> list[dict[str, Any]]:
-        """Pods that are not on their way out."""
+    def pods(self, component: str, *, leaving: bool = False) -> list[dict[str, Any]]:
+        """Pods that are not on their way out. leaving: those that are, too."""
         found = json.loads(self.kubectl("get", "pods", "-l", f"component={component}", "-o", "json"))["items"]
-        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+        return [pod for pod in found if leaving or "deletionTimestamp" not in pod["metadata"]]
 
     def scheduler(self, *, other_than: str = "") -> dict[str, Any]:
         """The one scheduler pod once it is ready. other_than: the uid of a pod that is on its way out."""
@@ -164,6 +166,16 @@ class Stack:
             assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
             time.sleep(0.5)
         return value
+
+
+@contextmanager
+def another(beside: Stack, state: Path, **config: str) -> Iterator[Stack]:
+    """Another stack on the same cluster, in the namespace that its state's folder names. It is removed at the end."""
+    other = Stack(beside.node, state, {**beside.config, "namespace": state.name, **config})
+    try:
+        yield other
+    finally:
+        other.standin("down")
 
 
 @pytest.fixture(scope="session", autouse=True)

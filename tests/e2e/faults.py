@@ -104,7 +104,7 @@ def three_ready(cluster: Stack) -> None:
     cluster.kubectl("scale", cluster.workload, "--replicas=3")
 
     def settled() -> bool:
-        pods = json.loads(cluster.kubectl("get", "pods", "-l", "component=worker", "-o", "json"))["items"]
+        pods = cluster.pods("worker", leaving=True)
         ready = [c["status"] for pod in pods for c in pod["status"].get("conditions", []) if c["type"] == "Ready"]
         return len(pods) == 3 and ready == ["True"] * 3
 

@@ -11,7 +11,7 @@ import pytest
 from bench.release import install
 from common.paths import REPO
 from local import cluster
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import SMALL_POD, Stack
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -28,12 +28,11 @@ def chosen(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[c
     assert text.count("\nrunAsNonRoot: true\n") == 1
     admitted = f"\nrunAsNonRoot: true\nrunAsUser: {USER}\nrunAsGroup: 0\nfsGroup: {USER}\n"
     helpers.write_text(text.replace("\nrunAsNonRoot: true\n", admitted))
-    size = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
     values = {
         "image": stack.config["image"],
         "anyUser": True,
-        "scheduler": {"homeGiB": 0, "resources": size},
-        "worker": {"replicas": 2, "resources": size},
+        "scheduler": {"homeGiB": 0, "resources": SMALL_POD},
+        "worker": {"replicas": 2, "resources": SMALL_POD},
     }
     try:
         install(stack.node, NAME, NAME, secrets.token_urlsafe(32), values, chart=chart)

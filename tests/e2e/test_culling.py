@@ -14,7 +14,7 @@ import pytest
 
 from tests.broker.kernels import Tab, api, kernel
 from tests.e2e.browsing import Visitor, forwarded
-from tests.e2e.conftest import WORKERS, Stack
+from tests.e2e.conftest import Stack
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -45,8 +45,6 @@ def visitor(stack: Stack) -> Iterator[Visitor]:
         stack.in_pod(f"rm -f {CONFIG}")
         stack.up()
         stack.replace_scheduler()  # nor does the new one end idle workers, as this one may until it hears of the change
-        stack.rscript(f"future.kubernetes::scale_workers({WORKERS})")  # idle ones went after the minute too
-        stack.wait("every worker to be back", 120, lambda: len(stack.pods("worker")) == WORKERS)
 
 
 def test_idle_kernel_ends_and_one_whose_future_runs_stays(stack: Stack, visitor: Visitor) -> None:

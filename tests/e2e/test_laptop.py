@@ -18,7 +18,7 @@ from bench.release import install
 from image.common.process import alive
 from local import debian_rootfs
 from local.image import BASE
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import SMALL_POD, Stack
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -176,11 +176,10 @@ def test_laptop_that_was_asleep_gets_results_when_it_wakes(laptop: Laptop) -> No
 
 def test_destroyed_release_ends_its_futures_and_another_works(laptop: Laptop, stack: Stack) -> None:
     namespace = "laptop-destroyed"
-    size = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
     values = {
         "image": stack.config["image"],
-        "scheduler": {"homeGiB": 0, "resources": size},
-        "worker": {"replicas": 1, "maxReplicas": 1, "resources": size},
+        "scheduler": {"homeGiB": 0, "resources": SMALL_POD},
+        "worker": {"replicas": 1, "maxReplicas": 1, "resources": SMALL_POD},
     }
     try:
         install(stack.node, namespace, "gone", secrets.token_urlsafe(48), values)

@@ -12,7 +12,7 @@ import pytest
 from bench.r_package import WRITE_PACKAGE
 from common.errors import UserError
 from tests.e2e import world
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import Stack, another
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -20,11 +20,9 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def elastic(stack: Stack, own_state: Path) -> Iterator[Stack]:
     """A stack of two workers that may become six."""
-    config = {**stack.config, "namespace": "elastic", "workers": "2", "maxWorkers": "6", "workerMemoryGiB": "0.5"}
-    other = Stack(stack.node, own_state / "elastic", config)
-    other.up()
-    yield other
-    other.standin("down")
+    with another(stack, own_state / "elastic", workers="2", maxWorkers="6", workerMemoryGiB="0.5") as other:
+        other.up()
+        yield other
 
 
 BUSY = """

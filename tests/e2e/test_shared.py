@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import Stack, another
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -15,11 +15,9 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def sharing(stack: Stack, own_state: Path) -> Iterator[Stack]:
     """A stack with `sharedGiB`. The one node serves the volume."""
-    config = {**stack.config, "namespace": "sharing", "workers": "2", "schedulerCpu": "0.1", "sharedGiB": "1"}
-    other = Stack(stack.node, own_state / "sharing", config)
-    other.up()
-    yield other
-    other.standin("down")
+    with another(stack, own_state / "sharing", workers="2", schedulerCpu="0.1", sharedGiB="1") as other:
+        other.up()
+        yield other
 
 
 def test_futures_of_a_session_in_shared_run_in_its_folder(sharing: Stack) -> None:

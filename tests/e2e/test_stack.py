@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.paths import REPO
 from local import cluster, smoke_test
 from local.standin.apply import state_path
-from tests.e2e.conftest import WORKERS, Stack
+from tests.e2e.conftest import WORKERS, Stack, another
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -27,9 +27,8 @@ UNCHANGED = re.compile(r"0 created, 0 updated, 0 deleted, [1-9]\d* unchanged")
 @pytest.fixture
 def second(stack: Stack, own_state: Path) -> Iterator[Stack]:
     """Another stack on the same cluster, with a namespace of its own."""
-    other = Stack(stack.node, own_state / "second", {**stack.config, "namespace": "second", "workers": "2"})
-    yield other
-    other.standin("down")
+    with another(stack, own_state / "second", workers="2") as other:
+        yield other
 
 
 def test_up_ends_with_the_articles_computation_on_distinct_pods(made_up: tuple[cluster.Node, str]) -> None:

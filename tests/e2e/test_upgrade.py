@@ -22,7 +22,7 @@ from bench.release import install
 from common.paths import REPO
 from common.patience import patience
 from local import cluster
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import SMALL_POD, Stack
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -99,14 +99,13 @@ class Release:
 def release(stack: Stack) -> Iterator[Release]:
     """A release of the first chart, with today's image and a home volume."""
     node = stack.node
-    size = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
     values = {
         "image": stack.config["image"],
         "ide": "jupyterlab",
         "fullnameOverride": NAME,
         "auth": {"existingSecret": "bench"},
-        "scheduler": {"homeGiB": 1, "homeStorageClass": "upgrade-home", "resources": size},
-        "worker": {"replicas": 2, "maxReplicas": 4, "resources": size},
+        "scheduler": {"homeGiB": 1, "homeStorageClass": "upgrade-home", "resources": SMALL_POD},
+        "worker": {"replicas": 2, "maxReplicas": 4, "resources": SMALL_POD},
     }
     node.run("mkdir", "--mode=777", HOME)
     node.kubectl("apply", "-f", "-", input=json.dumps(VOLUME))
