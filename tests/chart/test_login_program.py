@@ -1,7 +1,6 @@
 """oauth2-proxy itself, with the chart's arguments: who gets in, and what the IDE sees."""
 
 import http.client
-import socket
 import subprocess
 import time
 import urllib.error
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from common.patience import patience
+from tests.broker.conftest import free_port
 from tests.chart.conftest import CASES, Helm, binary, merged
 from tests.chart.manifest import container, one
 from tests.chart.openid import Handler, Provider, Server
@@ -103,8 +103,7 @@ def login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Login]:
     """The running proxy."""
     folder = tmp_path_factory.mktemp("login")
     provider = Provider(folder)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        own = f"http://127.0.0.1:{free.getsockname()[1]}"
+    own = f"http://127.0.0.1:{free_port()}"
     log = folder / "log"
     with provider.server, Server(Ide) as ide, log.open("w") as file:
         moved = {

@@ -13,6 +13,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from bench.browser import chromium, log_in
 from local import image
 from tests.browser.axe import SCHEMES, violations
+from tests.browser.page import errors
 from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import Stack
 from tests.e2e.rstudio import RSERVER, SESSION, check_rstudio, check_session
@@ -75,5 +76,6 @@ def test_live_page_and_its_charts_are_there(address: str, browser: webdriver.Chr
     WebDriverWait(browser, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
     drawn = "return ['load', 'ends'].every(name => document.querySelector(`#${name} canvas`))"
     WebDriverWait(browser, 60).until(lambda b: b.execute_script(drawn))
-    said = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
-    assert [message for message in said if "/cluster/" in message] == [], "RStudio's page, before, was refused a call"
+    assert [message for message in errors(browser) if "/cluster/" in message] == [], (
+        "RStudio's page, before, was refused a call"
+    )
