@@ -40,14 +40,17 @@ def run(node: Node, outputs: Mapping[str, Any], length: int = SHORT_LENGTH) -> d
         )
     namespace = str(outputs["namespace"])
     selector = "app.kubernetes.io/component=scheduler"
-    found = node.kubectl("-n", namespace, "get", "deployments", "-l", selector, "-o", "name").stdout.split()
+    asked = node.kubectl("-n", namespace, "get", "deployments", "-l", selector, "-o", "json").stdout
+    found = json.loads(asked)["items"]
     if not found:
         raise UserError(f"there is no scheduler in namespace {namespace}\n    fix: make up")
-    # After a rollback nothing was updated, but the pods may still be starting.
-    node.kubectl("-n", namespace, "rollout", "status", found[0], f"--timeout={patience(300):.0f}s")
+    scheduler = f"deployment/{found[0]['metadata']['name']}"
+    # After a rollback nothing was updated, but the pods may still be starting. With `pauseRollouts` no rollout ends.
+    if not found[0]["spec"].get("paused"):
+        node.kubectl("-n", namespace, "rollout", "status", scheduler, f"--timeout={patience(300):.0f}s")
     with step(f"Computing 40 means of {length:,} random numbers on {workers} workers"):
         script = (Path(__file__).parent / "smoke_test.R").read_text()
-        command = ["-n", namespace, "exec", "-i", found[0], "--", "Rscript", "-", str(length), str(workers)]
+        command = ["-n", namespace, "exec", "-i", scheduler, "--", "Rscript", "-", str(length), str(workers)]
         ran = _reconnected(lambda: node.kubectl(*command, f"{patience(600):.0f}", input=script, timeout=patience(1800)))
         lines = [line for line in ran.stdout.splitlines() if line.startswith(RESULT_MARK)]
         if not lines:

@@ -170,6 +170,18 @@ worker.replicas sets that. The annotation on the Deployment holds the worker.rep
 {{- end -}}
 
 {{/*
+`paused: true` for a Deployment that is there already, by a list of the root and the component. A new one is never
+paused: Kubernetes would make no pod for it.
+*/}}
+{{- define "future-kubernetes.paused" -}}
+{{- $root := index . 0 -}}
+{{- $name := printf "%s-%s" (include "future-kubernetes.fullname" $root) (index . 1) -}}
+{{- if and $root.Values.pauseRollouts (lookup "apps/v1" "Deployment" $root.Release.Namespace $name) -}}
+paused: true
+{{- end -}}
+{{- end -}}
+
+{{/*
 User of every pod: the image's user rstudio, who owns /home/rstudio. Without fsGroup this user could not read the
 Secret's files or write to volumes. With `anyUser` the cluster sets both: it refuses a pod that names them.
 */}}

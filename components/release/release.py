@@ -35,6 +35,11 @@ Starting a new node takes up to five minutes, and pulling the image to it severa
 MAX_HISTORY = 5
 """Revisions that Helm keeps, each with all values as a Secret in the namespace. Without a limit they pile up."""
 
+PAUSED = (
+    "pauseRollouts is true: pods that run stay as they are, so no change of their image, size or settings takes effect "
+    "until {fix}, then `pulumi up`, which ends R sessions"
+)
+
 
 class Release(pulumi.ComponentResource):
     """Namespace, Secret and Helm release. `password` is a secret output; `namespace` and `name` are plain."""
@@ -99,6 +104,8 @@ class Release(pulumi.ComponentResource):
                 "resources": {"requests": {"storage": "1Gi"}},
             }
             needed.append(self._claim(f"{name}-shared", shared_claim(settings), settings, shared, after))
+        if settings.pause_rollouts:
+            pulumi.log.warn(PAUSED.format(fix=settings.key("pauseRollouts").command("false")), self)
         release = helm.Release(
             name,
             name=settings.name,

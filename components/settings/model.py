@@ -197,6 +197,13 @@ class Settings(BaseModel):
         example="true",
         chart="cullIdleKernels",
     )
+    pause_rollouts: bool = setting(
+        False,
+        "Keep the scheduler and the workers that run as they are through `pulumi up`, so that R sessions and futures "
+        "go on. What it changed in their pods takes effect with the first `pulumi up` without this",
+        example="true",
+        chart="pauseRollouts",
+    )
     ttl_hours: Whole = setting(
         0,
         "Hours after the first `pulumi up` at which workers are scaled to 0 and can no longer be started (workers in "

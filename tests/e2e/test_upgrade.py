@@ -1,5 +1,7 @@
 """`helm upgrade` of a release in use: from the first chart to today's, and from today's to one with other workers.
 
+With `pauseRollouts` a session and its maps live on also through the first, which changes the scheduler's pod.
+
 fixtures/chart-0.1.0.tgz is the chart as it was at version 0.1.0, since a shallow clone has no history to take it from.
 """
 
@@ -11,6 +13,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,15 +56,22 @@ class Release:
     node: cluster.Node
     values: dict[str, Any]
 
-    def upgrade(self, chart: Path, **worker: Any) -> None:
-        """`helm upgrade` to ``chart``, with other values of the workers; returns when every pod is ready."""
+    def upgrade(self, chart: Path, pause: bool = False, **worker: Any) -> None:
+        """`helm upgrade` to ``chart``, with other values of the workers; returns when every pod is ready.
+
+        pause: leave the pods that run as they are.
+        """
         values = {**self.values, "worker": {**self.values["worker"], **worker}}
+        if pause:
+            values["pauseRollouts"] = True
         command = [
             str(self.node.programs / "helm"), "--kubeconfig", str(self.node.kubeconfig), "-n", NAMESPACE, "upgrade",
             NAME, str(chart), "--wait", f"--timeout={patience(300):.0f}s", "-f", "-",
         ]  # fmt: skip
         done = subprocess.run(command, input=json.dumps(values), text=True, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr + self.kubectl("get", "pods", "-o", "wide")
+        if pause:  # no rollout begins, so none ends
+            return
         # Helm waits for the scheduler only.
         self.kubectl(
             "rollout", "status", f"deploy/{NAME}-worker", f"--timeout={patience(180):.0f}s", timeout=patience(200)
@@ -118,28 +128,6 @@ def release(stack: Stack) -> Iterator[Release]:
         node.run("rm", "-rf", HOME)
 
 
-def test_upgrade_from_the_first_chart_keeps_files_login_and_workers(release: Release) -> None:
-    release.r('scale_workers(3); writeLines("kept", "~/results.txt")')
-    before, template = release.pods("scheduler"), release.template("scheduler")
-    login = release.kubectl("get", "secret", "bench", "-o", "jsonpath={.data}")
-    # From here on Kubernetes refuses a pod that needs more than the strictest level allows.
-    release.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
-
-    release.upgrade(CHART)
-
-    # The pod template lost a variable that nothing read, so this one upgrade restarts the scheduler: NEWS.md says so.
-    assert release.template("scheduler") != template
-    assert not release.pods("scheduler").keys() & before.keys()
-    assert release.kubectl("get", "secret", "bench", "-o", "jsonpath={.data}") == login
-    printed = release.r("""
-        plan(kubernetes, workers = 3)
-        pods <- future_sapply(1:3, function(i) { Sys.sleep(1); Sys.info()[["nodename"]] }, future.chunk.size = 1)
-        cat(readLines("~/results.txt"), nbrOfWorkers(), length(unique(pods)))
-    """)
-    assert printed.split() == ["kept", "3", "3"]
-    assert len(release.pods("worker")) == 3
-
-
 MAPS = """
     plan(kubernetes, workers = 2)
     in_memory <- rnorm(1)
@@ -159,6 +147,62 @@ MAPS = """
 """Maps in one session, one after another, until the upgrade is through; then the pods that computed."""
 
 
+@contextmanager
+def maps(release: Release) -> Iterator[set[str]]:
+    """Maps in an R session, from before the block's begin to after its end; then the set holds the pods that computed."""
+    used: set[str] = set()
+    printed: list[str] = []
+    release.in_scheduler("rm -f /tmp/computes /tmp/upgraded")
+    session = threading.Thread(target=lambda: printed.append(release.r(MAPS)))
+    session.start()
+    release.in_scheduler("for _ in {1..240}; do [ -e /tmp/computes ] && exit; sleep 0.5; done; exit 1")
+    yield used
+    release.in_scheduler("touch /tmp/upgraded")
+    session.join(240)
+    assert printed, "the R session has failed"
+    used |= set(printed[0].split("USED ")[1].split())
+
+
+def test_session_and_its_maps_live_on_through_paused_upgrade(release: Release) -> None:
+    scheduler, workers = release.pods("scheduler"), release.pods("worker")
+    templates = [release.template(component) for component in ("scheduler", "worker")]
+
+    with maps(release) as used:
+        release.upgrade(CHART, pause=True)
+        changed = [release.template(component) for component in ("scheduler", "worker")]
+        assert all(now != before for now, before in zip(changed, templates, strict=True)), "the upgrade changed no pod"
+        # A pod that comes meanwhile is one of the former kind, which the session's workers need.
+        release.r("scale_workers(3)")
+        there, seconds = "--for=jsonpath={.status.readyReplicas}=3", patience(120)
+        release.kubectl("wait", f"deploy/{NAME}-worker", there, f"--timeout={seconds:.0f}s", timeout=seconds + 20)
+        now = release.pods("worker")
+
+    assert release.pods("scheduler") == scheduler, "the same pod, without a restart of its container"
+    assert workers.items() <= now.items(), "the same workers, and another one"
+    assert used <= now.keys()
+
+
+def test_upgrade_from_the_first_chart_keeps_files_login_and_workers(release: Release) -> None:
+    release.r('scale_workers(3); writeLines("kept", "~/results.txt")')
+    before = release.pods("scheduler")
+    login = release.kubectl("get", "secret", "bench", "-o", "jsonpath={.data}")
+    # From here on Kubernetes refuses a pod that needs more than the strictest level allows.
+    release.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+
+    release.upgrade(CHART)
+
+    # The pod template lost a variable that nothing read, so this one upgrade restarts the scheduler: NEWS.md says so.
+    assert not release.pods("scheduler").keys() & before.keys()
+    assert release.kubectl("get", "secret", "bench", "-o", "jsonpath={.data}") == login
+    printed = release.r("""
+        plan(kubernetes, workers = 3)
+        pods <- future_sapply(1:3, function(i) { Sys.sleep(1); Sys.info()[["nodename"]] }, future.chunk.size = 1)
+        cat(readLines("~/results.txt"), nbrOfWorkers(), length(unique(pods)))
+    """)
+    assert printed.split() == ["kept", "3", "3"]
+    assert len(release.pods("worker")) == 3
+
+
 def test_session_and_its_maps_survive_an_upgrade_of_every_worker(release: Release, tmp_path: Path) -> None:
     release.upgrade(CHART)
     newer = shutil.copytree(CHART, tmp_path / "chart")
@@ -169,20 +213,13 @@ def test_session_and_its_maps_survive_an_upgrade_of_every_worker(release: Releas
     assert template.read_text().count(labels) == 1
     template.write_text(template.read_text().replace(labels, f'        tests/edited: "yes"\n{labels}'))
     scheduler, old = release.pods("scheduler"), set(release.pods("worker"))
-    printed: list[str] = []
-    session = threading.Thread(target=lambda: printed.append(release.r(MAPS)))
-    session.start()
-    release.in_scheduler("for _ in {1..240}; do [ -e /tmp/computes ] && exit; sleep 0.5; done; exit 1")
 
-    release.upgrade(newer, replicas=4)
-    release.in_scheduler("touch /tmp/upgraded")
-    session.join(240)
+    with maps(release) as used:
+        release.upgrade(newer, replicas=4)
 
     assert release.pods("scheduler") == scheduler, "the same pod, without a restart of its container"
     new = set(release.pods("worker"))
     assert len(new) == 4
     assert not new & old
-    assert printed, "the R session has failed"
-    used = set(printed[0].split("USED ")[1].split())
     assert used & old, "the upgrade came before the maps"
     assert used & new, "no map ran on a new worker"

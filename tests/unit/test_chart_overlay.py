@@ -86,6 +86,7 @@ def test_settings_that_are_passed_on_have_their_chart_values(cloud: str) -> None
         "host": "host",
         "idleMinutes": "idleMinutes",
         "cullIdleKernels": "cullIdleKernels",
+        "pauseRollouts": "pauseRollouts",
         "ttlHours": "ttlHours",
         "workHours": "workHours",
         "labels": "labels",

@@ -230,3 +230,13 @@ def test_environment_variables_are_in_their_own_secret_only() -> None:
 
 def test_without_environment_variables_there_is_no_secret_for_them() -> None:
     assert len(program(LOCAL).all("core/v1:Secret")) == 1
+
+
+def test_pause_of_rollouts_is_passed_on_and_said_each_time() -> None:
+    paused = program({**LOCAL, "pauseRollouts": "true"})
+    assert values(paused)["pauseRollouts"] is True
+    (warning,) = paused.warnings
+    assert "pulumi config set pauseRollouts false" in warning
+    plain = program(LOCAL)
+    assert values(plain)["pauseRollouts"] is False
+    assert plain.warnings == []

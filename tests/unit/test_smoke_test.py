@@ -18,12 +18,15 @@ LOST = "kubectl failed with status 1: error from error stream: websocket: close 
 class FakeNode:
     """A node whose `kubectl exec` fails with the given errors, one after the other, and then has a result."""
 
-    def __init__(self, *errors: str) -> None:
-        self.errors, self.ran = list(errors), 0
+    def __init__(self, *errors: str, paused: bool = False) -> None:
+        self.errors, self.ran, self.awaited = list(errors), 0, False
+        self.scheduler = {"metadata": {"name": "dev-scheduler"}, "spec": {"paused": True} if paused else {}}
 
     def kubectl(self, *arguments: str, **_options: object) -> subprocess.CompletedProcess[str]:
         if "exec" not in arguments:
-            return subprocess.CompletedProcess(arguments, 0, "deployment.apps/dev-scheduler", "")
+            self.awaited |= "rollout" in arguments
+            return subprocess.CompletedProcess(arguments, 0, json.dumps({"items": [self.scheduler]}), "")
+        assert "deployment/dev-scheduler" in arguments
         self.ran += 1
         if self.errors:
             raise UserError(self.errors.pop(0))
@@ -50,3 +53,10 @@ def test_error_of_r_ends_the_test_at_once() -> None:
     with pytest.raises(UserError, match="the same seed"):
         run(node)
     assert node.ran == 1
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_only_rollout_that_can_end_is_awaited(paused: bool) -> None:
+    node = FakeNode(paused=paused)
+    run(node)
+    assert node.awaited is not paused
