@@ -50,6 +50,8 @@ BASE = debian_rootfs.DebianRoot(
     archive=True,
 )
 _NAME = "future-kubernetes"
+_KEPT_IMAGES = 12
+"""More than all tests together use at one state of the code, so that a second run builds none of them again."""
 # Build steps run as plain processes on the machine's network: no bridge, no runtime.
 _ATTEMPTS = 3
 _TRANSIENT = "sealing memfd copy: Device or resource busy"
@@ -82,6 +84,7 @@ def build(request: ImageRequest) -> str:
     """Builds the image unless it is built, and returns its name in buildah's store."""
     tag = f"localhost/{_NAME}:{request.key()}"
     if _stamp(request).exists():
+        _stamp(request).touch()  # the last use, by which the store keeps it
         return tag
     base = debian_rootfs.ensure(BASE)
     base_tag = f"localhost/{BASE.name}:{base.stem.rpartition('-')[2]}"
@@ -104,7 +107,20 @@ def build(request: ImageRequest) -> str:
         _build_layers(tag, build_arguments)
         _stamp(request).parent.mkdir(parents=True, exist_ok=True)
         _stamp(request).touch()
+        _remove_old_images()
     return tag
+
+
+def _remove_old_images() -> None:
+    """Removes the images that were used longest ago: each edit of `image/` makes another one, of up to 2 GB.
+
+    What is lost is time: an image that is wanted again is built again. The node has a copy of the one that it runs.
+    """
+    stamps = [path for path in _stamp(ImageRequest()).parent.iterdir() if path.is_file() and not path.suffix]
+    by_use = sorted(stamps, key=lambda stamp: stamp.stat().st_mtime, reverse=True)
+    for stamp in by_use[_KEPT_IMAGES:]:
+        stamp.unlink()  # first: a stamp without its image would be believed
+        _buildah(["rmi", f"localhost/{_NAME}:{stamp.name}"])
 
 
 def _with_programs(base_tag: str, programs: Sequence[tuple[str, str]]) -> str:

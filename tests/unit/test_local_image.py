@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,3 +54,27 @@ def test_programs_of_the_base_come_first_and_change_image(tmp_path: Path, monkey
     asked += [""] * 20
     with pytest.raises(UserError, match="no space left"):
         image._with_programs("localhost/base:1", programs)
+
+
+def test_only_images_used_last_stay_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUTURE_KUBERNETES_CACHE", str(tmp_path))
+    monkeypatch.setattr(image.debian_rootfs, "ensure", lambda _root: tmp_path / "image-base-1.tar")
+    removed: list[str] = []
+
+    def buildah(arguments: Sequence[str], **_options: object) -> subprocess.CompletedProcess[str]:
+        removed.extend(arguments[1:] if arguments[0] == "rmi" else ())
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    monkeypatch.setattr(image, "_buildah", buildah)
+    monkeypatch.setattr(image, "_build_layers", lambda *_arguments: None)
+    requests = [image.ImageRequest(r_packages=(f"p{number}",)) for number in range(image._KEPT_IMAGES + 1)]
+    tags = []
+    for age, request in enumerate(requests[:-1]):
+        tags.append(image.build(request))
+        os.utime(image._stamp(request), (1000 + age, 1000 + age))
+    assert removed == []
+    assert image.build(requests[0]) == tags[0], "used again, so the second is now the one of the longest ago"
+    image.build(requests[-1])
+    assert removed == [tags[1]]
+    assert not image._stamp(requests[1]).exists()
+    assert image._stamp(requests[0]).exists()
