@@ -112,15 +112,18 @@ def build(request: ImageRequest) -> str:
 
 
 def _remove_old_images() -> None:
-    """Removes the images that were used longest ago: each edit of `image/` makes another one, of up to 2 GB.
+    """Removes what builds that were killed have left, and the images that were used longest ago.
 
-    What is lost is time: an image that is wanted again is built again. The node has a copy of the one that it runs.
+    Each edit of `image/` makes another image, of up to 2 GB. What is lost is time: an image that is wanted again is built again. The node has a copy of the one that it runs.
     """
     stamps = [path for path in _stamp(ImageRequest()).parent.iterdir() if path.is_file() and not path.suffix]
     by_use = sorted(stamps, key=lambda stamp: stamp.stat().st_mtime, reverse=True)
     for stamp in by_use[_KEPT_IMAGES:]:
         stamp.unlink()  # first: a stamp without its image would be believed
         _buildah(["rmi", f"localhost/{_NAME}:{stamp.name}"])
+    # The lock is held, so no container belongs to a build that runs. Each holds the layers below it.
+    _buildah(["rm", "--all"])
+    _buildah(["rmi", "--prune"])
 
 
 def _with_programs(base_tag: str, programs: Sequence[tuple[str, str]]) -> str:

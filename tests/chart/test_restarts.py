@@ -40,7 +40,10 @@ def test_a_changed_value_restarts_the_pods_that_its_description_names(helm: Helm
 
 
 # Without a cluster `lookup` finds no Deployment that could be paused: tests/e2e/test_upgrade.py upgrades with it.
-@pytest.mark.parametrize("value", [each for each in VALUES if each.name != "pauseRollouts"], ids=lambda value: value.name)
+VISIBLE = [value for value in VALUES if value.name != "pauseRollouts"]
+
+
+@pytest.mark.parametrize("value", VISIBLE, ids=lambda value: value.name)
 def test_a_changed_value_changes_an_object_of_the_release(helm: Helm, value: Value) -> None:
     # With what other values need: an Ingress, both volumes, placeholders, the objects for Prometheus.
     before: dict[str, Any] = {"host": "r.example.org", "shared": {"GiB": 1}}

@@ -152,7 +152,7 @@ MAPS = """
 
 @contextmanager
 def maps(release: Release) -> Iterator[set[str]]:
-    """Maps in an R session, from before the block's begin to after its end; then the set holds the pods that computed."""
+    """Maps in an R session, from before the block to after it; then the set holds the pods that computed."""
     used: set[str] = set()
     printed: list[str] = []
     release.in_scheduler("rm -f /tmp/computes /tmp/upgraded")

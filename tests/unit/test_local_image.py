@@ -58,11 +58,11 @@ def test_programs_of_the_base_come_first_and_change_image(tmp_path: Path, monkey
 
 def test_only_images_used_last_stay_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUTURE_KUBERNETES_CACHE", str(tmp_path))
-    monkeypatch.setattr(image.debian_rootfs, "ensure", lambda _root: tmp_path / "image-base-1.tar")
+    monkeypatch.setattr("local.debian_rootfs.ensure", lambda _root: tmp_path / "image-base-1.tar")
     removed: list[str] = []
 
     def buildah(arguments: Sequence[str], **_options: object) -> subprocess.CompletedProcess[str]:
-        removed.extend(arguments[1:] if arguments[0] == "rmi" else ())
+        removed.extend(each for each in arguments[1:] if arguments[0] == "rmi" and each != "--prune")
         return subprocess.CompletedProcess([], 0, "", "")
 
     monkeypatch.setattr(image, "_buildah", buildah)
