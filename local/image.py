@@ -114,7 +114,8 @@ def build(request: ImageRequest) -> str:
 def _remove_old_images() -> None:
     """Removes what builds that were killed have left, and the images that were used longest ago.
 
-    Each edit of `image/` makes another image, of up to 2 GB. What is lost is time: an image that is wanted again is built again. The node has a copy of the one that it runs.
+    Each edit of `image/` makes another image, of up to 2 GB. What is lost is time: an image that is wanted again is
+    built again. The node has a copy of the one that it runs.
     """
     stamps = [path for path in _stamp(ImageRequest()).parent.iterdir() if path.is_file() and not path.suffix]
     by_use = sorted(stamps, key=lambda stamp: stamp.stat().st_mtime, reverse=True)
