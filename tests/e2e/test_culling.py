@@ -23,7 +23,7 @@ EACH_SECOND = {"CullingKernelManager": {"cull_interval": 1}}
 SUBMIT = """
 library(future.kubernetes)
 plan(kubernetes, workers = 1)
-f <- future(while (!file.exists("/tmp/culling-goes-on")) Sys.sleep(0.2))
+f <- future({{ writeLines("", "{file}"); while (file.exists("{file}")) Sys.sleep(0.2) }})
 cat("submitted")
 """
 
@@ -52,14 +52,15 @@ def test_idle_kernel_ends_and_one_whose_future_runs_stays(stack: Stack, visitor:
         return {found["id"] for found in api(visitor, "GET", "/api/kernels")}
 
     with r_kernel(visitor) as (computing, tab):
-        assert tab.output(SUBMIT).endswith("submitted")
+        file = f"/tmp/computes-{computing}"
+        assert tab.output(SUBMIT.format(file=file)).endswith("submitted")
         with r_kernel(visitor) as (idle, _):
             assert kernels() == {computing, idle}
             stack.wait("the idle kernel's end", 150, lambda: idle not in kernels())
         assert computing in kernels(), "its future runs"
         assert tab.output('cat(exists("f"))') == "TRUE"
         for pod in stack.pods("worker"):
-            stack.kubectl("exec", pod["metadata"]["name"], "--", "touch", "/tmp/culling-goes-on")
+            stack.kubectl("exec", pod["metadata"]["name"], "--", "rm", "-f", file)
         stack.wait("its end, a minute after its future's", 150, lambda: computing not in kernels())
     log = stack.kubectl("logs", stack.scheduler()["metadata"]["name"])
     assert log.count("Culling 'idle' kernel") == 2
