@@ -13,7 +13,7 @@ import pulumi_aws as aws
 from components.clouds.allocatable import Machine
 from components.clouds.aws.api import ask
 from components.clouds.aws.settings import EksSettings
-from components.clouds.checks import CloudError, problem
+from components.clouds.checks import CloudError, Refusal, problem, refusals
 
 
 @dataclass(frozen=True)
@@ -189,13 +189,14 @@ def spot_market(settings: EksSettings, zones: Sequence[str], lookup: pulumi.Invo
 
     def price(zone: str) -> float | None:
         try:
-            found = aws.ec2.get_spot_price(
-                instance_type=settings.machine_type,
-                availability_zone=zone,
-                filters=[aws.ec2.GetSpotPriceFilterArgs(name="product-description", values=["Linux/UNIX"])],
-                opts=lookup,
-            )
-        except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+            with refusals():
+                found = aws.ec2.get_spot_price(
+                    instance_type=settings.machine_type,
+                    availability_zone=zone,
+                    filters=[aws.ec2.GetSpotPriceFilterArgs(name="product-description", values=["Linux/UNIX"])],
+                    opts=lookup,
+                )
+        except Refusal as error:
             if re.search(NO_SPOT_MARKET, str(error), re.IGNORECASE):
                 return None
             raise

@@ -13,7 +13,7 @@ from components.clouds.aws.location import Location
 from components.clouds.aws.nodes import MAX_SYSTEM_NODES, SYSTEM_DISK_GIB
 from components.clouds.aws.settings import EksSettings
 from components.clouds.base import UNKNOWN
-from components.clouds.checks import say_unchecked
+from components.clouds.checks import Refusal, refusals, say_unchecked
 from components.clouds.costs import (
     HOURS_A_MONTH,
     ONE,
@@ -103,12 +103,13 @@ class PriceList:
             return None
         wanted = {**self.region, **filters}
         try:
-            found = aws.pricing.get_product(
-                service_code=service,
-                filters=[aws.pricing.GetProductFilterArgs(field=key, value=value) for key, value in wanted.items()],
-                opts=self.lookup,
-            )
-        except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+            with refusals():
+                found = aws.pricing.get_product(
+                    service_code=service,
+                    filters=[aws.pricing.GetProductFilterArgs(field=key, value=value) for key, value in wanted.items()],
+                    opts=self.lookup,
+                )
+        except Refusal as error:
             say_unchecked(f"the price of {what}, so hourlyCost is unknown in part", error)
             self.refused = "precise enough" not in str(error)
             return None

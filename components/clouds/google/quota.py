@@ -11,7 +11,7 @@ from collections import defaultdict
 import pulumi
 import pulumi_gcp as gcp
 
-from components.clouds.checks import MAX_REASON, CloudError, problem
+from components.clouds.checks import MAX_REASON, CloudError, Refusal, problem, refusals
 from components.clouds.google.allocatable import SYSTEM_DISK_GIB, boot_disk_type, worker_disk_gib
 from components.clouds.google.location import Location
 from components.clouds.google.settings import GkeSettings
@@ -81,13 +81,14 @@ class Quotas:
         """
         answer = None
         try:
-            answer = gcp.cloudquota.get_s_quota_info(
-                parent=f"projects/{self.settings.project}",
-                service="compute.googleapis.com",
-                quota_id=quota,
-                opts=self.lookup,
-            )
-        except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+            with refusals():
+                answer = gcp.cloudquota.get_s_quota_info(
+                    parent=f"projects/{self.settings.project}",
+                    service="compute.googleapis.com",
+                    quota_id=quota,
+                    opts=self.lookup,
+                )
+        except Refusal as error:
             if not re.search(r"\b404\b|not.?found", str(error), re.IGNORECASE):
                 self.hidden[quota] = " ".join(str(error).split())
         limits = [
