@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -43,9 +43,9 @@ STACKS: dict[str, dict[str, Any]] = {
 }
 
 
-def rendered(helm: Helm, given: dict[str, Any]) -> Counter[str]:
+def rendered(helm: Helm, given: dict[str, Any]) -> dict[str, float]:
     """The charge of all pods of the rendered Deployments by key of a quota. The test's pod comes with `helm test`."""
-    total: Counter[str] = Counter()
+    total: dict[str, float] = defaultdict(float)
     # `lookup` finds no number of placeholders in a cluster, and the broker sets it.
     warm = min(given["worker"].get("warmReplicas", 0), given["worker"]["maxReplicas"] - given["worker"]["replicas"])
     for (kind, name), found in helm.objects(given).items():
@@ -61,8 +61,8 @@ def rendered(helm: Helm, given: dict[str, Any]) -> Counter[str]:
 
 def chart_values_of(config: dict[str, Any]) -> dict[str, Any]:
     """The chart's values of a stack on an existing cluster."""
-    given = values(program({**CAMPUS, **config}))
-    return json.loads(json.dumps(given))
+    found: dict[str, Any] = json.loads(json.dumps(values(program({**CAMPUS, **config}))))
+    return found
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def demands(nodes: list[Any], monkeypatch: pytest.MonkeyPatch) -> list[namespace
 def test_check_counts_exactly_the_pods_of_the_chart(helm: Helm, demands: list[namespace.Demand], stack: str) -> None:
     made = rendered(helm, chart_values_of(STACKS[stack]))
     [demand] = demands
-    counted: Counter[str] = Counter()
+    counted: dict[str, float] = defaultdict(float)
     for pod, number in demand.counted:
         for key, amount in pod.charge.items():
             counted[key] += amount * number

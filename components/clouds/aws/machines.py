@@ -14,6 +14,7 @@ from components.clouds.allocatable import Machine
 from components.clouds.aws.api import ask
 from components.clouds.aws.settings import EksSettings
 from components.clouds.checks import CloudError, Refusal, problem, refusals
+from components.clouds.preflight import check_same_size, without_type
 
 
 @dataclass(frozen=True)
@@ -158,22 +159,17 @@ def same_size(
 ) -> Ec2Machine:
     """A type of `otherMachineTypes`. Raises CloudError where it differs from `machine`, or a zone does not offer it."""
     key = "otherMachineTypes"
-    rest = ",".join(each for each in settings.other_machine_types if each != name)
-    fix = f"pulumi config set {key} {rest}" if rest else f"pulumi config rm {key}"
     offered = zones_offering(key, name, settings, lookup)
     missing = [zone for zone in zones if zone not in offered]
     if missing:
         allowed = f"types that {', '.join(zones)} offer, where the workers' nodes are"
-        raise CloudError(problem(f"{key} has {name}, which {', '.join(missing)} does not offer", allowed, fix))
-    found = describe_machine(key, name, lookup)
-    if (found.vcpus, found.memory_mib) != (machine.vcpus, machine.memory_mib):
         raise CloudError(
             problem(
-                f"{key} has {name}, which has {found.vcpus} vCPUs and {found.memory_mib / 1024:g} GiB",
-                f"types with {machine.vcpus} vCPUs and {machine.memory_mib / 1024:g} GiB, like {machine.name}",
-                fix,
+                f"{key} has {name}, which {', '.join(missing)} does not offer", allowed, without_type(settings, name)
             )
         )
+    found = describe_machine(key, name, lookup)
+    check_same_size(settings, machine, found)
     return found
 
 

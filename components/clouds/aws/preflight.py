@@ -6,14 +6,13 @@ Every refusal is a CloudError with what is allowed and the command that fixes it
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import partial
 
 import pulumi
 import pulumi_aws as aws
 
 from components.clouds import preflight
-from components.clouds.allocatable import Allocatable, Machine
+from components.clouds.allocatable import Machine
 from components.clouds.aws.addresses import addresses_in, addresses_per_node
 from components.clouds.aws.allocatable import DAEMONS, SYSTEM_PODS, eks_allocatable
 from components.clouds.aws.api import tagged_arns
@@ -144,19 +143,8 @@ def size_workers(settings: EksSettings, location: Location, lookup: pulumi.Invok
         known = [ask_or_none(partial(describe_machine, "machineType", name, lookup)) for name in names]
         return [candidate(machine) for machine in known if machine]
 
-    smallest = pool_candidate(location.worker_machines)
+    smallest = preflight.pool_candidate(location.worker_machines, eks_allocatable)
     return preflight.size_workers(settings, smallest, DAEMONS, others)
-
-
-def pool_candidate(machines: Sequence[Machine]) -> Candidate:
-    """The preferred of several machine types, with what is allocatable on each of them."""
-    each = [eks_allocatable(machine) for machine in machines]
-    return Candidate(
-        machines[0],
-        Allocatable(
-            min(one.cpu_millicores for one in each), min(one.memory_mib for one in each), min(one.pods for one in each)
-        ),
-    )
 
 
 def check_system(settings: EksSettings, location: Location) -> None:

@@ -22,7 +22,6 @@ from components.clouds.costs import (
     Numbers,
     Part,
     keeps_snapshots,
-    max_price,
     node_numbers,
     product,
     worker_node,
@@ -53,7 +52,7 @@ def hourly_cost(scope: Scope, settings: EksSettings, location: Location, pool: W
     # One in each public subnet of the load balancer; a new network has one such subnet.
     public = (len(settings.public_subnets) or 1) if settings.host else 0
     parts = [
-        Part.of("worker nodes", nodes, worker, max_price(worker, on_demand) if settings.falls_back else worker),
+        Part.of("worker nodes", nodes, worker, worker, *([on_demand] if settings.falls_back else [])),
         Part.of("system nodes", system, prices.machine(settings.system_machine_type)),
         Part.of("control plane", ONE, prices.of("the control plane", "AmazonEKS", {"operation": "CreateOperation"})),
         Part.of("disks", disks.plus(ONE.times(volumes)), prices.disk()),
