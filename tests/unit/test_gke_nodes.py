@@ -55,6 +55,13 @@ def test_fixed_pool_has_the_needed_nodes() -> None:
     assert workers.ignore_changes == []
 
 
+@pytest.mark.parametrize("config", [{"workers": 10}, {"workers": 10, "zone": "us-west1-b"}, {"maxWorkers": 40}])
+def test_autoscaling_is_on_from_the_first_pool_of_any_stack(config: dict[str, Any]) -> None:
+    """Switched on later, it would restart a zonal control plane."""
+    system = gke(config).one("nodePool:NodePool", "system").inputs
+    assert system["autoscaling"] == {"totalMinNodeCount": 1, "totalMaxNodeCount": 3}
+
+
 def test_autoscaled_pool_ranges_from_zero_to_max_workers() -> None:
     workers = gke({"workers": 10, "maxWorkers": 40}).one("nodePool:NodePool", "workers")
     assert workers.inputs["autoscaling"]["totalMinNodeCount"] == 0

@@ -117,6 +117,12 @@ def test_hyperdisk_has_a_price_of_its_own() -> None:
     assert cost({"machineType": "n4-standard-4", "workers": 4})["parts"]["worker disks"] == f"${50 * DISK / 2:.3f}"
 
 
+def test_disks_of_several_types_count_the_dearest_at_most() -> None:
+    types = {"workers": 4, "maxWorkers": 8, "spot": True, "otherMachineTypes": "e2-standard-4"}
+    disks = cost({**types, "machineType": "n4-standard-4"})["parts"]["worker disks"]
+    assert disks == f"${50 * DISK / 2:.3f} now, $0.000 idle, ${100 * DISK:.3f} at most"
+
+
 def test_nat_is_billed_for_32_machines_at_most() -> None:
     assert cost({"maxWorkers": 400})["parts"]["NAT"].endswith("$0.032 at most")
 

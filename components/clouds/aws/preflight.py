@@ -163,9 +163,13 @@ def check_quota(settings: EksSettings, pool: WorkerPool, location: Location, loo
     """Raises CloudError when `maxWorkers` need more vCPUs than the account's whole quota, or both with a fallback.
 
     Other machines of the account count too, but no data source reports them. Families with quotas of their own are not
-    checked.
+    checked, which is said: one of them among several types may have room for all workers.
     """
-    if not has_standard_quota(settings.machine_type):
+    if others := [machine.name for machine in location.worker_machines if not has_standard_quota(machine.name)]:
+        pulumi.log.info(
+            f"not checked: whether the account's quota of vCPUs has room for the workers. Reason: {', '.join(others)} "
+            "counts in a quota of its family (aws service-quotas list-service-quotas --service-code ec2)"
+        )
         return
     need = pool.max_nodes * location.worker_machine.vcpus
     code = QUOTAS[bool(settings.spot)]
@@ -232,4 +236,4 @@ def check_addresses(settings: EksSettings, pool: WorkerPool, location: Location)
 
 def has_standard_quota(machine_type: str) -> bool:
     """True if the quotas of standard instances (A, C, D, H, I, M, R, T, Z) apply to a machine type."""
-    return machine_type[0] in "acdhimrtz" and not machine_type.startswith(("inf", "trn"))
+    return machine_type[0] in "acdhimrtz" and not machine_type.startswith(("dl", "hpc", "inf", "mac", "trn"))
