@@ -292,7 +292,7 @@ def test_standard_machine_types_count_towards_the_cpu_quota(machine_type: str) -
     assert has_standard_quota(machine_type)
 
 
-def test_quota_of_the_first_type_alone_refuses_nothing_and_says_so() -> None:
+def test_quota_of_only_the_first_type_refuses_nothing() -> None:
     many = {"machineType": "m6a.24xlarge", "maxWorkers": 960}
     assert "960 vCPUs are needed" in refused(many), "a quota of 640"
     done = eks({**many, "otherMachineTypes": "hpc6a.48xlarge"})

@@ -124,7 +124,7 @@ def workers_pools(done: Recording) -> dict[str, Recorded]:
     return {pool.name.removeprefix("future-team-"): pool for pool in done.all("nodePool:NodePool")[1:]}
 
 
-def test_each_further_machine_type_has_a_spot_pool_of_its_own() -> None:
+def test_each_further_machine_type_has_its_own_spot_pool() -> None:
     pools = workers_pools(gke(TYPES))
     assert list(pools) == ["workers", "n4-standard-4", "c3-standard-4", "on-demand"]
     facts = {
@@ -150,7 +150,7 @@ def test_each_further_machine_type_has_a_spot_pool_of_its_own() -> None:
         assert config["resourceLabels"]["stack"] == "team"
 
 
-def test_pool_of_a_type_has_its_own_zones_and_kind_of_disk() -> None:
+def test_pool_of_a_type_has_its_zones_and_disk() -> None:
     pools = workers_pools(gke(TYPES))
     assert pools["c3-standard-4"].inputs["nodeLocations"] == ["us-west1-b", "us-west1-c"]
     assert pools["n4-standard-4"].inputs["nodeLocations"] == ["us-west1-a", "us-west1-b", "us-west1-c"]
@@ -165,7 +165,7 @@ def test_pool_of_a_type_has_its_own_zones_and_kind_of_disk() -> None:
     assert {tuple(pool.inputs["nodeLocations"]) for pool in zonal.values()} == {("us-west1-b",)}
 
 
-def test_type_that_leaves_the_list_takes_only_its_pool_with_it() -> None:
+def test_type_that_leaves_the_list_takes_only_its_pool() -> None:
     def inputs(types: str) -> dict[str, Any]:
         done = gke({**TYPES, "otherMachineTypes": types})
         return {pool.urn: pool.inputs for pool in done.all("nodePool:NodePool")}
@@ -175,7 +175,7 @@ def test_type_that_leaves_the_list_takes_only_its_pool_with_it() -> None:
     assert {urn: both[urn] for urn in one} == one, "another pool would be changed or replaced"
 
 
-def test_types_named_twice_or_as_machine_type_get_no_second_pool() -> None:
+def test_type_named_twice_or_as_machine_type_has_one_pool() -> None:
     done = gke({**TYPES, "otherMachineTypes": "e2-standard-4,n4-standard-4,n4-standard-4"})
     assert list(workers_pools(done)) == ["workers", "n4-standard-4", "on-demand"]
     assert "or n4-standard-4, spot, else on demand, autoscaled 0 to 10" in done.outputs["nodes"][0]

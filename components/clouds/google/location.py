@@ -36,7 +36,7 @@ class Location:
     zones: tuple[str, ...] = ()
     """All zones of the region."""
     other_types: tuple[WorkerType, ...] = ()
-    """Those of `otherMachineTypes`, in their order, without `worker_machine`."""
+    """Types of `otherMachineTypes` in their order, without `worker_machine`."""
 
     @property
     def worker_machines(self) -> tuple[Machine, ...]:
