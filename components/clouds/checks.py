@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import pulumi
@@ -27,6 +28,24 @@ class CloudError(pulumi.RunError):
     """
 
 
+class Refusal(Exception):  # noqa: N818 - not always an error: some lookups ask whether something exists
+    """A provider's refusal of a lookup, in the provider's words. Also no answer, and one that cannot be used."""
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Raises Refusal for a data source that fails. Every other error goes through: it is a fault of the program.
+
+    Pulumi's SDK raises a bare Exception for whatever a provider or the connection to it answers, and no subclass.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise Refusal(str(error)) from error
+
+
 def problem(given: str, allowed: str, fix: str) -> str:
     """One problem in the form in which wrong settings are reported."""
     return f"{given}\n    allowed: {allowed}\n    fix:     {fix}"
@@ -38,10 +57,9 @@ def ask(question: str, call: Callable[[], Answer], fixes: Sequence[tuple[str, st
     fixes: pairs of a pattern and a fix. The first pattern that the provider's message matches chooses the fix.
     """
     try:
-        return call()
-    except pulumi.RunError:
-        raise
-    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        with refusals():
+            return call()
+    except Refusal as error:
         raise explained(question, error, fixes) from error
 
 
@@ -58,10 +76,13 @@ def ask_late(question: str, answer: pulumi.Output[Answer], fixes: Sequence[tuple
     A refusal stops the update with a CloudError. It says that the next update continues, since resources exist by then.
     """
 
+    continuing = [(pattern, f"{fix}; then {CONTINUE}") for pattern, fix in fixes]
+
     def refuse(error: Exception) -> Answer:
-        if isinstance(error, pulumi.RunError):
+        def again() -> Answer:
             raise error
-        raise explained(question, error, [(pattern, f"{fix}; then {CONTINUE}") for pattern, fix in fixes]) from error
+
+        return ask(question, again, continuing)
 
     return answer.recover(refuse)
 
@@ -73,8 +94,9 @@ def ask_or_none(call: Callable[[], Answer]) -> Answer | None:
     is busy, would change the resource.
     """
     try:
-        return call()
-    except Exception as error:  # the SDK raises bare Exception; which of them means "not allowed" differs by provider
+        with refusals():
+            return call()
+    except (Refusal, CloudError) as error:  # `call` may explain a refusal itself
         pulumi.log.debug(f"optional lookup failed, continuing without it: {error}")
         return None
 
@@ -82,10 +104,9 @@ def ask_or_none(call: Callable[[], Answer]) -> Answer | None:
 def found_or_none(call: Callable[[], Answer], absent: str) -> Answer | None:
     """The answer of a provider's data source; None where its message matches `absent`: there is no such thing."""
     try:
-        return call()
-    except pulumi.RunError:
-        raise
-    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        with refusals():
+            return call()
+    except Refusal as error:
         if re.search(absent, str(error)):
             return None
         raise
@@ -97,8 +118,9 @@ def ask_or_say(unchecked: str, call: Callable[[], Answer]) -> Answer | None:
     unchecked: what the provider may therefore refuse only when it creates it.
     """
     try:
-        return call()
-    except Exception as error:  # the SDK raises bare Exception; which of them means "not allowed" differs by provider
+        with refusals():
+            return call()
+    except Refusal as error:
         say_unchecked(unchecked, error)
         return None
 

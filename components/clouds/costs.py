@@ -60,9 +60,9 @@ class Part:
     note: str = ""
 
     @classmethod
-    def of(cls, name: str, numbers: Numbers, price: float | None, price_at_max: float | None = None) -> Part:
-        """So many of one price an hour. price_at_max: that of each at most, where it differs."""
-        highest = price if price_at_max is None else price_at_max
+    def of(cls, name: str, numbers: Numbers, price: float | None, *at_max: float | None) -> Part:
+        """So many of one price an hour. at_max: prices of which the highest counts at most, where they differ."""
+        highest = max_price(*at_max) if at_max else price
         return cls(name, product(numbers.now, price), product(numbers.idle, price), product(numbers.maximum, highest))
 
     @property

@@ -104,6 +104,8 @@ class ManagedCluster(Cluster):
             self.worker_grace_seconds = self.spot_grace_seconds
         self.scheduler_size = replace(scheduler_size(settings), disk_gib=SCHEDULER_DISK_GIB)
         words = [str(pool)]
+        if also := [name for name in settings.other_machine_types if name != settings.machine_type]:
+            words.append(f"or {', '.join(also)}")
         if settings.spot:
             words.append("spot, else on demand" if settings.falls_back else "spot")
         if settings.autoscaled:

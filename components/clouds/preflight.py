@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from components.clouds.allocatable import Allocatable
+from components.clouds.allocatable import Allocatable, Machine
 from components.clouds.base import PodSize, scheduler_size
 from components.clouds.checks import CloudError, problem
 from components.clouds.settings import ManagedSettings
@@ -40,6 +40,37 @@ def choose_zones(
     if settings.spot:
         return home, tuple(workers)
     return home, (home if home in workers else workers[0],)
+
+
+def check_same_size(settings: ManagedSettings, first: Machine, found: Machine) -> None:
+    """Raises CloudError where a type of `otherMachineTypes` differs from the `first` type: sizing is of one size."""
+    if (found.vcpus, found.memory_mib, found.shared_core) == (first.vcpus, first.memory_mib, first.shared_core):
+        return
+    sharing = " and no share of a core" if found.shared_core and not first.shared_core else ""
+    raise CloudError(
+        problem(
+            f"otherMachineTypes has {found.name}, which has {found.vcpus} vCPUs and {found.memory_mib / 1024:g} GiB",
+            f"types with {first.vcpus} vCPUs and {first.memory_mib / 1024:g} GiB{sharing}, like {first.name}",
+            without_type(settings, found.name),
+        )
+    )
+
+
+def without_type(settings: ManagedSettings, name: str) -> str:
+    """The command that takes a machine type out of `otherMachineTypes`."""
+    rest = ",".join(each for each in settings.other_machine_types if each != name)
+    return f"pulumi config set otherMachineTypes {rest}" if rest else "pulumi config rm otherMachineTypes"
+
+
+def pool_candidate(machines: Sequence[Machine], allocatable: Callable[[Machine], Allocatable]) -> Candidate:
+    """The first of several machine types, with what is allocatable on each of them."""
+    each = [allocatable(machine) for machine in machines]
+    return Candidate(
+        machines[0],
+        Allocatable(
+            min(one.cpu_millicores for one in each), min(one.memory_mib for one in each), min(one.pods for one in each)
+        ),
+    )
 
 
 def size_workers(

@@ -78,6 +78,7 @@ class ManagedSettings(Settings):
     region: str
     zone: str | None
     machine_type: MachineType
+    other_machine_types: Items[MachineType]
     system_machine_type: MachineType
     spot: Spot = setting(
         False,

@@ -29,6 +29,8 @@ MACHINE_TYPES = {
     "m5a.xlarge": (4, 15360, 4, 15, "x86_64", ZONES),
     "m7a.xlarge": (4, 16384, 3, 10, "x86_64", ZONES),
     "m6i.16xlarge": (64, 262144, 15, 50, "x86_64", ZONES),
+    "m6a.24xlarge": (96, 393216, 15, 50, "x86_64", ZONES),
+    "hpc6a.48xlarge": (96, 393216, 2, 50, "x86_64", ZONES),
     "g5.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
     "inf2.xlarge": (4, 16384, 4, 15, "x86_64", ZONES),
     "trn1.2xlarge": (8, 32768, 4, 15, "x86_64", ZONES),

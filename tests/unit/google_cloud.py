@@ -16,6 +16,7 @@ MACHINE_TYPES = {
     "e2-medium": (2, 4096, "X86_64", True, ZONES),
     "e2-standard-2": (2, 8192, "X86_64", False, ZONES),
     "e2-standard-4": (4, 16384, "X86_64", False, ZONES),
+    "n2-shared-2": (2, 8192, "X86_64", True, ZONES),
     "e2-highmem-8": (8, 65536, "X86_64", False, ZONES),
     "n1-standard-1": (1, 3840, "", False, ZONES),
     "c3-standard-4": (4, 16384, "X86_64", False, ["us-west1-b", "us-west1-c"]),

@@ -41,6 +41,17 @@ def test_home_disk_is_deleted_with_its_claim(cloud: Cloud) -> None:
     assert own_release(cloud.run()).inputs["values"]["scheduler"]["homeStorageClass"] == disks["metadata"]["name"]
 
 
+def test_second_run_asks_for_no_change(cloud: Cloud) -> None:
+    """The same settings give the same resources, inputs and options, whatever the hour and the order of answers."""
+    config = {"host": "r.example.org", "sharedGiB": cloud.shared_gib, "maxWorkers": 40, "spot": "fallback"}
+    first, second = (
+        {made.urn: made for made in run.resources}
+        for run in (cloud.run(config, {"never-called": lambda _args: {}}) for _ in range(2))
+    )
+    assert first.keys() == second.keys()
+    assert [urn for urn in first if first[urn] != second[urn]] == []
+
+
 def test_cluster_can_be_destroyed_without_an_update_before(cloud: Cloud) -> None:
     assert cloud.run().one(cloud.cluster).inputs["deletionProtection"] is False
 

@@ -73,6 +73,7 @@ TOGETHER: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("gke", "network"): ({}, {"network": "campus", "subnets": "nodes"}),
     ("gke", "subnets"): ({"network": "campus", "subnets": "nodes"}, {"network": "campus", "subnets": "others"}),
     ("gke", "zone"): ({}, {"zone": "us-west1-b"}),
+    ("gke", "otherMachineTypes"): ({"spot": "true"}, {"spot": "true", "otherMachineTypes": "n4-standard-4"}),
     ("eks", "zone"): ({}, {"zone": "us-west-2c"}),
     ("eks", "network"): ({}, CAMPUS_NETWORK),
     ("eks", "subnets"): (CAMPUS_NETWORK, {**CAMPUS_NETWORK, "subnets": "subnet-3,subnet-2"}),

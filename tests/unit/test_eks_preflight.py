@@ -292,7 +292,18 @@ def test_standard_machine_types_count_towards_the_cpu_quota(machine_type: str) -
     assert has_standard_quota(machine_type)
 
 
-@pytest.mark.parametrize("machine_type", ["inf2.xlarge", "trn1.2xlarge", "g5.xlarge", "p4d.24xlarge", "x2idn.large"])
+def test_quota_of_only_the_first_type_refuses_nothing() -> None:
+    many = {"machineType": "m6a.24xlarge", "maxWorkers": 960}
+    assert "960 vCPUs are needed" in refused(many), "a quota of 640"
+    done = eks({**many, "otherMachineTypes": "hpc6a.48xlarge"})
+    assert "Reason: hpc6a.48xlarge counts in a quota of its family" in unchecked(done)
+    assert "quota of vCPUs" not in unchecked(eks({**many, "maxWorkers": 96}))
+
+
+@pytest.mark.parametrize(
+    "machine_type",
+    ["inf2.xlarge", "trn1.2xlarge", "g5.xlarge", "p4d.24xlarge", "x2idn.large", "hpc7a.12xlarge", "dl1.24xlarge"],
+)
 def test_accelerated_machine_types_have_quotas_of_their_own(machine_type: str) -> None:
     assert not has_standard_quota(machine_type)
 

@@ -1,5 +1,7 @@
 """An expired login at each question of `pulumi up`: the update stops with the command, or says what it did not check.
 
+A fault in an answer is none of these: it stops the program.
+
 `pulumi destroy` asks no cloud but through its providers; the wait for disks is in test_destroy_guard.py.
 """
 
@@ -12,6 +14,7 @@ from typing import Any
 import pulumi
 import pytest
 
+from components.clouds import checks
 from components.clouds.google import rest
 from components.clouds.google.rest import RestError
 from tests.unit.aws_cloud import eks
@@ -53,6 +56,11 @@ LOGIN = {"gke": "gcloud auth application-default login", "eks": "aws sso login"}
 def questions(cloud: str) -> list[str]:
     """The data sources that a stack with most settings asks, each once."""
     return sorted({token for token, _, _ in RUN[cloud](CONFIG[cloud]).asked})
+
+
+def broken(*_anything: Any) -> dict[str, Any]:
+    """An answer that a test did not expect."""
+    raise AssertionError("an unexpected question")
 
 
 def refused_or_done(run: Callable[[], Recording]) -> tuple[Refused | None, Recording | None]:
@@ -131,3 +139,40 @@ def test_expired_google_login_stops_the_update_or_is_said(monkeypatch: pytest.Mo
         assert refused is not None
         assert refused.nothing_was_made
         assert LOGIN["gke"] in str(refused)
+
+
+@pytest.mark.parametrize("cloud", RUN)
+def test_fault_in_an_answer_is_no_refusal_of_the_cloud(cloud: str) -> None:
+    """Otherwise a test whose mock fails would pass, since most checks go on without an answer."""
+    swallowed = []
+    for question in questions(cloud):
+        refused, _ = refused_or_done(lambda asked=question: RUN[cloud](CONFIG[cloud], {asked: broken}))  # type: ignore[misc]
+        swallowed += [] if refused and isinstance(refused.error, AssertionError) else [question]
+    assert swallowed == []
+
+
+@pytest.mark.parametrize("host", ["//container.", "//serviceusage.", "//cloudbilling."])
+def test_fault_in_a_request_is_no_refusal_of_google(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    known = kubernetes_engine()
+    monkeypatch.setattr(rest, "fetch", lambda url, *more: broken() if host in url else known(url, *more))
+    refused, _ = refused_or_done(lambda: gke(CONFIG["gke"], {"never-called": broken}))
+    assert refused is not None
+    assert isinstance(refused.error, AssertionError)
+
+
+LOOKUPS: dict[str, Callable[[Callable[[], Any]], Any]] = {
+    "ask": lambda call: checks.ask("the question", call, []),
+    "ask_or_none": checks.ask_or_none,
+    "ask_or_say": lambda call: checks.ask_or_say("the check", call),
+    "found_or_none": lambda call: checks.found_or_none(call, "found"),
+}
+
+
+@pytest.mark.parametrize("fault", [AssertionError, KeyError, AttributeError, TypeError, IndexError])
+@pytest.mark.parametrize("way", LOOKUPS)
+def test_fault_of_the_program_goes_through_every_lookup(way: str, fault: type[Exception]) -> None:
+    def call() -> None:
+        raise fault("found")
+
+    with pytest.raises(fault):
+        LOOKUPS[way](call)

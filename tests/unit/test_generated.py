@@ -67,6 +67,8 @@ def test_every_key_has_a_description_and_a_valid_example(cloud: str) -> None:
         given = {"cloud": cloud, **REQUIRED[cloud], name: shlex.split(key.command())[-1]}
         if name in ("subnets", "publicSubnets", "network"):
             given |= {"network": "vpc-1", "subnets": "a,b" if cloud == "eks" else "a"}
+        if name == "otherMachineTypes":
+            given["spot"] = "true"
         if name in ("acmeEmail", "hostNetworks"):
             given["host"] = "r.example.org"
         secrets = frozenset[str]()

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.clouds.google import rest
-from components.clouds.google.allocatable import SYSTEM_DISK_GIB, boot_disk_type, disk_for_pods, worker_disk_gib
+from components.clouds.allocatable import Allocatable, Machine
+from components.clouds.google import preflight, rest
+from components.clouds.google.allocatable import (
+    SYSTEM_DISK_GIB,
+    boot_disk_type,
+    disk_for_pods,
+    gke_allocatable,
+    worker_disk_gib,
+)
 from components.clouds.google.rest import RestError
 from components.clouds.managed import SCHEDULER_DISK_GIB, WORKER_DISK_GIB
-from tests.unit.cloud_mocks import Recording
+from tests.unit.cloud_mocks import Recorded, Recording
 from tests.unit.google_cloud import gke, kubernetes_engine, refused, team
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
@@ -45,6 +53,13 @@ def test_fixed_pool_has_the_needed_nodes() -> None:
     assert workers.inputs["nodeCount"] == 3
     assert "autoscaling" not in workers.inputs
     assert workers.ignore_changes == []
+
+
+@pytest.mark.parametrize("config", [{"workers": 10}, {"workers": 10, "zone": "us-west1-b"}, {"maxWorkers": 40}])
+def test_autoscaling_is_on_from_the_first_pool_of_any_stack(config: dict[str, Any]) -> None:
+    """Switched on later, it would restart a zonal control plane."""
+    system = gke(config).one("nodePool:NodePool", "system").inputs
+    assert system["autoscaling"] == {"totalMinNodeCount": 1, "totalMaxNodeCount": 3}
 
 
 def test_autoscaled_pool_ranges_from_zero_to_max_workers() -> None:
@@ -99,6 +114,97 @@ def test_fallback_adds_a_pool_on_demand_like_the_spot_pool() -> None:
     assert done.outputs["nodes"][0].startswith("3 x c3-standard-4, 4 workers each")
     assert "spot, else on demand, autoscaled 0 to 3" in done.outputs["nodes"][0]
     assert not gke({"spot": True}).all("nodePool:NodePool", "on-demand")
+
+
+TYPES = {"spot": "fallback", "workers": 10, "maxWorkers": 40, "otherMachineTypes": "n4-standard-4,c3-standard-4"}
+
+
+def workers_pools(done: Recording) -> dict[str, Recorded]:
+    """The pools of workers, by the end of their name."""
+    return {pool.name.removeprefix("future-team-"): pool for pool in done.all("nodePool:NodePool")[1:]}
+
+
+def test_each_further_machine_type_has_its_own_spot_pool() -> None:
+    pools = workers_pools(gke(TYPES))
+    assert list(pools) == ["workers", "n4-standard-4", "c3-standard-4", "on-demand"]
+    facts = {
+        name: (pool.inputs["nodeConfig"]["machineType"], pool.inputs["nodeConfig"]["spot"])
+        for name, pool in pools.items()
+    }
+    assert facts == {
+        "workers": ("e2-standard-4", True),
+        "n4-standard-4": ("n4-standard-4", True),
+        "c3-standard-4": ("c3-standard-4", True),
+        "on-demand": ("e2-standard-4", False),
+    }
+    for pool in pools.values():
+        config = pool.inputs["nodeConfig"]
+        assert pool.inputs["autoscaling"] == {
+            "totalMinNodeCount": 0,
+            "totalMaxNodeCount": 10,
+            "locationPolicy": "ANY",
+        }, "each may be the only one with machines"
+        assert pool.inputs["initialNodeCount"] == 0
+        assert config["labels"] == {"future-kubernetes/role": "worker"}
+        assert [taint["key"] for taint in config["taints"]] == ["future-kubernetes/worker"]
+        assert config["resourceLabels"]["stack"] == "team"
+
+
+def test_pool_of_a_type_has_its_zones_and_disk() -> None:
+    pools = workers_pools(gke(TYPES))
+    assert pools["c3-standard-4"].inputs["nodeLocations"] == ["us-west1-b", "us-west1-c"]
+    assert pools["n4-standard-4"].inputs["nodeLocations"] == ["us-west1-a", "us-west1-b", "us-west1-c"]
+    disks = {name: pool.inputs["nodeConfig"]["diskType"] for name, pool in pools.items()}
+    assert disks == {
+        "workers": "pd-balanced",
+        "n4-standard-4": "hyperdisk-balanced",
+        "c3-standard-4": "pd-balanced",
+        "on-demand": "pd-balanced",
+    }
+    zonal = workers_pools(gke({**TYPES, "zone": "us-west1-b"}))
+    assert {tuple(pool.inputs["nodeLocations"]) for pool in zonal.values()} == {("us-west1-b",)}
+
+
+def test_type_that_leaves_the_list_takes_only_its_pool() -> None:
+    def inputs(types: str) -> dict[str, Any]:
+        done = gke({**TYPES, "otherMachineTypes": types})
+        return {pool.urn: pool.inputs for pool in done.all("nodePool:NodePool")}
+
+    both, one = inputs("n4-standard-4,c3-standard-4"), inputs("c3-standard-4")
+    assert [urn.rsplit("::", 1)[-1] for urn in both.keys() - one.keys()] == ["future-team-n4-standard-4"]
+    assert {urn: both[urn] for urn in one} == one, "another pool would be changed or replaced"
+
+
+def test_type_named_twice_or_as_machine_type_has_one_pool() -> None:
+    done = gke({**TYPES, "otherMachineTypes": "e2-standard-4,n4-standard-4,n4-standard-4"})
+    assert list(workers_pools(done)) == ["workers", "n4-standard-4", "on-demand"]
+    assert "or n4-standard-4, spot, else on demand, autoscaled 0 to 10" in done.outputs["nodes"][0]
+
+
+def test_workers_are_sized_for_the_smallest_of_all_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal vCPUs and memory give equal rooms, but for what GKE reserves of one type only."""
+    known = gke_allocatable
+
+    def less_on_n4(machine: Machine, **more: Any) -> Allocatable:
+        found = known(machine, **more)
+        return replace(found, memory_mib=found.memory_mib - 400) if machine.name.startswith("n4-") else found
+
+    def memory(done: Recording) -> int:
+        requests = done.one("v3:Release").inputs["values"]["worker"]["resources"]["requests"]
+        return int(requests["memory"].removesuffix("Mi"))
+
+    before = memory(gke(TYPES))
+    monkeypatch.setattr(preflight, "gke_allocatable", less_on_n4)
+    assert memory(gke(TYPES, {"never-called": lambda _args: {}})) == before - 100, "four workers a node"
+
+
+def test_every_pool_of_workers_stands_until_the_cluster_is_empty() -> None:
+    done = gke(TYPES)
+    guard = next(entry for entry in done.resources if entry.name.endswith("destroy-guard"))
+    release = done.one("v3:Release")
+    for pool in workers_pools(done).values():
+        assert done.goes_before(guard, pool), "its nodes unmount what Kubernetes deletes"
+        assert done.goes_before(release, pool)
 
 
 def test_machines_without_persistent_disks_boot_from_hyperdisk() -> None:

@@ -50,6 +50,28 @@ pytestmark = pytest.mark.usefixtures("installed_tools")
         ({"egress": "10.33.64.9:22", "vpcCidr": "10.33.0.0/16"}, "pulumi config set vpcCidr 10.32.0.0/12"),
         ({"sharedGiB": 100}, "pulumi config set sharedGiB 1024"),
         ({"network": "campus"}, "pulumi config set subnets"),
+        ({"otherMachineTypes": "n4-standard-4"}, "pulumi config set spot fallback"),
+        ({"spot": True, "otherMachineTypes": "n4-standard-4,e2-highmem-8"}, "e2-highmem-8, which has 8 vCPUs and 64"),
+        ({"spot": True, "otherMachineTypes": "e2-highmem-8"}, "types with 4 vCPUs and 16 GiB, like e2-standard-4"),
+        (
+            {"spot": True, "otherMachineTypes": "n4-standard-4,e2-highmem-8"},
+            "pulumi config set otherMachineTypes n4-standard-4",
+        ),
+        ({"spot": True, "otherMachineTypes": "e2-highmem-8"}, "pulumi config rm otherMachineTypes"),
+        (
+            {"spot": True, "machineType": "e2-standard-2", "otherMachineTypes": "n2-shared-2"},
+            "types with 2 vCPUs and 8 GiB and no share of a core",
+        ),
+        (
+            {"spot": True, "otherMachineTypes": "t2a-standard-4"},
+            "otherMachineTypes has 't2a-standard-4', which no zone",
+        ),
+        ({"spot": True, "otherMachineTypes": "g2-standard-4"}, "for x86-64 without an accelerator"),
+        ({"spot": True, "otherMachineTypes": "n4-standard-5"}, "pulumi config rm otherMachineTypes"),
+        (
+            {"spot": True, "zone": "us-west1-a", "otherMachineTypes": "c3-standard-4"},
+            "otherMachineTypes has 'c3-standard-4', which zone us-west1-a does not offer",
+        ),
         ({"workers": 10, "maxWorkers": 4}, "at least workers, which is 10"),
     ],
 )
@@ -138,6 +160,9 @@ def limits(**limit: str) -> dict[str, Answer]:
     return {QUOTA: quota}
 
 
+SEVERAL = {"spot": True, "otherMachineTypes": "c3-standard-4"}
+
+
 @pytest.mark.parametrize(
     ("config", "quotas", "said"),
     [
@@ -154,9 +179,23 @@ def limits(**limit: str) -> dict[str, Answer]:
         ({"spot": True}, {"CPUS": "2", "PREEMPTIBLE_CPUS": "40"}, ""),
         ({"spot": True}, {"CPUS": "99", "PREEMPTIBLE_CPUS": "39"}, "PREEMPTIBLE"),
         ({"spot": True}, {"CPUS": "41", "PREEMPTIBLE_CPUS": "0"}, "42 vCPUs are needed"),
-        ({"spot": "fallback"}, {"CPUS": "8", "PREEMPTIBLE_CPUS": "32"}, ""),
-        ({"spot": "fallback"}, {"CPUS": "8", "PREEMPTIBLE_CPUS": "31"}, "39 vCPUs, the project's quota PREEMPTIBLE"),
+        ({"spot": "fallback"}, {"CPUS": "10", "PREEMPTIBLE_CPUS": "32"}, ""),
+        ({"spot": "fallback"}, {"CPUS": "9", "PREEMPTIBLE_CPUS": "32"}, "for which 42 vCPUs are needed"),
+        ({"spot": "fallback"}, {"CPUS": "8", "PREEMPTIBLE_CPUS": "33"}, "41 vCPUs, the project's quota PREEMPTIBLE"),
         ({"spot": "fallback"}, {"CPUS": "41", "PREEMPTIBLE_CPUS": "0"}, "42 vCPUs are needed"),
+        (SEVERAL, {"CPUS": "22", "C3_CPUS": "20"}, ""),
+        (
+            SEVERAL,
+            {"CPUS": "21", "C3_CPUS": "20"},
+            "41 vCPUs, the project's quota CPUS-per-project-region with C3-CPUS",
+        ),
+        (SEVERAL, {"CPUS": "42", "C3_CPUS": "0"}, "pulumi config rm otherMachineTypes, or ask for more"),
+        (SEVERAL, {"CPUS": "42", "C3_CPUS": "3"}, "quota: C3-CPUS-per-project-region is 3 in us-west1"),
+        (SEVERAL, {"CPUS": "2", "PREEMPTIBLE_CPUS": "40", "C3_CPUS": "0"}, ""),
+        (SEVERAL, {"CPUS": "2", "C3_CPUS": "-1"}, ""),
+        (SEVERAL, {"CPUS": "2"}, ""),
+        (SEVERAL, {"SSD_TOTAL_GB": "559"}, "560 GB of SSD are needed"),
+        ({"spot": True, "otherMachineTypes": "n4-standard-4"}, {"SSD_TOTAL_GB": "60"}, ""),
         ({}, {"SSD_TOTAL_GB": "559"}, "560 GB of SSD are needed"),
         ({}, {"SSD_TOTAL_GB": "560"}, ""),
         ({"machineType": "n4-standard-4"}, {"SSD_TOTAL_GB": "60"}, ""),

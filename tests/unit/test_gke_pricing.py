@@ -73,6 +73,34 @@ def test_maximum_cost_has_the_on_demand_price_of_a_fallback() -> None:
     assert both == f"${spot:.3f} now, $0.000 idle, ${2 * on_demand:.3f} at most"
 
 
+def test_cost_of_several_types_names_the_dearest_at_most() -> None:
+    types = {"workers": 4, "maxWorkers": 8, "spot": True, "otherMachineTypes": "n4-standard-4"}
+    spot = 4 * 0.005 + 16 * 0.0005
+    unpriced = cost(types)
+    name = "worker nodes (now as e2-standard-4, at most as the dearest type)"
+    assert unpriced["parts"][name] == f"${spot:.3f} now, $0.000 idle, unknown at most", "N4 has no spot price here"
+    assert unpriced["max"].endswith(f"(unknown: {name})")
+    dearer = [
+        sku("Spot Preemptible N4 Instance Core running in Oregon", 0.006, usage="Preemptible"),
+        sku("Spot Preemptible N4 Instance Ram running in Oregon", 0.0006, "GiBy.h", usage="Preemptible"),
+    ]
+    CATALOG[COMPUTE] += dearer
+    try:
+        both = gke(types, {"never-called": lambda _args: {}}).outputs["hourlyCost"][0]["parts"]
+        fallback = gke({**types, "spot": "fallback"}, {"never-called": lambda _args: {}}).outputs["hourlyCost"][0]
+    finally:
+        del CATALOG[COMPUTE][-2:]
+    most = 2 * (4 * 0.006 + 16 * 0.0006)
+    assert both["worker nodes (now as e2-standard-4, at most as n4-standard-4)"] == (
+        f"${spot:.3f} now, $0.000 idle, ${most:.3f} at most"
+    )
+    assert both["worker disks"] == f"${50 * DISK:.3f} now, $0.000 idle, ${100 * DISK:.3f} at most"
+    on_demand = 2 * (4 * 0.02 + 16 * 0.002)
+    assert fallback["parts"]["worker nodes (now as e2-standard-4, at most as e2-standard-4 on demand)"] == (
+        f"${spot:.3f} now, $0.000 idle, ${on_demand:.3f} at most"
+    )
+
+
 def test_cost_follows_zone_network_host_and_shared_files() -> None:
     assert cost({"zone": "us-west1-b"})["parts"]["control plane"] == "$0.090", "the fee of a zonal cluster"
     given = cost({"network": "campus", "subnets": "nodes"})["parts"]
@@ -87,6 +115,12 @@ def test_cost_follows_zone_network_host_and_shared_files() -> None:
 
 def test_hyperdisk_has_a_price_of_its_own() -> None:
     assert cost({"machineType": "n4-standard-4", "workers": 4})["parts"]["worker disks"] == f"${50 * DISK / 2:.3f}"
+
+
+def test_disks_of_several_types_count_the_dearest_at_most() -> None:
+    types = {"workers": 4, "maxWorkers": 8, "spot": True, "otherMachineTypes": "e2-standard-4"}
+    disks = cost({**types, "machineType": "n4-standard-4"})["parts"]["worker disks"]
+    assert disks == f"${50 * DISK / 2:.3f} now, $0.000 idle, ${100 * DISK:.3f} at most"
 
 
 def test_nat_is_billed_for_32_machines_at_most() -> None:

@@ -61,6 +61,7 @@ VARIATIONS: Mapping[str, dict[str, Any]] = {
     "spot": {"spot": True, "maxWorkers": 40, "zone": "us-west1-b", "machineType": "n4-standard-4"},
     "data": {"buckets": "gs://team-data,gs://results:rw"},
     "fallback": {"spot": "fallback", "kubernetesVersion": "1.35", "maintenanceWindow": "FR,SA,SU 22:30"},
+    "types": {"spot": "fallback", "otherMachineTypes": "n4-standard-4,c3-standard-4", "maxWorkers": 40},
     "narrow": {"vpcCidr": "192.168.128.0/18", "maxWorkers": 8},
     "given": {"network": "campus", "subnets": "nodes", "image": "ghcr.io/o/i@sha256:" + "b" * 64},
 }

@@ -292,3 +292,55 @@ def test_quota_of_the_stack_itself_follows_its_settings(cluster: Cluster) -> Non
 )
 def test_quantities_are_read_in_every_unit(text: str, number: float) -> None:
     assert quantity(text) == number
+
+
+LOGIN = {
+    **TEAM,
+    "host": "r.example.org",
+    "oidcIssuer": "https://login.example.org",
+    "oidcClientId": "r",
+    "oidcClientSecret": "a-long-secret",
+    "oidcUsers": "*",
+    "chartValues": json.dumps({"ingress": {"tlsSecret": "r-tls"}}),
+}
+
+
+@pytest.fixture
+def secret(nodes: list[Allocatable], monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [f"future-kubernetes:{name}" for name in ("password", "oidcClientSecret")]
+    monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", json.dumps(keys))
+
+
+@pytest.mark.usefixtures("secret")
+def test_login_pod_counts_against_the_quota(cluster: Cluster) -> None:
+    cluster(quota({"requests.cpu": "4100m", "pods": "5"}))
+    message = refusal(LOGIN)
+    assert "scheduler, login and 4 workers need 4.12 cores of quota compute (requests.cpu: hard 4.1 cores" in message
+    assert "need 6 of quota compute (pods: hard 5" in message
+    cluster(quota({"requests.cpu": "4120m", "pods": "6"}))
+    assert program(LOGIN).warnings == []
+
+
+@pytest.mark.usefixtures("secret")
+def test_quota_of_cpu_limits_asks_for_the_login_pods_too(cluster: Cluster) -> None:
+    cluster(quota({"limits.cpu": "20"}))
+    limited = {**LOGIN, "workerCpuLimit": "2", "schedulerCpuLimit": "2"}
+    assert "fix:     pulumi config set --path chartValues.oidc.resources.limits.cpu 1" in refusal(limited)
+    given = {"ingress": {"tlsSecret": "r-tls"}, "oidc": {"resources": {"limits": {"cpu": 1}}}}
+    assert program({**limited, "chartValues": json.dumps(given)}).warnings == []
+
+
+@pytest.mark.usefixtures("secret")
+def test_limit_range_that_refuses_the_login_pod_names_its_value(cluster: Cluster) -> None:
+    cluster(limit_range(min={"cpu": "50m"}))
+    message = refusal(LOGIN)
+    assert "the login's requests.cpu is 0.02 cores, which limit range bounds refuses" in message
+    assert "pulumi config set --path chartValues.oidc.resources.requests.cpu 0.05" in message
+
+
+def test_placeholders_count_against_the_quota_until_max_workers(cluster: Cluster) -> None:
+    warm = {**TEAM, "maxWorkers": "6", "chartValues": json.dumps({"worker": {"warmReplicas": 9}})}
+    cluster(quota({"pods": "6"}))
+    assert "scheduler, 4 workers and 2 placeholders need 7 of quota compute" in refusal(warm)
+    cluster(quota({"pods": "7"}))
+    assert program(warm).warnings == []

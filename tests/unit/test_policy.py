@@ -69,7 +69,8 @@ def test_example_stacks_violate_no_rule() -> None:
 
 def test_stacks_with_every_option_violate_no_rule() -> None:
     more = {"host": "r.example.org", "maxWorkers": 40}
-    assert broken(google_cloud.gke({**more, "sharedGiB": 1024})) == []
+    types = {"spot": "fallback", "otherMachineTypes": "n4-standard-4,c3-standard-4"}
+    assert broken(google_cloud.gke({**more, **types, "sharedGiB": 1024})) == []
     assert broken(aws_cloud.eks({**more, "sharedGiB": 10, "natPerZone": True})) == []
 
 

@@ -11,7 +11,7 @@ from components.clouds.aws.iam import PODS, allow
 from components.clouds.aws.settings import EksSettings
 from components.clouds.base import CloudIdentity, service_accounts
 from components.clouds.buckets import parsed
-from components.clouds.checks import CloudError, ask_or_say, problem, say_unchecked
+from components.clouds.checks import CloudError, Refusal, ask_or_say, problem, refusals, say_unchecked
 from components.clouds.scope import Scope
 
 LIST_ACTIONS = ["s3:ListBucket", "s3:GetBucketLocation"]
@@ -34,8 +34,9 @@ def check_buckets(settings: EksSettings, lookup: pulumi.InvokeOptions) -> None:
     """Raises CloudError for a bucket that does not exist. Where AWS refuses the lookup, the check says so."""
     for bucket in parsed(settings.buckets):
         try:
-            region = region_of(bucket.name, lookup)
-        except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+            with refusals():
+                region = region_of(bucket.name, lookup)
+        except Refusal as error:
             if not re.search(r"StatusCode: 404|NoSuchBucket|NotFound|couldn't find|empty result", str(error)):
                 # AWS refuses for a bucket of another account as it does for one that the caller may not see.
                 say_unchecked(f"whether there is a bucket s3://{bucket.name} in this account", error)

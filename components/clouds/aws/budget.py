@@ -9,7 +9,7 @@ import pulumi_aws as aws
 
 from components.clouds.aws.location import Location
 from components.clouds.aws.settings import EksSettings
-from components.clouds.checks import CloudError, problem, say_unchecked
+from components.clouds.checks import CloudError, Refusal, problem, refusals, say_unchecked
 from components.clouds.labels import common_labels
 from components.clouds.scope import Scope
 
@@ -29,8 +29,9 @@ def check_budget(settings: EksSettings, lookup: pulumi.InvokeOptions) -> None:
     if not settings.monthly_budget:
         return
     try:
-        aws.budgets.get_budget(name=f"{settings.name}-permission-check", opts=lookup)
-    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        with refusals():
+            aws.budgets.get_budget(name=f"{settings.name}-permission-check", opts=lookup)
+    except Refusal as error:
         if re.search(r"NotFound|couldn't find|not found|empty result", str(error), re.IGNORECASE):
             return
         if not re.search(r"AccessDenied|not authorized", str(error), re.IGNORECASE):

@@ -12,7 +12,7 @@ from components.clouds.aws.api import ask
 from components.clouds.aws.iam import create_role
 from components.clouds.aws.location import Location
 from components.clouds.aws.settings import EksSettings
-from components.clouds.checks import found_or_none, say_unchecked
+from components.clouds.checks import Refusal, found_or_none, say_unchecked
 from components.clouds.home import (
     HOME_LABEL,
     SNAPSHOT_TIME,
@@ -45,7 +45,7 @@ def find_snapshot(settings: EksSettings, location: Location, lookup: pulumi.Invo
         ]
         try:
             found = found_or_none(lambda: aws.ebs.get_volume(filters=own, most_recent=True, opts=lookup), ABSENT)
-        except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        except Refusal as error:
             say_unchecked("whether the home has a disk, which may be larger than homeGiB, or in another zone", error)
             return None
         return Disk(found.availability_zone, found.size) if found else None

@@ -13,7 +13,8 @@ import pulumi_aws as aws
 from components.clouds.allocatable import Machine
 from components.clouds.aws.api import ask
 from components.clouds.aws.settings import EksSettings
-from components.clouds.checks import CloudError, problem
+from components.clouds.checks import CloudError, Refusal, problem, refusals
+from components.clouds.preflight import check_same_size, without_type
 
 
 @dataclass(frozen=True)
@@ -158,22 +159,17 @@ def same_size(
 ) -> Ec2Machine:
     """A type of `otherMachineTypes`. Raises CloudError where it differs from `machine`, or a zone does not offer it."""
     key = "otherMachineTypes"
-    rest = ",".join(each for each in settings.other_machine_types if each != name)
-    fix = f"pulumi config set {key} {rest}" if rest else f"pulumi config rm {key}"
     offered = zones_offering(key, name, settings, lookup)
     missing = [zone for zone in zones if zone not in offered]
     if missing:
         allowed = f"types that {', '.join(zones)} offer, where the workers' nodes are"
-        raise CloudError(problem(f"{key} has {name}, which {', '.join(missing)} does not offer", allowed, fix))
-    found = describe_machine(key, name, lookup)
-    if (found.vcpus, found.memory_mib) != (machine.vcpus, machine.memory_mib):
         raise CloudError(
             problem(
-                f"{key} has {name}, which has {found.vcpus} vCPUs and {found.memory_mib / 1024:g} GiB",
-                f"types with {machine.vcpus} vCPUs and {machine.memory_mib / 1024:g} GiB, like {machine.name}",
-                fix,
+                f"{key} has {name}, which {', '.join(missing)} does not offer", allowed, without_type(settings, name)
             )
         )
+    found = describe_machine(key, name, lookup)
+    check_same_size(settings, machine, found)
     return found
 
 
@@ -189,13 +185,14 @@ def spot_market(settings: EksSettings, zones: Sequence[str], lookup: pulumi.Invo
 
     def price(zone: str) -> float | None:
         try:
-            found = aws.ec2.get_spot_price(
-                instance_type=settings.machine_type,
-                availability_zone=zone,
-                filters=[aws.ec2.GetSpotPriceFilterArgs(name="product-description", values=["Linux/UNIX"])],
-                opts=lookup,
-            )
-        except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+            with refusals():
+                found = aws.ec2.get_spot_price(
+                    instance_type=settings.machine_type,
+                    availability_zone=zone,
+                    filters=[aws.ec2.GetSpotPriceFilterArgs(name="product-description", values=["Linux/UNIX"])],
+                    opts=lookup,
+                )
+        except Refusal as error:
             if re.search(NO_SPOT_MARKET, str(error), re.IGNORECASE):
                 return None
             raise

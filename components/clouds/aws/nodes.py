@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from components.clouds.aws.location import Location
 from components.clouds.aws.network import Network
 from components.clouds.aws.settings import EksSettings
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT
+from components.clouds.checks import found_or_none
 from components.clouds.scope import Scope
 from components.clouds.sizing import WorkerPool
 
@@ -272,10 +272,6 @@ def live_scaling(scope: Scope, part: str, arns: Sequence[str]) -> Scaling | None
 
 
 def find_group(cluster: str, group: str, lookup: pulumi.InvokeOptions) -> aws.eks.GetNodeGroupResult | None:
-    """A node group. None where it is gone. Raises Exception where AWS refuses the lookup."""
-    try:
-        return aws.eks.get_node_group(cluster_name=cluster, node_group_name=group, opts=lookup)
-    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
-        if re.search(r"ResourceNotFound|couldn't find|not found|empty result", str(error), re.IGNORECASE):
-            return None
-        raise
+    """A node group. None where it is gone. Raises Refusal where AWS refuses the lookup."""
+    gone = r"(?i)ResourceNotFound|couldn't find|not found|empty result"
+    return found_or_none(lambda: aws.eks.get_node_group(cluster_name=cluster, node_group_name=group, opts=lookup), gone)

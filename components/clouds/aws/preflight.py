@@ -6,14 +6,13 @@ Every refusal is a CloudError with what is allowed and the command that fixes it
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import partial
 
 import pulumi
 import pulumi_aws as aws
 
 from components.clouds import preflight
-from components.clouds.allocatable import Allocatable, Machine
+from components.clouds.allocatable import Machine
 from components.clouds.aws.addresses import addresses_in, addresses_per_node
 from components.clouds.aws.allocatable import DAEMONS, SYSTEM_PODS, eks_allocatable
 from components.clouds.aws.api import tagged_arns
@@ -24,7 +23,7 @@ from components.clouds.aws.location import Caller, Location, find_caller, find_l
 from components.clouds.aws.machines import describe_machine
 from components.clouds.aws.settings import EksSettings
 from components.clouds.aws.versions import check_version
-from components.clouds.checks import CloudError, ask_or_none, ask_or_say, problem, say_unchecked
+from components.clouds.checks import CloudError, Refusal, ask_or_none, ask_or_say, problem, refusals, say_unchecked
 from components.clouds.labels import common_labels
 from components.clouds.sizing import Candidate, WorkerPool
 
@@ -101,8 +100,9 @@ def check_roles(settings: EksSettings, caller: Caller, lookup: pulumi.InvokeOpti
 def role_path(name: str, lookup: pulumi.InvokeOptions) -> str | None:
     """Path and name of the role called `name`. Empty where there is none, None where the lookup is refused and said."""
     try:
-        return aws.iam.get_role(name=name, opts=lookup).arn.split(":role/")[1]
-    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        with refusals():
+            return aws.iam.get_role(name=name, opts=lookup).arn.split(":role/")[1]
+    except Refusal as error:
         missing = r"NoSuchEntity|couldn't find|cannot be found|not found|empty result"
         if re.search(missing, str(error), re.IGNORECASE):
             return ""
@@ -143,19 +143,8 @@ def size_workers(settings: EksSettings, location: Location, lookup: pulumi.Invok
         known = [ask_or_none(partial(describe_machine, "machineType", name, lookup)) for name in names]
         return [candidate(machine) for machine in known if machine]
 
-    smallest = pool_candidate(location.worker_machines)
+    smallest = preflight.pool_candidate(location.worker_machines, eks_allocatable)
     return preflight.size_workers(settings, smallest, DAEMONS, others)
-
-
-def pool_candidate(machines: Sequence[Machine]) -> Candidate:
-    """The preferred of several machine types, with what is allocatable on each of them."""
-    each = [eks_allocatable(machine) for machine in machines]
-    return Candidate(
-        machines[0],
-        Allocatable(
-            min(one.cpu_millicores for one in each), min(one.memory_mib for one in each), min(one.pods for one in each)
-        ),
-    )
 
 
 def check_system(settings: EksSettings, location: Location) -> None:
@@ -174,9 +163,13 @@ def check_quota(settings: EksSettings, pool: WorkerPool, location: Location, loo
     """Raises CloudError when `maxWorkers` need more vCPUs than the account's whole quota, or both with a fallback.
 
     Other machines of the account count too, but no data source reports them. Families with quotas of their own are not
-    checked.
+    checked, which is said: one of them among several types may have room for all workers.
     """
-    if not has_standard_quota(settings.machine_type):
+    if others := [machine.name for machine in location.worker_machines if not has_standard_quota(machine.name)]:
+        pulumi.log.info(
+            f"not checked: whether the account's quota of vCPUs has room for the workers. Reason: {', '.join(others)} "
+            "counts in a quota of its family (aws service-quotas list-service-quotas --service-code ec2)"
+        )
         return
     need = pool.max_nodes * location.worker_machine.vcpus
     code = QUOTAS[bool(settings.spot)]
@@ -243,4 +236,4 @@ def check_addresses(settings: EksSettings, pool: WorkerPool, location: Location)
 
 def has_standard_quota(machine_type: str) -> bool:
     """True if the quotas of standard instances (A, C, D, H, I, M, R, T, Z) apply to a machine type."""
-    return machine_type[0] in "acdhimrtz" and not machine_type.startswith(("inf", "trn"))
+    return machine_type[0] in "acdhimrtz" and not machine_type.startswith(("dl", "hpc", "inf", "mac", "trn"))

@@ -13,7 +13,7 @@ from components.clouds.aws.location import Location
 from components.clouds.aws.nodes import MAX_SYSTEM_NODES, SYSTEM_DISK_GIB
 from components.clouds.aws.settings import EksSettings
 from components.clouds.base import UNKNOWN
-from components.clouds.checks import say_unchecked
+from components.clouds.checks import Refusal, refusals, say_unchecked
 from components.clouds.costs import (
     HOURS_A_MONTH,
     ONE,
@@ -22,7 +22,6 @@ from components.clouds.costs import (
     Numbers,
     Part,
     keeps_snapshots,
-    max_price,
     node_numbers,
     product,
     worker_node,
@@ -53,7 +52,7 @@ def hourly_cost(scope: Scope, settings: EksSettings, location: Location, pool: W
     # One in each public subnet of the load balancer; a new network has one such subnet.
     public = (len(settings.public_subnets) or 1) if settings.host else 0
     parts = [
-        Part.of("worker nodes", nodes, worker, max_price(worker, on_demand) if settings.falls_back else worker),
+        Part.of("worker nodes", nodes, worker, worker, *([on_demand] if settings.falls_back else [])),
         Part.of("system nodes", system, prices.machine(settings.system_machine_type)),
         Part.of("control plane", ONE, prices.of("the control plane", "AmazonEKS", {"operation": "CreateOperation"})),
         Part.of("disks", disks.plus(ONE.times(volumes)), prices.disk()),
@@ -103,12 +102,13 @@ class PriceList:
             return None
         wanted = {**self.region, **filters}
         try:
-            found = aws.pricing.get_product(
-                service_code=service,
-                filters=[aws.pricing.GetProductFilterArgs(field=key, value=value) for key, value in wanted.items()],
-                opts=self.lookup,
-            )
-        except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+            with refusals():
+                found = aws.pricing.get_product(
+                    service_code=service,
+                    filters=[aws.pricing.GetProductFilterArgs(field=key, value=value) for key, value in wanted.items()],
+                    opts=self.lookup,
+                )
+        except Refusal as error:
             say_unchecked(f"the price of {what}, so hourlyCost is unknown in part", error)
             self.refused = "precise enough" not in str(error)
             return None

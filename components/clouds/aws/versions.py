@@ -9,7 +9,7 @@ import pulumi_aws as aws
 
 from components.clouds.aws.api import tagged_arns
 from components.clouds.aws.settings import EksSettings
-from components.clouds.checks import CloudError, ask_or_say, problem, say_unchecked
+from components.clouds.checks import CloudError, Refusal, ask_or_say, problem, refusals, say_unchecked
 from components.clouds.labels import common_labels
 from components.clouds.settings import minor
 
@@ -75,8 +75,9 @@ def live_version(settings: EksSettings, lookup: pulumi.InvokeOptions) -> str | N
 def describe_cluster(name: str, lookup: pulumi.InvokeOptions) -> aws.eks.GetClusterResult | None:
     """A cluster, or None where it is gone or the lookup is refused."""
     try:
-        return aws.eks.get_cluster(name=name, opts=lookup)
-    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        with refusals():
+            return aws.eks.get_cluster(name=name, opts=lookup)
+    except Refusal as error:
         if not re.search(r"ResourceNotFound|couldn't find|not found|empty result", str(error), re.IGNORECASE):
             say_unchecked(f"whether cluster {name} can be upgraded to kubernetesVersion", error)
         return None

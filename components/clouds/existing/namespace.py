@@ -25,7 +25,9 @@ from components.clouds.existing.pod_use import (
     amounts,
     items_of,
     live_use,
+    login_use,
     missing,
+    placeholder_use,
     pod_use,
     range_problems,
     with_defaults,
@@ -39,15 +41,34 @@ ENDED = ("Succeeded", "Failed")
 
 @dataclass(frozen=True)
 class Demand:
-    """A stack's needs of its namespace: its pods, its claims in GiB by the setting, and those that it has already."""
+    """A stack's needs of its namespace: its pods, its claims in GiB by the setting, and those that it has already.
 
-    scheduler: PodUse
+    others: the pods beside the workers, each once. placeholders: number of those that keep room for further workers.
+    """
+
+    others: Sequence[PodUse]
     worker: PodUse
     workers: int
     max_workers: int
     claims: Mapping[str, float]
+    placeholder: PodUse | None = None
+    placeholders: int = 0
     owned: Sequence[PodUse] = ()
     owned_claims: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def counted(self) -> list[tuple[PodUse, int]]:
+        """Each kind of pod that the chart makes, with the number at the start."""
+        pods = [(pod, 1) for pod in self.others] + [(self.worker, self.workers)]
+        return pods + ([(self.placeholder, self.placeholders)] if self.placeholder else [])
+
+    @property
+    def words(self) -> str:
+        """The pods in words, such as `scheduler, login and 4 workers`."""
+        parts = [pod.part for pod in self.others] + [f"{self.workers} workers"]
+        if self.placeholders:
+            parts.append(f"{self.placeholders} placeholders")
+        return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
     def own_charge(self, key: str, quota: Mapping[str, Any]) -> float:
         """The part of a quota's use that is this stack's, which an update replaces."""
@@ -59,7 +80,7 @@ class Demand:
 
 
 def check_namespace(access: Access, settings: Settings, scheduler: PodSize, worker: PodSize) -> None:
-    """Raises KubeconfigError where quotas or limit ranges of the namespace refuse the scheduler or the first workers.
+    """Raises KubeconfigError where quotas or limit ranges of the namespace refuse a pod or a claim of the start.
 
     Warns where they refuse some of `maxWorkers`. Where the caller may not read them, the check says so.
     """
@@ -72,19 +93,9 @@ def check_namespace(access: Access, settings: Settings, scheduler: PodSize, work
     quotas = [item for item in found or [] if item["kind"] == "ResourceQuota" and item["metadata"]["name"] != own]
     if not (ranges or quotas):
         return
-    pods = [
-        with_defaults(pod_use(part, size, settings.chart_values), ranges)
-        for part, size in (("scheduler", scheduler), ("worker", worker))
-    ]
-    claims = {"homeGiB": settings.home_gib, "sharedGiB": settings.shared_gib}
-    demand = Demand(
-        scheduler=pods[0],
-        worker=pods[1],
-        workers=settings.workers,
-        max_workers=settings.max_workers,
-        claims={key: gib for key, gib in claims.items() if gib},
-    )
-    problems = [text for pod in pods for text in range_problems(pod, ranges)]
+    demand = demand_of(settings, scheduler, worker, ranges)
+    # A placeholder has a worker's amounts.
+    problems = [text for pod in (*demand.others, demand.worker) for text in range_problems(pod, ranges)]
     problems += claim_problems(demand, ranges)
     if quotas and (known := with_owned(access, settings, demand)):
         problems += [text for quota in quotas for text in quota_problems(quota, known)]
@@ -95,6 +106,31 @@ def check_namespace(access: Access, settings: Settings, scheduler: PodSize, work
             )
     if problems:
         raise KubeconfigError("\n".join(dict.fromkeys(problems)))
+
+
+def demand_of(
+    settings: Settings, scheduler: PodSize, worker: PodSize, ranges: Sequence[Mapping[str, Any]] = ()
+) -> Demand:
+    """All pods that the chart makes, and the claims. ranges: the namespace's limit ranges, whose defaults pods get."""
+
+    def admitted(pod: PodUse) -> PodUse:
+        return with_defaults(pod, ranges)
+
+    given = settings.chart_values
+    claims = {"homeGiB": settings.home_gib, "sharedGiB": settings.shared_gib}
+    others = [pod_use("scheduler", scheduler, given)] + ([login_use(given)] if settings.oidc_issuer else [])
+    workers = admitted(pod_use("worker", worker, given))
+    # Here the setting warmWorkers is only a value of the chart. The broker keeps no room beyond maxWorkers.
+    warm = min((given.get("worker") or {}).get("warmReplicas") or 0, settings.max_workers - settings.workers)
+    return Demand(
+        others=[admitted(pod) for pod in others],
+        worker=workers,
+        workers=settings.workers,
+        max_workers=settings.max_workers,
+        claims={key: gib for key, gib in claims.items() if gib},
+        placeholder=placeholder_use(workers, settings.name, settings.namespace, given) if warm else None,
+        placeholders=warm,
+    )
 
 
 def with_owned(access: Access, settings: Settings, demand: Demand) -> Demand | None:
@@ -158,10 +194,10 @@ def free_amounts(quota: Mapping[str, Any], demand: Demand) -> Iterator[tuple[str
 
 
 def quota_problems(quota: Mapping[str, Any], demand: Demand) -> Iterator[str]:
-    """Each key of a quota that refuses the scheduler, the first workers or a claim."""
+    """Each key of a quota that refuses a pod of the start, or a claim."""
     name, namespace = quota["metadata"]["name"], quota["metadata"]["namespace"]
     for key, hard, others, free in free_amounts(quota, demand):
-        pods = [pod for pod in (demand.scheduler, demand.worker) if counts(quota, pod)]
+        pods = [pod for pod in (*demand.others, demand.worker) if counts(quota, pod)]
         if key in REQUIRED:
             kind, resource = key.split(".") if "." in key else ("requests", key)
             yield from (missing(pod, kind, resource, f"quota {name}") for pod in pods if key not in pod.charge)
@@ -174,7 +210,7 @@ def quota_problems(quota: Mapping[str, Any], demand: Demand) -> Iterator[str]:
             given = f"{settings} need {words(key, needs)} of quota {name} ({key}: {state})"
             fix = "pulumi config set homeGiB with less"
         else:
-            given = f"scheduler and {demand.workers} workers need {words(key, needs)} of quota {name} ({key}: {state})"
+            given = f"{demand.words} need {words(key, needs)} of quota {name} ({key}: {state})"
             fix = fewer_workers(quota, demand)
         yield problem(
             f"{given} in namespace {namespace}",
@@ -191,17 +227,16 @@ def needed(quota: Mapping[str, Any], demand: Demand, key: str) -> float:
     """The amount that the stack needs of a quota's key at its start."""
     if key in CLAIM_KEYS:
         return sum(demand.claims.values()) * GIB if key == "requests.storage" else len(demand.claims)
-    pods = ((demand.scheduler, 1), (demand.worker, demand.workers))
-    return sum(pod.charge.get(key, 0) * number for pod, number in pods if counts(quota, pod))
+    return sum(pod.charge.get(key, 0) * number for pod, number in demand.counted if counts(quota, pod))
 
 
 def room_for_workers(quota: Mapping[str, Any], demand: Demand) -> float:
-    """Workers for which a quota has room beside the scheduler; infinite where it does not count them."""
+    """Workers for which a quota has room beside the other pods; infinite where it does not count them."""
     room = math.inf
     for key, _, _, free in free_amounts(quota, demand):
         each = demand.worker.charge.get(key, 0) if counts(quota, demand.worker) else 0
         if key not in CLAIM_KEYS and each:
-            beside = demand.scheduler.charge.get(key, 0) if counts(quota, demand.scheduler) else 0
+            beside = sum(pod.charge.get(key, 0) for pod in demand.others if counts(quota, pod))
             room = min(room, max(0, math.floor((free - beside) / each + ROUNDING)))
     return room
 

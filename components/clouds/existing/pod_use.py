@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import yaml
+
+from common.paths import REPO
 from components.clouds.base import PodSize
 from components.clouds.checks import problem
 from components.clouds.existing.nodes import quantity
@@ -24,17 +27,26 @@ REQUIRED = frozenset(
 """Quota keys for which Kubernetes refuses a pod that does not state the amount."""
 
 SETTINGS = {
-    ("requests", "cpu"): "{}Cpu",
-    ("limits", "cpu"): "{}CpuLimit",
-    ("requests", "memory"): "{}MemoryGiB",
-    ("limits", "memory"): "{}MemoryGiB",
+    (part, kind, resource): f"{part}{name}"
+    for part in ("scheduler", "worker")
+    for kind, resource, name in (
+        ("requests", "cpu", "Cpu"),
+        ("limits", "cpu", "CpuLimit"),
+        ("requests", "memory", "MemoryGiB"),
+        ("limits", "memory", "MemoryGiB"),
+    )
 }
-"""The setting of an amount. Limit and request of memory are the same."""
+"""The setting of a pod's amount. Limit and request of memory are the same. The login pod has no settings for it."""
+
+CHART_KEYS = {"login": "oidc", "placeholder": "worker"}
+"""The key of a pod's values in the chart, where it is not the part's name."""
+
+CHART_DEFAULTS = REPO / "chart" / "values.yaml"
 
 
 @dataclass(frozen=True)
 class PodUse:
-    """Requests and limits of a pod by resource. part: `scheduler` or `worker`. priority: name of its priority class."""
+    """Requests and limits of a pod by resource. part: of the chart. priority: name of the pod's priority class."""
 
     part: str
     requests: Mapping[str, float] = field(default_factory=dict)
@@ -65,6 +77,20 @@ def pod_use(part: str, size: PodSize, chart_values: Mapping[str, Any]) -> PodUse
         {"memory": (size.memory_limit_mib or size.memory_mib) * MIB, **cpu_limit, **amounts(given.get("limits"))},
         own.get("priorityClassName") or "",
     )
+
+
+def login_use(chart_values: Mapping[str, Any]) -> PodUse:
+    """The pod of the single sign-on. Its amounts are the chart's own, with the user's laid over them."""
+    defaults = yaml.safe_load(CHART_DEFAULTS.read_text())["oidc"]["resources"]
+    given = (chart_values.get("oidc") or {}).get("resources") or {}
+    each = {kind: amounts(defaults[kind]) | amounts(given.get(kind)) for kind in ("requests", "limits")}
+    return PodUse("login", each["requests"], each["limits"])
+
+
+def placeholder_use(worker: PodUse, name: str, namespace: str, chart_values: Mapping[str, Any]) -> PodUse:
+    """A pod that keeps room for a worker: with a worker's amounts and a priority class of its own."""
+    own = (chart_values.get("worker") or {}).get("warmPriorityClassName")
+    return replace(worker, part="placeholder", priority=own or f"{namespace}-{name}-warm")
 
 
 def live_use(pod: Mapping[str, Any]) -> PodUse:
@@ -151,10 +177,12 @@ def beyond(pod: PodUse, kind: str, resource: str, bound: str, allowed: float, wh
 
 def setting_fix(pod: PodUse, kind: str, resource: str, amount: float) -> str:
     """The command that gives a pod the amount of a resource."""
-    setting = SETTINGS.get((kind, resource))
+    setting = SETTINGS.get((pod.part, kind, resource))
     if setting is None:
-        return f"pulumi config set --path chartValues.{pod.part}.resources.{kind}.{resource} {amount:.0f}"
-    return f"pulumi config set {setting.format(pod.part)} {amount / (GIB if resource == 'memory' else 1):g}"
+        key = CHART_KEYS.get(pod.part, pod.part)
+        number = f"{amount:g}" if resource == "cpu" else f"{amount:.0f}"
+        return f"pulumi config set --path chartValues.{key}.resources.{kind}.{resource} {number}"
+    return f"pulumi config set {setting} {amount / (GIB if resource == 'memory' else 1):g}"
 
 
 def words(key: str, amount: float) -> str:

@@ -13,7 +13,7 @@ import pulumi_gcp as gcp
 
 from components.clouds.base import CloudIdentity, service_accounts
 from components.clouds.buckets import Bucket, parsed
-from components.clouds.checks import CloudError, problem, say_unchecked
+from components.clouds.checks import CloudError, Refusal, problem, refusals, say_unchecked
 from components.clouds.google.settings import GkeSettings
 from components.clouds.scope import Scope
 
@@ -54,8 +54,9 @@ def check_buckets(settings: GkeSettings, number: str, lookup: pulumi.InvokeOptio
 def project_of(bucket: Bucket, lookup: pulumi.InvokeOptions) -> str | None:
     """Number of the project that has a bucket. Empty for none, None where Google refuses to say, which is said."""
     try:
-        return str(int(gcp.storage.get_bucket(name=bucket.name, opts=lookup).project_number))
-    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        with refusals():
+            return str(int(gcp.storage.get_bucket(name=bucket.name, opts=lookup).project_number))
+    except Refusal as error:
         # A refusal says "or it may not exist", and a bucket's name may have a 404 in it.
         if re.search(r"Error 404|does not exist", str(error)):
             return ""

@@ -7,7 +7,7 @@ import re
 import pulumi
 import pulumi_gcp as gcp
 
-from components.clouds.checks import CloudError, problem
+from components.clouds.checks import CloudError, Refusal, problem, refusals
 from components.clouds.google.api import EXPIRED, LOGIN
 from components.clouds.google.location import Project
 from components.clouds.google.settings import GkeSettings
@@ -39,8 +39,9 @@ def check_budget(settings: GkeSettings, account: str, lookup: pulumi.InvokeOptio
             )
         )
     try:
-        gcp.organizations.get_billing_account(billing_account=account, opts=lookup)
-    except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        with refusals():
+            gcp.organizations.get_billing_account(billing_account=account, opts=lookup)
+    except Refusal as error:
         reason = " ".join(str(error).split())
         if re.search(EXPIRED, reason, re.IGNORECASE):
             words = f"{given}, and Google does not accept your login ({reason[:200]})"

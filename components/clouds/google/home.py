@@ -5,7 +5,7 @@ from __future__ import annotations
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.clouds.checks import found_or_none, say_unchecked
+from components.clouds.checks import Refusal, found_or_none, say_unchecked
 from components.clouds.google import compute
 from components.clouds.google.api import ask
 from components.clouds.google.location import Location
@@ -37,7 +37,7 @@ def find_snapshot(settings: GkeSettings, location: Location, lookup: pulumi.Invo
                 found = found_or_none(lambda zone=zone: compute.disk(settings.project, zone, name, lookup), ABSENT)  # type: ignore[misc]
                 if found and found.get("size"):
                     return Disk(zone, int(found["size"]))
-        except Exception as error:  # the SDK raises bare Exception for every refusal of a provider
+        except Refusal as error:
             say_unchecked("whether the home has a disk, which may be larger than homeGiB, or in another zone", error)
         return None
 

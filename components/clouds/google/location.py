@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -13,7 +13,15 @@ from components.clouds.checks import CloudError, problem
 from components.clouds.google import compute
 from components.clouds.google.api import ask
 from components.clouds.google.settings import GkeSettings
-from components.clouds.preflight import check_zone, choose_zones
+from components.clouds.preflight import check_same_size, check_zone, choose_zones, without_type
+
+
+@dataclass(frozen=True)
+class WorkerType:
+    """A further machine type of workers, and the zones that offer it."""
+
+    machine: Machine
+    zones: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,13 @@ class Location:
     system_machine: Machine
     zones: tuple[str, ...] = ()
     """All zones of the region."""
+    other_types: tuple[WorkerType, ...] = ()
+    """Types of `otherMachineTypes` in their order, without `worker_machine`."""
+
+    @property
+    def worker_machines(self) -> tuple[Machine, ...]:
+        """All machine types of the workers' nodes, that of `machineType` first."""
+        return (self.worker_machine, *(each.machine for each in self.other_types))
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,7 @@ def find_location(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> Locati
     zones = region_zones(settings, lookup)
     check_zone(settings, zones)
     tried = [settings.zone] if settings.zone else zones
-    wanted = (settings.machine_type, settings.system_machine_type)
+    wanted = (settings.machine_type, settings.system_machine_type, *settings.other_machine_types)
     offers = {zone: machine_types(settings, zone, wanted, lookup) for zone in tried}
     system_zones = [zone for zone in tried if settings.system_machine_type in offers[zone]]
     worker_zones = [zone for zone in tried if settings.machine_type in offers[zone]]
@@ -62,13 +77,34 @@ def find_location(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> Locati
     if not worker_zones:
         raise not_offered("machineType", settings.machine_type, settings, tried, lookup)
     system_zone, chosen = choose_zones(settings, system_zones, worker_zones)
+    worker = offers[chosen[0]][settings.machine_type]
     return Location(
         system_zone=system_zone,
         worker_zones=chosen,
-        worker_machine=offers[chosen[0]][settings.machine_type],
+        worker_machine=worker,
         system_machine=offers[system_zone][settings.system_machine_type],
         zones=tuple(zones),
+        other_types=other_types(settings, worker, offers, lookup),
     )
+
+
+def other_types(
+    settings: GkeSettings, first: Machine, offers: Mapping[str, Mapping[str, Machine]], lookup: pulumi.InvokeOptions
+) -> tuple[WorkerType, ...]:
+    """The types of `otherMachineTypes`, each with all zones of `offers` that have it.
+
+    Raises CloudError for one that no zone offers, and for one of another size than the `first` type.
+    """
+    found = []
+    for name in dict.fromkeys(settings.other_machine_types):
+        zones = tuple(zone for zone, offered in offers.items() if name in offered)
+        if name == first.name:
+            continue
+        if not zones:
+            raise not_offered("otherMachineTypes", name, settings, list(offers), lookup)
+        check_same_size(settings, first, offers[zones[0]][name])
+        found.append(WorkerType(offers[zones[0]][name], zones))
+    return tuple(found)
 
 
 def region_zones(settings: GkeSettings, lookup: pulumi.InvokeOptions) -> list[str]:
@@ -113,6 +149,7 @@ def not_offered(
     key: str, wanted: str, settings: GkeSettings, zones: Sequence[str], lookup: pulumi.InvokeOptions
 ) -> CloudError:
     """The error for a machine type that none of `zones` offers, with types on offer."""
+    listed = key == "otherMachineTypes"
     place = f"zone {settings.zone} does not offer" if settings.zone else f"no zone of {settings.region} offers"
     offered = machine_types(settings, zones[0], (), lookup)
     family = wanted.split("-")[0]
@@ -121,8 +158,8 @@ def not_offered(
     )
     return CloudError(
         problem(
-            f"{key} is {wanted!r}, which {place} for x86-64 without an accelerator",
+            f"{key} {'has' if listed else 'is'} {wanted!r}, which {place} for x86-64 without an accelerator",
             f"such as {', '.join(near[:8])}",
-            f"pulumi config set {key} {near[0] if near else 'e2-standard-4'}",
+            without_type(settings, wanted) if listed else f"pulumi config set {key} {(near or ['e2-standard-4'])[0]}",
         )
     )

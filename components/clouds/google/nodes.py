@@ -1,4 +1,4 @@
-"""Node pools: one for the system, and one of tainted nodes for workers; and the identity of the nodes."""
+"""Node pools: one for the system, and those of tainted nodes for workers; and the identity of the nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pulumi_gcp as gcp
 
 from components.clouds.base import WORKER_NODE_LABEL, WORKER_TAINT
 from components.clouds.google.allocatable import SYSTEM_DISK_GIB, boot_disk_type, worker_disk_gib
-from components.clouds.google.location import Location
+from components.clouds.google.location import Location, WorkerType
 from components.clouds.google.settings import GkeSettings
 from components.clouds.scope import Scope
 from components.clouds.sizing import WorkerPool
@@ -82,18 +82,26 @@ class NodePools:
         )
 
     def create_workers(self, pool: WorkerPool) -> list[gcp.container.NodePool]:
-        """The pools of the workers' nodes, of which there are two with `spot: fallback`.
+        """The pools of the workers' nodes: a spot pool for each machine type, and with a fallback one on demand.
 
-        GKE's autoscaler takes the cheaper one while it has machines, which is the spot pool.
+        GKE's autoscaler takes the least expensive one that has machines. A further type's pool is named after the type,
+        not after its place in the list: a type that leaves the list takes no other pool with it.
         """
-        kinds = {"workers": bool(self.settings.spot)}
+        place = self.location
+        spot = bool(self.settings.spot)
+        first = WorkerType(place.worker_machine, place.worker_zones)
+        made = [self._create_worker_pool("workers", pool, first, spot=spot)]
+        made += [self._create_worker_pool(each.machine.name, pool, each, spot=spot) for each in place.other_types]
         if self.settings.falls_back:
-            kinds["on-demand"] = False
-        return [self._create_worker_pool(part, pool, spot=spot) for part, spot in kinds.items()]
+            made.append(self._create_worker_pool("on-demand", pool, first, spot=False))
+        return made
 
-    def _create_worker_pool(self, part: str, pool: WorkerPool, *, spot: bool) -> gcp.container.NodePool:
+    def _create_worker_pool(
+        self, part: str, pool: WorkerPool, kind: WorkerType, *, spot: bool
+    ) -> gcp.container.NodePool:
         """Tainted nodes for workers. part: end of the pool's name.
 
+        Each pool may hold all workers: which of them has machines is known only when they are needed.
         Pulumi generates the pool's name, so that a replacement exists before the old pool is deleted.
         """
         autoscaled = self.settings.autoscaled
@@ -107,8 +115,8 @@ class NodePools:
         return gcp.container.NodePool(
             pool_name(self.scope, part),
             **self._common_inputs(),
-            node_locations=list(self.location.worker_zones),
-            node_config=self._node_config("worker", self.settings.machine_type, disk, spot=spot),
+            node_locations=list(kind.zones),
+            node_config=self._node_config("worker", kind.machine.name, disk, spot=spot),
             autoscaling=autoscaling if autoscaled else None,
             # Counted in each zone, so that one zone without spot machines would fail the whole update. The autoscaler
             # adds the nodes that pods wait for, in the zones that have machines.

@@ -6,6 +6,7 @@ Every refusal is a CloudError with what is allowed and the command that fixes it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import pulumi
 
@@ -72,7 +73,8 @@ def size_workers(
         known = machine_types(settings, location.worker_zones[0], (), lookup).values()
         return [candidate(machine) for machine in known if machine.name.split("-")[0] in families]
 
-    return preflight.size_workers(settings, candidate(location.worker_machine), DAEMONS, others)
+    smallest = preflight.pool_candidate(location.worker_machines, partial(gke_allocatable, streaming=streaming))
+    return preflight.size_workers(settings, smallest, DAEMONS, others)
 
 
 def check_system(settings: GkeSettings, location: Location) -> None:

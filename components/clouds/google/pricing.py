@@ -21,7 +21,6 @@ from components.clouds.costs import (
     Numbers,
     Part,
     keeps_snapshots,
-    max_price,
     node_numbers,
     product,
     worker_node,
@@ -98,7 +97,8 @@ def hourly_cost(
 def all_queries(settings: GkeSettings, location: Location) -> list[Query]:
     """The prices that a stack needs."""
     spot = bool(settings.spot)
-    wanted = [*machine_queries(location.worker_machine, spot=spot), *machine_queries(location.system_machine)]
+    wanted = [query for each in location.worker_machines for query in machine_queries(each, spot=spot)]
+    wanted += machine_queries(location.system_machine)
     if settings.falls_back:
         wanted += machine_queries(location.worker_machine)
     wanted += [*DISKS.values(), control_plane(settings)]
@@ -115,8 +115,13 @@ def parts(settings: GkeSettings, location: Location, pool: WorkerPool, prices: P
     """The parts of the bill."""
     nodes = node_numbers(settings, pool)
     system = Numbers(1, 1, MAX_SYSTEM_NODES)
-    worker = machine_price(location.worker_machine, prices, spot=bool(settings.spot))
-    worker_at_max = max_price(worker, machine_price(location.worker_machine, prices)) if settings.falls_back else worker
+    kinds = worker_prices(settings, location, prices)
+    worker = next(iter(kinds.values()))
+    name = "worker nodes"
+    if location.other_types:
+        dearest = None if None in kinds.values() else max(kinds, key=lambda each: kinds[each] or 0)
+        name += f" (now as {location.worker_machine.name}, at most as {dearest or 'the dearest type'})"
+    disks = [by_month(prices[DISKS[boot_disk_type(each.name)]]) for each in location.worker_machines]
     volumes = system.times(SYSTEM_DISK_GIB).plus(
         ONE.times(settings.home_gib + (CERTIFICATE_GIB if settings.host else 0))
     )
@@ -124,10 +129,10 @@ def parts(settings: GkeSettings, location: Location, pool: WorkerPool, prices: P
     machines = nodes.plus(system)
     billed = Numbers(*(min(each, MAX_BILLED_MACHINES) for each in (machines.now, machines.idle, machines.maximum)))
     found = [
-        Part.of("worker nodes", nodes, worker, worker_at_max),
+        Part.of(name, nodes, worker, *kinds.values()),
         Part.of("system nodes", system, machine_price(location.system_machine, prices)),
         Part.of("control plane", ONE, prices.get(control_plane(settings))),
-        Part.of("worker disks", boot, by_month(prices[DISKS[boot_disk_type(settings.machine_type)]])),
+        Part.of("worker disks", boot, disks[0], *disks),
         Part.of("other disks", volumes, by_month(prices[DISKS["pd-balanced"]])),
     ]
     if not settings.network:
@@ -141,6 +146,15 @@ def parts(settings: GkeSettings, location: Location, pool: WorkerPool, prices: P
         found.append(Part.of("shared files", ONE.times(settings.shared_gib), by_month(prices[FILES])))
     if keeps_snapshots(settings):
         found.append(SNAPSHOTS)
+    return found
+
+
+def worker_prices(settings: GkeSettings, location: Location, prices: Prices) -> dict[str, float | None]:
+    """The price of a worker node of each pool by its name, that of `machineType` first."""
+    spot = bool(settings.spot)
+    found = {each.name: machine_price(each, prices, spot=spot) for each in location.worker_machines}
+    if settings.falls_back:
+        found[f"{location.worker_machine.name} on demand"] = machine_price(location.worker_machine, prices)
     return found
 
 

@@ -1,7 +1,4 @@
-"""Requests to Google's APIs for what the provider has no data source for, with the caller's own token.
-
-Standard library only.
-"""
+"""Requests to Google's APIs for what the provider has no data source for, with the caller's own token."""
 
 from __future__ import annotations
 
@@ -11,11 +8,13 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from components.clouds.checks import Refusal
+
 ANSWER_SECONDS = 30
 """Limit of one request."""
 
 
-class RestError(Exception):
+class RestError(Refusal):
     """The API refused a request or did not answer."""
 
 

@@ -82,6 +82,13 @@ class GkeSettings(ManagedSettings):
     buckets: Items[BucketReference] = buckets_setting("gs")
     home_snapshot: SnapshotName | None = snapshot_setting("future-team-home-0a1b2c3d4e-20261129-021500")
     machine_type: MachineType = worker_machine("e2-standard-4")
+    other_machine_types: Items[MachineType] = setting(
+        (),
+        "Further machine types for the workers' spot nodes, each with a pool of its own, and with as many vCPUs and as "
+        "much memory as `machineType`",
+        default_words="none",
+        example="n2-standard-4,n2d-standard-4",
+    )
     system_machine_type: MachineType = system_machine("e2-standard-2")
     kubernetes_version: KubernetesVersion | None = setting(
         None,
@@ -99,7 +106,7 @@ class GkeSettings(ManagedSettings):
         return zone[:-2]
 
     def contradictions(self) -> Iterator[Problem]:
-        """Adds: a volume smaller than Filestore's smallest, unfit subnets, and addresses that are used twice."""
+        """Adds: a volume smaller than Filestore's smallest, unfit subnets, addresses used twice, types without spot."""
         yield from super().contradictions()
         yield from self.addresses_of_a_given_network(self.vpc_cidr, DEFAULT_VPC_CIDR)
         yield from self._shadowed_addresses()
@@ -109,6 +116,14 @@ class GkeSettings(ManagedSettings):
                 str(self.shared_gib),
                 f"0 (no /shared), or at least {FILESTORE_MIN_GIB}: Filestore has no smaller basic instance",
                 self.key("sharedGiB").command(str(FILESTORE_MIN_GIB)),
+            )
+        if self.other_machine_types and not self.spot:
+            yield Problem(
+                "otherMachineTypes",
+                "set, and spot is false",
+                "only with spot nodes, which run out: without them the workers have the one pool of machineType",
+                self.key("spot").command("fallback"),
+                others=("spot",),
             )
         if self.network and len(self.subnets) != 1:
             yield Problem(

@@ -13,7 +13,7 @@ from typing import Any
 import pulumi
 import pulumi_gcp as gcp
 
-from components.clouds.checks import CloudError, ask_or_say, problem
+from components.clouds.checks import CloudError, Refusal, ask_or_say, problem
 from components.clouds.google import rest
 from components.clouds.google.settings import GkeSettings
 from components.clouds.labels import common_labels
@@ -78,7 +78,7 @@ def versions_of_pools(cluster: Mapping[str, Any]) -> list[str]:
 
 
 class Api:
-    """The Kubernetes Engine API, asked with the caller's own token. Its methods raise Exception for a refusal."""
+    """The Kubernetes Engine API, asked with the caller's own token. Its methods raise Refusal."""
 
     def __init__(self, settings: GkeSettings, lookup: pulumi.InvokeOptions) -> None:
         self.settings = settings
@@ -96,7 +96,7 @@ class Api:
         return sorted({f"1.{minor(version)}" for version in valid}, key=minor)
 
     def cluster(self) -> dict[str, Any] | None:
-        """The stack's running cluster. None where there is none. Raises LookupError where several have its label."""
+        """The stack's running cluster. None where there is none. Raises Refusal where several have its label."""
         stack = common_labels(self.settings)["stack"]
         found = [
             cluster
@@ -106,7 +106,7 @@ class Api:
             and cluster.get("currentMasterVersion")
         ]
         if len(found) > 1:
-            raise LookupError(f"{len(found)} clusters have this stack's label")
+            raise Refusal(f"{len(found)} clusters have this stack's label")
         return found[0] if found else None
 
     def get(self, path: str, fields: str) -> dict[str, Any]:
