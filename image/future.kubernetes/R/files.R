@@ -25,7 +25,7 @@ session_files <- function(stream) {
   # each future: the folder is looked through again after twenty times as long as that takes, a second at the latest.
   if (now >= state$due || !identical(times_of(state$watched), state$times)) {
     found <- look_through(folder, state$odd)
-    few <- nrow(found$files) <= max_watched
+    few <- !found$too_many && nrow(found$files) <= max_watched
     state$watched <- found$dirs
     state$times <- found$times
     if (few && nrow(found$files)) {
@@ -37,7 +37,9 @@ session_files <- function(stream) {
     known <- all(vapply(state$bundles, known_object, NA, stream = stream))
     if (!known || !same_files(found$files, state$sent)) state <- send_files(stream, state, found$files, known)
     took <- clock() - now
-    state$due <- clock() + if (few) 1 else min(1, 20 * took)
+    # Where there are too many to send any, as in a whole home, that only ends by a change of the folder itself, of
+    # .futureignore, or deeper down, which may be found later.
+    state$due <- clock() + if (few) 1 else min(if (found$too_many) 30 else 1, 20 * took)
     tell_left_out(stream, folder, found)
   }
   stream$files <- state
@@ -74,14 +76,14 @@ look_through <- function(folder, odd = NULL) {
   level <- ""
   dirs <- folder
   times <- times_of(folder)
+  ignore_time <- times_of(file.path(folder, ".futureignore"))
   all <- NULL
   too_many <- FALSE
   while (length(level) && !too_many) {
-    names <- as.character(unlist(lapply(level, function(dir) {
-      names <- list.files(file.path(folder, dir))
-      if (nzchar(dir)) file.path(dir, names) else names
-    })))
-    names <- names[!ignored(names)]
+    room <- max_files - NROW(all) - length(dirs)
+    names <- list_level(folder, level, ignored, room)
+    too_many <- length(names) > room
+    if (too_many) break # before their times and sizes, which take most of the time
     paths <- file.path(folder, names)
     info <- file.info(paths, extra_cols = FALSE)
     known <- !is.na(info$isdir)
@@ -96,11 +98,12 @@ look_through <- function(folder, odd = NULL) {
     level <- names[deeper]
     dirs <- c(dirs, paths[deeper])
     times <- c(times, as.numeric(info$mtime[deeper])) # of before they are listed, so that no change is missed
-    too_many <- NROW(all) + length(dirs) > max_files
   }
   left_out <- not_sent <- character()
   if (too_many) {
-    all <- all[0L, ]
+    all <- no_files
+    dirs <- c(folder, file.path(folder, ".futureignore"))
+    times <- c(times[1L], ignore_time)
   } else {
     odd <- odd_files(folder, all, odd)
     is_odd <- keys_of(all) %in% names(odd)[odd]
@@ -114,6 +117,23 @@ look_through <- function(folder, odd = NULL) {
   list(
     files = all, dirs = dirs, times = times, left_out = left_out, not_sent = not_sent, odd = odd, too_many = too_many
   )
+}
+
+no_files <- data.frame(name = character(), size = numeric(), mtime = numeric(), mode = integer())
+
+# Names of what is in the folders `level` below a folder, less those that are ignored; not all of them above `room`.
+list_level <- function(folder, level, ignored, room) {
+  found <- character()
+  while (length(level) && length(found) <= room) {
+    some <- utils::head(level, 20L)
+    level <- level[-seq_along(some)]
+    names <- as.character(unlist(lapply(some, function(dir) {
+      names <- list.files(file.path(folder, dir))
+      if (nzchar(dir)) file.path(dir, names) else names
+    })))
+    found <- c(found, names[!ignored(names)])
+  }
+  found
 }
 
 # TRUE for devices, pipes and sockets among the empty ones of `files`, by their keys. R cannot tell them from empty
