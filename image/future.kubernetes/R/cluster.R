@@ -243,7 +243,7 @@ send_package <- function(stream, folder) {
       "has it (the stack's setting 'image')"
     ), getRversion(), R.version$platform, target$about$r, target$about$platform)))
   }
-  archive <- package_archive()
+  archive <- scratch_file("future-package-")
   on.exit(unlink(archive))
   failed <- tryCatch(pack_package(folder, archive), error = conditionMessage)
   if (!is.null(failed)) {
@@ -251,8 +251,6 @@ send_package <- function(stream, folder) {
   }
   say(stream, "package", sprintf("%.0f", file.size(archive)), where, file = archive)
 }
-
-package_archive <- function() tempfile(fileext = ".tar")
 
 # NULL, or an error.
 pack_package <- function(folder, archive) {

@@ -191,7 +191,8 @@ send_files <- function(stream, state, files, known) {
     removed <- character()
     pieces <- file_pieces(files)
   }
-  if (!known) state[c("bundles", "bytes")] <- list(character(), 0)
+  if (!known) state[c("bundles", "bytes", "sent")] <- list(character(), 0, NULL)
+  state$due <- 0 # what fails in the following is tried again by the next future
   stream$files <- state
   for (i in seq_len(max(pieces$bundle, 1L))) {
     serial <- length(state$bundles) # one that is the same as an earlier one is applied again all the same
@@ -241,28 +242,38 @@ packed_files <- function(folder, serial, removed, files, pieces) {
     name <- charToRaw(name)
     c(charToRaw(paste0(paste(c(..., length(name)), collapse = " "), "\n")), name)
   }
-  file <- if (sum(pieces$size) > object_bytes) tempfile("future-files-")
+  file <- if (sum(pieces$size) > object_bytes) scratch_file("future-files-")
   con <- if (is.null(file)) rawConnection(raw(), "wb") else file(file, "wb")
   on.exit({
-    close(con)
+    try(close(con), silent = TRUE)
     if (!is.null(file)) unlink(file)
   })
-  writeBin(record("folder", serial, name = folder), con)
-  for (name in removed) writeBin(record("remove", name = name), con)
+  size <- 0
+  write <- function(bytes) {
+    size <<- size + length(bytes)
+    suppressWarnings(writeBin(bytes, con)) # a full disk is an error below
+  }
+  write(record("folder", serial, name = folder))
+  for (name in removed) write(record("remove", name = name))
   mtime <- sprintf("%.0f", files$mtime * 1e6)
   for (i in seq_len(nrow(pieces))) {
     row <- pieces$row[i]
     at <- sprintf("%.0f", pieces$at[i])
     bytes <- read_piece(file.path(folder, files$name[row]), pieces$at[i], pieces$size[i])
-    writeBin(record("file", length(bytes), at, files$mode[row], mtime[row], name = files$name[row]), con)
-    writeBin(bytes, con) # by itself: c() would copy it
+    write(record("file", length(bytes), at, files$mode[row], mtime[row], name = files$name[row]))
+    write(bytes) # by itself: c() would copy it
   }
   if (is.null(file)) {
     bytes <- rawConnectionValue(con)
     return(list(size = length(bytes), bytes = bytes))
   }
+  tryCatch(close_whole(con, file, size), error = function(e) {
+    stop(kubernetes_error("Globals", sprintf(paste(
+      "The files of %s cannot be sent: %s. Make room there, or name those that futures do not need in %s, or set",
+      "options(future.kubernetes.filesMB = 0) to send none"
+    ), folder, conditionMessage(e), file.path(folder, ".futureignore")), class = "FutureError"))
+  })
   on.exit()
-  close(con)
   list(size = file.size(file), file = normalizePath(file))
 }
 

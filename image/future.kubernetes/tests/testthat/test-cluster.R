@@ -123,7 +123,7 @@ test_that("a package that this machine cannot send is an error of its future wit
       on.exit(system2("umount", small), add = TRUE, after = FALSE)
       with_mocked_bindings(
         expect_error(value(future(largepkg::f())), "could not pack it: the disk", class = "KubernetesPackageError"),
-        package_archive = function() file.path(small, "a.tar")
+        scratch_file = function(prefix) tempfile(prefix, small)
       )
     }
     with_mocked_bindings(

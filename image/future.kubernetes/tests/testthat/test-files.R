@@ -123,3 +123,38 @@ test_that("a folder with too many files is looked through in part, seldom, and a
   expect_true(look(0))
   expect_setequal(stream$files$sent$name, "a.txt") # a library of the session is no part of the project
 })
+
+test_that("a full disk of the session is one error with the fix, and the next future finds all files", {
+  small <- withr::local_tempdir()
+  skip_if_not(
+    system2("mount", c("-t", "tmpfs", "-o", "size=4m", "none", small), stdout = FALSE, stderr = FALSE) == 0L,
+    "a disk of its own needs root"
+  )
+  withr::defer(system2("umount", small))
+  use_bed()
+  withr::local_options(future.kubernetes.filesMB = 10)
+  withr::local_dir(withr::local_tempdir())
+  full <- FALSE
+  local_mocked_bindings(
+    scratch_file = function(prefix) tempfile(prefix, if (full) small else tempdir()),
+    .package = "future.kubernetes"
+  )
+  writeLines("one", "a.txt")
+  plan(kubernetes, workers = 1)
+  expect_identical(value(future(list.files())), "a.txt")
+  writeBin(as.raw(rep(0:255, length.out = 5e6)), "large.bin")
+  full <- TRUE
+  for (i in 1:2) {
+    error <- expect_error(value(future(1)), "Make room there", class = "KubernetesGlobalsError")
+    expect_match(conditionMessage(error), sprintf("the disk of %s is full", small), fixed = TRUE)
+  }
+  expect_length(list.files(small), 0L)
+  x <- as.raw(rep(0:254, length.out = 2e7))
+  unlink("large.bin")
+  expect_error(value(future(length(x))), class = "KubernetesDataError")
+  expect_identical(value(future(list.files())), "a.txt")
+  writeBin(as.raw(rep(0:255, length.out = 5e6)), "large.bin")
+  full <- FALSE
+  expect_identical(value(future(file.size("large.bin"))), 5e6)
+  expect_length(list.files(small), 0L)
+})
