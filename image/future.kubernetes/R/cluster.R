@@ -222,7 +222,7 @@ remote_packages <- function() {
 # Packages that each worker's R has loaded before it knows of any session.
 never_remote <- c("future", "parallelly", "globals", "listenv", "digest", "future.kubernetes")
 
-# Answer a worker that looks for a package of this machine. Whatever goes wrong is an answer too: the worker waits for one.
+# Answer a worker that looks for a package of this machine, and waits: whatever goes wrong is an answer too.
 send_package <- function(stream, folder) {
   name <- basename(folder)
   where <- utils::URLencode(folder, reserved = TRUE)

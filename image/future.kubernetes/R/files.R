@@ -248,20 +248,21 @@ packed_files <- function(folder, serial, removed, files, pieces) {
     try(close(con), silent = TRUE)
     if (!is.null(file)) unlink(file)
   })
-  size <- 0
-  write <- function(bytes) {
-    size <<- size + length(bytes)
-    suppressWarnings(writeBin(bytes, con)) # a full disk is an error below
-  }
-  write(record("folder", serial, name = folder))
-  for (name in removed) write(record("remove", name = name))
+  gone <- lapply(removed, function(name) record("remove", name = name))
+  begin <- c(record("folder", serial, name = folder), unlist(gone))
+  writeBin(begin, con)
+  size <- length(begin)
   mtime <- sprintf("%.0f", files$mtime * 1e6)
   for (i in seq_len(nrow(pieces))) {
     row <- pieces$row[i]
     at <- sprintf("%.0f", pieces$at[i])
     bytes <- read_piece(file.path(folder, files$name[row]), pieces$at[i], pieces$size[i])
-    write(record("file", length(bytes), at, files$mode[row], mtime[row], name = files$name[row]))
-    write(bytes) # by itself: c() would copy it
+    head <- record("file", length(bytes), at, files$mode[row], mtime[row], name = files$name[row])
+    suppressWarnings({ # of a full disk, which is an error below
+      writeBin(head, con)
+      writeBin(bytes, con) # by itself: c() would copy it
+    })
+    size <- size + length(head) + length(bytes)
   }
   if (is.null(file)) {
     bytes <- rawConnectionValue(con)

@@ -91,7 +91,7 @@ test_that("a session on another machine runs its futures here, and a forward tha
 
 test_that("a package that this machine cannot send is an error of its future with the reason, and the plan goes on", {
   start_bed(1L)
-  on.exit(stop_bed())
+  withr::defer(stop_bed())
   library <- withr::local_tempdir()
   withr::local_libpaths(library, action = "prefix")
   make_package <- function(name) {
@@ -120,7 +120,7 @@ test_that("a package that this machine cannot send is an error of its future wit
     # A disk of its own, which is too small, needs root.
     small <- withr::local_tempdir()
     if (system2("mount", c("-t", "tmpfs", "-o", "size=1m", "none", small), stdout = FALSE, stderr = FALSE) == 0L) {
-      on.exit(system2("umount", small), add = TRUE, after = FALSE)
+      withr::defer(system2("umount", small))
       with_mocked_bindings(
         expect_error(value(future(largepkg::f())), "could not pack it: the disk", class = "KubernetesPackageError"),
         scratch_file = function(prefix) tempfile(prefix, small)
@@ -132,6 +132,31 @@ test_that("a package that this machine cannot send is an error of its future wit
     )
     expect_identical(value(future(largepkg::f())), "of the package")
     expect_identical(value(future(firstpkg::f())), "of the package")
+  })
+})
+
+test_that("a large value that a laptop's disk does not hold is an error of its futures, and the next one comes", {
+  small <- withr::local_tempdir()
+  skip_if_not(
+    system2("mount", c("-t", "tmpfs", "-o", "size=4m", "none", small), stdout = FALSE, stderr = FALSE) == 0L,
+    "a disk of its own needs root"
+  )
+  withr::defer(system2("umount", small))
+  start_bed(1L)
+  withr::defer(stop_bed())
+  on_a_laptop({
+    plan(kubernetes, workers = 1, cluster = list(release = "check"))
+    full <- TRUE
+    local_mocked_bindings(
+      scratch_file = function(prefix) tempfile(prefix, if (full) small else tempdir()), .package = "future.kubernetes"
+    )
+    f <- future(rep(0.5, 1e6))
+    error <- expect_error(value(f), "could not be read by this session", class = "KubernetesDataError")
+    expect_match(conditionMessage(error), paste("the disk of", small), fixed = TRUE)
+    expect_length(list.files(small), 0L)
+    expect_identical(value(future(1)), 1)
+    full <- FALSE
+    expect_identical(value(future(rep(0.25, 1e6))), rep(0.25, 1e6))
   })
 })
 

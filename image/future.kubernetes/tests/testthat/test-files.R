@@ -89,7 +89,7 @@ test_that("devices, pipes and sockets are left out and named once, and empty fil
   expect_setequal(stream$files$sent$name, c("a.txt", "pipe", "two words", "tab\tb"))
 })
 
-test_that("a folder with too many files is looked through in part, seldom, and at once when it or .futureignore changes", {
+test_that("a folder with too many files is looked through in part, seldom, and at once when it changes", {
   stream <- sent_files()
   local_mocked_bindings(max_files = 100L, .package = "future.kubernetes")
   withr::local_options(asked = 0)
