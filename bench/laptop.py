@@ -4,9 +4,9 @@
 
 Runs on stack dev's cluster (`make up` first), as root, with a release of its own in a namespace of its own. R runs in
 a root folder of the image's base on this machine, outside of any pod. The raw rate is of one TCP connection through
-one forward, to a program in the scheduler's pod that reads or sends 100 MB; once by Python, and once by R's own sockets
-without this package. The plan sends an object of 100 MB with a future, and takes a result of 100 MB. Each is the best of
-three. Prints one Markdown table, with the part of the raw rate that R and the plan reach.
+one forward, to a program in the scheduler's pod that reads or sends 100 MB, once by Python and once by R's own sockets.
+The plan sends an object of 100 MB with a future, and takes a result of 100 MB. Each is the best of three. Prints one
+Markdown table, with the part of the raw rate that R and the plan reach.
 """
 
 from __future__ import annotations
