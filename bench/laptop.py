@@ -4,8 +4,9 @@
 
 Runs on stack dev's cluster (`make up` first), as root, with a release of its own in a namespace of its own. R runs in
 a root folder of the image's base on this machine, outside of any pod. The raw rate is of one TCP connection through
-one forward, to a program in the scheduler's pod that reads or sends 100 MB. The plan sends an object of 100 MB with a
-future, and takes a result of 100 MB. Prints one Markdown table, with the plan's part of the raw rate.
+one forward, to a program in the scheduler's pod that reads or sends 100 MB, once by Python and once by R's own sockets.
+The plan sends an object of 100 MB with a future, and takes a result of 100 MB. Each is the best of three. Prints one
+Markdown table, with the part of the raw rate that R and the plan reach.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ NAMESPACE = "bench-laptop"
 RELEASE = "far"
 PORT = 9999
 BYTES = 100_000_000
+ROUNDS = 3
 LIBRARY = "usr/lib/R/site-library"
 
 _ENTER = """
@@ -73,16 +75,46 @@ setwd(folder)
 plan(kubernetes, workers = {n}, cluster = {cluster})
 seconds <- function(code) system.time(code)[["elapsed"]]
 invisible(value(future(1)))
-x <- as.raw(sample(0:255, {bytes}, TRUE))
-first <- seconds(value(future(length(x))))
-again <- seconds(value(future(length(x))))
+first <- again <- result <- numeric()
+for (i in seq_len({rounds})) {{
+  x <- as.raw(sample(0:255, {bytes}, TRUE))
+  first[i] <- seconds(value(future(length(x))))
+  again[i] <- seconds(value(future(length(x))))
+  f <- future(as.raw(rep(i + 0:200, length.out = {bytes})))
+  while (!resolved(f)) Sys.sleep(0.05)
+  result[i] <- seconds(value(f))
+}}
 none <- seconds(value(future(1)))
-f <- future(as.raw(rep(0:255, length.out = {bytes})))
-while (!resolved(f)) Sys.sleep(0.05)
-result <- seconds(value(f))
 map <- function() seconds(value(lapply(seq_len({n}), function(i) future(Sys.sleep(1)))))
 map()
-cat("RESULT", first, again, none, result, map(), "\\n")
+cat("RESULT", min(first), min(again), none, min(result), map(), "\\n")
+"""
+
+# The raw connections once more, by R.
+_R_ITSELF = """
+timed <- function(code) {{
+  con <- socketConnection("127.0.0.1", {port}, blocking = TRUE, open = "a+b", timeout = 60)
+  on.exit(close(con))
+  system.time(code(con))[["elapsed"]]
+}}
+piece <- raw(2^20)
+down <- up <- numeric()
+for (i in seq_len({rounds})) {{
+  down[i] <- timed(function(con) {{
+    left <- {bytes}
+    while (left > 0) left <- left - length(readBin(con, "raw", min(left, 2^20)))
+  }})
+  up[i] <- timed(function(con) {{
+    left <- {bytes}
+    while (left > 0) {{
+      part <- if (left < 2^20) raw(left) else piece
+      writeBin(part, con)
+      left <- left - length(part)
+    }}
+    readBin(con, "raw", 1L)
+  }})
+}}
+cat("RESULT", min(down), min(up), "\\n")
 """
 
 
@@ -148,13 +180,13 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print("| | raw | plan |\n| --- | --- | --- |")
+    print("| | raw | R without the plan | plan |\n| --- | --- | --- | --- |")
     for row in rows:
         print("| " + " | ".join(row) + " |")
     return 0
 
 
-def measure(node: cluster.Node, image: str, n: int) -> list[tuple[str, str, str]]:
+def measure(node: cluster.Node, image: str, n: int) -> list[tuple[str, ...]]:
     """Return the rows of the table, for a release with n workers that lasts as long as the measurement."""
     load = os.getloadavg()[0]
     resources = {"requests": {"cpu": "5m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
@@ -165,34 +197,40 @@ def measure(node: cluster.Node, image: str, n: int) -> list[tuple[str, str, str]
                 "image": image, "scheduler": {"homeGiB": 0},
                 "worker": {"replicas": n, "maxReplicas": n, "resources": resources},
             })  # fmt: skip
-        with step("One forward without a plan"):
-            down, up = raw(node)
-        with step("The plan"), laptop(node, NAMESPACE, RELEASE) as far:
-            code = _PLAN.format(n=n, cluster=far.cluster(), bytes=BYTES)
-            ran = far.run("Rscript", "-", input=code)
-            if ran.returncode != 0:
-                raise UserError(f"R failed: {ran.stdout[-400:]}{ran.stderr[-800:]}")
-            line = next(line for line in ran.stdout.splitlines() if line.startswith("RESULT"))
-            first, again, none, result, all_workers = map(float, line.split()[1:])
+        with laptop(node, NAMESPACE, RELEASE) as far:
+            with step("One forward without a plan"):
+                down, up, r_down, r_up = raw(node, far)
+            with step("The plan"):
+                code = _PLAN.format(n=n, cluster=far.cluster(), bytes=BYTES, rounds=ROUNDS)
+                first, again, none, result, all_workers = numbers(far, code)
     finally:
         node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
     print(f"\n{os.cpu_count()} cores, load average {load:.1f} at the start.\n")
     return [
-        ("100 MB to the pod; with a future, as its global", *beside(up, first - again)),
-        ("100 MB from the pod; as a future's result", *beside(down, result)),
-        ("a future without data; with an object that is there", "", f"{1e3 * none:.0f} ms; {1e3 * again:.0f} ms"),
-        (f"{n} futures of 1 s on {n} workers", "", f"{all_workers:.2f} s"),
+        ("100 MB to the pod; with a future, as its global", *beside(up, r_up, first - again)),
+        ("100 MB from the pod; as a future's result", *beside(down, r_down, result)),
+        ("a future without data; with an object that is there", "", "", f"{1e3 * none:.0f} ms; {1e3 * again:.0f} ms"),
+        (f"{n} futures of 1 s on {n} workers", "", "", f"{all_workers:.2f} s"),
     ]
 
 
-def beside(without: float, plan: float) -> tuple[str, str]:
-    """Return the rate of 100 MB in the seconds without a plan, and that of the plan with its part of the former."""
+def numbers(far: Laptop, code: str) -> list[float]:
+    """Return what an R program of the laptop prints after the word RESULT."""
+    ran = far.run("Rscript", "-", input=code)
+    if ran.returncode != 0:
+        raise UserError(f"R failed: {ran.stdout[-400:]}{ran.stderr[-800:]}")
+    line = next(line for line in ran.stdout.splitlines() if line.startswith("RESULT"))
+    return [float(word) for word in line.split()[1:]]
+
+
+def beside(without: float, *others: float) -> tuple[str, ...]:
+    """Return the rate of 100 MB in the seconds without a plan, and those of others with their part of the former."""
     mb = BYTES / 1e6
-    return f"{mb / without:.0f} MB/s", f"{mb / plan:.0f} MB/s ({100 * without / plan:.0f} %)"
+    return f"{mb / without:.0f} MB/s", *(f"{mb / one:.0f} MB/s ({100 * without / one:.0f} %)" for one in others)
 
 
-def raw(node: cluster.Node) -> tuple[float, float]:
-    """Return the seconds that 100 MB take through one forward, from the pod and to it; the best of three."""
+def raw(node: cluster.Node, far: Laptop) -> tuple[float, float, float, float]:
+    """Return the best seconds of 100 MB through one forward, from the pod and to it: by Python, and the same by R."""
     kubectl = [str(node.programs / "kubectl"), f"--kubeconfig={node.kubeconfig}", "-n", NAMESPACE]
     target = f"deploy/{RELEASE}-scheduler"
     down, up = [], []
@@ -211,13 +249,14 @@ def raw(node: cluster.Node) -> tuple[float, float]:
             if "127.0.0.1:" not in said:
                 raise UserError("kubectl port-forward did not start; its message is above")
             port = int(said.split("127.0.0.1:")[1].split()[0])
-            for _ in range(3):
+            for _ in range(ROUNDS):
                 down.append(_timed(port, receive=True))
                 up.append(_timed(port, receive=False))
+            r_down, r_up = numbers(far, _R_ITSELF.format(port=port, bytes=BYTES, rounds=ROUNDS))
         finally:
             forward.terminate()
             peer.terminate()
-    return min(down), min(up)
+    return min(down), min(up), r_down, r_up
 
 
 def _timed(port: int, *, receive: bool) -> float:

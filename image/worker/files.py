@@ -92,11 +92,7 @@ class Files:
             if above not in made:
                 os.makedirs(above, exist_ok=True)
                 made.add(above)
-            if at == 0:
-                _unlink(path)  # a future may have put a link there
-            else:
-                os.chmod(path, 0o600)  # the rest of a read-only file
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            descriptor = _new(path) if at == 0 else _more(path)
             try:
                 while size:
                     piece = body.some(size)
@@ -138,6 +134,22 @@ class Files:
         names, self._applied = self._applied, []
         self._note.unlink(missing_ok=True)
         return names
+
+
+def _new(path: bytes) -> int:
+    """A file in place of what is there: a future may have put a link there."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        return os.open(path, flags, 0o600)
+    except FileExistsError:
+        _unlink(path)
+        return os.open(path, flags, 0o600)
+
+
+def _more(path: bytes) -> int:
+    """The file of an earlier piece, which may be a read-only one."""
+    os.chmod(path, 0o600)
+    return os.open(path, os.O_WRONLY | os.O_APPEND)
 
 
 def _unlink(path: bytes) -> None:

@@ -102,6 +102,22 @@ def test_many_workers_that_ask_at_once_get_the_package(bed: Bed, library: Path) 
         assert {plan.hear()[1] for _ in range(4)} == {b"\n['a']\n"}
 
 
+def test_worker_that_comes_later_gets_the_package_too(bed: Bed, library: Path, tmp_path: Path) -> None:
+    a = install(library, "a", "of a")
+    bed.worker("w1")
+    with bed.plan(2) as plan:
+        plan.libraries(library)
+        first = plan.run(f"want {a}\nread a/R/a\npid")
+        held = plan.submit(f"until {tmp_path}/released")
+        wait_for(lambda: bed.state("w1") == "busy")
+        bed.worker("w2")
+        *there, pid = plan.run(f"library\nwant {a}\nread a/R/a\npid").splitlines()
+        assert there == ["[]", "", "of a"]
+        assert pid != first.splitlines()[-1], "the other worker's R"
+        (tmp_path / "released").touch()
+        assert plan.result(held) == "there\n"
+
+
 def test_a_waiting_worker_gets_its_package_after_a_broker_restart(bed: Bed, library: Path) -> None:
     a = install(library, "a")
     bed.worker("w1")

@@ -72,6 +72,25 @@ def test_each_path_that_an_index_names_exists(name: str) -> None:
         assert any(f"/{file}".endswith(f"/{path}") or f"/{path}" in f"/{file}" for file in known), path
 
 
+R_PACKAGE = "image/future.kubernetes"
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("README.md", r"^\|"),
+        ("docs/analyst.md", r"^\|"),
+        (f"{R_PACKAGE}/vignettes/future-kubernetes.Rmd", r"^\|"),
+        (f"{R_PACKAGE}/R/backend.R", r"\\tab"),
+        (f"{R_PACKAGE}/man/kubernetes.Rd", r"\\tab"),
+    ],
+)
+def test_page_says_in_a_table_what_a_future_sees(name: str, row: str) -> None:
+    rows = "\n".join(line for line in (ROOT / name).read_text().splitlines() if re.search(row, line))
+    for word in ("globals", "working directory", "time zone", "hidden files", "/shared", "connection"):
+        assert word in rows, word
+
+
 OPERATIONS = ROOT / "docs" / "operations.md"
 PULUMI = {
     ("cancel",), ("config", "set"), ("destroy",), ("preview",), ("refresh",), ("stack", "history"),

@@ -16,6 +16,19 @@
 #' @section What a future sees of the session:
 #' As with multisession, and more, since its worker is another machine:
 #'
+#' \tabular{ll}{
+#' \strong{of the session} \tab \strong{in a future} \cr
+#' globals, attached packages, random numbers \tab as with multisession \cr
+#' a package installed, or loaded with `load_all()` \tab yes, when something looks for it; a new version too \cr
+#' a file of the working directory \tab yes, at the same path, up to 100 MB \cr
+#' a file that a future writes there \tab stays on its worker \cr
+#' environment variables, time zone, locale \tab yes \cr
+#' a connection, as to a database \tab no; `setup` opens it there \cr
+#' hidden files, devices and pipes, folders elsewhere \tab no; `/shared` is the same folder everywhere
+#' }
+#'
+#' In detail:
+#'
 #' \itemize{
 #' \item its globals and the packages that it attaches;
 #' \item packages of the session's own libraries ([.libPaths()]), as `install.packages()` and renv fill them. A worker

@@ -222,24 +222,46 @@ remote_packages <- function() {
 # Packages that each worker's R has loaded before it knows of any session.
 never_remote <- c("future", "parallelly", "globals", "listenv", "digest", "future.kubernetes")
 
-# Answer a worker that looks for a package of this machine.
+# Answer a worker that looks for a package of this machine, and waits: whatever goes wrong is an answer too.
 send_package <- function(stream, folder) {
   name <- basename(folder)
   where <- utils::URLencode(folder, reserved = TRUE)
+  refuse <- function(...) {
+    reason <- charToRaw(enc2utf8(paste0(...)))
+    say(stream, "no-package", length(reason), where, body = reason)
+  }
+  if (!file.exists(file.path(folder, "Meta", "package.rds"))) {
+    return(refuse("it is not in ", dirname(folder), " of this machine any more"))
+  }
   if (!travels(name, folder)) {
     if (in_repository(name, folder)) {
       message(sprintf("Installing the package '%s' in the scheduler's pod, for the workers' R and platform", name))
       return(say(stream, "build", nchar(name), where, body = charToRaw(name)))
     }
-    reason <- charToRaw(sprintf(paste(
+    return(refuse(sprintf(paste(
       "this machine has it for R %s on %s, the workers run R %s on %s, and it is from no repository. Use an image that",
       "has it (the stack's setting 'image')"
-    ), getRversion(), R.version$platform, target$about$r, target$about$platform))
-    return(say(stream, "no-package", length(reason), where, body = reason))
+    ), getRversion(), R.version$platform, target$about$r, target$about$platform)))
   }
-  archive <- tempfile(fileext = ".tar")
+  archive <- scratch_file("future-package-")
   on.exit(unlink(archive))
-  old <- setwd(dirname(folder))
-  tryCatch(suppressWarnings(utils::tar(archive, name, compression = "none", tar = "internal")), finally = setwd(old))
+  failed <- tryCatch(pack_package(folder, archive), error = conditionMessage)
+  if (!is.null(failed)) {
+    return(refuse("this machine could not pack it: ", failed))
+  }
   say(stream, "package", sprintf("%.0f", file.size(archive)), where, file = archive)
+}
+
+# NULL, or an error.
+pack_package <- function(folder, archive) {
+  old <- setwd(dirname(folder))
+  on.exit(setwd(old))
+  files <- list.files(basename(folder), all.files = TRUE, recursive = TRUE)
+  sizes <- file.size(file.path(folder, files))
+  suppressWarnings(utils::tar(archive, basename(folder), compression = "none", tar = "internal"))
+  # R only warns of a full disk, in the words of the session's language.
+  if (file.size(archive) < sum(512 + 512 * ceiling(sizes / 512)) + 1024) {
+    stop("the disk of ", dirname(archive), " is full, or a file cannot be read")
+  }
+  NULL
 }

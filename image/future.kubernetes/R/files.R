@@ -25,7 +25,7 @@ session_files <- function(stream) {
   # each future: the folder is looked through again after twenty times as long as that takes, a second at the latest.
   if (now >= state$due || !identical(times_of(state$watched), state$times)) {
     found <- look_through(folder, state$odd)
-    few <- nrow(found$files) <= max_watched
+    few <- !found$too_many && nrow(found$files) <= max_watched
     state$watched <- found$dirs
     state$times <- found$times
     if (few && nrow(found$files)) {
@@ -37,7 +37,9 @@ session_files <- function(stream) {
     known <- all(vapply(state$bundles, known_object, NA, stream = stream))
     if (!known || !same_files(found$files, state$sent)) state <- send_files(stream, state, found$files, known)
     took <- clock() - now
-    state$due <- clock() + if (few) 1 else min(1, 20 * took)
+    # Where there are too many to send any, as in a whole home, that only ends by a change of the folder itself, of
+    # .futureignore, or deeper down, which may be found later.
+    state$due <- clock() + if (few) 1 else min(if (found$too_many) 30 else 1, 20 * took)
     tell_left_out(stream, folder, found)
   }
   stream$files <- state
@@ -74,14 +76,14 @@ look_through <- function(folder, odd = NULL) {
   level <- ""
   dirs <- folder
   times <- times_of(folder)
+  ignore_time <- times_of(file.path(folder, ".futureignore"))
   all <- NULL
   too_many <- FALSE
   while (length(level) && !too_many) {
-    names <- as.character(unlist(lapply(level, function(dir) {
-      names <- list.files(file.path(folder, dir))
-      if (nzchar(dir)) file.path(dir, names) else names
-    })))
-    names <- names[!ignored(names)]
+    room <- max_files - NROW(all) - length(dirs)
+    names <- list_level(folder, level, ignored, room)
+    too_many <- length(names) > room
+    if (too_many) break # before their times and sizes, which take most of the time
     paths <- file.path(folder, names)
     info <- file.info(paths, extra_cols = FALSE)
     known <- !is.na(info$isdir)
@@ -96,11 +98,12 @@ look_through <- function(folder, odd = NULL) {
     level <- names[deeper]
     dirs <- c(dirs, paths[deeper])
     times <- c(times, as.numeric(info$mtime[deeper])) # of before they are listed, so that no change is missed
-    too_many <- NROW(all) + length(dirs) > max_files
   }
   left_out <- not_sent <- character()
   if (too_many) {
-    all <- all[0L, ]
+    all <- no_files
+    dirs <- c(folder, file.path(folder, ".futureignore"))
+    times <- c(times[1L], ignore_time)
   } else {
     odd <- odd_files(folder, all, odd)
     is_odd <- keys_of(all) %in% names(odd)[odd]
@@ -114,6 +117,23 @@ look_through <- function(folder, odd = NULL) {
   list(
     files = all, dirs = dirs, times = times, left_out = left_out, not_sent = not_sent, odd = odd, too_many = too_many
   )
+}
+
+no_files <- data.frame(name = character(), size = numeric(), mtime = numeric(), mode = integer())
+
+# Names of what is in the folders `level` below a folder, less those that are ignored; not all of them above `room`.
+list_level <- function(folder, level, ignored, room) {
+  found <- character()
+  while (length(level) && length(found) <= room) {
+    some <- utils::head(level, 20L)
+    level <- level[-seq_along(some)]
+    names <- as.character(unlist(lapply(some, function(dir) {
+      names <- list.files(file.path(folder, dir))
+      if (nzchar(dir)) file.path(dir, names) else names
+    })))
+    found <- c(found, names[!ignored(names)])
+  }
+  found
 }
 
 # TRUE for devices, pipes and sockets among the empty ones of `files`, by their keys. R cannot tell them from empty
@@ -171,7 +191,8 @@ send_files <- function(stream, state, files, known) {
     removed <- character()
     pieces <- file_pieces(files)
   }
-  if (!known) state[c("bundles", "bytes")] <- list(character(), 0)
+  if (!known) state[c("bundles", "bytes", "sent")] <- list(character(), 0, NULL)
+  state$due <- 0 # what fails in the following is tried again by the next future
   stream$files <- state
   for (i in seq_len(max(pieces$bundle, 1L))) {
     serial <- length(state$bundles) # one that is the same as an earlier one is applied again all the same
@@ -221,28 +242,39 @@ packed_files <- function(folder, serial, removed, files, pieces) {
     name <- charToRaw(name)
     c(charToRaw(paste0(paste(c(..., length(name)), collapse = " "), "\n")), name)
   }
-  file <- if (sum(pieces$size) > object_bytes) tempfile("future-files-")
+  file <- if (sum(pieces$size) > object_bytes) scratch_file("future-files-")
   con <- if (is.null(file)) rawConnection(raw(), "wb") else file(file, "wb")
   on.exit({
-    close(con)
+    try(close(con), silent = TRUE)
     if (!is.null(file)) unlink(file)
   })
-  writeBin(record("folder", serial, name = folder), con)
-  for (name in removed) writeBin(record("remove", name = name), con)
+  gone <- lapply(removed, function(name) record("remove", name = name))
+  begin <- c(record("folder", serial, name = folder), unlist(gone))
+  writeBin(begin, con)
+  size <- length(begin)
   mtime <- sprintf("%.0f", files$mtime * 1e6)
   for (i in seq_len(nrow(pieces))) {
     row <- pieces$row[i]
     at <- sprintf("%.0f", pieces$at[i])
     bytes <- read_piece(file.path(folder, files$name[row]), pieces$at[i], pieces$size[i])
-    writeBin(record("file", length(bytes), at, files$mode[row], mtime[row], name = files$name[row]), con)
-    writeBin(bytes, con) # by itself: c() would copy it
+    head <- record("file", length(bytes), at, files$mode[row], mtime[row], name = files$name[row])
+    suppressWarnings({ # of a full disk, which is an error below
+      writeBin(head, con)
+      writeBin(bytes, con) # by itself: c() would copy it
+    })
+    size <- size + length(head) + length(bytes)
   }
   if (is.null(file)) {
     bytes <- rawConnectionValue(con)
     return(list(size = length(bytes), bytes = bytes))
   }
+  tryCatch(close_whole(con, file, size), error = function(e) {
+    stop(kubernetes_error("Globals", sprintf(paste(
+      "The files of %s cannot be sent: %s. Make room there, or name those that futures do not need in %s, or set",
+      "options(future.kubernetes.filesMB = 0) to send none"
+    ), folder, conditionMessage(e), file.path(folder, ".futureignore")), class = "FutureError"))
+  })
   on.exit()
-  close(con)
   list(size = file.size(file), file = normalizePath(file))
 }
 

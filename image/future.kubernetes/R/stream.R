@@ -201,16 +201,28 @@ packed <- function(data, head = raw()) {
     bytes <- c(head, serialize(data, NULL, xdr = FALSE))
     return(list(size = length(bytes), bytes = bytes))
   }
-  file <- tempfile("future-task-")
+  file <- scratch_file("future-task-")
   whole <- FALSE
-  on.exit(if (!whole) unlink(file))
   con <- file(file, "wb")
-  tryCatch({
-    writeBin(head, con)
-    serialize(data, con, xdr = FALSE)
-  }, finally = close(con))
+  on.exit(if (!whole) {
+    try(close(con), silent = TRUE)
+    unlink(file)
+  })
+  writeBin(head, con)
+  serialize(data, con, xdr = FALSE)
+  close_whole(con, file)
   whole <- TRUE
   list(size = file.size(file), file = normalizePath(file))
+}
+
+# A file on its way to the broker. The tests put it on a disk that is full.
+scratch_file <- function(prefix) tempfile(prefix)
+
+# Close a file that was written. R warns of a full disk, or says nothing where that shows at the end only.
+close_whole <- function(con, path, size = seek(con)) {
+  force(size)
+  close(con)
+  if (file.size(path) < size) stop("the disk of ", dirname(path), " is full")
 }
 
 acknowledge <- function(stream) {

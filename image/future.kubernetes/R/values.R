@@ -12,19 +12,33 @@ hear_value <- function(stream, words) {
 
 # Without room for it, all of it is read nevertheless: what follows is the next message.
 receive_value <- function(stream, size) {
-  value <- list(path = tempfile("future-value-"), own = TRUE)
-  failing <- function(code) {
-    if (is.null(value$failed)) tryCatch(code, error = function(e) value$failed <<- conditionMessage(e))
+  path <- scratch_file("future-value-")
+  # R only warns of a full disk.
+  problem <- function(code) {
+    tryCatch({
+      code
+      NULL
+    }, error = conditionMessage, warning = conditionMessage)
   }
-  failing(file <- file(value$path, "wb"))
-  on.exit(if (inherits(file, "connection")) close(file))
-  while (size > 0) {
-    piece <- readBin(stream$con, "raw", min(size, 2^20))
+  file <- NULL
+  failed <- problem(file <- file(path, "wb"))
+  on.exit(if (!is.null(file)) close(file))
+  left <- size
+  while (left > 0) {
+    piece <- readBin(stream$con, "raw", min(left, 2^20))
     if (length(piece) == 0L) stop("the connection has ended")
-    size <- size - length(piece)
-    failing(writeBin(piece, file))
+    left <- left - length(piece)
+    if (is.null(failed)) failed <- problem(writeBin(piece, file))
   }
-  value
+  if (is.null(failed)) {
+    on.exit()
+    failed <- problem(close_whole(file, path, size))
+  }
+  if (is.null(failed)) {
+    return(list(path = path, own = TRUE))
+  }
+  unlink(path) # its room may be what the session needs next
+  list(path = path, own = TRUE, failed = paste0("the disk of ", dirname(path), ": ", failed))
 }
 
 forget_value <- function(stream, hash) {

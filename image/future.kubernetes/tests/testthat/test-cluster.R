@@ -89,6 +89,77 @@ test_that("a session on another machine runs its futures here, and a forward tha
   expect_identical(session_id(), Sys.getpid())
 })
 
+test_that("a package that this machine cannot send is an error of its future with the reason, and the plan goes on", {
+  start_bed(1L)
+  withr::defer(stop_bed())
+  library <- withr::local_tempdir()
+  withr::local_libpaths(library, action = "prefix")
+  make_package <- function(name) {
+    source <- file.path(withr::local_tempdir(), name)
+    dir.create(file.path(source, "R"), recursive = TRUE)
+    writeLines(sprintf(c("Package: %s", "Version: 1.0", "Title: Of a Test", "License: none"), name),
+      file.path(source, "DESCRIPTION"))
+    writeLines("export(f)", file.path(source, "NAMESPACE"))
+    writeLines("f <- function() 'of the package'", file.path(source, "R", "f.R"))
+    install.packages(source, library, repos = NULL, type = "source", quiet = TRUE)
+    file.path(library, name)
+  }
+  on_a_laptop({
+    plan(kubernetes, workers = 1, cluster = list(release = "check"))
+    first <- make_package("firstpkg")
+    expect_identical(value(future(firstpkg::f())), "of the package")
+    removed <- make_package("removedpkg")
+    f <- future({
+      Sys.sleep(0.5)
+      removedpkg::f()
+    })
+    unlink(removed, recursive = TRUE)
+    expect_error(value(f), "not in .* of this machine any more", class = "KubernetesPackageError")
+    large <- make_package("largepkg")
+    writeBin(raw(2e6), file.path(large, "data"))
+    # A disk of its own, which is too small, needs root.
+    small <- withr::local_tempdir()
+    if (system2("mount", c("-t", "tmpfs", "-o", "size=1m", "none", small), stdout = FALSE, stderr = FALSE) == 0L) {
+      withr::defer(system2("umount", small))
+      with_mocked_bindings(
+        expect_error(value(future(largepkg::f())), "could not pack it: the disk", class = "KubernetesPackageError"),
+        scratch_file = function(prefix) tempfile(prefix, small)
+      )
+    }
+    with_mocked_bindings(
+      expect_error(value(future(largepkg::f())), "could not pack it: no way", class = "KubernetesPackageError"),
+      pack_package = function(...) stop("no way")
+    )
+    expect_identical(value(future(largepkg::f())), "of the package")
+    expect_identical(value(future(firstpkg::f())), "of the package")
+  })
+})
+
+test_that("a large value that a laptop's disk does not hold is an error of its futures, and the next one comes", {
+  small <- withr::local_tempdir()
+  skip_if_not(
+    system2("mount", c("-t", "tmpfs", "-o", "size=4m", "none", small), stdout = FALSE, stderr = FALSE) == 0L,
+    "a disk of its own needs root"
+  )
+  withr::defer(system2("umount", small))
+  start_bed(1L)
+  withr::defer(stop_bed())
+  on_a_laptop({
+    plan(kubernetes, workers = 1, cluster = list(release = "check"))
+    full <- TRUE
+    local_mocked_bindings(
+      scratch_file = function(prefix) tempfile(prefix, if (full) small else tempdir()), .package = "future.kubernetes"
+    )
+    f <- future(rep(0.5, 1e6))
+    error <- expect_error(value(f), "could not be read by this session", class = "KubernetesDataError")
+    expect_match(conditionMessage(error), paste("the disk of", small), fixed = TRUE)
+    expect_length(list.files(small), 0L)
+    expect_identical(value(future(1)), 1)
+    full <- FALSE
+    expect_identical(value(future(rep(0.25, 1e6))), rep(0.25, 1e6))
+  })
+})
+
 test_that("a forward that hangs after an hour asleep is made again, in each way to look at a future", {
   local_mocked_bindings(pause_answer = 2L, .package = "future.kubernetes")
   asleep(function(hour) {

@@ -88,3 +88,73 @@ test_that("devices, pipes and sockets are left out and named once, and empty fil
   expect_silent(session_files(stream))
   expect_setequal(stream$files$sent$name, c("a.txt", "pipe", "two words", "tab\tb"))
 })
+
+test_that("a folder with too many files is looked through in part, seldom, and at once when it changes", {
+  stream <- sent_files()
+  local_mocked_bindings(max_files = 100L, .package = "future.kubernetes")
+  withr::local_options(asked = 0)
+  tracer <- quote(options(asked = getOption("asked") + length(c(...))))
+  suppressMessages(trace("file.info", tracer, where = baseenv(), print = FALSE))
+  withr::defer(suppressMessages(untrace("file.info", where = baseenv())))
+  dir.create("deep/er", recursive = TRUE)
+  dir.create("library")
+  withr::local_libpaths(file.path(getwd(), "library"), action = "prefix")
+  for (folder in c("deep/er", "library")) for (i in 1:200) file.create(file.path(folder, i))
+  writeLines("x", "a.txt")
+  stream$slow <- 1
+  expect_message(session_files(stream), "it has more than 100 files and folders. Name in")
+  expect_identical(nrow(stream$files$sent), 0L)
+  expect_lt(getOption("asked"), 10) # of the 200 that are too many none was looked at
+  look <- function(after) {
+    stream$time <- stream$time + after
+    before <- stream$looks
+    session_files(stream)
+    stream$looks > before
+  }
+  expect_false(look(19))
+  expect_true(look(2))
+  writeLines("*.log", ".futureignore")
+  expect_true(look(0))
+  expect_false(look(0))
+  Sys.setFileTime(".", Sys.time() - 60)
+  expect_true(look(0))
+  Sys.sleep(0.05) # a file's time is no finer than the kernel's clock
+  writeLines("deep", ".futureignore")
+  expect_true(look(0))
+  expect_setequal(stream$files$sent$name, "a.txt") # a library of the session is no part of the project
+})
+
+test_that("a full disk of the session is one error with the fix, and the next future finds all files", {
+  small <- withr::local_tempdir()
+  skip_if_not(
+    system2("mount", c("-t", "tmpfs", "-o", "size=4m", "none", small), stdout = FALSE, stderr = FALSE) == 0L,
+    "a disk of its own needs root"
+  )
+  withr::defer(system2("umount", small))
+  use_bed()
+  withr::local_options(future.kubernetes.filesMB = 10)
+  withr::local_dir(withr::local_tempdir())
+  full <- FALSE
+  local_mocked_bindings(
+    scratch_file = function(prefix) tempfile(prefix, if (full) small else tempdir()),
+    .package = "future.kubernetes"
+  )
+  writeLines("one", "a.txt")
+  plan(kubernetes, workers = 1)
+  expect_identical(value(future(list.files())), "a.txt")
+  writeBin(as.raw(rep(0:255, length.out = 5e6)), "large.bin")
+  full <- TRUE
+  for (i in 1:2) {
+    error <- expect_error(value(future(1)), "Make room there", class = "KubernetesGlobalsError")
+    expect_match(conditionMessage(error), sprintf("the disk of %s is full", small), fixed = TRUE)
+  }
+  expect_length(list.files(small), 0L)
+  x <- as.raw(rep(0:254, length.out = 2e7))
+  unlink("large.bin")
+  expect_error(value(future(length(x))), class = "KubernetesDataError")
+  expect_identical(value(future(list.files())), "a.txt")
+  writeBin(as.raw(rep(0:255, length.out = 5e6)), "large.bin")
+  full <- FALSE
+  expect_identical(value(future(file.size("large.bin"))), 5e6)
+  expect_length(list.files(small), 0L)
+})
