@@ -12,9 +12,12 @@ R learns from a file of the objects' folder where the files are: `REASON`, `PLAC
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import shutil
+import struct
 import tempfile
 from pathlib import Path
 
@@ -24,6 +27,9 @@ PREFIX = "files"
 """First letters of a bundle's name. No other object's name has them: those are hexadecimal."""
 
 _LINE_BYTES = 128
+
+_GET_FLAGS, _SET_FLAGS, _TOP = 0x80086601, 0x40086602, 0x20000
+"""Of linux/fs.h on machines of 64 bits: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -109,15 +115,20 @@ class Files:
         """Make the session's own path, so that full names of files hold as well; if this pod has it, another one."""
         if not os.path.lexists(folder):
             try:
-                os.makedirs(folder)
+                os.makedirs(os.path.dirname(folder), exist_ok=True)
+                spread_folders_of(os.path.dirname(folder))
+                os.mkdir(folder)
             except OSError:
                 pass
             else:
                 self._place = self._made = folder
+                spread_folders_of(folder)
                 return
         self._made = os.fsencode(tempfile.mkdtemp(prefix="project-"))
+        spread_folders_of(self._made)
         self._place = os.path.join(self._made, os.path.basename(folder))
         os.mkdir(self._place)
+        spread_folders_of(self._place)
 
     def _write_note(self, reason: str) -> None:
         lines = [os.fsencode(" ".join(reason.split())), self._place, *map(str.encode, self._applied)]
@@ -134,6 +145,23 @@ class Files:
         names, self._applied = self._applied, []
         self._note.unlink(missing_ok=True)
         return names
+
+
+def spread_folders_of(folder: bytes) -> None:
+    """Let ext4 put each folder that is made in this one elsewhere on the disk, where the flag can be set.
+
+    Else it looks for new files' inodes where those of the last plan were deleted, or those of other pods. It tries one
+    after another, since it uses none again for minutes: 1,000 files took up to 0.7 s of CPU in place of 0.02 s.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            flags = bytearray(8)  # of which the kernel uses an int
+            fcntl.ioctl(descriptor, _GET_FLAGS, flags)
+            struct.pack_into("i", flags, 0, struct.unpack_from("i", flags)[0] | _TOP)
+            fcntl.ioctl(descriptor, _SET_FLAGS, bytes(flags))
+        finally:
+            os.close(descriptor)
 
 
 def _new(path: bytes) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
+import struct
 from pathlib import Path
 
 import pytest
 
+from image.worker.files import spread_folders_of
 from tests.broker.conftest import Bed, wait_for
 from tests.broker.r_session import PlanSession
 
@@ -139,3 +142,27 @@ def test_folder_that_a_future_replaced_by_a_file_comes_again(bed: Bed, tmp_path:
         assert note(plan, "files0", "files1")[0].startswith("the worker's pod could not keep the session's files")
         assert note(plan, "files0", "files1")[2] == ["files0", "files1"]
         assert sorted(path.name for path in (folder / "data").iterdir()) == ["x", "y"]
+
+
+def spread(folder: Path) -> bool:
+    """True if ext4 spreads the folders in this one: FS_TOPDIR_FL of linux/fs.h."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        return bool(struct.unpack("i4x", fcntl.ioctl(descriptor, 0x80086601, bytes(8)))[0] & 0x20000)
+    finally:
+        os.close(descriptor)
+
+
+def test_folders_of_a_project_are_spread_over_an_ext4_disk(bed: Bed, tmp_path: Path) -> None:
+    spread_folders_of(os.fsencode(tmp_path))
+    try:
+        if not spread(tmp_path):
+            pytest.skip("this file system takes no such flag")
+    except OSError:
+        pytest.skip("this file system has no flags")
+    bed.worker("w1", TMPDIR=str(tmp_path))
+    with bed.plan() as plan:
+        for number, folder in enumerate((tmp_path / "above" / "project", tmp_path)):  # the second path is there
+            plan.object(f"files{number}", bundle(folder, 0, piece(b"data/x", b"1")))
+            place = Path(note(plan, f"files{number}")[1])
+            assert [spread(place.parent), spread(place), spread(place / "data")] == [True, True, False]
