@@ -1,6 +1,6 @@
 """Compares the workers with those of the article and of stock future: waiting, plan(), futures, growth, a lost worker.
 
-    python bench/workers.py [--workers 40] [--stock 8] [--idle 600] [--max 100]
+    python bench/workers.py [--workers 40] [--stock 8] [--idle 600] [--max 100] [--only futures large]
 
 Runs on stack dev's cluster (`make up` first), in a namespace of its own: a release of this project with twice
 --workers, and the article's own worker line in pods of the same image. Both wait --idle seconds side by side. CPU is
@@ -17,6 +17,7 @@ import secrets
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ NAMESPACE = "bench-workers"
 OURS = "deploy/ours-scheduler"
 STOCK = "deploy/stock"
 STOCK_LIMIT_SECONDS = 900
+PARTS = ["waited", "futures", "world", "large", "grown", "queued", "lost", "planned"]
 
 PLAN_CODE = """
 suppressMessages(library({package}))
@@ -68,6 +70,7 @@ def main() -> int:
     parser.add_argument("--stock", type=int, default=8)
     parser.add_argument("--idle", type=int, default=600, help="seconds of waiting before plan()")
     parser.add_argument("--max", type=int, default=100, help="workers of the largest plan()")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
     arguments = parser.parse_args()
     node = cluster.running("dev")
     if node is None:
@@ -78,17 +81,18 @@ def main() -> int:
     try:
         with step("Starting the workers of both"):
             set_up(node, 2 * n, max(2 * n, arguments.max), arguments.stock)
-        waited(node, arguments, rows)
-        futures(node, n, rows)
-        world(node, n, rows)
-        grown(node, n, rows)
-        queued(node, rows)
-        lost(node, rows)
-        with step(f"plan(kubernetes) on {arguments.max} workers that wait"):
-            scaled(node, arguments.max)
-            time.sleep(20)
-            seconds, had, _ = plan(node, OURS, "future.kubernetes", f"plan(kubernetes, workers = {arguments.max})")
-        rows.append((f"`plan(kubernetes)` on {had} waiting workers", f"{seconds:.2f} s", ""))
+        parts: dict[str, Callable[[], None]] = {
+            "waited": lambda: waited(node, arguments, rows),
+            "futures": lambda: futures(node, n, rows),
+            "world": lambda: world(node, n, rows),
+            "large": lambda: large(node, n, rows),
+            "grown": lambda: grown(node, n, rows),
+            "queued": lambda: queued(node, rows),
+            "lost": lambda: lost(node, rows),
+            "planned": lambda: planned(node, arguments.max, rows),
+        }
+        for part in arguments.only:
+            parts[part]()
     finally:
         with step("Removing them"):
             node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
@@ -168,6 +172,17 @@ def world(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
     rows.append(("the same in a project of 1,000 files, 50 MB", words, "cannot"))
 
 
+def large(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
+    """Measure how long 100 MB take to each of n workers, and the same bytes by the broker's TLS and nothing else."""
+    with step(f"100 MB to each of {n} workers"):
+        first, again = rscript(node, OURS, (REPO / "bench" / "large.R").read_text(), n).split()
+        command = ["python3", "-", "--clients", str(n)]
+        code = (REPO / "bench" / "tls.py").read_text()
+        done: Any = node.kubectl("-n", NAMESPACE, "exec", "-i", OURS, "--", *command, input=code, timeout=300)
+    rows.append((f"100 MB to each of {n} workers, until all have begun", f"{first} s, again {again} s", ""))
+    rows.append((f"the same bytes to {n} plain clients by the broker's TLS", f"{done.stdout.strip()} s", ""))
+
+
 def grown(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
     """Measure plan() from 4 workers to n, in total and from the start of the last pod's container."""
     with step(f"From 4 to {n} workers"):
@@ -213,6 +228,15 @@ def lost(node: cluster.Node, rows: list[tuple[str, str, str]]) -> None:
         (ended,) = session.words("RESULT")
     what = "a future of 5 s whose worker's pod is deleted, from then to its value"
     rows.append((what, f"{float(ended) - deleted:.1f} s", "lost"))
+
+
+def planned(node: cluster.Node, n: int, rows: list[tuple[str, str, str]]) -> None:
+    """Measure plan() on n workers that have waited."""
+    with step(f"plan(kubernetes) on {n} workers that wait"):
+        scaled(node, n)
+        time.sleep(20)
+        seconds, had, _ = plan(node, OURS, "future.kubernetes", f"plan(kubernetes, workers = {n})")
+    rows.append((f"`plan(kubernetes)` on {had} waiting workers", f"{seconds:.2f} s", ""))
 
 
 def set_up(node: cluster.Node, workers: int, maximum: int, stock: int) -> None:

@@ -106,8 +106,9 @@ class Demand:
         if scaled == self._scaled:  # else a session has set the number since
             self._lower(max(minimum, self.total()))
 
-    def rested(self) -> None:
-        """The workers were scaled to 0 for want of use: no plan wants any until its next task."""
+    def rested(self, why: str) -> None:
+        """The workers are scaled to 0 for want of use: no plan wants any until its next task, whose session is told."""
+        self._scaler.remember_rest(why)
         for plan in self._dispatcher.plans.values():
             plan.range.rest()
         self._asked = 0

@@ -112,7 +112,7 @@ class IdleWatch:
         users: Sequence[Usage],
         scaling: Scaling,
         environ: Mapping[str, str],
-        rested: Callable[[], None] = lambda: None,
+        rested: Callable[[str], None] = lambda _why: None,
     ) -> None:
         self._activity = activity
         self._users = users
@@ -137,15 +137,15 @@ class IdleWatch:
     async def _scale_down_unused(self) -> None:
         minutes = self._scaling.setting("idleMinutes")
         if due(time.monotonic(), self._activity.last_active, minutes):
-            reason = f"no session has used a worker for {minutes:g} minutes: scaling to 0 (idleMinutes)"
+            why, name = f"no session has used a worker for {minutes:g} minutes", "idleMinutes"
             self._activity.touch()  # decide again in as many minutes, not in a few seconds
         elif await self._scaling.expired():
-            reason = f"the stack's {self._scaling.setting('ttlHours'):g} hours are over: scaling to 0 (ttlHours)"
+            why, name = f"the stack's {self._scaling.setting('ttlHours'):g} hours are over", "ttlHours"
         elif opens := self._scaling.closed_until():
-            reason = f"outside of workHours until {opens}: scaling to 0"
+            why, name = f"outside of workHours until {opens}", "workHours"
         else:
             return
         if not self._scaling.lowering() and await self._scaling.wanted():
-            log(reason)
-            self._rested()
+            log(f"{why}: scaling to 0 ({name})")
+            self._rested(f"{why} ({name})")
             await self._scaling.scale(0)

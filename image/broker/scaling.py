@@ -53,6 +53,8 @@ class Scaler:
         self._scale_down_to = 0
         self._created: float | None = None
         self._unread_hours = ""
+        self._rest = "", 0
+        """Why the workers were last scaled to 0, and how many had joined by then."""
 
     def _api(self) -> KubernetesApi:
         return KubernetesApi(self._environ)
@@ -98,6 +100,10 @@ class Scaler:
     def lowering(self) -> bool:
         """True while the number is being lowered."""
         return self._scale_down is not None and not self._scale_down.done()
+
+    def remember_rest(self, why: str) -> None:
+        """Note why the workers are scaled to 0: whoever waits is told, until the first of the next ones is here."""
+        self._rest = why, self._pool.joined_total
 
     async def wanted(self) -> int:
         """Number of workers that the Deployment asks for."""
@@ -237,5 +243,9 @@ class Scaler:
             problem, patience = refusal, 0
         if not problem and (refusal := self._refusal()):
             problem, patience = refusal, _REFUSED_PATIENCE_SECONDS
+        why, joined = self._rest
+        text = found.text
+        if why and joined == self._pool.joined_total:
+            text = ", ".join(filter(None, [text, f"as all were released: {why}"]))
         numbers = f"{wanted} {self._pool.connected} {found.starting} {found.waiting}"
-        return f"{numbers}\t{found.text}\t{problem}\t{patience:g}"
+        return f"{numbers}\t{text}\t{problem}\t{patience:g}"

@@ -165,8 +165,9 @@ serve <- function(changed) {
   # A condition to be seen at once goes through this option's function: see launch() in future.kubernetes.
   options(future.kubernetes.condition = function(condition) send("condition", serialize(condition, NULL, xdr = FALSE)))
 
-  # Large objects are in files named by their content, which the agent has made, and are kept once they were read.
-  objects <- new.env()
+  # Large objects are in files named by their content, which the agent has made. Those that were read are kept, the last
+  # used one at the end, within a bound.
+  objects <- list()
   max_bytes <- as.numeric(Sys.getenv("FUTURE_KUBERNETES_OBJECT_BYTES", "1e9"))
   held <- 0
   read_object <- function(hash) {
@@ -179,16 +180,17 @@ serve <- function(changed) {
   object <- function(hash) {
     known <- objects[[hash]]
     if (!is.null(known)) {
+      objects <<- c(objects[names(objects) != hash], objects[hash])
       return(known$value)
     }
     value <- read_object(hash)
     size <- as.numeric(utils::object.size(value))
-    for (name in ls(objects)) if (held + size > max_bytes) {
-      held <<- held - objects[[name]]$size
-      rm(list = name, envir = objects)
-    }
     if (size <= max_bytes) {
-      objects[[hash]] <- list(value = value, size = size)
+      while (held + size > max_bytes) {
+        held <<- held - objects[[1L]]$size
+        objects[[1L]] <<- NULL
+      }
+      objects[[hash]] <<- list(value = value, size = size)
       held <<- held + size
     }
     value

@@ -178,6 +178,10 @@ def test_idle_workers_go_and_the_next_task_brings_them_back(resting: Bed, api: A
         assert resting.ask("connected") == "ok 0 0 0"
         plan.submit("sleep 0")
         wait_for(lambda: api.replicas == 3)
+        told = "as all were released: no session has used a worker for 0.01 minutes (idleMinutes)"
+        assert told in resting.ask("status")
+        resting.worker("r-worker-a")
+        assert "released" not in resting.ask("status")
 
 
 def test_an_absent_laptop_holds_no_workers_until_its_next_future(resting: Bed, api: Api) -> None:

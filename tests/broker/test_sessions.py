@@ -235,7 +235,7 @@ def test_released_worker_is_free_though_a_child_holds_its_connection(bed: Bed) -
         child.wait()
 
 
-def test_250_idle_workers_are_all_leased(bed: Bed) -> None:
+def test_250_idle_workers_are_all_leased_and_a_plan_on_them_opens_at_once(bed: Bed) -> None:
     context = tls.context(TOKEN.encode(), server=False)
     peers = []
     for i in range(250):
@@ -243,6 +243,14 @@ def test_250_idle_workers_are_all_leased(bed: Bed) -> None:
         peers[-1].sendall(greeting(pod=f"p{i}", node="n"))
         assert wire.decode(peers[-1].recv(100)) == {"ok": True, "protocol": protocol.VERSION}
     wait_for(lambda: bed.ask("count 1") == "ok 250 0 0")
+
+    def seconds_to_open() -> float:
+        started = time.monotonic()
+        with bed.plan(250):
+            assert bed.ask("connected") == "ok 250 250 250"
+            return time.monotonic() - started
+
+    assert min(seconds_to_open() for _ in range(5)) < 0.1
     sessions = [bed.session() for _ in range(250)]
     for session in sessions:
         session.send("attach 1 5")

@@ -303,10 +303,28 @@ def test_unused_workers_go_after_idle_minutes_and_come_back(elastic: Stack) -> N
         # kubelet takes a changed ConfigMap up within about a minute, or at the next change of the pod.
         scheduler = elastic.scheduler()["metadata"]["name"]
         elastic.kubectl("annotate", "pod", scheduler, "test/look-again=now", "--overwrite")
+        code = """
+            plan(kubernetes, workers = 2)
+            while (!file.exists("/tmp/gone")) Sys.sleep(0.1)
+            f <- future(Sys.info()[["nodename"]])
+            said <- character()
+            pod <- withCallingHandlers(value(f), message = function(m) said <<- c(said, conditionMessage(m)))
+            cat("SAID", said, "N", sum(workers()$pod == pod))
+        """
+        elastic.kubectl("exec", scheduler, "--", "rm", "-f", "/tmp/gone")
+        printed: list[str] = []
+        thread = threading.Thread(target=lambda: printed.append(r(elastic, code, timeout=290)))
+        thread.start()
         elastic.wait("the workers to go", 240, lambda: elastic.replicas() == 0)
+        elastic.kubectl("exec", scheduler, "--", "touch", "/tmp/gone")
+        thread.join(120)
     finally:
         elastic.kubectl("patch", name, "--type=merge", "-p", '{"data": {"idleMinutes": "0"}}')
-    assert "N 2" in r(elastic, 'plan(kubernetes, workers = 2); cat("N", nrow(workers()))')
+    assert printed
+    said = printed[0].split("SAID ")[1]
+    assert "2 workers: 0 connected" in said
+    assert "as all were released: no session has used a worker for 0.2 minutes (idleMinutes)" in said
+    assert said.endswith("N 1")
 
 
 def test_a_worker_without_the_token_is_not_let_in(elastic: Stack) -> None:

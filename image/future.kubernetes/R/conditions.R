@@ -22,6 +22,9 @@
 #' option `future.globals.maxSize` where it is set.
 #' \item `KubernetesDataError`: a future's data or its result could not be serialized, read, held or kept; the message
 #' gives R's own reason. It is not run again, and its worker goes on.
+#' \item `KubernetesReferenceError`: a future failed because it used a connection or an external pointer of the session,
+#' as of an xml2 document or a database. The message names the global that has it. With
+#' `options(future.globals.onReference = "error")` such a future is refused when it is made.
 #' \item `KubernetesSetupError`: the `setup` of the plan failed on a worker, or is no code that workers could run.
 #' \item `KubernetesSessionError`: the plan belongs to another R process: this one is a forked child of it or a copy.
 #' \item `KubernetesWorkerLostError`: a future failed because its worker was lost more often than `retries`. It is also

@@ -1,5 +1,7 @@
 # A future of this backend: launched as a task, resolved by what the broker sends.
 
+heard_seconds <- 0.005
+
 #' @exportS3Method future::resolved
 resolved.KubernetesFuture <- function(x, ...) {
   if (x[["state"]] == "created") {
@@ -7,12 +9,16 @@ resolved.KubernetesFuture <- function(x, ...) {
     return(FALSE)
   }
   if (is.null(x[["result"]])) {
-    assert_owner(x)
     stream <- stream_of(x)
-    if (is.null(stream)) {
-      return(FALSE)
+    # Map functions look at each of hundreds of futures, a hundred times a second: the first look takes in what has come
+    # for all of them.
+    if (is.null(stream) || clock() - stream$heard >= heard_seconds) {
+      assert_owner(x)
+      if (is.null(stream)) {
+        return(FALSE)
+      }
+      hear(stream)
     }
-    hear(stream)
     if (isTRUE(x[["ready"]]) && isTRUE(x[["earlySignal"]])) fetch(stream, x)
   }
   done <- !is.null(x[["result"]]) || isTRUE(x[["ready"]])
@@ -103,6 +109,7 @@ take_result <- function(stream, future, result, values = NULL) {
   result <- tryCatch(with_values(stream, result, values), error = identity)
   if (inherits(result, "FutureResult")) {
     result[["conditions"]] <- lapply(result[["conditions"]], as_package_error)
+    result[["conditions"]] <- lapply(result[["conditions"]], as_reference_error, future[["globals"]])
     tell_of_files(stream, future, result)
     attr(result, "kubernetes_wrote") <- NULL
     end_future(stream, future, result)
@@ -182,6 +189,66 @@ as_package_error <- function(captured) {
     class(captured[["condition"]]) <- c("KubernetesPackageError", "KubernetesError", class(condition))
   }
   captured
+}
+
+# A pointer into a process's memory, or a connection, arrives on a worker as one that is of no use there. Which error
+# follows is up to the function that uses it: R's own, or a package's. Looked for only after such an error.
+as_reference_error <- function(captured, globals) {
+  condition <- captured[["condition"]]
+  if (!inherits(condition, "error") || !grepl(reference_words, conditionMessage(condition), ignore.case = TRUE)) {
+    return(captured)
+  }
+  for (name in names(globals)) {
+    found <- reference_in(globals[[name]])
+    if (is.null(found)) next
+    where <- if (name %in% c("...", "future.call.arguments")) {
+      "An argument of this future ('...')"
+    } else if (startsWith(name, "...")) {
+      "The data that this map goes over"
+    } else {
+      sprintf("The global '%s' of this future", name)
+    }
+    captured[["condition"]][["message"]] <- sprintf(paste(
+      "%s. %s has %s, which works only in the R process that made it.",
+      "Make it in the future itself, as by opening the file there, or send what it is made from"
+    ), sub("[.]$", "", conditionMessage(condition)), where, found)
+    class(captured[["condition"]]) <- c("KubernetesReferenceError", "KubernetesError", class(condition))
+    break
+  }
+  captured
+}
+
+reference_words <- "external pointer|external ?ptr|null pointer|symbol address|invalid connection"
+
+# "a connection" or "an external pointer" if there is one in a value, with what a function or an environment holds; else
+# NULL. Values of very many parts are not looked through.
+reference_in <- function(x) {
+  looked <- 0L
+  seen <- list(emptyenv(), baseenv(), globalenv())
+  look <- function(x) {
+    looked <<- looked + 1L
+    if (looked > 10000L) {
+      return(NULL)
+    }
+    if (inherits(x, "connection")) {
+      return("a connection")
+    }
+    if (typeof(x) == "externalptr") {
+      return("an external pointer")
+    }
+    parts <- attributes(x)
+    if (is.list(x)) parts <- c(parts, unclass(x))
+    if (typeof(x) == "closure") parts <- c(parts, environment(x))
+    if (is.environment(x) && !isNamespace(x) && !any(vapply(seen, identical, NA, x))) {
+      seen <<- c(seen, x)
+      fixed <- Filter(function(name) !bindingIsActive(name, x), ls(x, all.names = TRUE))
+      parts <- c(parts, mget(fixed, envir = x))
+    }
+    for (part in parts) if (!is.null(found <- look(part))) {
+      return(found)
+    }
+  }
+  look(x)
 }
 
 # Words of R and of image/worker/packages.R on a package that a worker lacks or cannot load.

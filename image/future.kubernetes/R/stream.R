@@ -48,6 +48,7 @@ connect_stream <- function(stream) {
   stream$con <- con
   stream$broken <- FALSE
   stream$looked <- clock()
+  stream$heard <- -Inf
   good <- TRUE
 }
 
@@ -263,6 +264,7 @@ hear <- function(stream, wait = 0) {
     if (stream$broken) reconnect_stream(stream)
   }
   if (length(stream$arrived) >= max_acknowledged || (any && stream$active == 0L)) acknowledge(stream)
+  stream$heard <- clock()
   any
 }
 

@@ -75,7 +75,7 @@ how_many <- function(n, text) {
 # Looks after the workers while a future is waited for: look() shows what is missing, and stops where no worker is there
 # and none can come.
 worker_watch <- function(wait) {
-  line <- progress_line()
+  line <- progress_line(quiet = 0) # made once a future has been waited for
   watch <- problem_watch()
   waited <- stopwatch()
   list(
@@ -140,13 +140,14 @@ status_or_reason <- function() {
 }
 
 # One line that is overwritten on a terminal; elsewhere it is printed again when it changes.
-progress_line <- function() {
+# The first `quiet` seconds pass without it.
+progress_line <- function(quiet = 1) {
   shown <- ""
   terminal <- isatty(stderr())
   start <- clock()
   list(
     show = function(text) {
-      if (text == shown || clock() - start < 1) {
+      if (text == shown || clock() - start < quiet) {
         return()
       }
       shown <<- text

@@ -29,8 +29,40 @@ test_that("a connection of the session is refused by the worker's R, in one run"
   plan(kubernetes, workers = 1)
   log <- file(tempfile(), "w")
   withr::defer(close(log))
-  expect_no_message(expect_error(value(future(writeLines("x", log))), "invalid connection"))
+  expect_no_message(expect_error(
+    value(future(writeLines("x", log))), "invalid connection. The global 'log' of this future has a connection",
+    class = "KubernetesReferenceError"
+  ))
   expect_identical(value(future(8)), 8)
+})
+
+test_that("an external pointer of the session is named as what a future failed by", {
+  skip_if_not_installed("xml2")
+  plan(kubernetes, workers = 1)
+  class <- "KubernetesReferenceError"
+  doc <- xml2::read_xml("<a/>")
+  expect_error(value(future(xml2::xml_name(doc))), "'doc' of this future has an external pointer", class = class)
+  holder <- new.env()
+  holder$inner <- list(doc)
+  ask <- local({
+    kept <- holder
+    function() xml2::xml_name(kept$inner[[1L]])
+  })
+  expect_error(value(future(ask())), "'ask' of this future has an external pointer", class = class)
+  expect_error(
+    suppressWarnings(future.apply::future_lapply(list(doc), xml2::xml_name)), "data that this map goes over has an",
+    class = class
+  )
+  ask <- function(...) future(xml2::xml_name(...))
+  expect_error(value(ask(doc)), "'...'", fixed = TRUE, class = class)
+  # An error of its own in a future that has a pointer, and words like these without one, stay as they are.
+  error <- tryCatch(value(future(stop("own ", length(doc)))), error = identity)
+  expect_false(inherits(error, class))
+  error <- tryCatch(value(future(stop("external pointer"))), error = identity)
+  expect_false(inherits(error, class))
+  expect_identical(value(future(8)), 8)
+  withr::local_options(future.globals.onReference = "error")
+  expect_error(value(future(xml2::xml_name(doc))), "reference", class = "FutureError")
 })
 
 test_that("an interrupt in a wait leaves the future and the session as they were", {

@@ -76,3 +76,27 @@ test_that("hundreds of large globals of one future are no line too long", {
   expect_identical(value(f), 150L)
   expect_length(f[["task_needs"]], max_references)
 })
+
+test_that("large objects that an R of a worker holds make room for each other, those used last stay", {
+  plan(sequential)
+  plan(kubernetes, workers = 1)
+  held <- function(used, bound = NULL) {
+    serving <- Filter(function(frame) exists("max_bytes", frame, inherits = FALSE), sys.frames())[[1L]]
+    if (!is.null(bound)) assign("max_bytes", bound, serving)
+    vapply(unname(serving$objects), function(object) object$value[1L], 0)
+  }
+  environment(held) <- globalenv()
+  expect_identical(value(future(held(bound = 2e6))), numeric())
+  large <- function(first, n = 1e5) c(first, runif(n))
+  a <- large(1)
+  b <- large(2)
+  d <- large(3)
+  e <- large(4, 1e6)
+  holds <- function(f, expected) expect_identical(value(f), expected)
+  holds(future(held(a)), 1)
+  holds(future(held(b)), c(1, 2))
+  holds(future(held(a)), c(2, 1))
+  holds(future(held(d)), c(1, 3))
+  holds(future(c(b[1], held())), c(2, 3, 2))
+  holds(future(c(length(e), held())), c(1e6 + 1, 3, 2)) # larger than the bound: used, not held
+})

@@ -185,3 +185,22 @@ test_that("a broker of another version, or without one, is refused with the fix"
     unlink(file.path(folder, "broker.port"))
   }
 })
+
+test_that("a look at many futures takes in once what has come for all", {
+  plan(kubernetes, workers = 1)
+  go <- tempfile()
+  futures <- lapply(1:50, function(i) future(while (!file.exists(go)) Sys.sleep(0.02)))
+  heard <- 0
+  real <- hear
+  local({
+    local_mocked_bindings(hear = function(...) {
+      heard <<- heard + 1
+      real(...)
+    }, .package = "future.kubernetes")
+    expect_false(any(vapply(futures, resolved, NA)))
+  })
+  expect_lt(heard, 25)
+  file.create(go)
+  await(all(vapply(futures, resolved, NA)))
+  value(futures)
+})
