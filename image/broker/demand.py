@@ -107,7 +107,7 @@ class Demand:
             self._lower(max(minimum, self.total()))
 
     def rested(self, why: str) -> None:
-        """The workers are scaled to 0 for want of use: no plan wants any until its next task, whose session is told."""
+        """The workers are scaled to 0 for want of use: none is wanted until the next task: it brings them back."""
         self._scaler.remember_rest(why)
         for plan in self._dispatcher.plans.values():
             plan.range.rest()

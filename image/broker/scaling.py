@@ -102,7 +102,7 @@ class Scaler:
         return self._scale_down is not None and not self._scale_down.done()
 
     def remember_rest(self, why: str) -> None:
-        """Note why the workers are scaled to 0: whoever waits is told, until the first of the next ones is here."""
+        """Note why the workers are scaled to 0, for who waits for the next ones, until the first of them is here."""
         self._rest = why, self._pool.joined_total
 
     async def wanted(self) -> int:

@@ -199,7 +199,7 @@ as_reference_error <- function(captured, globals) {
     return(captured)
   }
   for (name in names(globals)) {
-    found <- reference_in(globals[[name]])
+    found <- tryCatch(reference_in(globals[[name]]), error = function(e) NULL) # such as of a promise that fails
     if (is.null(found)) next
     where <- if (name %in% c("...", "future.call.arguments")) {
       "An argument of this future ('...')"
@@ -223,11 +223,12 @@ reference_words <- "external pointer|external ?ptr|null pointer|symbol address|i
 # "a connection" or "an external pointer" if there is one in a value, with what a function or an environment holds; else
 # NULL. Values of very many parts are not looked through.
 reference_in <- function(x) {
-  looked <- 0L
-  seen <- list(emptyenv(), baseenv(), globalenv())
+  state <- new.env()
+  state$looked <- 0L
+  state$seen <- list(emptyenv(), baseenv(), globalenv())
   look <- function(x) {
-    looked <<- looked + 1L
-    if (looked > 10000L) {
+    state$looked <- state$looked + 1L
+    if (state$looked > 10000L) {
       return(NULL)
     }
     if (inherits(x, "connection")) {
@@ -239,8 +240,8 @@ reference_in <- function(x) {
     parts <- attributes(x)
     if (is.list(x)) parts <- c(parts, unclass(x))
     if (typeof(x) == "closure") parts <- c(parts, environment(x))
-    if (is.environment(x) && !isNamespace(x) && !any(vapply(seen, identical, NA, x))) {
-      seen <<- c(seen, x)
+    if (is.environment(x) && !isNamespace(x) && !any(vapply(state$seen, identical, NA, x))) {
+      state$seen <- c(state$seen, x)
       fixed <- Filter(function(name) !bindingIsActive(name, x), ls(x, all.names = TRUE))
       parts <- c(parts, mget(fixed, envir = x))
     }
