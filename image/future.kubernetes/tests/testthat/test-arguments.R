@@ -77,7 +77,8 @@ test_that("dashboard() prints the address, or opens it in a viewer or RStudio's 
   expect_identical(opened, "tab https://r.example.org/team/r/cluster/")
   Sys.setenv(RSTUDIO = "1")
   dashboard()
-  expect_identical(normalizePath(dirname(opened)), normalizePath(tempdir()))  # RStudio opens no other file in its viewer
+  # RStudio opens no other file in its viewer.
+  expect_identical(normalizePath(dirname(opened)), normalizePath(tempdir()))
   expect_match(readLines(opened), "0; url=/team/r/cluster/\"", fixed = TRUE, all = FALSE)
   expect_no_match(readLines(opened), "PAGE|localhost")
   options(viewer = NULL)  # an R process that RStudio's session started
