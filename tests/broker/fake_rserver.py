@@ -3,10 +3,10 @@
 It has the options that jupyter-rsession-proxy looks for in --help, reads rserver.conf, listens on a Unix socket, and
 computes the browser's address from the root path and the headers of proxies (src/cpp/core/http/Request.cpp,
 proxiedUri). Its page does what RStudio's does: a call that needs the cookie's CSRF token, a held request for events, a
-redirection of R's help, a web application of the session below p/PORT/, and a websocket there. Its viewer opens what R gave it (rs_viewer and
-sessionTempDirUrl in src/cpp/session: a file of R's temporary folder is session/FILE, an address of localhost is p/PORT/,
-any other address stays as it is). A session is started as
-src/cpp/core/system/PosixSystem.cpp does (launchChildProcess, runProcess), and hears nothing of SIGTERM (issue 8917).
+redirection of R's help, a web application of the session below p/PORT/, and a websocket there. Its viewer opens the
+address in ?view=, as rs_viewer has made it: session/FILE for a file of R's temporary folder (sessionTempDirUrl in
+src/cpp/session/SessionModuleContext.cpp). A session is started as src/cpp/core/system/PosixSystem.cpp does
+(launchChildProcess, runProcess), and hears nothing of SIGTERM (issue 8917).
 
 Only the standard library: it also runs in the image. For tests: FAKE_RSERVER_CONF, FAKE_RSERVER_LACKS (options that an
 old release has not), FAKE_RSERVER_TEMP (R's temporary folder).
