@@ -3,11 +3,13 @@
 It has the options that jupyter-rsession-proxy looks for in --help, reads rserver.conf, listens on a Unix socket, and
 computes the browser's address from the root path and the headers of proxies (src/cpp/core/http/Request.cpp,
 proxiedUri). Its page does what RStudio's does: a call that needs the cookie's CSRF token, a held request for events, a
-redirection of R's help, a web application of the session below p/PORT/, and a websocket there. A session is started as
-src/cpp/core/system/PosixSystem.cpp does (launchChildProcess, runProcess), and hears nothing of SIGTERM (issue 8917).
+redirection of R's help, a web application of the session below p/PORT/, and a websocket there. Its viewer opens the
+address in ?view=, as rs_viewer has made it: session/FILE for a file of R's temporary folder (sessionTempDirUrl in
+src/cpp/session/SessionModuleContext.cpp). A session is started as src/cpp/core/system/PosixSystem.cpp does
+(launchChildProcess, runProcess), and hears nothing of SIGTERM (issue 8917).
 
 Only the standard library: it also runs in the image. For tests: FAKE_RSERVER_CONF, FAKE_RSERVER_LACKS (options that an
-old release has not).
+old release has not), FAKE_RSERVER_TEMP (R's temporary folder).
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ PAGE = """<!doctype html><title>RStudio (stand-in)</title><link rel=icon href="d
 <script>
 const seen = (what) => document.getElementById("seen").appendChild(document.createElement("li")).textContent = what
 const token = document.cookie.split("; ").find((c) => c.startsWith("rs-csrf-token=")).split("=")[1]
+const viewed = new URLSearchParams(location.search).get("view")
+if (viewed) document.querySelector("iframe").src = viewed + "?viewer_pane=1"
 const post = (path, headers) => fetch(path, {method: "POST", body: "{}", headers})
 async function start() {
   const init = await post("rpc/client_init", {"X-RS-CSRF-Token": token})
@@ -83,7 +87,7 @@ class Rserver:
         if found := re.match(r"/p/(\d+)(/.*)", path):
             return await self.pass_on(int(found[1]), found[2], head, reader, writer)
         status, body, extra = 200, "", {}
-        if path == "/":
+        if path.partition("?")[0] == "/":
             body = PAGE.replace("PORT", str(self.application))
             secure = "; Secure" if address.startswith("https:") else ""
             extra["Set-Cookie"] = f"rs-csrf-token={secrets.token_hex(8)}; Path={self.root}{secure}"
@@ -106,6 +110,9 @@ class Rserver:
             body = "Fitting Linear Models"
         elif found := re.match(r"/export/(\d+)", path):  # a download of so many MB
             body = "x" * 1_000_000 * int(found[1])
+        elif found := re.match(r"/session/([\w.-]+)\?viewer_pane=1$", path):
+            with open(os.path.join(os.environ["FAKE_RSERVER_TEMP"], found[1])) as file:
+                body = file.read()
         elif path == "/as-seen":
             body = json.dumps({"address": address, "headers": headers, "options": self.options})
         else:

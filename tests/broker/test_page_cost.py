@@ -26,12 +26,15 @@ class Counting:
     started = 1.0
 
     def __init__(self, size: int = 0) -> None:
-        self.asked = 0
+        self.asked = self.number = 0
         self._more = "x" * size
 
     def changes(self) -> dict[str, Any]:
         self.asked += 1
         return {"more": self._more}
+
+    def moved(self) -> tuple[int, ...]:
+        return (self.number,)
 
     def everything(self) -> dict[str, Any]:
         return {}
@@ -81,6 +84,25 @@ def test_changes_are_made_once_for_all_pages_never_for_none(tmp_path: Path, monk
         before = feed.asked
         await asyncio.sleep(0.3)
         assert feed.asked == before
+
+    with ticking(monkeypatch):
+        asyncio.run(story())
+
+
+def test_changes_are_made_seldom_while_nothing_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        feed = Counting()
+        await serve(feed, tmp_path)
+        _reader, writer = await opened(tmp_path)
+        before = feed.asked
+        await asyncio.sleep(20 * 0.05)
+        assert 1 <= feed.asked - before <= 5, "every fourth of twenty ticks"
+        before = feed.asked
+        for _ in range(10):
+            feed.number += 1
+            await asyncio.sleep(2 * 0.05)
+        assert feed.asked - before >= 9, "each move within two ticks"
+        writer.close()
 
     with ticking(monkeypatch):
         asyncio.run(story())

@@ -109,7 +109,8 @@ def site_at(tmp_path: Path) -> Iterator[Callable[..., Site]]:
         for name in ("bed", "door", "config"):
             (tmp_path / name).mkdir()
         beds.append(Bed(tmp_path / "bed", FUTURE_KUBERNETES_CONFIG=str(tmp_path / "config"), **broker))
-        doors.append(Door(tmp_path / "door", "both", True, base, {"FUTURE_KUBERNETES_RUN": str(tmp_path / "bed")}))
+        environ = {"FUTURE_KUBERNETES_RUN": str(tmp_path / "bed"), "FAKE_RSERVER_TEMP": str(tmp_path)}
+        doors.append(Door(tmp_path / "door", "both", True, base, environ))
         return Site(beds[-1], doors[-1])
 
     yield start

@@ -17,6 +17,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from bench.browser import chromium, log_in
+from common.paths import REPO
+from tests.broker.door import PASSWORD
 from tests.browser.axe import SCHEMES, violations
 from tests.browser.conftest import Site, text, unfold, until
 from tests.browser.ingress import ingress
@@ -80,6 +82,28 @@ def test_page_works_in_a_frame_of_its_own_site_only(site: Site, browser: webdriv
         browser.switch_to.frame(0)
         assert not browser.find_elements(By.ID, "tiles")
         browser.switch_to.default_content()
+
+
+@pytest.mark.parametrize("base", ["/", "/team/r/"])
+def test_page_works_in_rstudios_viewer(
+    site_at: Callable[..., Site], browser: webdriver.Chrome, tmp_path: Path, base: str
+) -> None:
+    """The file that dashboard() gives to the viewer leads to the page, and not to a second login."""
+    site = site_at(base)
+    site.bed.worker("a")
+    page = (REPO / "image/future.kubernetes/inst/viewer.html").read_text()
+    (tmp_path / "cluster.html").write_text(page.replace("PAGE", f"{base}cluster/"))
+    log_in(browser, f"{site.address}/rstudio/?view=session/cluster.html", PASSWORD)
+    until(browser, lambda b: "RStudio (stand-in)" in b.title)
+    with site.bed.plan() as plan:
+        browser.switch_to.frame("viewer")
+        until(browser, lambda b: text(b, "link-text") == "Live")
+        unfold(browser)
+        end = submit(plan, tmp_path)
+        until(browser, lambda b: row(b, "fit-1", "running"))
+        end()
+        until(browser, lambda b: row(b, "fit-1", "done"))
+    browser.switch_to.default_content()
 
 
 @contextmanager

@@ -116,6 +116,10 @@ class Feed:
                 self._said[name] = message[name] = value
         return message
 
+    def moved(self) -> tuple[int, ...]:
+        """Another value whenever a task or a worker came, went or ended; cheap, however many workers there are."""
+        return (self._dispatcher.reports.noted, *self._numbers())
+
     def sample(self) -> None:
         """Add to the history; also while no page is open."""
         self._samples.append([round(time.time(), 1), *self._numbers()])

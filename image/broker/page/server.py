@@ -26,6 +26,8 @@ SOCKET = "page.sock"
 _REQUEST_SECONDS = 5.0
 _TICK_SECONDS = 0.75
 """Below a second by more than what drawing takes: a future's bar ends less than a second after the future."""
+_STILL_TICKS = 4
+"""Where no task and no worker moved, the rest, such as the memory of workers, is sent every so many ticks."""
 _PAGES = 100
 _BACKLOG_BYTES = 4 << 20
 """A page that reads so slowly is dropped; it connects again and gets the state anew."""
@@ -33,7 +35,7 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 
 
 class PageServer:
-    """Answers the requests of open pages, and sends them at each tick what has changed."""
+    """Answers the requests of open pages, and sends them what has changed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, feed: Feed, background: Background) -> None:
         self._loop = loop
@@ -119,13 +121,18 @@ class PageServer:
             self._pages.discard(writer)
 
     async def _tell_at_each_tick(self) -> None:
-        """Send all pages the changes, as long as one is open."""
+        """Send all pages the changes, as long as one is open: at each tick where something moves, else more seldom."""
         asking: asyncio.Task[None] | None = None
+        still, said = 0, self._feed.moved()
         while self._pages:
             if asking is None or asking.done():  # Kubernetes may take longer than a second
                 asking = self._background.start(self._feed.ask_kubernetes())
             await asyncio.sleep(_TICK_SECONDS)
-            self._tell()
+            moved = self._feed.moved()
+            still += 1
+            if moved != said or still == _STILL_TICKS:
+                self._tell()
+                still, said = 0, moved
         self._telling = False
 
     def _tell(self) -> None:

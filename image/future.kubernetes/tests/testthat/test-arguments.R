@@ -64,7 +64,7 @@ test_that("dashboard() prints the address, or opens it in a viewer or RStudio's 
   opened <- NULL
   old <- options(viewer = NULL, browser = NULL)
   on.exit({
-    Sys.unsetenv(c("FUTURE_KUBERNETES_RUN", "RSTUDIO_HTTP_REFERER"))
+    Sys.unsetenv(c("FUTURE_KUBERNETES_RUN", "RSTUDIO_HTTP_REFERER", "RSTUDIO"))
     options(old)
   })
   address <- "http://localhost:8787/team/r/cluster/"
@@ -73,6 +73,15 @@ test_that("dashboard() prints the address, or opens it in a viewer or RStudio's 
   dashboard()
   expect_identical(opened, address)
   Sys.setenv(RSTUDIO_HTTP_REFERER = "https://r.example.org/team/r/rstudio/")
+  dashboard()
+  expect_identical(opened, "tab https://r.example.org/team/r/cluster/")
+  Sys.setenv(RSTUDIO = "1")
+  dashboard()
+  # RStudio opens no other file in its viewer.
+  expect_identical(normalizePath(dirname(opened)), normalizePath(tempdir()))
+  expect_match(readLines(opened), "0; url=/team/r/cluster/\"", fixed = TRUE, all = FALSE)
+  expect_no_match(readLines(opened), "PAGE|localhost")
+  options(viewer = NULL)  # an R process that RStudio's session started
   dashboard()
   expect_identical(opened, "tab https://r.example.org/team/r/cluster/")
 })
