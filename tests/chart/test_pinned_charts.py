@@ -5,6 +5,7 @@ Helm downloads each chart once. Without a way to its repository the tests are sk
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import tempfile
@@ -40,27 +41,24 @@ CHARTS = [(stack, "traefik") for stack in STACKS] + [
 ]
 
 
-def downloaded(name: str, version: str, repository: str) -> Path:
-    """The chart's archive, which one run of the tests downloads for all later ones."""
+@functools.cache
+def downloaded(name: str, version: str, repository: str) -> Path | str:
+    """The chart's archive, which one run of the tests downloads for all later ones; or why there is none."""
     file = cache_dir() / "charts" / f"{name}-{version}.tgz"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-            command = [
-                binary("helm"),
-                "pull",
-                name,
-                "--repo",
-                repository,
-                "--version",
-                version,
-                "--destination",
-                folder,
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=patience(60), check=False)
-            if done.returncode != 0:
-                pytest.skip(f"chart {name} {version} cannot be downloaded: {done.stderr.strip()[:200]}")
-            shutil.move(Path(folder) / file.name, file)
+    if file.exists():
+        return file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        command = [
+            binary("helm"), "pull", name, "--repo", repository, "--version", version, "--destination", folder,
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=patience(30), check=False)
+        except subprocess.TimeoutExpired:
+            return f"no answer within {patience(30):.0f} s"
+        if done.returncode != 0:
+            return done.stderr.strip()[:200]
+        shutil.move(Path(folder) / file.name, file)
     return file
 
 
@@ -78,7 +76,10 @@ def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def archive(release: Recorded) -> Path:
     """The archive of the release's chart."""
     chart = release.inputs
-    return downloaded(chart["chart"], chart["version"], chart["repositoryOpts"]["repo"])
+    found = downloaded(chart["chart"], chart["version"], chart["repositoryOpts"]["repo"])
+    if isinstance(found, str):
+        pytest.skip(f"chart {chart['chart']} {chart['version']} cannot be downloaded: {found}")
+    return found
 
 
 def rendered(release: Recorded, folder: Path) -> Objects:
