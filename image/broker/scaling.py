@@ -54,7 +54,7 @@ class Scaler:
         self._created: float | None = None
         self._unread_hours = ""
         self._rest = "", 0
-        """Why the workers were last scaled to 0, and how many had joined by then."""
+        """Reason why the workers were last scaled to 0, and how many had joined by then."""
 
     def _api(self) -> KubernetesApi:
         return KubernetesApi(self._environ)

@@ -235,7 +235,7 @@ def test_released_worker_is_free_though_a_child_holds_its_connection(bed: Bed) -
         child.wait()
 
 
-def test_250_idle_workers_are_all_leased_and_a_plan_on_them_opens_at_once(bed: Bed) -> None:
+def test_plan_on_250_idle_workers_opens_at_once(bed: Bed) -> None:
     context = tls.context(TOKEN.encode(), server=False)
     peers = []
     for i in range(250):
