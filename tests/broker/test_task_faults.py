@@ -127,7 +127,8 @@ def test_task_that_loses_workers_without_end_is_given_up(bed: Bed) -> None:
         plan.submit("sleep 600")
         for pod in ("w1", "w2", "w3"):
             process = bed.start_worker(pod)
-            wait_for(lambda: running(bed))
+            # The broker takes it for busy before the agent has the task.
+            wait_for(lambda pod=pod: bed.probe(pod)[1] == "busy")  # type: ignore[misc]
             process.end(signal.SIGTERM)
             wait_for(lambda pod=pod: bed.state(pod) == "draining")  # type: ignore[misc]
             process.end(signal.SIGKILL)
