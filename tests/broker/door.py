@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +40,8 @@ class Door:
         self, folder: Path, ide: str, rserver: bool, base: str, environ: dict[str, str], *arguments: str
     ) -> None:
         self.folder, self.base, self.port = folder, base, free_port()
+        self.temporary = tempfile.mkdtemp(prefix="door-")
+        """For sockets of programs behind it. pytest's own folder is too deep for a socket's path of 108 bytes."""
         self.cookies: dict[str, str] = {}
         self.headers: dict[str, str] = {}
         (folder / "run").mkdir()
@@ -55,7 +59,7 @@ class Door:
             env={
                 **front_door.environ(folder, folder / "run", ide), "FUTURE_KUBERNETES_CGROUP": f"{folder}/cgroup",
                 "FUTURE_KUBERNETES_NAMESPACE": "team", "FUTURE_KUBERNETES_RELEASE": "r",
-                "FAKE_RSERVER_CONF": f"{folder}/rserver.conf", **environ,
+                "FAKE_RSERVER_CONF": f"{folder}/rserver.conf", "TMPDIR": self.temporary, **environ,
             },
             stdout=self.log_file, stderr=self.log_file, start_new_session=True,
         )  # fmt: skip
@@ -113,6 +117,7 @@ class Door:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.log_file.close()
+            shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 OpenDoor = Callable[..., Door]
