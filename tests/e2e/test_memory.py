@@ -144,7 +144,7 @@ def looks_at_memory(stack: Stack, address: str, ends_the_pod: bool, tmp_path: Pa
             assert driver.find_element(By.ID, "memory-meter").is_displayed()
             losses = WebDriverWait(driver, 60).until(lambda b: b.find_element(By.ID, "losses").text)
             for what in ended:
-                assert re.search(rf"Out of memory at [\d:]+: {what}: pod limit", losses)
+                assert re.search(rf"Out of memory at [\d:]+: {what}: pod limit", losses), log(stack)
             assert "schedulerMemoryGiB" in losses
         finally:
             driver.save_screenshot(str(tmp_path / "page.png"))
