@@ -27,6 +27,9 @@ FIXES = (
     (r"AccessDenied|UnauthorizedOperation|not authorized", "ask for the permissions that docs/eks.md lists"),
 )
 
+GONE = r"(?i)ResourceNotFound|couldn't find|not found|empty result"
+"""EKS's words where there is no such cluster or node group."""
+
 
 def ask(question: str, call: Callable[[], Answer]) -> Answer:
     """The answer of a data source of AWS. Raises CloudError with the reason and a fix."""

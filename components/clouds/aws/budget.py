@@ -9,7 +9,7 @@ import pulumi_aws as aws
 
 from components.clouds.aws.location import Location
 from components.clouds.aws.settings import EksSettings
-from components.clouds.checks import CloudError, Refusal, problem, refusals, say_unchecked
+from components.clouds.checks import CloudError, Refusal, found_or_none, problem, say_unchecked
 from components.clouds.labels import common_labels
 from components.clouds.scope import Scope
 
@@ -28,12 +28,12 @@ def check_budget(settings: EksSettings, lookup: pulumi.InvokeOptions) -> None:
     """
     if not settings.monthly_budget:
         return
+    name = f"{settings.name}-permission-check"
     try:
-        with refusals():
-            aws.budgets.get_budget(name=f"{settings.name}-permission-check", opts=lookup)
+        found_or_none(
+            lambda: aws.budgets.get_budget(name=name, opts=lookup), r"(?i)NotFound|couldn't find|not found|empty result"
+        )
     except Refusal as error:
-        if re.search(r"NotFound|couldn't find|not found|empty result", str(error), re.IGNORECASE):
-            return
         if not re.search(r"AccessDenied|not authorized", str(error), re.IGNORECASE):
             say_unchecked("whether you may create a budget", error)
             return

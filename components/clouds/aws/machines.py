@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,7 @@ import pulumi_aws as aws
 from components.clouds.allocatable import Machine
 from components.clouds.aws.api import ask
 from components.clouds.aws.settings import EksSettings
-from components.clouds.checks import CloudError, Refusal, problem, refusals
+from components.clouds.checks import CloudError, found_or_none, problem
 from components.clouds.preflight import check_same_size, without_type
 
 
@@ -173,7 +172,7 @@ def same_size(
     return found
 
 
-NO_SPOT_MARKET = r"no .*spot price|empty result|couldn't find|not found"
+NO_SPOT_MARKET = r"(?i)no .*spot price|empty result|couldn't find|not found"
 
 
 def spot_market(settings: EksSettings, zones: Sequence[str], lookup: pulumi.InvokeOptions) -> tuple[list[str], float]:
@@ -184,19 +183,14 @@ def spot_market(settings: EksSettings, zones: Sequence[str], lookup: pulumi.Invo
     """
 
     def price(zone: str) -> float | None:
-        try:
-            with refusals():
-                found = aws.ec2.get_spot_price(
-                    instance_type=settings.machine_type,
-                    availability_zone=zone,
-                    filters=[aws.ec2.GetSpotPriceFilterArgs(name="product-description", values=["Linux/UNIX"])],
-                    opts=lookup,
-                )
-        except Refusal as error:
-            if re.search(NO_SPOT_MARKET, str(error), re.IGNORECASE):
-                return None
-            raise
-        return float(found.spot_price)
+        linux = aws.ec2.GetSpotPriceFilterArgs(name="product-description", values=["Linux/UNIX"])
+        found = found_or_none(
+            lambda: aws.ec2.get_spot_price(
+                instance_type=settings.machine_type, availability_zone=zone, filters=[linux], opts=lookup
+            ),
+            NO_SPOT_MARKET,
+        )
+        return float(found.spot_price) if found else None
 
     question = f"the spot price of {settings.machine_type} in {{}}"
     asked = {zone: ask(question.format(zone), partial(price, zone)) for zone in zones}

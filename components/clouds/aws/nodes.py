@@ -11,7 +11,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components.clouds.aws.allocatable import worker_disk_gib
-from components.clouds.aws.api import ask, ask_late, tagged_arns
+from components.clouds.aws.api import GONE, ask, ask_late, tagged_arns
 from components.clouds.aws.iam import Role, create_role
 from components.clouds.aws.location import Location
 from components.clouds.aws.network import Network
@@ -273,5 +273,4 @@ def live_scaling(scope: Scope, part: str, arns: Sequence[str]) -> Scaling | None
 
 def find_group(cluster: str, group: str, lookup: pulumi.InvokeOptions) -> aws.eks.GetNodeGroupResult | None:
     """A node group. None where it is gone. Raises Refusal where AWS refuses the lookup."""
-    gone = r"(?i)ResourceNotFound|couldn't find|not found|empty result"
-    return found_or_none(lambda: aws.eks.get_node_group(cluster_name=cluster, node_group_name=group, opts=lookup), gone)
+    return found_or_none(lambda: aws.eks.get_node_group(cluster_name=cluster, node_group_name=group, opts=lookup), GONE)

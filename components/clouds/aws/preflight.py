@@ -23,7 +23,7 @@ from components.clouds.aws.location import Caller, Location, find_caller, find_l
 from components.clouds.aws.machines import describe_machine
 from components.clouds.aws.settings import EksSettings
 from components.clouds.aws.versions import check_version
-from components.clouds.checks import CloudError, Refusal, ask_or_none, ask_or_say, problem, refusals, say_unchecked
+from components.clouds.checks import CloudError, Refusal, ask_or_none, ask_or_say, found_or_none, problem, say_unchecked
 from components.clouds.labels import common_labels
 from components.clouds.sizing import Candidate, WorkerPool
 
@@ -99,13 +99,11 @@ def check_roles(settings: EksSettings, caller: Caller, lookup: pulumi.InvokeOpti
 
 def role_path(name: str, lookup: pulumi.InvokeOptions) -> str | None:
     """Path and name of the role called `name`. Empty where there is none, None where the lookup is refused and said."""
+    missing = r"(?i)NoSuchEntity|couldn't find|cannot be found|not found|empty result"
     try:
-        with refusals():
-            return aws.iam.get_role(name=name, opts=lookup).arn.split(":role/")[1]
+        found = found_or_none(lambda: aws.iam.get_role(name=name, opts=lookup), missing)
+        return found.arn.split(":role/")[1] if found else ""
     except Refusal as error:
-        missing = r"NoSuchEntity|couldn't find|cannot be found|not found|empty result"
-        if re.search(missing, str(error), re.IGNORECASE):
-            return ""
         say_unchecked(f"whether there is a role {name}", error)
         return None
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import pulumi
 import pulumi_aws as aws
 
-from components.clouds.aws.api import tagged_arns
+from components.clouds.aws.api import GONE, tagged_arns
 from components.clouds.aws.settings import EksSettings
-from components.clouds.checks import CloudError, Refusal, ask_or_say, problem, refusals, say_unchecked
+from components.clouds.checks import CloudError, Refusal, ask_or_say, found_or_none, problem, say_unchecked
 from components.clouds.labels import common_labels
 from components.clouds.settings import minor
 
@@ -75,9 +73,7 @@ def live_version(settings: EksSettings, lookup: pulumi.InvokeOptions) -> str | N
 def describe_cluster(name: str, lookup: pulumi.InvokeOptions) -> aws.eks.GetClusterResult | None:
     """A cluster, or None where it is gone or the lookup is refused."""
     try:
-        with refusals():
-            return aws.eks.get_cluster(name=name, opts=lookup)
+        return found_or_none(lambda: aws.eks.get_cluster(name=name, opts=lookup), GONE)
     except Refusal as error:
-        if not re.search(r"ResourceNotFound|couldn't find|not found|empty result", str(error), re.IGNORECASE):
-            say_unchecked(f"whether cluster {name} can be upgraded to kubernetesVersion", error)
+        say_unchecked(f"whether cluster {name} can be upgraded to kubernetesVersion", error)
         return None

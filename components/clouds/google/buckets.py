@@ -6,14 +6,12 @@ cluster of the same project, with a namespace and an account of the same names, 
 
 from __future__ import annotations
 
-import re
-
 import pulumi
 import pulumi_gcp as gcp
 
 from components.clouds.base import CloudIdentity, service_accounts
 from components.clouds.buckets import Bucket, parsed
-from components.clouds.checks import CloudError, Refusal, problem, refusals, say_unchecked
+from components.clouds.checks import CloudError, Refusal, found_or_none, problem, say_unchecked
 from components.clouds.google.settings import GkeSettings
 from components.clouds.scope import Scope
 
@@ -53,13 +51,12 @@ def check_buckets(settings: GkeSettings, number: str, lookup: pulumi.InvokeOptio
 
 def project_of(bucket: Bucket, lookup: pulumi.InvokeOptions) -> str | None:
     """Number of the project that has a bucket. Empty for none, None where Google refuses to say, which is said."""
+    # A refusal says "or it may not exist", and a bucket's name may have a 404 in it.
+    missing = r"Error 404|does not exist"
     try:
-        with refusals():
-            return str(int(gcp.storage.get_bucket(name=bucket.name, opts=lookup).project_number))
+        found = found_or_none(lambda: gcp.storage.get_bucket(name=bucket.name, opts=lookup), missing)
+        return str(int(found.project_number)) if found else ""
     except Refusal as error:
-        # A refusal says "or it may not exist", and a bucket's name may have a 404 in it.
-        if re.search(r"Error 404|does not exist", str(error)):
-            return ""
         say_unchecked(f"whether there is a bucket gs://{bucket.name} in this project", error)
         return None
 
