@@ -162,3 +162,13 @@ asleep <- function(code) {
     code(function() hours <<- hours + 1)
   })
 }
+
+# A folder on a disk of its own of so many MiB, until the caller ends; NULL without root.
+small_disk <- function(mib, frame = parent.frame()) {
+  folder <- withr::local_tempdir(.local_envir = frame)
+  size <- sprintf("size=%dm", mib)
+  if (system2("mount", c("-t", "tmpfs", "-o", size, "none", folder), stdout = FALSE, stderr = FALSE) == 0L) {
+    withr::defer(system2("umount", folder), frame)
+    folder
+  }
+}

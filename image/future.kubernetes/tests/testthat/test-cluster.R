@@ -117,10 +117,8 @@ test_that("a package that this machine cannot send is an error of its future wit
     expect_error(value(f), "not in .* of this machine any more", class = "KubernetesPackageError")
     large <- make_package("largepkg")
     writeBin(raw(2e6), file.path(large, "data"))
-    # A disk of its own, which is too small, needs root.
-    small <- withr::local_tempdir()
-    if (system2("mount", c("-t", "tmpfs", "-o", "size=1m", "none", small), stdout = FALSE, stderr = FALSE) == 0L) {
-      withr::defer(system2("umount", small))
+    small <- small_disk(1L)
+    if (!is.null(small)) {
       with_mocked_bindings(
         expect_error(value(future(largepkg::f())), "could not pack it: the disk", class = "KubernetesPackageError"),
         scratch_file = function(prefix) tempfile(prefix, small)
@@ -136,12 +134,8 @@ test_that("a package that this machine cannot send is an error of its future wit
 })
 
 test_that("a large value that a laptop's disk does not hold is an error of its futures, and the next one comes", {
-  small <- withr::local_tempdir()
-  skip_if_not(
-    system2("mount", c("-t", "tmpfs", "-o", "size=4m", "none", small), stdout = FALSE, stderr = FALSE) == 0L,
-    "a disk of its own needs root"
-  )
-  withr::defer(system2("umount", small))
+  small <- small_disk(4L)
+  skip_if(is.null(small), "a disk of its own needs root")
   start_bed(1L)
   withr::defer(stop_bed())
   on_a_laptop({

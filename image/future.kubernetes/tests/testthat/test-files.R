@@ -125,12 +125,8 @@ test_that("a folder with too many files is looked through in part, seldom, and a
 })
 
 test_that("a full disk of the session is one error with the fix, and the next future finds all files", {
-  small <- withr::local_tempdir()
-  skip_if_not(
-    system2("mount", c("-t", "tmpfs", "-o", "size=4m", "none", small), stdout = FALSE, stderr = FALSE) == 0L,
-    "a disk of its own needs root"
-  )
-  withr::defer(system2("umount", small))
+  small <- small_disk(4L)
+  skip_if(is.null(small), "a disk of its own needs root")
   use_bed()
   withr::local_options(future.kubernetes.filesMB = 10)
   withr::local_dir(withr::local_tempdir())
