@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -166,6 +166,20 @@ class Stack:
             assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
             time.sleep(0.5)
         return value
+
+    @contextmanager
+    def limited_to(self, pods: int, name: str = "hold") -> Iterator[Callable[[], int]]:
+        """A quota of so many pods during the block, once it is in force; gives the number of pods that it counts."""
+
+        def used() -> str:
+            return self.kubectl("get", "quota", name, "-o", "jsonpath={.status.used.pods}")
+
+        self.kubectl("create", "quota", name, f"--hard=pods={pods}")
+        try:
+            self.wait("the quota to be counted: it holds from then on", 60, used)
+            yield lambda: int(used())
+        finally:
+            self.kubectl("delete", "quota", name)
 
 
 @contextmanager

@@ -177,13 +177,8 @@ def test_quota_and_full_node_are_named_and_request_is_withdrawn(faulty: Stack) -
         cat("ENDED", after(), conditionMessage(e), "\n")
         cat("SAID", said[grepl("none fits", said)][1])
     """
-    faulty.kubectl("create", "quota", "small", "--hard=pods=4")
-    counted = ["get", "quota", "small", "-o", "jsonpath={.status.used.pods}"]
-    try:
-        faulty.wait("the quota to be counted: it holds from then on", 60, lambda: faulty.kubectl(*counted))
+    with faulty.limited_to(4, "small"):
         quota = r(faulty, code)
-    finally:
-        faulty.kubectl("delete", "quota", "small")
     assert faulty.replicas() == 3
     with no_room(faulty):
         full = r(faulty, code)

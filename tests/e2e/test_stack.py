@@ -153,15 +153,11 @@ def test_an_interrupted_up_is_finished_by_the_next(stack: Stack) -> None:
     pairs = [f"--config={key}={value}" for key, value in changed.items()]
     argv = [str(REPO / ".venv/bin/python"), "-m", "local", "standin", "up", *pairs]
     # A quota holds the new scheduler back, so that the signal comes while Helm waits, however slow this test is.
-    stack.kubectl("create", "quota", "hold", "--hard=pods=1")
-    try:
-        stack.wait("the quota", 30, lambda: stack.kubectl("get", "quota", "hold", "-o", "jsonpath={.status.used.pods}"))
+    with stack.limited_to(1):
         running = subprocess.Popen(argv, cwd=REPO, env=stack.environment(), stdout=subprocess.DEVNULL)
         stack.wait("the rollout", 60, lambda: running.poll() is not None or stack.replicas() == more)
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 130
-    finally:
-        stack.kubectl("delete", "quota", "hold")
     assert stack.replicas() == WORKERS
     stack.up()
     assert len(stack.wait("the workers", 60, lambda: _exactly(WORKERS, stack.pods("worker")))) == WORKERS
