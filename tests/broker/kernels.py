@@ -103,12 +103,14 @@ class Tab:
         return "".join(content["text"] for kind, parent, content in heard if kind == "stream" and parent == cell)
 
     def first_output(self, code: str, tries: int = 30) -> str:
-        """Output up to the first cell that a restarted kernel runs. One that comes too early is lost: send another.
+        """Output up to the first cell that a restarted kernel runs, and of that cell, which prints something.
 
-        Only the end of a cell is waited for: a tab that joins the new kernel's channel late misses its beginning.
+        A cell that comes too early is lost, and a tab that joins the new kernel's channel late misses what a cell
+        printed and hears its end only: another is sent then.
         """
         text = ""
-        sent = set()
+        sent: set[str] = set()
+        printed: set[str] = set()
         for _ in range(tries):
             sent.add(self.run(code))
             deadline = time.monotonic() + patience(2)
@@ -118,8 +120,11 @@ class Tab:
                 except AssertionError as silence:
                     [heard] = silence.args
                 text += "".join(content["text"] for kind, _, content in heard if kind == "stream")
+                printed |= {cell for kind, cell, content in heard if kind == "stream" and content["name"] == "stdout"}
                 if heard and heard[-1][1] in sent and heard[-1][2].get("execution_state") == "idle":
-                    return text
+                    if heard[-1][1] in printed:
+                        return text
+                    break
         raise AssertionError(text)
 
 
