@@ -12,7 +12,7 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +152,11 @@ class KubernetesApi:
         prefix = f"{self._release}-worker-"
         return [event for event in answer["items"] if event["involvedObject"].get("name", "").startswith(prefix)]
 
-    def status(self) -> Status:
-        """Current state of the workers."""
+    def status(self, connected: Container[str]) -> Status:
+        """Current state of the workers; ``connected`` has the names of the pods whose worker is."""
         wanted, pods = self.wanted(), self.pods()
         self._complete(pods)
-        return summarise(wanted, pods, self.events())
+        return summarise(wanted, pods, self.events(), connected)
 
 
 def from_table(table: Mapping[str, Any]) -> list[dict[str, Any]]:

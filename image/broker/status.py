@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,11 +32,19 @@ class Status:
     patience: float = 0.0
 
 
-def summarise(wanted: int, pods: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]]) -> Status:
-    """Counts the pods of a Deployment that asks for ``wanted``, and names what keeps the missing ones from starting."""
+def summarise(
+    wanted: int,
+    pods: Iterable[Mapping[str, Any]],
+    events: Iterable[Mapping[str, Any]],
+    connected: Container[str] = (),
+) -> Status:
+    """Counts the pods of a Deployment that asks for ``wanted``, and names what keeps the missing ones from starting.
+
+    connected: names of pods whose worker is connected. They run, though kubelet's probe may say so half a minute later.
+    """
     pods = [pod for pod in pods if not diagnosis.terminating(pod)]
     events = sorted(events, key=diagnosis.last_seen)
-    running = sum(map(diagnosis.is_ready, pods))
+    running = sum(diagnosis.is_ready(pod) or pod["metadata"]["name"] in connected for pod in pods)
     unscheduled = [reason for pod in pods if (reason := diagnosis.unscheduled(pod))]
     missing = max(0, wanted - len(pods))
     starting = len(pods) - running - len(unscheduled)

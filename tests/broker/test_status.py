@@ -56,6 +56,13 @@ def test_status_counts_workers_and_names_the_cause(scaled: Bed, api: Api) -> Non
     )
 
 
+def test_worker_that_is_connected_is_no_longer_starting(scaled: Bed, api: Api) -> None:
+    api.replicas = 2
+    api.pods = [pod("a", ready=False), pod("b", ready=False)]
+    scaled.worker("r-worker-a")
+    assert scaled.ask("status") == "ok 2 1 1 0\t1 starting\t\t0"
+
+
 def test_status_names_workers_of_another_protocol_version(scaled: Bed, api: Api) -> None:
     api.pods = [pod("a", ready=False), pod("b", ready=False)]
     scaled.start_worker("r-worker-a", TEST_PROTOCOL="0")
