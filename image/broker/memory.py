@@ -28,8 +28,10 @@ REST_SECONDS = 4.0
 """Interval while the pod uses less than a quarter of its memory: to fill the rest takes a session longer."""
 _USAGE_SECONDS = 3.0
 _PATIENCE_CHECKS = 5
-"""A process with much memory takes a while to end after its kill was counted."""
+"""On a busy machine a process takes a while to begin its end after its kill was counted."""
 _DEATHS = 20
+_EXITING = 0x4
+"""PF_EXITING of linux/sched.h, in the flags of /proc/PID/stat: its end has begun, and may take seconds to free memory."""
 _COMMANDS = (b"R", b"rsession")
 """Names that the kernel has for processes that run R."""
 
@@ -125,8 +127,9 @@ def r_processes(proc: str) -> dict[int, str]:
 
 
 def _kind(folder: str, command: bytes) -> str:
-    """The kind of a process that runs R; empty for one that has ended and was not reaped yet."""
-    if _read(f"{folder}/stat").rpartition(b")")[2].split()[0] in (b"Z", b"X"):
+    """The kind of a process that runs R; empty for one that ends, or has ended and was not reaped yet."""
+    fields = _read(f"{folder}/stat").rpartition(b")")[2].split()  # from the third one on: proc(5)
+    if fields[0] in (b"Z", b"X") or int(fields[6]) & _EXITING:
         return ""
     if command == b"rsession":
         return "rstudio"

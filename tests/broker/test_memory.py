@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from image.broker.memory import Memory
+from image.broker.memory import Memory, r_processes
 from image.common import cgroup, out_of_memory
 
 from .conftest import Bed, wait_for
@@ -124,6 +124,20 @@ def test_killed_session_is_named_once_in_log_notice_and_page(
         assert text in notice.read_text()
         assert "pulumi config set schedulerMemoryGiB 4" in notice.read_text()
     assert page_log.count("lack of memory") == 1, "the other one was killed by somebody else"
+
+
+@pytest.mark.parametrize(
+    ("state", "flags", "runs"), [("R", 0x400000, True), ("D", 0x400004, False), ("Z", 0x400000, False)]
+)
+def test_process_whose_end_has_begun_runs_no_longer(state: str, flags: int, runs: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "7"
+    folder.mkdir()
+    words = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    words[0], words[6] = state, str(flags)
+    (folder / "stat").write_text(f"7 (R) {' '.join(words)}\n")
+    (folder / "comm").write_text("R\n")
+    (folder / "cmdline").write_bytes(b"R\0--no-save\0")
+    assert r_processes(str(tmp_path)) == ({7: "r"} if runs else {})
 
 
 def test_other_killed_process_is_logged_without_a_notice(watched: Bed, group: ControlGroup) -> None:
