@@ -247,6 +247,19 @@ def test_an_example_stack_is_a_handful_of_lines(name: str, lines: int) -> None:
     assert len((ROOT / f"Pulumi.{name}.yaml").read_text().splitlines()) <= lines
 
 
+@pytest.mark.parametrize("cloud", ["eks", "gke"])
+def test_worker_hours_of_the_record_follow_from_prices_and_sizing(cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/nowhere/bin/{name}")
+    text = (ROOT / "docs/decisions/0021-cost-and-time-of-a-worker.md").read_text()
+    (row,) = re.findall(rf"^\| `{cloud}-team` \|(.*)\|$", text, re.MULTILINE)
+    machine, on_demand, spot, workers, worker_on_demand, worker_on_spot = (cell.strip() for cell in row.split("|"))
+    nodes = {"eks": aws_cloud.team, "gke": google_cloud.team}[cloud]().outputs["nodes"][0]
+    assert f" x {machine}, {workers} workers each" in nodes
+    assert f"{float(on_demand) / int(workers):.4f}" == worker_on_demand
+    # Half of the last digit of a price may be lost by its rounding.
+    assert abs(float(spot) / int(workers) - float(worker_on_spot)) < 0.0001
+
+
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 

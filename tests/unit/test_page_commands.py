@@ -30,7 +30,15 @@ from tests.unit.cloud_mocks import ROOT
 from tests.unit.google_models import Model, field
 from tests.unit.test_aws_models import OF_THE_CLI, operation, service
 
-PAGES = ("gke.md", "eks.md", "ci-preview.md", "data.md", "operations.md", "single-sign-on.md")
+PAGES = (
+    "gke.md",
+    "eks.md",
+    "ci-preview.md",
+    "data.md",
+    "operations.md",
+    "single-sign-on.md",
+    "decisions/0021-cost-and-time-of-a-worker.md",
+)
 
 
 def blocks(name: str, heading: str = "") -> list[str]:
