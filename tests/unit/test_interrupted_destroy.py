@@ -114,12 +114,12 @@ class Stack:
         """Type at whose deletion the login ends, whatever is left of it."""
 
     def _direct(self, entry: Recorded) -> set[str]:
-        """What the engine deletes after `entry`: its dependencies, provider and parent."""
+        """URNs that the engine deletes after `entry`: its dependencies, provider and parent."""
         named = {*entry.depends_on, entry.provider.rsplit("::", 1)[0], entry.parent}
         return named & set(self.by_urn)
 
     def _needed(self, cloud: str, entry: Recorded) -> set[str]:
-        """What must still be there, so that `entry` can be deleted."""
+        """URNs that must still be there, so that `entry` can be deleted."""
         return {
             other.urn
             for type_, part, needed_type, needed_part in NEEDS[cloud]
@@ -138,7 +138,7 @@ class Stack:
         return self.by_urn[urn].type.startswith(WITHOUT_LOGIN)
 
     def answers(self, *_anything: Any) -> dict[str, Any]:
-        """What kubectl hears of the cluster. Without a login, the plugin that makes credentials fails."""
+        """The cluster's answer to kubectl. Without a login, the plugin that makes credentials fails."""
         if self.deletions_left <= 0:
             raise UnreachableError("getting credentials: exec: executable failed with exit code 255")
         return {"items": []}

@@ -1,8 +1,8 @@
 """Commands on the pages of both clouds, against what the clouds publish of their own command lines and APIs.
 
-AWS's commands are made from the descriptions that botocore has (test_aws_models.py checks that each exists). gcloud has a
-tree of its commands in the SDK's own folder, which no package index has. So those tests run where gcloud is installed,
-as on GitHub's runners, or where CLOUDSDK_ROOT_DIR names the folder of an SDK. What a command asks of an answer is held
+AWS's commands are made from the descriptions that botocore has (test_aws_models.py checks that each exists). gcloud has
+a tree of its commands in the SDK's own folder, which no package index has. So those tests run where gcloud is
+installed, as on GitHub's runners, or where CLOUDSDK_ROOT_DIR names the folder of an SDK. What a command asks of an answer is held
 against Google's descriptions of its APIs, and the lines about a key ring run against a gcloud that keeps one.
 """
 
@@ -52,7 +52,7 @@ def blocks(name: str, heading: str = "") -> list[str]:
 def calls(program: str, text: str) -> Iterator[list[str]]:
     """The words of each call of a program in shell text, without its name."""
     for line in text.splitlines():
-        # What a quoted substitution runs is a command too.
+        # The command of a quoted substitution counts too.
         bare = re.sub(r'"\$\(([^"]*)\)"', r" ; \1 ; ", line)
         words = shlex.shlex(bare, posix=True, punctuation_chars=True)
         words.whitespace_split = True
@@ -196,7 +196,7 @@ ANSWERED = {
     "kms keys versions list": Model("cloudkms.v1", "CryptoKeyVersion", {}),
     "iam roles describe": Model("iam.v1", "Role", {}),
 }
-"""What a command prints, by Google's description. A new command that filters or formats needs a line here."""
+"""The answer that a command prints, by Google's description. A new one that filters or formats needs a line here."""
 
 
 def asked(given: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -388,7 +388,7 @@ def wrong_values(name: str, operation_name: str, given: Mapping[str, str]) -> li
 
 
 def unfit(where: str, shape: Shape, value: str) -> Iterator[str]:
-    """What is wrong with a value, in the CLI's short form of structures (`Name=tag:stack,Values=eks-mine`)."""
+    """Faults of a value, in the CLI's short form of structures (`Name=tag:stack,Values=eks-mine`)."""
     described: Any = shape
     if described.type_name == "list":
         entries = value.split(" ")

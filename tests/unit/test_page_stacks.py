@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("installed_tools")
 
 CLOUDS = ("gke", "eks")
 ADDRESS = "203.0.113.7"
-"""What the command that asks for the user's own address prints."""
+"""The answer to the command that asks for the user's own address."""
 
 
 def typed(block: str) -> list[dict[str, str]]:
@@ -70,13 +70,13 @@ def test_example_file_has_no_setting_that_the_page_gives_another_value(cloud: st
 
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_every_later_setting_of_the_page_is_accepted(cloud: str) -> None:
-    """As somebody who goes down the page types them, one upon another."""
+    """Typed down the page, one upon another."""
     whole, tried = blocks(f"{cloud}.md"), 0
     mine = new_stack(cloud)
     main = next(at for at, each in enumerate(whole) if f"pulumi stack init {cloud}-mine" in each)
     for block in whole[main + 1 :]:
         for index, later in enumerate(typed(block)):
-            # What a command or a placeholder stands for, and values of the chart, are not of the model.
+            # Commands, placeholders and values of the chart are not of the model.
             known = {key: text for key, text in later.items() if "$(" not in text and text != "NAME" and "." not in key}
             if index:
                 # A second team's stack has these from the first one's outputs.
