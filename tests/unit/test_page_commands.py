@@ -1,9 +1,9 @@
 """Commands on the pages of both clouds, against what the clouds publish of their own command lines and APIs.
 
-AWS's commands are made from the descriptions that botocore has (test_aws_models.py checks that each exists). gcloud has
-a tree of its commands in the SDK's own folder, which no package index has. So those tests run where gcloud is
-installed, as on GitHub's runners, or where CLOUDSDK_ROOT_DIR names the folder of an SDK. What a command asks of an answer is held
-against Google's descriptions of its APIs, and the lines about a key ring run against a gcloud that keeps one.
+AWS's commands are made from the descriptions that botocore has, and test_aws_models.py checks that each exists. gcloud
+has a tree of its commands in the SDK's own folder, which no package index has. So those tests run where gcloud is
+installed, as on GitHub's runners, or where CLOUDSDK_ROOT_DIR names the folder of an SDK. The fields that a command asks
+for are held against Google's descriptions of its APIs. The lines about a key ring run against a gcloud that keeps one.
 """
 
 from __future__ import annotations
