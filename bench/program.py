@@ -35,11 +35,12 @@ KUBECONFIG = {
 }
 
 CLOUDS = "from tests.unit import aws_cloud as aws, google_cloud as google"
-# The unit tests' answers replace the clouds' data sources, which need the network.
+REST = "from components.clouds.google import rest; rest.fetch = google.kubernetes_engine()"
+# The unit tests' answers replace the clouds' data sources and Google's REST calls, which need the network.
 PROGRAM = {
     "local": f"run({{'cloud': 'local', 'image': {IMAGE!r}}}, {{}}, lambda *a: {{}}, stack_name='bench')",
     "kubeconfig": f"run({{'cloud': 'kubeconfig', 'image': {IMAGE!r}}}, {{}}, lambda *a: {{}}, stack_name='bench')",
-    "gke": f"{CLOUDS}; run(stack_config('gke-team'), google.ANSWERS, google.computed, stack_name='gke-team')",
+    "gke": f"{CLOUDS}; {REST}; run(stack_config('gke-team'), google.ANSWERS, google.computed, stack_name='gke-team')",
     "eks": f"{CLOUDS}; run(stack_config('eks-team'), aws.ANSWERS, aws.computed, stack_name='eks-team')",
 }
 CHILD = """
@@ -95,22 +96,28 @@ def measured(cloud: str, environment: dict[str, str]) -> Run:
     return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
+def surroundings(folder: Path) -> dict[str, str]:
+    """Return the environment of a run, with a kubeconfig in `folder`."""
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(json.dumps(KUBECONFIG))
+    found = {
+        **os.environ, "FUTURE_KUBERNETES_KUBECONFIG": str(kubeconfig), "KUBECONFIG": str(kubeconfig),
+        "DOCKER_HOST": "tcp://docker.invalid:2376",  # required for an update; no image is built here
+    }  # fmt: skip
+    # Without bytecode each start compiles the SDK, which takes most of the time and half of the memory.
+    found.pop("PYTHONDONTWRITEBYTECODE", None)
+    return found
+
+
 def main() -> int:
-    """Prints the table; returns 0 if every cloud stays within its limits."""
+    """Prints the table; returns 0 if every cloud was measured and stays within its limits."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
     arguments = parser.parse_args()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        kubeconfig = Path(folder) / "kubeconfig"
-        kubeconfig.write_text(json.dumps(KUBECONFIG))
-        environment = {
-            **os.environ, "FUTURE_KUBERNETES_KUBECONFIG": str(kubeconfig), "KUBECONFIG": str(kubeconfig),
-            "DOCKER_HOST": "tcp://docker.invalid:2376",  # required for an update; no image is built here
-        }  # fmt: skip
-        # Without bytecode each start compiles the SDK, which takes most of the time and half of the memory.
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        environment = surroundings(Path(folder))
         for cloud in PROGRAM:
             try:
                 # The first run writes bytecode and fills the page cache, which happens once on a machine.
@@ -139,7 +146,7 @@ def main() -> int:
             print(f"| {row['cloud']} | {row['seconds']} | {row['cpuSeconds']} | {row['mib']} | {promised} |")
     # By CPU time: the program never waits, and other work on the machine must not count.
     kept = all(row["cpuSeconds"] <= row["atMostSeconds"] and row["mib"] <= row["atMostMib"] for row in rows)
-    return 0 if kept and rows else 1
+    return 0 if kept and len(rows) == len(PROGRAM) else 1
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ _PATIENCE_CHECKS = 5
 """On a busy machine a process takes a while to begin its end after its kill was counted."""
 _DEATHS = 20
 _EXITING = 0x4
-"""PF_EXITING of linux/sched.h, in the flags of /proc/PID/stat: its end has begun, and may take seconds to free memory."""
+"""PF_EXITING of linux/sched.h, in the flags of /proc/PID/stat: its end has begun, and may take seconds to free all."""
 _COMMANDS = (b"R", b"rsession")
 """Names that the kernel has for processes that run R."""
 
