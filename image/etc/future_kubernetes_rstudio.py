@@ -34,7 +34,7 @@ _OLDEST = "2024.12"
 
 
 class Problem(NamedTuple):
-    """Why an IDE cannot be opened."""
+    """Reason why an IDE cannot be opened."""
 
     brief: str
     """A few words, for the tile."""

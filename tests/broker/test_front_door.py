@@ -266,7 +266,7 @@ def test_login_cookie_is_for_https_only_behind_an_ingress(doors: OpenDoor) -> No
         ("both", "/lab/tree/x", {}, True, ["no JupyterLab", "built for another ide"], "RStudio"),
     ],
 )
-def test_tile_and_page_give_the_reason_where_an_ide_cannot_be_opened(
+def test_tile_and_page_say_why_an_ide_cannot_be_opened(
     doors: OpenDoor, ide: str, path: str, environ: dict[str, str], rserver: bool, said: list[str], tile: str
 ) -> None:
     door = doors(ide, rserver=rserver, **environ)

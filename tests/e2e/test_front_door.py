@@ -305,7 +305,7 @@ def open_live_page(way: Way, browser: webdriver.Chrome) -> None:
     unfold(browser)
 
 
-def test_second_user_whose_clock_is_off_sees_the_same_odd_labels(
+def test_second_user_with_another_clock_sees_same_odd_labels(
     way: Way, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
     open_live_page(way, browser)
@@ -341,7 +341,7 @@ def test_second_user_whose_clock_is_off_sees_the_same_odd_labels(
     assert way.lost() == []
 
 
-def test_live_page_goes_on_without_metrics_server_and_after_brokers_restart(
+def test_live_page_bears_brokers_restart_and_no_metrics_server(
     way: Way, browser: webdriver.Chrome
 ) -> None:
     """The agents report the memory; the session and its futures outlive the broker."""

@@ -209,7 +209,7 @@ def test_stacks_name_leads_by_its_output_to_the_release(laptop: Laptop, stack: S
     command = f"kubectl --kubeconfig{forward.split('--kubeconfig', 1)[1]}"
     pulumi = laptop.root / "usr/local/bin/pulumi"
     pulumi.write_text(f"""#!/bin/sh
-        [ "$*" = "stack output portForward --stack far-team --non-interactive" ] || {{ echo "error: $*" >&2; exit 255; }}
+        [ "$*" = "stack output portForward --stack far-team --non-interactive" ] || {{ echo "error: $*" >&2; exit 1; }}
         echo {shlex.quote(command)}
     """)
     pulumi.chmod(0o755)
@@ -323,7 +323,7 @@ def test_expired_login_is_named_and_renewal_brings_the_futures(laptop: Laptop, s
 def test_unreachable_things_are_named_with_fix_and_r_stays_usable(laptop: Laptop, stack: Stack, case: str) -> None:
     release, kubeconfig = "", "/root/kubeconfig"
     if case == "release":
-        release, expected, words = "nobody", "KubernetesUnavailableError", "kubectl get deployments --all-namespaces"
+        release, expected, words = "no-such-team", "KubernetesUnavailableError", "kubectl get deployments --all-namespaces"
     elif case == "right":
         token = stack.kubectl("create", "token", "default").strip()
         config = yaml.safe_load(stack.node.kubeconfig.read_text())

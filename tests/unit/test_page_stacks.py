@@ -50,7 +50,7 @@ def page(cloud: str) -> str:
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_stack_as_the_page_types_it_is_created_without_a_warning(cloud: str) -> None:
+def test_stack_typed_as_on_the_page_has_no_warning(cloud: str) -> None:
     config = new_stack(cloud)
     assert {"cloud", "region", "workers", "maxWorkers", "spot", "ttlHours"} <= set(config)
     done = created(cloud, config)
@@ -59,7 +59,7 @@ def test_stack_as_the_page_types_it_is_created_without_a_warning(cloud: str) -> 
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_example_file_has_no_setting_that_the_page_gives_another_value(cloud: str) -> None:
+def test_example_file_has_no_setting_that_the_page_changes(cloud: str) -> None:
     on_page = new_stack(cloud)
     own = {"machineType", "authorizedNetworks", "teamRoles"}
     for key, value in stack_config(f"{cloud}-team").items():
@@ -100,7 +100,7 @@ def most(done: Recording, cloud: str) -> tuple[int, int]:
     return found[False], found[True]
 
 
-def test_quotas_that_the_page_of_google_names_are_those_of_its_stacks() -> None:
+def test_quotas_on_the_page_of_google_fit_its_stacks() -> None:
     config = new_stack("gke")
     text = page("gke")
     for settings, words in (
@@ -123,7 +123,7 @@ def test_quotas_that_the_page_of_google_names_are_those_of_its_stacks() -> None:
         )
 
 
-def test_quotas_that_the_page_of_aws_names_are_those_of_its_stack() -> None:
+def test_quotas_on_the_page_of_aws_fit_its_stack() -> None:
     done = created("eks", new_stack("eks"))
     workers, system = most(done, "eks")
     match = re.search(r"needs at most (\d+) vCPUs for its workers.*?needs (\d+) more vCPUs on demand", page("eks"))

@@ -99,7 +99,7 @@ def test_page_says_in_a_table_what_a_future_sees(name: str, row: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["SECURITY.md", "docs/analyst.md", f"{R_PACKAGE}/R/cluster.R"])
-def test_page_says_who_may_use_the_workers_by_a_forwarded_port(name: str) -> None:
+def test_page_says_who_may_use_workers_by_a_forward(name: str) -> None:
     text = " ".join((ROOT / name).read_text().replace("#'", "").split())
     assert "may forward a port to the scheduler's pod may use the workers" in text
 
