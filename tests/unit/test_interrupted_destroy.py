@@ -224,9 +224,7 @@ def test_next_destroy_deletes_the_rest_wherever_a_login_ended(cloud: str, up: Ca
 
 
 @pytest.mark.parametrize("cloud", RUN)
-def test_login_that_ends_at_the_wait_leaves_cluster_and_disks(
-    cloud: str, up: Callable[[str], Stack]
-) -> None:
+def test_login_that_ends_at_the_wait_leaves_cluster_and_disks(cloud: str, up: Callable[[str], Stack]) -> None:
     """The wait must not take a refusal for a cluster that is gone, in this destroy or in the next one."""
     order = random.Random(16)
     for _ in range(20):

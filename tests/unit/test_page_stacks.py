@@ -12,7 +12,7 @@ from components.clouds import MODELS
 from components.settings.loading import parse
 from tests.unit import aws_cloud, google_cloud
 from tests.unit.cloud_mocks import ROOT, Recording, run, stack_config
-from tests.unit.test_page_commands import blocks
+from tests.unit.page_commands import blocks
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
