@@ -323,7 +323,7 @@ def test_expired_login_is_named_and_renewal_brings_the_futures(laptop: Laptop, s
 def test_unreachable_things_are_named_with_fix_and_r_stays_usable(laptop: Laptop, stack: Stack, case: str) -> None:
     release, kubeconfig = "", "/root/kubeconfig"
     if case == "release":
-        release, expected, words = "no-such-team", "KubernetesUnavailableError", "kubectl get deployments --all-namespaces"
+        release, expected, words = "no-team", "KubernetesUnavailableError", "kubectl get deployments --all-namespaces"
     elif case == "right":
         token = stack.kubectl("create", "token", "default").strip()
         config = yaml.safe_load(stack.node.kubeconfig.read_text())
