@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from image.worker.files import spread_folders_of
 from tests.broker.conftest import Bed, wait_for
 from tests.broker.r_session import PlanSession
 
@@ -144,22 +143,36 @@ def test_folder_that_a_future_replaced_by_a_file_comes_again(bed: Bed, tmp_path:
         assert sorted(path.name for path in (folder / "data").iterdir()) == ["x", "y"]
 
 
-def spread(folder: Path) -> bool:
-    """True if ext4 spreads the folders in this one: FS_TOPDIR_FL of linux/fs.h."""
+GET_FLAGS, SET_FLAGS, TOP_OF_HIERARCHY = 0x80086601, 0x40086602, 0x20000
+"""Of linux/fs.h: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL."""
+
+
+def flags_of(folder: Path, add: int = 0) -> int:
+    """The folder's flags for its file system, after some were added."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        return bool(struct.unpack("i4x", fcntl.ioctl(descriptor, 0x80086601, bytes(8)))[0] & 0x20000)
+        flags = struct.unpack("i4x", fcntl.ioctl(descriptor, GET_FLAGS, bytes(8)))[0] | add
+        if add:
+            fcntl.ioctl(descriptor, SET_FLAGS, struct.pack("i4x", flags))
+            return flags_of(folder)
+        return int(flags)
     finally:
         os.close(descriptor)
 
 
+def spread(folder: Path) -> bool:
+    """True if ext4 spreads the folders in this one."""
+    return bool(flags_of(folder) & TOP_OF_HIERARCHY)
+
+
 def test_folders_of_a_project_are_spread_over_an_ext4_disk(bed: Bed, tmp_path: Path) -> None:
-    spread_folders_of(os.fsencode(tmp_path))
+    (tmp_path / "probe").mkdir()
     try:
-        if not spread(tmp_path):
-            pytest.skip("this file system takes no such flag")
+        taken = flags_of(tmp_path / "probe", TOP_OF_HIERARCHY) & TOP_OF_HIERARCHY
     except OSError:
         pytest.skip("this file system has no flags")
+    if not taken:
+        pytest.skip("this file system takes no such flag")
     bed.worker("w1", TMPDIR=str(tmp_path))
     with bed.plan() as plan:
         for number, folder in enumerate((tmp_path / "above" / "project", tmp_path)):  # the second path is there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -196,6 +197,68 @@ def test_destroyed_release_ends_its_futures_and_another_works(laptop: Laptop, st
             stopifnot(proc.time()[["elapsed"]] - began < 90)
             plan(kubernetes, workers = 1, cluster = there)
             stopifnot(value(future(1)) == 1)
+            """
+        )
+    finally:
+        stack.node.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=180s")
+
+
+def test_stacks_name_leads_by_its_output_to_the_release(laptop: Laptop, stack: Stack) -> None:
+    # A stand-in for pulumi, which prints the stack's own output. kubectl and kubeconfig are where this laptop has them.
+    forward = stack.outputs()["portForward"].replace(str(stack.node.kubeconfig), "/root/kubeconfig")
+    command = f"kubectl --kubeconfig{forward.split('--kubeconfig', 1)[1]}"
+    pulumi = laptop.root / "usr/local/bin/pulumi"
+    pulumi.write_text(f"""#!/bin/sh
+        [ "$*" = "stack output portForward --stack far-team --non-interactive" ] || {{ echo "error: $*" >&2; exit 255; }}
+        echo {shlex.quote(command)}
+    """)
+    pulumi.chmod(0o755)
+    try:
+        laptop.r(
+            """
+            plan(kubernetes, workers = 2, cluster = "far-team")
+            pods <- unlist(value(lapply(1:2, function(i) future({ Sys.sleep(1); Sys.info()[["nodename"]] }))))
+            stopifnot(length(unique(pods)) == 2L, pods %in% workers()$pod)
+            e <- tryCatch(plan(kubernetes, workers = 1, cluster = "no-team"), error = identity)
+            stopifnot(inherits(e, "KubernetesClusterError"), grepl("pulumi stack ls", conditionMessage(e)))
+            """
+        )
+    finally:
+        pulumi.unlink()
+
+
+def test_laptops_plan_grows_and_a_lost_workers_future_runs_again(laptop: Laptop, stack: Stack) -> None:
+    namespace = "laptop-grown"
+    values = {
+        "image": stack.config["image"],
+        "scheduler": {"homeGiB": 0, "resources": SMALL_POD},
+        "worker": {"replicas": 1, "maxReplicas": 2, "resources": SMALL_POD},
+    }
+    try:
+        install(stack.node, namespace, "grown", secrets.token_urlsafe(48), values)
+        laptop.r(
+            f"""
+            grown <- list(release = "grown", namespace = "{namespace}", kubeconfig = "/root/kubeconfig")
+            plan(kubernetes, workers = c(1, 2), cluster = grown)
+            where <- function(i) future({{ Sys.sleep(3); Sys.info()[["nodename"]] }})
+            for (i in 1:20) if (length(used <- unique(unlist(value(lapply(1:6, where))))) == 2L) break
+            stopifnot(length(used) == 2L, nrow(workers()) == 2L)
+            draw <- function(seconds) future({{
+              Sys.sleep(seconds)
+              list(Sys.info()[["nodename"]], rnorm(1))
+            }}, seed = 1L)
+            same <- value(draw(0))
+            f <- draw(5)
+            for (i in 1:600) if (any(workers()$state == "busy")) break else Sys.sleep(0.05)
+            lost <- workers()$pod[workers()$state == "busy"]
+            system(paste("kubectl --kubeconfig=/root/kubeconfig --namespace={namespace}",
+              "delete pod --grace-period=0 --force --wait=false", lost, ">&2"))
+            said <- character()
+            again <- withCallingHandlers(value(f), message = function(m) said <<- c(said, conditionMessage(m)))
+            stopifnot(identical(again[[2]], same[[2]]), again[[1]] != lost)
+            stopifnot(length(grep(paste("Worker", lost, "was lost .*deleted.*run again"), said)) == 1L)
+            e <- tryCatch(plan(kubernetes, workers = 3, cluster = grown), error = identity)
+            stopifnot(inherits(e, "KubernetesError"), grepl("maxWorkers", conditionMessage(e)))
             """
         )
     finally:

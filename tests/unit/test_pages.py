@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -86,9 +87,21 @@ R_PACKAGE = "image/future.kubernetes"
     ],
 )
 def test_page_says_in_a_table_what_a_future_sees(name: str, row: str) -> None:
-    rows = "\n".join(line for line in (ROOT / name).read_text().splitlines() if re.search(row, line))
-    for word in ("globals", "working directory", "time zone", "hidden files", "/shared", "connection"):
-        assert word in rows, word
+    text = (ROOT / name).read_text()
+    tables = [
+        "\n".join(lines)
+        for is_row, lines in itertools.groupby(text.splitlines(), lambda line: re.search(row, line) is not None)
+        if is_row
+    ]
+    (table,) = (table for table in tables if "working directory" in table)
+    for word in ("globals", "package", "time zone", "hidden files", "/shared", "connection"):
+        assert word in table, word
+
+
+@pytest.mark.parametrize("name", ["SECURITY.md", "docs/analyst.md", f"{R_PACKAGE}/R/cluster.R"])
+def test_page_says_who_may_use_the_workers_by_a_forwarded_port(name: str) -> None:
+    text = " ".join((ROOT / name).read_text().replace("#'", "").split())
+    assert "may forward a port to the scheduler's pod may use the workers" in text
 
 
 OPERATIONS = ROOT / "docs" / "operations.md"

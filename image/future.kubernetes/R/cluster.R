@@ -20,7 +20,7 @@ target <- new.env(parent = emptyenv())
 #' It starts `kubectl port-forward` to one port of the scheduler's pod, and starts it again whenever it has ended, as
 #' after a restart of the pod or while the machine slept. Futures in flight go on, and their results wait in the pod for
 #' a day. While nothing of this session waits or runs there, its workers are given back half a minute after the
-#' connection was lost. Who may forward a port to the pod may use the workers, without the IDE's password.
+#' connection was lost. Who may forward a port to the scheduler's pod may use the workers, without the IDE's password.
 #'
 #' @section What a future sees:
 #' The same as from a session in the pod, see [kubernetes]. Packages of this machine travel where it has the workers'

@@ -47,6 +47,37 @@ test_that("on another platform packages with compiled code do not travel, and wi
   expect_false(any(c("base", "stats", "future") %in% basename(names(there))))
 })
 
+test_that("what differs between this machine and the workers is said before the first future, and nothing else", {
+  skip_if_not_installed("jsonlite")
+  on.exit(use_cluster(NULL))
+  target$command <- "none"
+  attached <- setdiff(sub("^package:", "", grep("^package:", search(), value = TRUE)), base_packages())
+  attached <- setdiff(attached, "future.kubernetes") # from no repository, unlike these
+  here <- R.version$platform
+  said <- function(..., r = as.character(getRversion()), platform = here) {
+    packages <- lapply(`names<-`(attached, attached), function(name) as.character(utils::packageVersion(name)))
+    about <- list(r = r, platform = platform, packages = utils::modifyList(packages, list(...)))
+    about$packages[["future.kubernetes"]] <- as.character(utils::packageVersion("future.kubernetes"))
+    local_mocked_bindings(
+      ask = function(...) jsonlite::toJSON(about, auto_unbox = TRUE), .package = "future.kubernetes"
+    )
+    capture_messages(compare_with_workers())
+  }
+  version <- function(name) sprintf("%s 0.0.1 (here %s)", name, utils::packageVersion(name))
+  expect_length(said(), 0L)
+  expect_length(said(testthat = "0.0.1"), 0L) # this machine's travels
+  both <- said(testthat = "0.0.1", future = "0.0.1")
+  expect_length(both, 1L)
+  expect_match(both, paste("in another version:", version("future")), fixed = TRUE) # its own is loaded there by then
+  expect_no_match(both, "testthat", fixed = TRUE)
+  elsewhere <- said(testthat = "0.0.1", platform = "another")
+  expect_length(elsewhere, 1L)
+  expect_match(elsewhere, version("testthat"), fixed = TRUE)
+  series <- said(r = "3.0.2")
+  expect_length(series, 1L)
+  expect_match(series, sprintf("run R 3.0.2 and this session %s: .* Use R 3.0 here", getRversion()))
+})
+
 test_that("a session on another machine runs its futures here, and a forward that ends is made again", {
   skip_if_not(file.exists("/usr/local/lib/future-kubernetes/about.json"), "the image is not built")
   start_bed(2L)

@@ -68,6 +68,22 @@ test_that("a future finds a change among many files that is a second old", {
   }
 })
 
+test_that("to find that a future needs nothing new takes less than a millisecond of CPU", {
+  stream <- sent_files()
+  withr::local_options(future.kubernetes.filesMB = 100)
+  local_mocked_bindings(clock = function() proc.time()[["elapsed"]], .package = "future.kubernetes")
+  for (n in c(max_watched, 1000L)) {
+    make_files(n)
+    world_bytes(stream)
+    expect_identical(nrow(stream$files$sent), n)
+    rounds <- replicate(5L, {
+      used <- system.time(for (i in 1:500) world_bytes(stream), gcFirst = FALSE)
+      sum(used[c("user.self", "sys.self")]) / 500
+    })
+    expect_lt(min(rounds), 0.001) # of a machine with other work
+  }
+})
+
 test_that("devices, pipes and sockets are left out and named once, and empty files are sent", {
   skip_on_os("windows")
   stream <- sent_files()
@@ -92,19 +108,29 @@ test_that("devices, pipes and sockets are left out and named once, and empty fil
 test_that("a folder with too many files is looked through in part, seldom, and at once when it changes", {
   stream <- sent_files()
   local_mocked_bindings(max_files = 100L, .package = "future.kubernetes")
-  withr::local_options(asked = 0)
-  tracer <- quote(options(asked = getOption("asked") + length(c(...))))
-  suppressMessages(trace("file.info", tracer, where = baseenv(), print = FALSE))
-  withr::defer(suppressMessages(untrace("file.info", where = baseenv())))
-  dir.create("deep/er", recursive = TRUE)
+  withr::local_options(asked = 0, listed = 0)
+  tracers <- list(
+    file.info = quote(options(asked = getOption("asked") + length(c(...)))),
+    list.files = quote(options(listed = getOption("listed") + 1))
+  )
+  for (name in names(tracers)) {
+    suppressMessages(trace(name, tracers[[name]], where = baseenv(), print = FALSE))
+    withr::defer(suppressMessages(untrace(name, where = baseenv())))
+  }
+  dir.create("deep")
   dir.create("library")
   withr::local_libpaths(file.path(getwd(), "library"), action = "prefix")
-  for (folder in c("deep/er", "library")) for (i in 1:200) file.create(file.path(folder, i))
+  folders <- sprintf("deep/%d", 1:60)
+  for (folder in folders) dir.create(folder)
+  for (folder in c(folders, "library")) for (i in 1:7) file.create(file.path(folder, i))
+  for (i in 8:200) file.create(file.path("library", i))
   writeLines("x", "a.txt")
+  options(asked = 0, listed = 0) # of these
   stream$slow <- 1
   expect_message(session_files(stream), "it has more than 100 files and folders. Name in")
   expect_identical(nrow(stream$files$sent), 0L)
-  expect_lt(getOption("asked"), 10) # of the 200 that are too many none was looked at
+  expect_lt(getOption("asked"), 70) # of the 420 that are too many none was looked at
+  expect_lt(getOption("listed"), 30) # nor was each of their folders
   look <- function(after) {
     stream$time <- stream$time + after
     before <- stream$looks
@@ -112,6 +138,10 @@ test_that("a folder with too many files is looked through in part, seldom, and a
     stream$looks > before
   }
   expect_false(look(19))
+  expect_true(look(2))
+  stream$slow <- 5
+  expect_true(look(21))
+  expect_false(look(29)) # half a minute at most
   expect_true(look(2))
   writeLines("*.log", ".futureignore")
   expect_true(look(0))
