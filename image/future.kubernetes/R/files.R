@@ -177,9 +177,10 @@ same_files <- function(new, old) {
 # than what has been sent for changes.
 send_files <- function(stream, state, files, known) {
   old <- state$sent
+  known <- known && !is.null(old) # of an attempt that failed a part may be there
   changed <- files
   removed <- character()
-  if (known && length(state$bundles)) {
+  if (known) {
     before <- match(files$name, old$name)
     changed <- files[is.na(before) | files$size != old$size[before] | files$mtime != old$mtime[before], ]
     removed <- setdiff(old$name, files$name)
@@ -191,7 +192,8 @@ send_files <- function(stream, state, files, known) {
     removed <- character()
     pieces <- file_pieces(files)
   }
-  if (!known) state[c("bundles", "bytes", "sent")] <- list(character(), 0, NULL)
+  if (!known) state[c("bundles", "bytes")] <- list(character(), 0)
+  state["sent"] <- list(NULL)
   state$due <- 0 # what fails in the following is tried again by the next future
   stream$files <- state
   for (i in seq_len(max(pieces$bundle, 1L))) {

@@ -158,7 +158,7 @@ test_that("a full disk of the session is one error with the fix, and the next fu
   small <- small_disk(4L)
   skip_if(is.null(small), "a disk of its own needs root")
   use_bed()
-  withr::local_options(future.kubernetes.filesMB = 10)
+  withr::local_options(future.kubernetes.filesMB = 20)
   withr::local_dir(withr::local_tempdir())
   full <- FALSE
   local_mocked_bindings(
@@ -175,8 +175,14 @@ test_that("a full disk of the session is one error with the fix, and the next fu
     expect_match(conditionMessage(error), sprintf("the disk of %s is full", small), fixed = TRUE)
   }
   expect_length(list.files(small), 0L)
-  x <- as.raw(rep(0:254, length.out = 2e7))
   unlink("large.bin")
+  expect_identical(value(future(list.files())), "a.txt")
+  writeBin(raw(2e5), "b.bin") # a bundle by itself, which is sent before the one that fails
+  writeBin(raw(1.67e7), "large.bin")
+  expect_error(value(future(1)), "Make room there", class = "KubernetesGlobalsError")
+  unlink(c("b.bin", "large.bin"))
+  expect_identical(value(future(list.files())), "a.txt")
+  x <- as.raw(rep(0:254, length.out = 2e7))
   expect_error(value(future(length(x))), class = "KubernetesDataError")
   expect_identical(value(future(list.files())), "a.txt")
   writeBin(as.raw(rep(0:255, length.out = 5e6)), "large.bin")
