@@ -1,7 +1,8 @@
 """Extension of the Jupyter server: RStudio Server's start, and a page with the reason where an IDE cannot be opened.
 
 jupyter-rsession-proxy starts RStudio Server at the first request to /rstudio/. Without its program, or with a release
-that is too old, the person would get only "Internal Server Error". So both are looked at before, once.
+that is too old, the person would get only "Internal Server Error". So both are looked at before, once. JupyterLab's
+tile for RStudio says it too.
 
 A server that ends soon after its start is started again after a pause that grows.
 
@@ -9,12 +10,14 @@ As a program it checks the image at its build: `--look` for what is looked at he
 """
 
 import asyncio
+import functools
 import importlib.util
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jupyter_server_proxy.handlers
 from jupyter_server.base.handlers import JupyterHandler
@@ -30,22 +33,33 @@ _OLDEST = "2024.12"
 """First release with www-socket (rstudio/rstudio: pull request 14938)."""
 
 
+class Problem(NamedTuple):
+    """Why an IDE cannot be opened."""
+
+    brief: str
+    """A few words, for the tile."""
+    reason: str
+    """The reason, and what fixes it, for the page that the tile opens."""
+
+
 def problems(ide):
-    """Return the IDEs that cannot be opened, each with the reason and what fixes it."""
+    """Return the IDEs that cannot be opened, each with its problem."""
     found = {}
     if ide == "jupyterlab":
-        found["rstudio"] = "This stack has only JupyterLab. For RStudio too: pulumi config set ide both"
-    elif reason := rstudio_problem():
-        found["rstudio"] = reason
+        reason = "This stack has only JupyterLab. For RStudio too: pulumi config set ide both"
+        found["rstudio"] = Problem("not in this stack", reason)
+    elif problem := rstudio_problem():
+        found["rstudio"] = problem
     if ide == "rstudio":
-        found["lab"] = "This stack has only RStudio. For JupyterLab too: pulumi config set ide both"
+        reason = "This stack has only RStudio. For JupyterLab too: pulumi config set ide both"
+        found["lab"] = Problem("not in this stack", reason)
     elif importlib.util.find_spec("jupyterlab") is None:
-        found["lab"] = (
-            f"This image has no JupyterLab, and the stack's ide is {ide!r}: it was built for another ide. {_BUILD}"
-        )
+        reason = f"This image has no JupyterLab, and the stack's ide is {ide!r}: it was built for another ide. {_BUILD}"
+        found["lab"] = Problem(_ABSENT, reason)
     return found
 
 
+_ABSENT = "not in this image"
 _BUILD = "Let the stack build its image, or name one that is built with the same ide."
 _BASE = (
     f"Name a base with RStudio Server {_OLDEST} or later, such as: pulumi config set baseImage rocker/rstudio:4.6.1\n"
@@ -54,29 +68,43 @@ _BASE = (
 
 
 def rstudio_problem():
-    """Return why RStudio Server cannot be started, and what fixes it; empty if it can."""
-    if importlib.util.find_spec("jupyter_rsession_proxy") is None:
-        return f"This image has no jupyter-rsession-proxy: it was built for another ide. {_BUILD}"
+    """Return why RStudio Server cannot be started; None if it can."""
+    if not _has_proxy():
+        return Problem(_ABSENT, f"This image has no jupyter-rsession-proxy: it was built for another ide. {_BUILD}")
     from jupyter_rsession_proxy import get_rstudio_executable
 
     try:
         program = get_rstudio_executable("rserver")
         options = _output(program, "--help")
     except FileNotFoundError:
-        return f"This image has no RStudio Server (rserver). {_BASE}"
+        return Problem(_ABSENT, f"This image has no RStudio Server (rserver). {_BASE}")
     except (OSError, subprocess.SubprocessError) as error:
-        return f"RStudio Server of this image does not start: {error}. {_BASE}"
+        return Problem("does not start", f"RStudio Server of this image does not start: {error}. {_BASE}")
     lacking = [name for name in _NEEDED if f"--{name}" not in options]
     if not lacking:
-        return ""
+        return None
     try:
         version = _output(program, "--version").split()[0].split("+")[0]
     except (OSError, subprocess.SubprocessError, IndexError):
-        version = "of this image"
+        version = ""
     # Without www-socket it would listen on a port of all addresses, without a login.
-    return (
-        f"RStudio Server {version} is too old to be used behind this login: "
-        f"it has no option {' and no '.join(lacking)}. {_BASE}"
+    return Problem(
+        f"too old: {version or 'before ' + _OLDEST}",
+        f"RStudio Server {version or 'of this image'} is too old to be used behind this login: "
+        f"it has no option {' and no '.join(lacking)}. {_BASE}",
+    )
+
+
+def _has_proxy():
+    return importlib.util.find_spec("jupyter_rsession_proxy") is not None
+
+
+def say_on_tile(problem):
+    """Let RStudio's tile in JupyterLab's launcher say the problem; jupyter-server-proxy reads its title later."""
+    import jupyter_rsession_proxy
+
+    jupyter_rsession_proxy.setup_rserver = functools.partial(
+        jupyter_rsession_proxy.setup_rserver, launcher_title=f"{_NAMES['rstudio']} ({problem.brief})"
     )
 
 
@@ -149,9 +177,11 @@ def _load_jupyter_server_extension(server):
     jupyter_server_proxy.handlers.SupervisedProcess = PatientProcess
     base = server.web_app.settings["base_url"]
     found = problems(os.environ.get("FUTURE_KUBERNETES_IDE", "jupyterlab"))
-    for ide, reason in found.items():
-        server.log.warning("%s cannot be opened: %s", _NAMES[ide], reason)
-        page = {"ide": ide, "reason": reason, "other": "" if _OTHER[ide] in found else _OTHER[ide]}
+    if "rstudio" in found and _has_proxy():
+        say_on_tile(found["rstudio"])
+    for ide, problem in found.items():
+        server.log.warning("%s cannot be opened: %s", _NAMES[ide], problem.reason)
+        page = {"ide": ide, "reason": problem.reason, "other": "" if _OTHER[ide] in found else _OTHER[ide]}
         server.web_app.add_handlers(".*$", [(url_path_join(base, ide) + r"(?:/.*)?", MissingIde, page)])
 
 
@@ -173,7 +203,8 @@ def verify(folder):
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["--look"]:
-            sys.exit(rstudio_problem() or 0)
+            problem = rstudio_problem()
+            sys.exit(problem.reason if problem else 0)
         case ["--verify", folder]:
             verify(Path(folder))
         case _:

@@ -15,6 +15,7 @@ import time
 import urllib.parse
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -241,17 +242,32 @@ def test_login_cookie_is_for_https_only_behind_an_ingress(doors: OpenDoor) -> No
 
 
 @pytest.mark.parametrize(
-    ("ide", "path", "environ", "rserver", "said"),
+    ("ide", "path", "environ", "rserver", "said", "tile"),
     [
-        ("rstudio", "/rstudio/", {}, False, ["no RStudio Server", "baseImage rocker/rstudio:4.6.1"]),
-        ("both", "/rstudio/p/1/x", LACKS_SOCKET, True, ["2023.03.0 is too old", "no option www-socket", "2024.12"]),
-        ("rstudio", "/lab", {}, True, ["only RStudio", "set ide both"]),
-        ("jupyterlab", "/rstudio", {}, True, ["only JupyterLab", "set ide both"]),
-        ("both", "/lab/tree/x", {}, True, ["no JupyterLab", "built for another ide"]),  # as in the tests' environment
+        (
+            "rstudio",
+            "/rstudio/",
+            {},
+            False,
+            ["no RStudio Server", "baseImage rocker/rstudio:4.6.1"],
+            "RStudio (not in this image)",
+        ),
+        (
+            "both",
+            "/rstudio/p/1/x",
+            LACKS_SOCKET,
+            True,
+            ["2023.03.0 is too old", "no option www-socket", "2024.12"],
+            "RStudio (too old: 2023.03.0)",
+        ),
+        ("rstudio", "/lab", {}, True, ["only RStudio", "set ide both"], "RStudio"),
+        ("jupyterlab", "/rstudio", {}, True, ["only JupyterLab", "set ide both"], "RStudio (not in this stack)"),
+        # As in the tests' environment.
+        ("both", "/lab/tree/x", {}, True, ["no JupyterLab", "built for another ide"], "RStudio"),
     ],
 )
-def test_page_gives_the_reason_where_an_ide_cannot_be_opened(
-    doors: OpenDoor, ide: str, path: str, environ: dict[str, str], rserver: bool, said: list[str]
+def test_tile_and_page_give_the_reason_where_an_ide_cannot_be_opened(
+    doors: OpenDoor, ide: str, path: str, environ: dict[str, str], rserver: bool, said: list[str], tile: str
 ) -> None:
     door = doors(ide, rserver=rserver, **environ)
     assert Stranger(door).ask(path)[0] == 302
@@ -262,7 +278,14 @@ def test_page_gives_the_reason_where_an_ide_cannot_be_opened(
         assert words in text
     # A link to the other one, if it can be opened.
     assert ('<a href="/rstudio/">RStudio</a>' in text) is (path.startswith("/lab") and rserver)
+    assert [entry["launcher_entry"]["title"] for entry in launched(door)] == [tile]
     assert not door.rservers()
+
+
+def launched(door: Door) -> list[dict[str, Any]]:
+    """What JupyterLab's launcher makes tiles of."""
+    found: list[dict[str, Any]] = json.loads(door.ask("/server-proxy/servers-info")[2])["server_processes"]
+    return found
 
 
 def test_rserver_that_does_not_start_is_named_with_its_log(doors: OpenDoor) -> None:

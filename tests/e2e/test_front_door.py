@@ -292,18 +292,18 @@ def test_r_session_saves_data_and_missing_rstudio_is_explained(way: Way, tmp_pat
     assert way.stack.in_pod("cat session.saved") == "saved\n"
     place(way.stack, "rserver", TOO_OLD)
     way.stack.replace_scheduler()
-    said = tile_leads_to(way, tmp_path / "old")
+    said = tile_leads_to(way, tmp_path / "old", "RStudio (too old: 2023.03.0)")
     assert "RStudio Server 2023.03.0 is too old" in said
     assert "no option www-socket" in said
     way.stack.in_pod(f"rm {BIN}/rserver")
     way.stack.replace_scheduler()
-    said = tile_leads_to(way, tmp_path / "missing")
+    said = tile_leads_to(way, tmp_path / "missing", "RStudio (not in this image)")
     assert "This image has no RStudio Server (rserver)" in said
     assert "pulumi config set baseImage rocker/rstudio:" in said
 
 
-def tile_leads_to(way: Way, folder: Path) -> str:
-    """Text of the page that RStudio's tile opens where RStudio cannot be opened."""
+def tile_leads_to(way: Way, folder: Path, label: str) -> str:
+    """Text of the page that RStudio's tile opens where RStudio cannot be opened, and the tile has this label."""
     folder.mkdir()
     with (
         way_to(way.stack, way.base, folder) as now,
@@ -311,6 +311,10 @@ def tile_leads_to(way: Way, folder: Path) -> str:
     ):
         log_in(driver, f"{now.address}/lab?reset", way.stack.outputs()["password"])
         try:
+            WebDriverWait(driver, 90, ignored_exceptions=(StaleElementReferenceException,)).until(
+                lambda b: label in [card.text.strip() for card in b.find_elements(*RSTUDIO)]
+            )
+            driver.save_screenshot(str(folder / "tile.png"))
             press(driver, RSTUDIO)
             with new_tab(driver):
                 WebDriverWait(driver, 60).until(lambda b: "RStudio cannot be opened" in b.page_source)
