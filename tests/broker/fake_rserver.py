@@ -9,13 +9,14 @@ src/cpp/session/SessionModuleContext.cpp). A session is started as src/cpp/core/
 (launchChildProcess, runProcess), and hears nothing of SIGTERM (issue 8917).
 
 Only the standard library: it also runs in the image. For tests: FAKE_RSERVER_CONF, FAKE_RSERVER_LACKS (options that an
-old release has not), FAKE_RSERVER_TEMP (R's temporary folder).
+old release has not), FAKE_RSERVER_TEMP (R's temporary folder, where it is not one that R has made by itself).
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import glob
 import hashlib
 import json
 import os
@@ -111,7 +112,8 @@ class Rserver:
         elif found := re.match(r"/export/(\d+)", path):  # a download of so many MB
             body = "x" * 1_000_000 * int(found[1])
         elif found := re.match(r"/session/([\w.-]+)\?viewer_pane=1$", path):
-            with open(os.path.join(os.environ["FAKE_RSERVER_TEMP"], found[1])) as file:
+            (name,) = glob.glob(os.path.join(os.environ.get("FAKE_RSERVER_TEMP", "/tmp/Rtmp*"), found[1]))
+            with open(name) as file:
                 body = file.read()
         elif path == "/as-seen":
             body = json.dumps({"address": address, "headers": headers, "options": self.options})

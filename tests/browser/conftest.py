@@ -55,11 +55,6 @@ def text(browser: webdriver.Chrome, name: str) -> str:
     return str(browser.find_element(By.ID, name).text)
 
 
-def unfold(browser: webdriver.Chrome) -> None:
-    """Open the tables."""
-    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
-
-
 @contextmanager
 def stand_ins(bed: Bed, number: int) -> Iterator[None]:
     """That number of workers, all in this process; a task's data says how long it takes and how it ends."""

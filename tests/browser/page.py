@@ -22,6 +22,11 @@ def submit(plan: PlanSession, folder: Path, label: str = "fit-1") -> Callable[[]
     return end
 
 
+def unfold(browser: webdriver.Chrome) -> None:
+    """Open the tables."""
+    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
+
+
 def rows(browser: webdriver.Chrome) -> list[list[str]]:
     """Cells of the table of futures."""
     return browser.execute_script(  # type: ignore[no-any-return]

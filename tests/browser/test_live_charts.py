@@ -12,7 +12,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
 from tests.browser.axe import SCHEMES, violations
-from tests.browser.conftest import Site, text, unfold, until
+from tests.browser.conftest import Site, text, until
 from tests.browser.page import errors, row, submit
 
 pytestmark = pytest.mark.timeout(180)

@@ -20,7 +20,7 @@ from bench.browser import chromium, log_in
 from common.paths import REPO
 from tests.broker.door import PASSWORD
 from tests.browser.axe import SCHEMES, violations
-from tests.browser.conftest import Site, text, unfold, until
+from tests.browser.conftest import Site, text, until
 from tests.browser.ingress import ingress
 from tests.browser.page import errors, row, rows, submit
 

@@ -15,13 +15,22 @@ from common.paths import REPO
 from tests.e2e.conftest import Stack
 
 RSERVER = (REPO / "tests/broker/fake_rserver.py").read_text().replace('"""', '#!/usr/bin/python3\n"""', 1)
-SESSION = """#!/bin/sh
+_SESSION = """#!/bin/sh
 cd
 trap 'echo saved > session.saved; exit 0' USR2
-Rscript -e 'library(future.kubernetes); plan(kubernetes, workers = 1)
-cat("POD", Sys.getenv("POD_NAME"), "WORKER", value(future(Sys.info()[["nodename"]])))' > session.out 2> session.err
+export RSTUDIO=1
+Rscript - > session.out 2> session.err <<'END' &
+library(future.kubernetes); plan(kubernetes, workers = 1)
+cat("POD", Sys.getenv("POD_NAME"), "WORKER", value(future(Sys.info()[["nodename"]])), "\\n")
+MORE
+END
 while :; do sleep 0.1; done
 """
+
+
+def session(more: str = "") -> str:
+    """Program of the R session, whose R computes on a worker and then runs more code."""
+    return _SESSION.replace("MORE", more)
 
 
 def seen(browser: webdriver.Chrome) -> list[str]:

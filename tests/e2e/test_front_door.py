@@ -9,6 +9,7 @@ on, and is in the home folder, which comes first in this stack's PATH. Its R ses
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +26,22 @@ from bench.browser import chromium, log_in
 from local import image
 from tests.browser.axe import SCHEMES, violations
 from tests.browser.ingress import Ingress, ingress
+from tests.browser.page import row, rows, unfold
 from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import WORKERS, Stack
+from tests.e2e.live_page import (
+    MARKUP,
+    RUNNING,
+    measured_pods,
+    r_session,
+    restart_broker,
+    text,
+    until,
+    without_metrics_server,
+    wrong_clock,
+)
 from tests.e2e.notebooks import accept_dialogs, end_kernels, run_cells, write_notebook
-from tests.e2e.rstudio import RSERVER, SESSION, check_rstudio, check_session
+from tests.e2e.rstudio import RSERVER, check_rstudio, check_session, session
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -55,6 +68,17 @@ answer <- function(input, output) output$greeting <- renderText({
 })
 runApp(shinyApp(page, answer), port = 3838, launch.browser = FALSE)
 """
+KNOCK = """
+const [base, sockets, done] = arguments;
+const opened = path => new Promise(said => {
+  const socket = new WebSocket(new URL(base + path, location.href).href.replace(/^http/, "ws"));
+  socket.onopen = () => said("open");
+  socket.onerror = () => said("refused");
+});
+Promise.all([fetch(base + "cluster/events").then(answer => answer.status), ...sockets.map(opened)])
+  .then(done, error => done(String(error)));
+"""
+"""The status of the page's stream of events, and what becomes of each WebSocket."""
 RSTUDIO = (By.CSS_SELECTOR, '.jp-LauncherCard[title*="RStudio"]')
 TERMINAL = (By.CSS_SELECTOR, '.jp-LauncherCard[title*="terminal" i]')
 
@@ -93,7 +117,7 @@ def way(
     for name, text in {
         "rserver": RSERVER,
         "rserver-of-now": RSERVER,
-        "rsession": SESSION,
+        "rsession": session(),
         "start": f'#!/bin/sh\nexec env FUTURE_KUBERNETES_RSESSION={BIN}/rsession future-rsession "$@"\n',
         "rserver.conf": f"rsession-path={BIN}/start\n",
         "shiny.R": SHINY,
@@ -275,6 +299,66 @@ def test_notebook_shows_its_map_on_live_page_below_cell(way: Way, browser: webdr
     assert way.lost() == []
 
 
+def open_live_page(way: Way, browser: webdriver.Chrome) -> None:
+    browser.get(f"{way.address}/cluster/")
+    until(browser, lambda b: text(b, "link-text") == "Live")
+    unfold(browser)
+
+
+def test_second_user_whose_clock_is_off_sees_the_same_odd_labels(
+    way: Way, browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    open_live_page(way, browser)
+    title = browser.title
+    with chromium(tmp_path / "second", "--ignore-certificate-errors") as other:
+        other.get(f"{way.address}/cluster/")
+        assert "/login?next=" in other.current_url, "the first user's login is not the second one's"
+        assert not other.find_elements(By.ID, "tiles")
+        log_in(other, f"{way.address}/cluster/", way.stack.outputs()["password"])
+        begun = time.time()
+        name = f"nap-{begun:.0f}-"
+        with r_session(way.stack, RUNNING.replace("nap-", name)) as session:
+            for hours in (-24, 24):
+                with wrong_clock(other, hours):
+                    open_live_page(way, other)
+                    done = until(other, lambda b: [r for r in rows(b) if r[0].startswith(name) and r[2] == "done"])
+                    label, _, _, start, seconds = done[0][:5]
+                    assert start in {time.strftime("%H:%M:%S", time.localtime(begun + late)) for late in range(120)}
+                    assert 2 <= float(seconds) < 10, f"{label} naps for four seconds at most"
+            for page in (browser, other):
+                until(page, lambda b: {MARKUP, "two lines and more"} <= {cells[0] for cells in rows(b)})
+                labels = [cells[0] for cells in rows(page)]
+                assert any(label.startswith("ten megabytes") and label.endswith("…") for label in labels)
+                assert max(map(len, labels)) < 200
+                assert not page.find_elements(By.CSS_SELECTOR, "main img")
+                assert page.title == title
+            other.get(f"{way.address}/logout")
+            other.get(f"{way.address}/cluster/")
+            assert "/login?next=" in other.current_url
+            assert session.stdout is not None
+            assert "ALL DONE" in session.stdout.read()
+    assert text(browser, "link-text").startswith("Live")
+    assert way.lost() == []
+
+
+def test_live_page_goes_on_without_metrics_server_and_after_brokers_restart(
+    way: Way, browser: webdriver.Chrome
+) -> None:
+    """The agents report the memory; the session and its futures outlive the broker."""
+    with without_metrics_server(way.stack):
+        open_live_page(way, browser)
+        with r_session(way.stack, RUNNING.replace("nap-", "restarted-")) as session:
+            until(browser, lambda b: text(b, "n-running") == str(WORKERS))
+            until(browser, measured_pods)
+            restart_broker(way.stack)
+            until(browser, lambda b: "the broker was restarted" in text(b, "link-text"))
+            until(browser, measured_pods)
+            assert session.stdout is not None
+            assert "ALL DONE" in session.stdout.read()
+            until(browser, lambda b: row(b, "restarted-15", "done"))
+    assert way.lost() == []
+
+
 def test_live_page_is_behind_the_same_login(way: Way, browser: webdriver.Chrome) -> None:
     browser.get(f"{way.address}/cluster/")
     WebDriverWait(browser, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
@@ -283,6 +367,9 @@ def test_live_page_is_behind_the_same_login(way: Way, browser: webdriver.Chrome)
         browser.get(f"{way.address}{path}")
         WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.ID, "password_input"))
         assert browser.current_url.startswith(f"{way.address}/login?next=")
+    sockets = ("cluster/events", "terminals/websocket/1", "rstudio/p/80/", "proxy/3838/")
+    answers = browser.execute_async_script(KNOCK, way.base, sockets)
+    assert answers == [403, *["refused"] * len(sockets)]
     assert way.lost() == []
 
 

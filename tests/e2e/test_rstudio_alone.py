@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,21 +14,30 @@ from selenium.webdriver.support.ui import WebDriverWait
 from bench.browser import chromium, log_in
 from local import image
 from tests.browser.axe import SCHEMES, violations
-from tests.browser.page import errors
+from tests.browser.page import errors, row, unfold
 from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import Stack
-from tests.e2e.rstudio import RSERVER, SESSION, check_rstudio, check_session
+from tests.e2e.rstudio import RSERVER, check_rstudio, check_session, session
 
 pytestmark = pytest.mark.timeout(900)
 
 PLACE = "/usr/lib/rstudio-server/bin"
+VIEWING = """
+# RStudio's viewer takes a file of R's temporary folder only (SessionViewer.cpp), and opens it below its own address.
+options(viewer = function(url, height = NULL) {
+  stopifnot(identical(normalizePath(dirname(url)), normalizePath(tempdir())))
+  cat("VIEW", file.path("session", basename(url)), "\\n")
+})
+dashboard()
+repeat value(future(Sys.sleep(1), label = "seen-in-viewer"))
+"""
 INSTALLED = "import importlib.util; print([importlib.util.find_spec(name) is not None for name in {}])"
 
 
 @pytest.fixture(scope="module")
 def address(stack: Stack) -> Iterator[str]:
     """The front door's, of the stack with RStudio only, and afterwards as it was."""
-    programs = ((f"{PLACE}/rserver", RSERVER), (f"{PLACE}/rsession", SESSION))
+    programs = ((f"{PLACE}/rserver", RSERVER), (f"{PLACE}/rsession", session(VIEWING)))
     reference = image.push(stack.node, image.ImageRequest("rstudio", base_programs=programs))
     stack.in_pod("rm -f session.*")
     try:
@@ -54,6 +64,26 @@ def test_address_leads_to_rstudio_whose_session_has_a_worker(
 ) -> None:
     check_rstudio(browser, address)
     check_session(stack)
+
+
+def test_dashboard_opens_live_page_in_rstudios_viewer(stack: Stack, address: str, browser: webdriver.Chrome) -> None:
+    check_rstudio(browser, address)
+    said = ""
+
+    def viewed() -> re.Match[str] | None:
+        nonlocal said
+        said = stack.in_pod("cat session.out session.err 2>&1; true")
+        return re.search(r"VIEW (\S+)", said)
+
+    opened: re.Match[str] = stack.wait("dashboard() to open the viewer", 120, viewed)
+    browser.get(f"{address}/rstudio/?view={opened[1]}")
+    browser.switch_to.frame(WebDriverWait(browser, 30).until(lambda b: b.find_element(By.NAME, "viewer")))
+    WebDriverWait(browser, 60).until(lambda b: b.find_elements(By.ID, "link-text"))
+    assert browser.execute_script("return location.href") == f"{address}/cluster/"
+    WebDriverWait(browser, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
+    unfold(browser)
+    WebDriverWait(browser, 60).until(lambda b: row(b, "seen-in-viewer", "done"), said)
+    browser.switch_to.default_content()
 
 
 def test_jupyterlab_is_absent_and_its_page_leads_to_rstudio(
