@@ -65,7 +65,7 @@ def test_live_page_under_load_is_taken_in_light_and_dark(site: Site, browser: we
             end = browser.execute_script(
                 "return document.querySelector('.pair').getBoundingClientRect().bottom + scrollY"
             )
-            with pictures.looking_as(browser, scheme, 1280, round(end) + 16):
+            with pictures.looking_as(browser, scheme, 1280, round(end) + 8):
                 pictures.take(browser, f"live-page-{scheme}")
 
 

@@ -25,11 +25,11 @@ pytestmark = pytest.mark.timeout(300)
 
 NOTEBOOK = "bootstrap.ipynb"
 CELLS = [
-    "library(future.apply)\nlibrary(future.kubernetes)\n"
-    f"plan(kubernetes, workers = {WORKERS})\n\ndashboard(height = 470)",
+    "library(future)\nlibrary(future.apply)\nlibrary(future.kubernetes)\n"
+    f"plan(kubernetes, workers = {WORKERS})\n\ndashboard(height = 545)",
     "resample <- function(i) {\n  Sys.sleep(runif(1, 0.5, 4))    # stands for a model\n"
     "  coef(lm(mpg ~ wt, mtcars[sample(32, replace = TRUE), ]))\n}\n"
-    "slopes <- future_sapply(1:60, resample, future.seed = TRUE,\n"
+    "slopes <- future_sapply(1:75, resample, future.seed = TRUE,\n"
     '                        future.scheduling = Inf, future.label = "bootstrap-%d")',
 ]
 
@@ -59,13 +59,14 @@ def test_notebook_shows_its_map_on_live_page_below_cell(stack: Stack, tmp_path: 
             with live_page(browser):
                 WebDriverWait(browser, 60).until(lambda b: bars(b) >= 5 * WORKERS)
                 browser.find_element(By.CSS_SELECTOR, "[data-span='60']").click()
-                time.sleep(10)
+                browser.find_element(By.CSS_SELECTOR, "[data-zoom='0.5']").click()  # half a minute
+                time.sleep(16)
                 WebDriverWait(browser, 30).until(lambda b: b.find_element(By.ID, "n-running").text == str(WORKERS))
                 assert int(browser.find_element(By.ID, "n-queued").text) > 0
             side_bar = ".jp-SideBar.jp-mod-left .lm-TabBar-tab.lm-mod-current"
             for open_tab in browser.find_elements(By.CSS_SELECTOR, side_bar):  # more room for the notebook
                 open_tab.click()
-            with pictures.looking_as(browser, "light", 1280, 940):
+            with pictures.looking_as(browser, "light", 1280, 1035):
                 browser.execute_script("document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0")
                 assert not browser.find_elements(By.CSS_SELECTOR, ".Toastify__toast"), "nobody is asked about news"
                 time.sleep(2)
