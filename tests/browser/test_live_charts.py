@@ -13,7 +13,7 @@ from selenium.webdriver.common.by import By
 
 from tests.browser.axe import SCHEMES, violations
 from tests.browser.conftest import Site, text, until
-from tests.browser.page import errors, row, submit
+from tests.browser.page import errors, row, submit, unfold
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -22,7 +22,7 @@ from tests.broker.door import PASSWORD
 from tests.browser.axe import SCHEMES, violations
 from tests.browser.conftest import Site, text, until
 from tests.browser.ingress import ingress
-from tests.browser.page import errors, row, rows, submit
+from tests.browser.page import errors, row, rows, submit, unfold
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -114,7 +114,7 @@ def way(
 ) -> Iterator[Way]:
     """The stack with both IDEs and RStudio's stand-in, and afterwards as it was."""
     stack.in_pod(f"mkdir -p {BIN} && rm -f session.*")
-    for name, text in {
+    for name, program in {
         "rserver": RSERVER,
         "rserver-of-now": RSERVER,
         "rsession": session(),
@@ -122,7 +122,7 @@ def way(
         "rserver.conf": f"rsession-path={BIN}/start\n",
         "shiny.R": SHINY,
     }.items():
-        place(stack, name, text)
+        place(stack, name, program)
     environment = {
         "PATH": f"{BIN}:/opt/jupyter/bin:/usr/local/bin:/usr/bin:/bin",
         "FAKE_RSERVER_CONF": f"{BIN}/rserver.conf",
