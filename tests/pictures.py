@@ -50,8 +50,10 @@ def keep(png: bytes, name: str) -> Path:
     assert len(counts) > 50, f"{name} has {len(counts)} colours"
     assert counts[0] < 0.97 * picture.width * picture.height, f"{name} is one colour nearly everywhere"
     made = io.BytesIO()
-    # The default leaves out the colours of few pixels, such as a square of the legend.
-    picture.quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(made, "PNG", optimize=True)
+    # The default leaves out the colours of few pixels, such as a square of the legend. Without k-means the large
+    # surfaces get a tint.
+    few = picture.quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
+    few.save(made, "PNG", optimize=True)
     assert len(made.getvalue()) < _BYTES, f"{name} has {len(made.getvalue())} bytes"
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{name}.png"

@@ -390,7 +390,7 @@ def test_r_session_saves_data_and_missing_rstudio_is_explained(way: Way, tmp_pat
 
 
 def tile_leads_to(way: Way, folder: Path, label: str) -> str:
-    """Text of the page that RStudio's tile opens where RStudio cannot be opened, and the tile has this label."""
+    """Text of the page that RStudio's tile opens where RStudio cannot be opened. The tile has this label and an arrow."""
     folder.mkdir()
     with (
         way_to(way.stack, way.base, folder) as now,
@@ -399,7 +399,7 @@ def tile_leads_to(way: Way, folder: Path, label: str) -> str:
         log_in(driver, f"{now.address}/lab?reset", way.stack.outputs()["password"])
         try:
             WebDriverWait(driver, 90, ignored_exceptions=(StaleElementReferenceException,)).until(
-                lambda b: label in [card.text.strip() for card in b.find_elements(*RSTUDIO)]
+                lambda b: any(" ".join(card.text.split()).startswith(label) for card in b.find_elements(*RSTUDIO))
             )
             driver.save_screenshot(str(folder / "tile.png"))
             press(driver, RSTUDIO)
