@@ -390,7 +390,7 @@ def test_r_session_saves_data_and_missing_rstudio_is_explained(way: Way, tmp_pat
 
 
 def tile_leads_to(way: Way, folder: Path, label: str) -> str:
-    """Text of the page that RStudio's tile opens where RStudio cannot be opened. The tile has this label and an arrow."""
+    """Text of the page that RStudio's tile opens where RStudio cannot be; the tile has this label and an arrow."""
     folder.mkdir()
     with (
         way_to(way.stack, way.base, folder) as now,
