@@ -283,7 +283,7 @@ def test_tile_and_page_give_the_reason_where_an_ide_cannot_be_opened(
 
 
 def launched(door: Door) -> list[dict[str, Any]]:
-    """What JupyterLab's launcher makes tiles of."""
+    """Return the programs that JupyterLab's launcher makes tiles of."""
     found: list[dict[str, Any]] = json.loads(door.ask("/server-proxy/servers-info")[2])["server_processes"]
     return found
 
