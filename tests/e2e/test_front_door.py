@@ -341,9 +341,7 @@ def test_second_user_with_another_clock_sees_same_odd_labels(
     assert way.lost() == []
 
 
-def test_live_page_bears_brokers_restart_and_no_metrics_server(
-    way: Way, browser: webdriver.Chrome
-) -> None:
+def test_live_page_bears_brokers_restart_and_no_metrics_server(way: Way, browser: webdriver.Chrome) -> None:
     """The agents report the memory; the session and its futures outlive the broker."""
     with without_metrics_server(way.stack):
         open_live_page(way, browser)
