@@ -10,25 +10,21 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.parse
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bench.browser import chromium, log_in
 from local import image
 from tests.browser.axe import SCHEMES, violations
-from tests.browser.ingress import Ingress, ingress
 from tests.browser.page import row, rows, unfold
-from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import WORKERS, Stack
+from tests.e2e.doors import BIN, Way, new_tab, place, press, way_to
 from tests.e2e.live_page import (
     MARKUP,
     RUNNING,
@@ -45,7 +41,6 @@ from tests.e2e.rstudio import RSERVER, check_rstudio, check_session, session
 
 pytestmark = pytest.mark.timeout(900)
 
-BIN = "/home/rstudio/stand-in"
 TOO_OLD = f"""#!/bin/sh
 export FAKE_RSERVER_LACKS=www-socket
 exec {BIN}/rserver-of-now "$@"
@@ -81,25 +76,6 @@ Promise.all([fetch(base + "cluster/events").then(answer => answer.status), ...so
 """The status of the page's stream of events, and what becomes of each WebSocket."""
 RSTUDIO = (By.CSS_SELECTOR, '.jp-LauncherCard[title*="RStudio"]')
 TERMINAL = (By.CSS_SELECTOR, '.jp-LauncherCard[title*="terminal" i]')
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way to the front door: its address without the last slash, and the proxy that is on the way, if any."""
-
-    stack: Stack
-    base: str
-    address: str
-    proxy: Ingress | None = None
-
-    def lost(self) -> list[str]:
-        """Paths that a page has asked for beside the front door's, since the last call."""
-        if self.proxy is None:
-            return []
-        # A browser asks for the icon by itself where a page names none, as Shiny's.
-        found = [path for path in self.proxy.refused if path != "/favicon.ico"]
-        self.proxy.refused.clear()
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -138,16 +114,6 @@ def way(
         stack.in_pod(f"rm -rf {BIN} session.* {NOTEBOOK}")
 
 
-@contextmanager
-def way_to(stack: Stack, base: str, folder: Path) -> Iterator[Way]:
-    with forwarded(stack) as address:
-        if base == "/":
-            yield Way(stack, base, address)
-        else:
-            with ingress(folder, urllib.parse.urlsplit(address).port or 0, base) as proxy:
-                yield Way(stack, base, f"{proxy.address}{base}".rstrip("/"), proxy)
-
-
 @pytest.fixture(scope="module")
 def browser(way: Way, tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     with chromium(tmp_path_factory.mktemp("browser"), "--ignore-certificate-errors") as driver:
@@ -167,39 +133,6 @@ def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
             driver.switch_to.window(handle)
             driver.close()
         driver.switch_to.window(driver.window_handles[0])
-
-
-def place(stack: Stack, name: str, text: str) -> None:
-    stack.in_pod(f"cat > {BIN}/{name}.new && chmod +x {BIN}/{name}.new && mv {BIN}/{name}.new {BIN}/{name}", input=text)
-
-
-def press(browser: webdriver.Chrome, card: tuple[str, str]) -> None:
-    """Click on a tile of JupyterLab's launcher once it is there and no dialog is in front of it."""
-
-    def pressed(b: webdriver.Chrome) -> bool:
-        accept_dialogs(b)
-        try:
-            found = b.find_elements(*card)
-            if found:
-                found[0].click()
-            return bool(found)
-        except (ElementClickInterceptedException, StaleElementReferenceException):
-            return False
-
-    WebDriverWait(browser, 90).until(pressed)
-
-
-@contextmanager
-def new_tab(browser: webdriver.Chrome) -> Iterator[None]:
-    """The tab that has just been opened."""
-    first = browser.current_window_handle
-    WebDriverWait(browser, 60).until(lambda b: len(b.window_handles) == 2)
-    browser.switch_to.window(next(each for each in browser.window_handles if each != first))
-    try:
-        yield
-    finally:
-        browser.close()
-        browser.switch_to.window(first)
 
 
 def test_address_leads_to_rstudio_whose_help_viewer_and_websocket_work(way: Way, browser: webdriver.Chrome) -> None:
