@@ -9,6 +9,7 @@ from pathlib import Path
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.ui import WebDriverWait
 
 from image.broker.page import chart_library
@@ -41,8 +42,10 @@ def chromium(folder: Path, *switches: str) -> Iterator[webdriver.Chrome]:
 
 
 def log_in(browser: webdriver.Chrome, page: str, password: str) -> None:
-    """Open a page, and give the password on the login page that comes first."""
+    """Open a page, and give the password on the login page that comes first; return once that page is left."""
     browser.get(page)
     field = WebDriverWait(browser, 30).until(lambda b: b.find_element(By.ID, "password_input"))
     field.send_keys(password)
     browser.find_element(By.ID, "login_submit").click()
+    # Else the answer to the form may come after the caller's next address, and in its place.
+    WebDriverWait(browser, 30).until(staleness_of(field))
