@@ -53,7 +53,7 @@ class Pool:
 
     def enrol(self, worker: Worker) -> None:
         """Take in a worker that offers itself."""
-        known = [*self.workers, *self.retiring]
+        known = self.connections
         for other in known:
             if other.pod == worker.pod:  # the pod's agent is here anew, so its old connection is dead, noticed or not
                 log(f"{worker.pod} is back; its old connection is dropped")
@@ -150,6 +150,11 @@ class Pool:
     def workers(self) -> list[Worker]:
         """The workers that sessions have or can have; without the retiring ones."""
         return [*self.idle, *self.leased.values()]
+
+    @property
+    def connections(self) -> list[Worker]:
+        """All workers that are connected; the retiring ones too."""
+        return [*self.workers, *self.retiring]
 
     @property
     def connected(self) -> int:

@@ -235,7 +235,7 @@ class Scaler:
             KubeError: when Kubernetes refuses or cannot be reached.
         """
         lowering = self.lowering()
-        connected = {worker.pod for worker in [*self._pool.workers, *self._pool.retiring]}
+        connected = {worker.pod for worker in self._pool.connections}
         found = await asyncio.to_thread(self._api().status, connected)
         # The number that it is being lowered to: a plan must not count on workers that are about to go.
         wanted = self._scale_down_to if lowering or self.lowering() else found.wanted
