@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,21 @@ from tests.unit.cloud_mocks import (
     Recorded,
     Recording,
 )
+
+_MOST: dict[str, Any] = {
+    "workers": 8,
+    "maxWorkers": 40,
+    "spot": "fallback",
+    "host": "r.example.org",
+    "keepHome": True,
+    "monthlyBudget": 500,
+    "budgetEmail": "team@example.org",
+}
+MOST: dict[str, dict[str, Any]] = {
+    "gke": {**_MOST, "sharedGiB": 1024, "buckets": "gs://team-data"},
+    "eks": {**_MOST, "sharedGiB": 10, "buckets": "s3://team-data"},
+}
+"""Settings of a stack with most kinds of resources, by cloud."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,9 +30,6 @@ def aws_calls() -> list[tuple[str, str, dict[str, str]]]:
     return found
 
 
-OF_EVERY_COMMAND = {"region", "query", "output", "profile", "max-items"}
-
-
 def wrong_values(name: str, operation_name: str, given: Mapping[str, str]) -> list[str]:
     """Values that the operation does not take, and members that it requires and the command does not give."""
     shape: Any = operation(name, operation_name).input_shape

@@ -18,24 +18,15 @@ from components.clouds import checks
 from components.clouds.google import rest
 from components.clouds.google.rest import RestError
 from tests.unit.aws_cloud import eks
+from tests.unit.both_clouds import MOST
 from tests.unit.cloud_mocks import Recording, Refused, refusal_of, unchecked
 from tests.unit.google_cloud import gke, kubernetes_engine
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
-MOST: dict[str, Any] = {
-    "workers": 8,
-    "maxWorkers": 40,
-    "spot": "fallback",
-    "host": "r.example.org",
-    "monthlyBudget": 500,
-    "budgetEmail": "team@example.org",
-    "keepHome": True,
-    "kubernetesVersion": "1.35",
-}
-CONFIG = {
-    "gke": {**MOST, "sharedGiB": 1024, "buckets": "gs://team-data"},
-    "eks": {**MOST, "sharedGiB": 10, "buckets": "s3://team-data", "nodeRelease": "latest"},
+CONFIG: dict[str, dict[str, Any]] = {
+    "gke": {**MOST["gke"], "kubernetesVersion": "1.35"},
+    "eks": {**MOST["eks"], "kubernetesVersion": "1.35", "nodeRelease": "latest"},
 }
 RUN = {"gke": gke, "eks": eks}
 REASON = {

@@ -21,28 +21,19 @@ import pytest
 from components.dynamic import destroy_guard
 from components.dynamic.destroy_guard import DestroyGuardProvider, RemainingResourcesError, UnreachableError
 from tests.unit.aws_cloud import eks
+from tests.unit.both_clouds import MOST
 from tests.unit.cloud_mocks import Recorded, Recording
 from tests.unit.google_cloud import gke
+from tests.unit.test_destroy_guard import Clock
 
 pytestmark = pytest.mark.usefixtures("installed_tools")
 
-MOST: dict[str, Any] = {
-    "workers": 8,
-    "maxWorkers": 40,
-    "spot": "fallback",
-    "host": "r.example.org",
-    "keepHome": True,
-    "homeSnapshotDays": 7,
-    "monthlyBudget": 500,
-    "budgetEmail": "team@example.org",
-}
 ROLE = "arn:aws:iam::123456789012:role/"
-CONFIG = {
-    "gke": {**MOST, "sharedGiB": 1024, "buckets": "gs://team-data"},
+CONFIG: dict[str, dict[str, Any]] = {
+    "gke": {**MOST["gke"], "homeSnapshotDays": 7},
     "eks": {
-        **MOST,
-        "sharedGiB": 10,
-        "buckets": "s3://team-data",
+        **MOST["eks"],
+        "homeSnapshotDays": 7,
         "adminRoles": f"{ROLE}operators",
         "teamRoles": f"{ROLE}statistics",
     },
@@ -187,15 +178,6 @@ def recorded(cloud: str) -> Recording:
 @pytest.fixture
 def up(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Stack]:
     """A stack whose guard asks it, on a clock that goes on only where the guard sleeps."""
-
-    class Clock:
-        now = 0.0
-
-        def monotonic(self) -> float:
-            return self.now
-
-        def sleep(self, seconds: float) -> None:
-            self.now += seconds
 
     def make(cloud: str) -> Stack:
         stack = Stack(cloud)
