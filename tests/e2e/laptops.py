@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from bench import laptop as laptops
+from bench.release import install
 from local import debian_rootfs
 from local.image import BASE
-from tests.e2e.conftest import Stack
+from tests.e2e.conftest import SMALL_POD, Stack
 
 
 class Laptop(laptops.Laptop):
@@ -55,3 +57,19 @@ def made(stack: Stack, base: debian_rootfs.DebianRoot, from_image: Sequence[str]
     release = stack.workload.split("/")[1].removesuffix("-worker")
     with laptops.laptop(stack.node, stack.namespace, release, base, from_image) as one:
         yield Laptop(one.root, one.release, one.namespace)
+
+
+@contextmanager
+def own_release(stack: Stack, name: str, max_workers: int) -> Iterator[str]:
+    """The namespace of another release of this name, which goes with it at the end; it has one worker at first."""
+    namespace = f"laptop-{name}"
+    values = {
+        "image": stack.config["image"],
+        "scheduler": {"homeGiB": 0, "resources": SMALL_POD},
+        "worker": {"replicas": 1, "maxReplicas": max_workers, "resources": SMALL_POD},
+    }
+    try:
+        install(stack.node, namespace, name, secrets.token_urlsafe(48), values)
+        yield namespace
+    finally:
+        stack.node.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=180s")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -12,10 +11,9 @@ import pytest
 import yaml
 
 from bench.r_package import WRITE_PACKAGE
-from bench.release import install
 from image.common.process import alive
-from tests.e2e.conftest import SMALL_POD, Stack
-from tests.e2e.laptops import FUTURES, OTHER_R, PACKAGES, WITH_PACKAGES, Laptop, made
+from tests.e2e.conftest import Stack
+from tests.e2e.laptops import FUTURES, OTHER_R, PACKAGES, WITH_PACKAGES, Laptop, made, own_release
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -127,14 +125,7 @@ def test_laptop_that_was_asleep_gets_results_when_it_wakes(laptop: Laptop) -> No
 
 
 def test_destroyed_release_ends_its_futures_and_another_works(laptop: Laptop, stack: Stack) -> None:
-    namespace = "laptop-destroyed"
-    values = {
-        "image": stack.config["image"],
-        "scheduler": {"homeGiB": 0, "resources": SMALL_POD},
-        "worker": {"replicas": 1, "maxReplicas": 1, "resources": SMALL_POD},
-    }
-    try:
-        install(stack.node, namespace, "gone", secrets.token_urlsafe(48), values)
+    with own_release(stack, "gone", max_workers=1) as namespace:
         laptop.r(
             f"""
             gone <- list(release = "gone", namespace = "{namespace}", kubeconfig = "/root/kubeconfig")
@@ -150,8 +141,6 @@ def test_destroyed_release_ends_its_futures_and_another_works(laptop: Laptop, st
             stopifnot(value(future(1)) == 1)
             """
         )
-    finally:
-        stack.node.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=180s")
 
 
 def test_stacks_name_leads_by_its_output_to_the_release(laptop: Laptop, stack: Stack) -> None:
@@ -179,14 +168,7 @@ def test_stacks_name_leads_by_its_output_to_the_release(laptop: Laptop, stack: S
 
 
 def test_laptops_plan_grows_and_a_lost_workers_future_runs_again(laptop: Laptop, stack: Stack) -> None:
-    namespace = "laptop-grown"
-    values = {
-        "image": stack.config["image"],
-        "scheduler": {"homeGiB": 0, "resources": SMALL_POD},
-        "worker": {"replicas": 1, "maxReplicas": 2, "resources": SMALL_POD},
-    }
-    try:
-        install(stack.node, namespace, "grown", secrets.token_urlsafe(48), values)
+    with own_release(stack, "grown", max_workers=2) as namespace:
         laptop.r(
             f"""
             grown <- list(release = "grown", namespace = "{namespace}", kubeconfig = "/root/kubeconfig")
@@ -213,8 +195,6 @@ def test_laptops_plan_grows_and_a_lost_workers_future_runs_again(laptop: Laptop,
             stopifnot(inherits(e, "KubernetesError"), grepl("maxWorkers", conditionMessage(e)))
             """
         )
-    finally:
-        stack.node.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=180s")
 
 
 def test_forked_child_of_laptop_neither_takes_nor_makes_futures(laptop: Laptop) -> None:
