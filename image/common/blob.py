@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator
@@ -43,12 +45,16 @@ class Blob:
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
         self._held = 0
+        self._ours = False
+        """True for a file that no other process can open."""
+        self._mapped: memoryview | None = None
         if size <= TINY_BYTES or (size <= MEMORY_BYTES and Blob.held + size <= BUDGET_BYTES):
             self._held = size
             Blob.held += size
             return
         if folder is None:
             self._file = tempfile.TemporaryFile(prefix="future-kubernetes-", buffering=0)  # noqa: SIM115
+            self._ours = True
         else:
             descriptor, name = tempfile.mkstemp(".result", dir=folder)
             self._file, self.path = os.fdopen(descriptor, "w+b", buffering=0), Path(name)
@@ -107,16 +113,29 @@ class Blob:
         """True once all bytes have been written."""
         return self.written == self.size
 
-    def piece(self, offset: int) -> bytes:
+    def piece(self, offset: int) -> bytes | memoryview:
         """Bytes from ``offset`` on, as many as one piece has; empty at the end."""
         if self._file is None:
             return bytes(self._memory[offset : offset + PIECE_BYTES])
+        if self._mapped is None and self._ours and self.complete:
+            self._map()
+        if self._mapped is not None:
+            return self._mapped[offset : offset + PIECE_BYTES]
         self._file.seek(offset)
         data = self._file.read(PIECE_BYTES)
         self._file.seek(0, 2)
         return data
 
-    def pieces(self) -> Iterator[bytes]:
+    def _map(self) -> None:
+        """Map the file, so that the same object is not copied again for each worker.
+
+        Only a file that never had a name is mapped: who could cut it short would end this process by SIGBUS.
+        """
+        assert self._file is not None
+        with contextlib.suppress(OSError):  # too many mappings: it is read
+            self._mapped = memoryview(mmap.mmap(self._file.fileno(), self.size, prot=mmap.PROT_READ))
+
+    def pieces(self) -> Iterator[bytes | memoryview]:
         """All bytes, in pieces."""
         offset = 0
         while data := self.piece(offset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,28 @@ def test_memory_is_bounded_for_all_together_and_comes_back(monkeypatch: pytest.M
     gc.collect()
     assert Blob.held == before
     assert filled(100_000, tmp_path).path is None
+
+
+def test_file_without_a_name_is_not_copied_for_each_reader(tmp_path: Path) -> None:
+    size = blob.MEMORY_BYTES + 1
+    first = filled(size)
+    assert all(isinstance(piece, memoryview) for piece in first.pieces())
+    assert all(isinstance(piece, bytes) for piece in filled(size, tmp_path).pieces()), "others can cut this file short"
+
+    kept = first.piece(0)
+    del first
+    gc.collect()
+    assert bytes(kept) == bytes(blob.PIECE_BYTES), "a piece that is still to be sent outlives its blob"
+
+
+def test_blob_is_read_where_it_cannot_be_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = filled(blob.MEMORY_BYTES + 1)
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError("too many mappings")
+
+    monkeypatch.setattr(mmap, "mmap", refused)
+    assert b"".join(made.pieces()) == bytes(made.size)
 
 
 def test_a_blob_takes_over_a_file(tmp_path: Path) -> None:
