@@ -2,8 +2,8 @@
 
 The control group counts such ends and does not name the process. So the R processes of the pod are looked at once a
 second, and less often while most of the memory is free: one that is gone when the count has risen was the one. Where
-the kernel ends the whole container instead (the default with cgroup v2), ``restart_notice.py`` has the text, and
-passes it to this record.
+the kernel ends the whole container instead (Kubernetes' default with cgroup v2, on clusters of others),
+``restart_notice.py`` has the text, and passes it to this record.
 """
 
 from __future__ import annotations

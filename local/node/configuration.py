@@ -67,7 +67,8 @@ http: {{addr: "{REGISTRY}"}}
 def kubelet(cgroup: str) -> str:
     """Return the kubelet's configuration.
 
-    The machine's disk is shared, so its usage must cause neither eviction nor image removal.
+    The machine's disk is shared, so its usage must cause neither eviction nor image removal. singleProcessOOMKill: with
+    cgroup v2 the end of one R session for want of memory would else be that of its whole pod.
     """
     return f"""\
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -81,6 +82,7 @@ cgroupDriver: cgroupfs
 cgroupRoot: {cgroup}
 failCgroupV1: false
 failSwapOn: false
+singleProcessOOMKill: true
 clusterDomain: cluster.local
 clusterDNS: [{DNS_SERVICE_IP}]
 resolvConf: /etc/resolv.conf

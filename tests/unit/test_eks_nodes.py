@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import email
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -184,6 +187,16 @@ def test_pods_cannot_reach_the_nodes_metadata_service() -> None:
         }
         group = eks().one("nodeGroup:NodeGroup", part)
         assert group.inputs["launchTemplate"] == {"id": f"{nodes.name}-id", "version": "7"}, "its latest"
+
+
+@pytest.mark.parametrize("part", ["system", "workers"])
+def test_kernel_ends_one_process_and_not_its_container(part: str) -> None:
+    data = email.message_from_bytes(b64decode(template(eks(), part)["userData"]))
+    [config] = data.get_payload()
+    assert config.get_content_type() == "application/node.eks.aws", "what nodeadm reads"
+    found = yaml.safe_load(config.get_payload())
+    assert (found["apiVersion"], found["kind"]) == ("node.eks.aws/v1alpha1", "NodeConfig")
+    assert found["spec"] == {"kubelet": {"config": {"singleProcessOOMKill": True}}}
 
 
 def test_pods_per_node_follow_network_interfaces_and_eks_limits() -> None:

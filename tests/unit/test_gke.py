@@ -229,6 +229,11 @@ def test_control_plane_accepts_no_legacy_authentication() -> None:
         assert pool.inputs["nodeConfig"]["kubeletConfig"]["insecureKubeletReadonlyPortEnabled"] == "FALSE"
 
 
+def test_kernel_ends_one_process_and_not_its_container() -> None:
+    for pool in gke({"spot": "fallback"}).all("nodePool:NodePool"):
+        assert pool.inputs["nodeConfig"]["kubeletConfig"]["singleProcessOomKill"] is True
+
+
 def test_firewall_opens_only_ssh_through_identity_aware_proxy() -> None:
     rules = [rule.inputs for rule in gke().all("firewall:Firewall")]
     assert [(rule["sourceRanges"], rule["allows"]) for rule in rules] == [

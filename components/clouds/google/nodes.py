@@ -172,7 +172,9 @@ class NodePools:
             ),
             workload_metadata_config=gcp.container.NodePoolNodeConfigWorkloadMetadataConfigArgs(mode="GKE_METADATA"),
             kubelet_config=gcp.container.NodePoolNodeConfigKubeletConfigArgs(
-                insecure_kubelet_readonly_port_enabled="FALSE"
+                insecure_kubelet_readonly_port_enabled="FALSE",
+                # Else the end of one R session for want of memory is that of all sessions of its pod.
+                single_process_oom_kill=True,
             ),
         )
 
