@@ -1,8 +1,9 @@
 """Notice for R sessions when the scheduler's container was restarted because it ran out of memory.
 
 On a cluster with cgroup v2 and without the kubelet's singleProcessOOMKill, the kernel ends the whole container at its
-memory limit: IDE, sessions and broker. No process of it can report that, but the pod's status does. The next interactive R session prints the notice, and so does the next cell that
-a notebook runs. Each removes its file, so that every end is said once.
+memory limit: IDE, sessions and broker. No process of it can report that, but the pod's status does. The next
+interactive R session prints the notice, and so does the next cell that a notebook runs. Each removes its file, so that
+every end is said once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The scheduler's pod runs out of memory: notebook, next R session, log and live page name it; gauges show it before.
 
-The kernel ends the process that is too large. With cgroup v2 Kubernetes' default is that it ends the whole container, as
-on clusters that are not the project's. The notice then is the broker's at its next start.
+The kernel ends the process that is too large. With cgroup v2 Kubernetes' default is that it ends the whole container,
+as on clusters of others. The notice then is the broker's at its next start.
 """
 
 from __future__ import annotations

@@ -192,9 +192,10 @@ def test_pods_cannot_reach_the_nodes_metadata_service() -> None:
 @pytest.mark.parametrize("part", ["system", "workers"])
 def test_kernel_ends_one_process_and_not_its_container(part: str) -> None:
     data = email.message_from_bytes(b64decode(template(eks(), part)["userData"]))
-    [config] = data.get_payload()
+    assert data.get_content_type() == "multipart/mixed"
+    [config] = [each for each in data.walk() if not each.is_multipart()]
     assert config.get_content_type() == "application/node.eks.aws", "what nodeadm reads"
-    found = yaml.safe_load(config.get_payload())
+    found = yaml.safe_load(str(config.get_payload()))
     assert (found["apiVersion"], found["kind"]) == ("node.eks.aws/v1alpha1", "NodeConfig")
     assert found["spec"] == {"kubelet": {"config": {"singleProcessOOMKill": True}}}
 
