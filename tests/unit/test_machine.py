@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from local import cgroups, image, machine
+from local import cgroups, cluster, image, machine
 from local.node.endings import fatal_line, same
 
 KUBELET = (
@@ -285,6 +285,19 @@ def test_the_node_reads_endings_without_the_project(tmp_path: Path) -> None:
         cwd=folder, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "Error: x"
+
+
+def test_command_in_the_node_is_not_told_of_the_logins_runtime_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered = tmp_path / "nsenter"
+    entered.write_text('#!/bin/sh\necho "${XDG_RUNTIME_DIR-none} $HOME"\n')
+    entered.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/0")
+    monkeypatch.setenv("HOME", "/home/me")
+    node = cluster.Node("dev", 1, tmp_path / "kubeconfig", tmp_path)
+    assert node.run("ctr", "run").stdout == "none /home/me\n"
 
 
 def test_no_command_makes_a_user_namespace() -> None:
