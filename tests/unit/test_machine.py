@@ -287,9 +287,7 @@ def test_the_node_reads_endings_without_the_project(tmp_path: Path) -> None:
     assert done.stdout.strip() == "Error: x"
 
 
-def test_command_in_the_node_is_not_told_of_the_logins_runtime_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_in_the_node_lacks_the_logins_runtime_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entered = tmp_path / "nsenter"
     entered.write_text('#!/bin/sh\necho "${XDG_RUNTIME_DIR-none} $HOME"\n')
     entered.chmod(0o755)
