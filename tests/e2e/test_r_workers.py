@@ -273,7 +273,7 @@ def test_second_session_is_told_of_first_and_gets_its_share(elastic: Stack) -> N
 
 
 def test_image_that_cannot_be_pulled_is_reported_and_request_withdrawn(elastic: Stack) -> None:
-    # Those of the sessions before may still be in use for a moment, and a lower number spares them.
+    # Workers of the sessions before may still be in use for a moment, and a lower number spares them.
     elastic.wait("idle workers", 60, lambda: "busy" not in r(elastic, "cat(workers()$state)"))
     r(elastic, "scale_workers(2)")
     elastic.wait("two workers", 120, lambda: elastic.replicas() == 2 and len(pods(elastic)) == 2)

@@ -230,7 +230,9 @@ def test_control_plane_accepts_no_legacy_authentication() -> None:
 
 
 def test_kernel_ends_one_process_and_not_its_container() -> None:
-    for pool in gke({"spot": "fallback"}).all("nodePool:NodePool"):
+    pools = gke({"spot": "fallback"}).all("nodePool:NodePool")
+    assert pools
+    for pool in pools:
         assert pool.inputs["nodeConfig"]["kubeletConfig"]["singleProcessOomKill"] is True
 
 
