@@ -104,8 +104,8 @@ def test_killed_session_is_named_once_in_log_notice_and_page(
         wait_for(lambda: Path(f"/proc/{process.pid}/comm").read_text() == f"{command}\n")
         for _ in range(5):  # a second each, in which the same loop looks at the processes once at least
             page.event()
+        group.kill(1)  # the kernel counts before the process ends
         process.kill()
-        group.kill(1)
         text = said.format(pid=process.pid)
         wait_for(lambda: text in watched.broker.log())
         [death] = page.until(lambda: page.details.get("deaths"))

@@ -104,8 +104,9 @@ class Recording:
         return found[0]
 
     def all(self, type_: str, name_part: str = "") -> list[Recorded]:
-        """Every resource of this type whose name contains `name_part`."""
-        return [resource for resource in self.resources if resource.type.endswith(type_) and name_part in resource.name]
+        """Every resource of this type whose name contains `name_part`, by name: the SDK registers in no fixed order."""
+        found = [entry for entry in self.resources if entry.type.endswith(type_) and name_part in entry.name]
+        return sorted(found, key=lambda entry: entry.name)
 
     def below(self, resource: Recorded) -> set[str]:
         """URNs of all direct and indirect dependencies of `resource`, which destroy deletes after it."""

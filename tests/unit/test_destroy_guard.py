@@ -245,7 +245,7 @@ def stub() -> Iterator[Callable[[Path], services.ResourceProviderStub]]:
 
     def start(programs: Path) -> services.ResourceProviderStub:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pulumi.dynamic"],
+            [sys.executable, "-u", "-m", "pulumi.dynamic"],
             cwd=ROOT,
             env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
             stdout=subprocess.PIPE,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from common import patience
 from common.kubectl import Kubectl
 from components.release.pod_watch import PodWatch
 from image.broker.diagnosis import GRACE_SECONDS, description, last_seen, summary
@@ -36,7 +37,8 @@ class Clock:
 
 
 @pytest.fixture
-def watched() -> tuple[PodWatch, Clock]:
+def watched(monkeypatch: pytest.MonkeyPatch) -> tuple[PodWatch, Clock]:
+    monkeypatch.delenv(patience.VARIABLE, raising=False)  # the clock is not this machine's
     clock = Clock()
     cluster = type("OwnCluster", (Cluster,), {"items": [], "broken": False})("kubectl", Path("/none"))
     return PodWatch(cluster, RELEASE, clock=clock), clock

@@ -87,19 +87,41 @@ def test_commit_inside_is_a_clone_whose_files_tests_can_list(tmp_path: Path, mon
     assert "Makefile" in tracked_files(tmp_path / "copy", "Makefile")
 
 
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Return a function that sets the flags of this machine's processor."""
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(uml, "_CPUINFO", cpuinfo)
+
+    def flags(text: str) -> None:
+        cpuinfo.write_text(f"processor\t: 0\nflags\t\t: fpu {text} sse\n")
+
+    flags("avx512f")
+    return flags
+
+
 @pytest.mark.parametrize(
-    ("arguments", "kvm", "kernel", "kind"),
+    ("arguments", "kvm", "flags", "kernel", "kind"),
     [
-        ((), True, "cloud", "kvm"),
-        ((), False, "uml", "uml"),
-        (("--vm", "tcg"), False, "cloud", "tcg"),
-        (("--vm", "uml"), True, "uml", "uml"),
-        (("--with", "docker"), False, "cloud", "tcg"),  # user-mode Linux cannot run Docker
+        ((), True, "amx_tile", "cloud", "kvm"),
+        ((), False, "avx512f", "uml", "uml"),
+        ((), False, "amx_tile", "cloud", "tcg"),  # Debian's user-mode Linux does not start there
+        (("--vm", "tcg"), False, "avx512f", "cloud", "tcg"),
+        (("--vm", "uml"), True, "avx512f", "uml", "uml"),
+        (("--with", "docker"), False, "avx512f", "cloud", "tcg"),  # user-mode Linux cannot run Docker
     ],
 )
 def test_machine_is_user_mode_linux_where_no_kvm_works(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...], kvm: bool, kernel: str, kind: str
+    monkeypatch: pytest.MonkeyPatch,
+    processor: Callable[[str], None],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    kvm: bool,
+    flags: str,
+    kernel: str,
+    kind: str,
 ) -> None:
+    processor(flags)
     kernels: list[str] = []
 
     def root_image(spec: MachineSpec) -> images.RootImage:
@@ -113,9 +135,16 @@ def test_machine_is_user_mode_linux_where_no_kvm_works(
     assert (kernels[-1], chosen) == (kernel, kind)
 
 
+@pytest.mark.usefixtures("processor")
 def test_docker_in_user_mode_linux_is_refused_before_a_build() -> None:
     with pytest.raises(UserError, match=r"user-mode Linux(.|\n)*fix: +--vm tcg"):
         vm._machine(vm._parser().parse_args(["--vm", "uml", "--with", "docker"]))
+
+
+def test_user_mode_linux_is_refused_where_it_cannot_start(processor: Callable[[str], None]) -> None:
+    processor("amx_bf16 amx_tile amx_int8")
+    with pytest.raises(UserError, match=r"Debian 13 does not start(.|\n)*AMX(.|\n)*fix: +--vm tcg"):
+        vm._machine(vm._parser().parse_args(["--vm", "uml", "--debian", "13"]))
 
 
 def test_user_mode_linux_has_own_names_of_disk_and_network() -> None:

@@ -49,7 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kernel", choices=("cloud", "generic"), default="cloud")
     parser.add_argument("--with", dest="engines", choices=sorted(ENGINES), action="append", default=[])
     parser.add_argument("--ubuntu-like", action="store_true", help="no unprivileged user namespaces, systemd-resolved")
-    parser.add_argument("--vm", choices=("kvm", "tcg", "uml"), help="without it KVM where it works, else uml")
+    parser.add_argument(
+        "--vm",
+        choices=("kvm", "tcg", "uml"),
+        help="without it KVM where it works, else uml, else tcg",
+    )
     parser.add_argument("--test", action="append", default=[], metavar="TARGET", help="then `make TARGET` too")
     parser.add_argument("--keep", action="store_true", help="boot, copy, and leave the machine running; no story")
     return parser
@@ -83,6 +87,14 @@ def _machine(arguments: argparse.Namespace) -> tuple[images.RootImage, str]:
         return image(arguments.kernel), arguments.vm
     if arguments.vm is None and qemu.may_have_kvm() and qemu.kvm_works(root := image(arguments.kernel)):
         return root, "kvm"
+    if arguments.vm is None and not uml.works_here():
+        print("Plain emulation, which is slower: user-mode Linux does not start on a processor with AMX", flush=True)
+        return image(arguments.kernel), "tcg"
+    if not uml.works_here():
+        raise UserError(
+            f"user-mode Linux of Debian {arguments.debian} does not start on this processor, which has AMX (amx_tile in"
+            " /proc/cpuinfo)\n    allowed: --vm kvm where KVM works, --vm tcg\n    fix:     --vm tcg"
+        )
     if arguments.engines or arguments.kernel != "cloud":
         if arguments.vm is None:
             return image(arguments.kernel), "tcg"

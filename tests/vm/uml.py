@@ -13,6 +13,7 @@ from tests.vm.images import RootImage, vm_dir
 from tests.vm.spec import UML_ADDRESS
 
 MEMORY = "6G"
+_CPUINFO = Path("/proc/cpuinfo")
 
 # In a mount and a PID namespace of their own. $1: root folder of the programs, $2: folder of the disks, $3: script for
 # chroot, $4: console, $5: port on loopback that leads to ssh; then the command line of the kernel.
@@ -55,6 +56,15 @@ printf '{{"execute": "add_hostfwd", "arguments": {{"proto": "tcp", "host_addr": 
   "guest_addr": "{UML_ADDRESS}", "guest_port": 22}}}}' "$port" | socat - UNIX-CONNECT:/run/slirp.sock
 wait $kernel
 """
+
+
+def works_here() -> bool:
+    """Return True if the kernels of Debian 12 and 13 can run as a process on this processor.
+
+    They save and restore registers of a fixed size. Where the processor has AMX, Linux accepts only a larger size, and
+    the guest's first process ends with "put_fp_registers".
+    """
+    return "amx_tile" not in _CPUINFO.read_text().split()
 
 
 def start(image: RootImage, home: Path) -> guest.Guest:
