@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -96,6 +97,13 @@ class Process:
 
     def wait(self, seconds: float = 10.0) -> int:
         return self.process.wait(seconds)
+
+    def children(self) -> list[int]:
+        """Processes that it has started and that still run."""
+        pid = self.process.pid
+        with contextlib.suppress(FileNotFoundError):
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return []
 
 
 class Bed:
@@ -228,8 +236,12 @@ class Bed:
             try:
                 process.wait(3)
             except subprocess.TimeoutExpired:
+                left = process.children()  # an agent that waits for its R's computation
                 process.end()
                 process.wait()
+                for pid in left:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.temporary, ignore_errors=True)
 
 
