@@ -176,12 +176,12 @@ def test_laptops_plan_grows_and_a_lost_workers_future_runs_again(laptop: Laptop,
             where <- function(i) future({{ Sys.sleep(3); Sys.info()[["nodename"]] }})
             for (i in 1:20) if (length(used <- unique(unlist(value(lapply(1:6, where))))) == 2L) break
             stopifnot(length(used) == 2L, nrow(workers()) == 2L)
-            draw <- function(seconds) future({{
-              Sys.sleep(seconds)
+            draw <- function(until) future({{
+              while (Sys.time() < until) Sys.sleep(0.1)
               list(Sys.info()[["nodename"]], rnorm(1))
             }}, seed = 1L)
-            same <- value(draw(0))
-            f <- draw(5)
+            same <- value(draw(Sys.time()))
+            f <- draw(Sys.time() + 40)  # kubelet ends a deleted pod within that time, also on a busy machine
             for (i in 1:600) if (any(workers()$state == "busy")) break else Sys.sleep(0.05)
             lost <- workers()$pod[workers()$state == "busy"]
             system(paste("kubectl --kubeconfig=/root/kubeconfig --namespace={namespace}",
