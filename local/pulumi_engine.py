@@ -6,6 +6,7 @@ cluster, `up` needs no account, and a stack `dev` of another machine is not touc
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -132,9 +133,9 @@ def _watched_up(stack: automation.Stack, config_file: str, watch: PodWatch) -> a
                     continue
                 if problem is None and (problem := watch.check()):
                     print(f"\n{watch.report(problem)}\nStopping Pulumi, which rolls back.", file=sys.stderr, flush=True)
-                if problem and time.monotonic() - interrupted_at > patience(ROLLBACK_SECONDS):
+                late = time.monotonic() - interrupted_at > patience(ROLLBACK_SECONDS)
+                if problem and late and _interrupt_cli():
                     interrupted_at = time.monotonic()
-                    _interrupt_cli()
             except KeyboardInterrupt:
                 interrupted = True
     if interrupted:
@@ -151,11 +152,16 @@ def _wait(update: Future[automation.UpResult]) -> None:
         return
 
 
-def _interrupt_cli() -> None:
-    """Sends Ctrl-C's signal to the CLI, which the Automation API started as a child of this process."""
-    for process in processes.running():
-        if process.parent == os.getpid() and process.name == "pulumi":
+def _interrupt_cli() -> bool:
+    """Sends Ctrl-C's signal to the CLI, which the Automation API starts as a child of this process.
+
+    Returns False where there is none: it has not started yet, or has just ended.
+    """
+    found = [entry for entry in processes.running() if entry.parent == os.getpid() and entry.name == "pulumi"]
+    for process in found:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGINT)
+    return bool(found)
 
 
 def _print(line: str) -> None:

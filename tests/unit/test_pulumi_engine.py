@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from common import processes
 from common.errors import UserError
 from common.paths import REPO
 from local import engines, pulumi_engine
@@ -124,6 +126,18 @@ def test_pod_that_never_comes_up_is_reported_and_stops_pulumi(
     said = capfd.readouterr()
     assert "rolled back" in said.out
     assert "worker-1: ErrImagePull: no-such-image: not found" in said.err
+
+
+@pytest.mark.usefixtures("impatient")
+def test_pulumi_that_starts_after_the_report_is_stopped_too(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = itertools.count()
+    running = processes.running
+    monkeypatch.setattr(processes, "running", lambda: running() if next(looks) else iter(()))
+    waiting(machine, "ErrImagePull", "no-such-image: not found")
+    monkeypatch.setenv("UP", f"trap 'exit 1' INT; {WAITS}")
+    with pytest.raises(UserError, match="stopped"):
+        engine(machine).up("dev", {})
+    assert next(looks) == 2, "one interrupt is enough"
 
 
 @pytest.mark.usefixtures("impatient")
