@@ -7,6 +7,7 @@ cluster, `up` needs no account, and a stack `dev` of another machine is not touc
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import shutil
@@ -120,7 +121,7 @@ def _watched_up(stack: automation.Stack, config_file: str, watch: PodWatch) -> a
     The CLI runs in a thread: it receives Ctrl-C too, and must be able to finish its clean-up.
     """
     problem: PodProblem | None = None
-    interrupted, interrupted_at = False, 0.0
+    interrupted, interrupted_at = False, -math.inf  # a monotonic clock may begin at 0 with the machine
     with ThreadPoolExecutor(max_workers=1) as pool:
         # A summary with secrets would make the CLI read the project's own config file.
         update = pool.submit(

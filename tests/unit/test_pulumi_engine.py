@@ -130,6 +130,7 @@ def test_pod_that_never_comes_up_is_reported_and_stops_pulumi(
 
 @pytest.mark.usefixtures("impatient")
 def test_pulumi_that_starts_after_the_report_is_stopped_too(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulumi_engine, "ROLLBACK_SECONDS", 1e9)
     looks = itertools.count()
     running = processes.running
     monkeypatch.setattr(processes, "running", lambda: running() if next(looks) else iter(()))
