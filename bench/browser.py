@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.ui import WebDriverWait
@@ -47,5 +48,6 @@ def log_in(browser: webdriver.Chrome, page: str, password: str) -> None:
     field = WebDriverWait(browser, 30).until(lambda b: b.find_element(By.ID, "password_input"))
     field.send_keys(password)
     browser.find_element(By.ID, "login_submit").click()
-    # Else the answer to the form may come after the caller's next address, and in its place.
-    WebDriverWait(browser, 30).until(staleness_of(field))
+    # Else the answer to the form may come after the caller's next address, and in its place. While the page changes,
+    # chromedriver may answer "Node with given id does not belong to the document" before it says that it is stale.
+    WebDriverWait(browser, 30, ignored_exceptions=(WebDriverException,)).until(staleness_of(field))
