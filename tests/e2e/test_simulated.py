@@ -43,7 +43,8 @@ def settled(made: Simulation, n: int) -> list[dict[str, Any]]:
 def test_all_requested_workers_come_while_a_line_shows_progress(simulated: Simulation) -> None:
     start, end, lines = simulated.scale(WORKERS)
     assert len(set(lines)) >= 3, lines
-    told = [LINE.fullmatch(line) for line in lines]
+    # A line says so where the API server is too busy with 300 pods to answer in time.
+    told = [LINE.fullmatch(line) for line in lines if "the Kubernetes API does not answer" not in line]
     assert all(told), lines
     connected = [int(match[1]) for match in told if match]
     assert connected == sorted(connected)
