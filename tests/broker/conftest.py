@@ -58,6 +58,11 @@ def wait_for(what: Callable[[], Any], seconds: float = 10.0) -> Any:
     raise AssertionError(f"not within {seconds} s")
 
 
+def children(pid: int) -> list[int]:
+    """Processes that its main thread has started, until the process is waited for."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
@@ -97,13 +102,6 @@ class Process:
 
     def wait(self, seconds: float = 10.0) -> int:
         return self.process.wait(seconds)
-
-    def children(self) -> list[int]:
-        """Processes that it has started and that still run."""
-        pid = self.process.pid
-        with contextlib.suppress(FileNotFoundError):
-            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        return []
 
 
 class Bed:
@@ -236,7 +234,7 @@ class Bed:
             try:
                 process.wait(3)
             except subprocess.TimeoutExpired:
-                left = process.children()  # an agent that waits for its R's computation
+                left = children(process.process.pid)  # an agent that waits for its R's computation
                 process.end()
                 process.wait()
                 for pid in left:

@@ -12,7 +12,7 @@ import pytest
 
 from image.scheduler import ide
 
-from .conftest import ROOT, wait_for
+from .conftest import ROOT, children, wait_for
 
 SUPERVISE = """
 from image.scheduler.supervisor import Supervisor
@@ -21,16 +21,12 @@ Supervisor({{"one": ["sh", "-c", "echo one >>{log}; exec sleep 600"],
 """
 
 
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def test_ended_process_is_restarted_and_sigterm_stops_all(tmp_path: Path) -> None:
     log = tmp_path / "log"
     process = subprocess.Popen([sys.executable, "-c", SUPERVISE.format(log=log)], cwd=ROOT, start_new_session=True)
     try:
         wait_for(lambda: log.exists() and len(log.read_text().split()) == 2)
-        for child in _children(process.pid):
+        for child in children(process.pid):
             subprocess.run(["kill", "-9", str(child)], check=True)
         wait_for(lambda: sorted(log.read_text().split()) == ["one", "one", "two", "two"])
         process.send_signal(signal.SIGTERM)

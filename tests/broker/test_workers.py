@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -23,7 +22,7 @@ from image.broker.connections import share_buffer
 from image.broker.loss_causes import describe_end
 from image.worker.dialer import retry_delay
 
-from .conftest import FAKE_R, Bed, Process, wait_for
+from .conftest import FAKE_R, Bed, Process, children, wait_for
 
 
 def ready(bed: Bed, pod: str) -> bool:
@@ -116,11 +115,11 @@ def test_r_that_quits_on_request_is_no_loss(bed: Bed) -> None:
 
 def test_idle_r_that_ends_is_replaced(bed: Bed) -> None:
     process = bed.worker("w1")
-    children = Path(f"/proc/{process.process.pid}/task/{process.process.pid}/children").read_text().split()
-    os.kill(int(children[0]), signal.SIGKILL)
+    killed = children(process.process.pid)[0]
+    os.kill(killed, signal.SIGKILL)
     wait_for(lambda: "R ended with status -9 while it waited" in process.log())
     with bed.attach() as session:
-        assert session.call("pid") != children[0]
+        assert session.call("pid") != str(killed)
 
 
 def test_r_that_cannot_start_is_logged_and_tried_again(bed: Bed) -> None:

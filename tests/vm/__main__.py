@@ -87,22 +87,25 @@ def _machine(arguments: argparse.Namespace) -> tuple[images.RootImage, str]:
         return image(arguments.kernel), arguments.vm
     if arguments.vm is None and qemu.may_have_kvm() and qemu.kvm_works(root := image(arguments.kernel)):
         return root, "kvm"
-    if arguments.vm is None and not uml.works_here():
-        print("Plain emulation, which is slower: user-mode Linux does not start on a processor with AMX", flush=True)
-        return image(arguments.kernel), "tcg"
-    if not uml.works_here():
-        raise UserError(
-            f"user-mode Linux of Debian {arguments.debian} does not start on this processor, which has AMX (amx_tile in"
-            " /proc/cpuinfo)\n    allowed: --vm kvm where KVM works, --vm tcg\n    fix:     --vm tcg"
-        )
     if arguments.engines or arguments.kernel != "cloud":
-        if arguments.vm is None:
-            return image(arguments.kernel), "tcg"
-        raise UserError(
+        refusal = (
             "user-mode Linux has a kernel of its own, which lacks what Docker and containerd need\n"
-            "    allowed: --debian, --caches, --ubuntu-like, --test\n    fix:     --vm tcg"
+            "    allowed: --debian, --caches, --ubuntu-like, --test"
         )
-    return image("uml"), "uml"
+    elif not uml.works_here():
+        refusal = (
+            f"user-mode Linux of Debian {arguments.debian} does not start on this processor, which has AMX (amx_tile in"
+            " /proc/cpuinfo)\n    allowed: --vm kvm where KVM works, --vm tcg"
+        )
+        if arguments.vm is None:
+            print(
+                "Plain emulation, which is slower: user-mode Linux does not start on a processor with AMX", flush=True
+            )
+    else:
+        return image("uml"), "uml"
+    if arguments.vm == "uml":
+        raise UserError(f"{refusal}\n    fix:     --vm tcg")
+    return image(arguments.kernel), "tcg"
 
 
 def _play(guest: Guest, arguments: argparse.Namespace) -> int:
