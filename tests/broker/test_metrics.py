@@ -66,6 +66,7 @@ def test_wanted_workers_that_do_not_come_are_counted_and_timed(bed: Bed) -> None
 
 def test_attach_mode_waiting_for_workers_wants_them_within_the_maximum(scaled: Bed, api: Api, tmp_path: Path) -> None:
     (tmp_path / "config" / "maxWorkers").write_text("2")
+    began = time.monotonic()
     with ExitStack() as sessions:
         for wanted in (1, 2, 2):
             session = sessions.enter_context(scaled.session())
@@ -74,7 +75,7 @@ def test_attach_mode_waiting_for_workers_wants_them_within_the_maximum(scaled: B
             found = values(scaled)
             assert (found["workers_wanted"], found["workers_maximum"]) == (wanted, 2)
         assert found["waiting"] == 3
-        assert 0 < found["waiting_seconds"] < 30
+        assert 0 < found["waiting_seconds"] <= time.monotonic() - began
 
 
 def test_worker_joins_once_and_its_seconds_continue_over_connections(bed: Bed) -> None:

@@ -135,19 +135,37 @@ def test_broker_goes_on_where_the_page_cannot_listen(tmp_path: Path, capsys: pyt
     assert "no live page" in capsys.readouterr().err
 
 
-def test_burst_of_tasks_is_bounded_and_the_rest_is_counted() -> None:
-    reports = Reports()
-    plans: dict[str, Any] = {}
-    pool = SimpleNamespace(workers=[], retiring=[], leased={}, connected=0)
-    feed = Feed(
-        cast(Any, pool),
-        cast(Any, SimpleNamespace(reports=reports, plans=plans)),
+def feed_of(reports: Reports, scaler: SimpleNamespace) -> Feed:
+    """The feed of a broker without workers and without sessions."""
+    return Feed(
+        cast(Any, SimpleNamespace(workers=[], retiring=[], leased={}, connected=0)),
+        cast(Any, SimpleNamespace(reports=reports, plans={})),
         cast(Any, SimpleNamespace(queue=[], in_use=lambda: False)),
         cast(Any, SimpleNamespace(total=lambda: 0)),
-        cast(Any, SimpleNamespace(maximum=lambda: None, setting=lambda _: 0.0, text=lambda _: "")),
+        cast(Any, scaler),
         cast(Any, SimpleNamespace(started=1.0, last_active=1.0)),
         cast(Any, SimpleNamespace(usage=lambda: None, deaths=[])),
     )
+
+
+def test_kubernetes_is_asked_right_after_a_nodes_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    clock = SimpleNamespace(now=0.5)
+
+    async def status() -> str:
+        asked.append(clock.now)
+        return "0 0\t\t\t"
+
+    feed = feed_of(Reports(), SimpleNamespace(maximum=lambda: None, status=status))
+    monkeypatch.setattr("image.broker.page.feed.time.monotonic", lambda: clock.now)
+    for clock.now in (0.5, 1.0, 14.0, 16.0, 17.0):
+        asyncio.run(feed.ask_kubernetes())
+    assert asked == [0.5, 16.0]
+
+
+def test_burst_of_tasks_is_bounded_and_the_rest_is_counted() -> None:
+    reports = Reports()
+    feed = feed_of(reports, SimpleNamespace(maximum=lambda: None, setting=lambda _: 0.0, text=lambda _: ""))
     feed.changes()
     plan = cast(Any, SimpleNamespace(pid=1, run=""))
     for number in range(6000):

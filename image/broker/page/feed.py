@@ -7,6 +7,7 @@ are seconds of the epoch, on the broker's clock.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -67,7 +68,7 @@ class Feed:
         """Names of the bars that were said."""
         self._noted = 0
         self._said: dict[str, object] = {}
-        self._asked = 0.0
+        self._asked = -math.inf  # a monotonic clock may begin at 0 with the machine
         self._wanted = 0
         self._starting = self._problem = self._error = ""
 
