@@ -73,17 +73,22 @@ class Tab:
         self.socket.send_binary(b"".join(message) if isinstance(message, list) else message)
         return header["msg_id"]
 
-    def hear(self, until: str, seconds: float = 30) -> list[tuple[str, str, dict[str, Any]]]:
-        """Type, cell and content of each message on iopub, up to a state of the kernel, or a type of message."""
+    def hear(self, until: str, deadline: float | None = None) -> list[tuple[str, str, dict[str, Any]]]:
+        """Type, cell and content of each message on iopub, up to a state of the kernel, or a type of message.
+
+        ``deadline`` is a time of the monotonic clock, else 30 s from now.
+        """
         heard = []
-        deadline = time.monotonic() + patience(seconds)
+        deadline = deadline or time.monotonic() + patience(30)
         while time.monotonic() < deadline:
             self.socket.settimeout(max(0.1, deadline - time.monotonic()))
             try:
-                data = self.socket.recv()
+                # Also a ping ends the wait: the server sends one each 30 s, and each begins the socket's limit anew.
+                opcode, data = self.socket.recv_data(control_frame=True)
             except websocket.WebSocketTimeoutException:
                 break
-            assert isinstance(data, bytes)
+            if opcode != websocket.ABNF.OPCODE_BINARY:
+                continue
             channel, parts = framing.deserialize_msg_from_ws_v1(data)
             if channel != "iopub":
                 continue
@@ -99,7 +104,7 @@ class Tab:
         deadline = time.monotonic() + patience(30)
         heard: list[tuple[str, str, dict[str, Any]]] = []
         while not heard or heard[-1][1] != cell:
-            heard += self.hear("idle", deadline - time.monotonic())
+            heard += self.hear("idle", deadline)
         return "".join(content["text"] for kind, parent, content in heard if kind == "stream" and parent == cell)
 
     def first_output(self, code: str, tries: int = 30) -> str:
@@ -116,7 +121,7 @@ class Tab:
             deadline = time.monotonic() + patience(2)
             while time.monotonic() < deadline:
                 try:
-                    heard = self.hear("idle", deadline - time.monotonic())
+                    heard = self.hear("idle", deadline)
                 except AssertionError as silence:
                     [heard] = silence.args
                 text += "".join(content["text"] for kind, _, content in heard if kind == "stream")

@@ -76,9 +76,13 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self, body: object) -> None:
+        status = self.server.status
+        self._send(status, {"message": "no"} if status != 200 else body)
+
+    def _send(self, status: int, body: object) -> None:
         assert self.headers["Authorization"] == "Bearer account-token"
-        data = json.dumps({"message": "no"} if self.server.status != 200 else body).encode()
-        self.send_response(self.server.status)
+        data = json.dumps(body).encode()
+        self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -87,9 +91,7 @@ class Handler(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         self.server.read.append(path)
         name = path.rsplit("/", 1)[1]
-        if self.server.tables and name.startswith("r-worker-"):
-            self._answer(next(item for item in self.server.pods if item["metadata"]["name"] == name))
-        elif self.server.tables and "includeObject" in query:
+        if self.server.tables and "includeObject" in query:
             assert "as=Table" in self.headers["Accept"]
             self._answer(table(self.server.pods))
         elif self.server.tables and "spec.nodeName" in query:
@@ -103,8 +105,12 @@ class Handler(BaseHTTPRequestHandler):
             )
         elif self.path == WARM:
             self._answer({"spec": {"replicas": self.server.placeholders} if self.server.placeholders else {}})
-        else:
+        elif name in self.known:
             self._answer({"items": getattr(self.server, name)})
+        elif found := [item for item in self.server.pods if item["metadata"]["name"] == name]:
+            self._answer(found[0])
+        else:
+            self._send(404, {"kind": "Status", "reason": "NotFound", "message": f'pods "{name}" not found'})
 
     def do_PATCH(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
