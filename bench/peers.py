@@ -33,6 +33,8 @@ from image.worker.dialer import retry_delay
 _R_STARTS_SECONDS = 0.5
 """Start time of a fresh R, after which its agent connects."""
 _API_CONNECTIONS = 4
+_TRIES = 5
+_PAUSE_SECONDS = 1.0
 
 
 class Api:
@@ -54,7 +56,22 @@ class Api:
         return http.client.HTTPSConnection(self._address, context=self._context, timeout=timeout)
 
     def patch(self, path: str, body: object) -> None:
-        """Merge `body` into an object, unless the object is gone or has changed meanwhile."""
+        """Merge `body` into an object, unless the object is gone or has changed meanwhile.
+
+        Repeated as kubelet does: a server with hundreds of new pods may be too busy to answer.
+        """
+        for left in reversed(range(_TRIES)):
+            try:
+                self._patch(path, body)
+            except (OSError, http.client.HTTPException):
+                self._own.connection.close()  # it opens again by itself; else it would wait for the lost answer
+                if not left:
+                    raise
+                time.sleep(_PAUSE_SECONDS)
+            else:
+                return
+
+    def _patch(self, path: str, body: object) -> None:
         if not hasattr(self._own, "connection"):
             self._own.connection = self._connect(30)
         kind = {"Content-Type": "application/strategic-merge-patch+json"}

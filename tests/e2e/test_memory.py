@@ -16,6 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bench.browser import chromium, log_in
+from common.patience import patience
 from image.broker.memory import REST_SECONDS
 from tests.broker.kernels import kernel
 from tests.e2e.browsing import Visitor, forwarded
@@ -58,7 +59,7 @@ def test_cell_that_exceeds_the_pods_memory_says_so(stack: Stack, visitor: Visito
         # While memory is free the broker looks at the processes from time to time. One that it never saw has no name.
         time.sleep(REST_SECONDS + 1)
         cell = tab.run(TOO_MUCH)
-        heard = tab.hear("restarting", 120)
+        heard = tab.hear("restarting", time.monotonic() + patience(120))
         [said] = [content["text"] for kind, parent, content in heard if kind == "stream" and parent == cell]
         assert f"(process {pid}) ended at" in said
         assert f"pod limit {limit(stack) / 1024:.3g} GiB" in said

@@ -178,12 +178,11 @@ def test_the_examples_of_the_help_pages_run(stack: Stack) -> None:
     names = ", ".join(f'"{page}"' for page in pages)
     code = f"""
         library(future.kubernetes)
-        before <- nrow(workers())
         for (topic in c({names})) {{
           example(topic, package = "future.kubernetes", character.only = TRUE, ask = FALSE, run.dontrun = TRUE)
           cat("DONE", topic, "\n")
         }}
-        scale_workers(before) # the example of scale_workers() has left two
+        scale_workers({WORKERS}) # the example of scale_workers() has left two
     """
     printed = stack.rscript(code)
     stack.wait("every worker to be back", 60, lambda: len(stack.pods("worker")) == WORKERS)
