@@ -8,6 +8,7 @@ import re
 import pytest
 
 from common.errors import UserError
+from common.patience import VARIABLE, patience
 from local import image
 from tests.e2e.conftest import WORKERS, Stack
 
@@ -94,7 +95,9 @@ def larger(stack: Stack) -> str:
 
 def run_in(stack: Stack, reference: str, *command: str) -> str:
     """Standard output of a command in a container of its own."""
-    return stack.node.run("ctr", "-n", "k8s.io", "run", "--rm", reference, "test-image", *command, timeout=500).stdout
+    setting = f"--env={VARIABLE}={patience(1):g}"
+    run = ("ctr", "-n", "k8s.io", "run", "--rm", setting, reference, "test-image", *command)
+    return stack.node.run(*run, timeout=patience(500)).stdout
 
 
 def test_a_stacks_own_packages_are_baked_in(stack: Stack, larger: str) -> None:

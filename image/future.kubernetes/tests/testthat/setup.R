@@ -58,12 +58,17 @@ start_bed <- function(n = 3L) {
 stop_bed <- function() {
   future::plan(future::sequential)
   for (pid in as.list(bed_pids)) tools::pskill(pid)
+  # The next broker and the next workers have the same ports.
+  for (i in 1:100) if (any(vapply(28801:28805, listens, NA))) Sys.sleep(0.1) else break
+  for (pid in as.list(bed_pids)) tools::pskill(pid, 9)
   rm(list = ls(bed_pids), envir = bed_pids)
-  await(!broker_listens()) # the next one has the same port
+  await(!broker_listens())
 }
 
-broker_listens <- function() {
-  con <- tryCatch(suppressWarnings(socketConnection(port = 28786L, timeout = 1L)), error = function(e) NULL)
+broker_listens <- function() listens(28786L)
+
+listens <- function(port) {
+  con <- tryCatch(suppressWarnings(socketConnection(port = port, timeout = 1L)), error = function(e) NULL)
   if (!is.null(con)) close(con)
   !is.null(con)
 }
@@ -82,13 +87,14 @@ use_bed <- function() {
 # Waits for a condition, never for a time.
 await <- function(condition) {
   code <- substitute(condition)
-  for (i in 1:600) {
+  patience <- as.numeric(Sys.getenv("FUTURE_KUBERNETES_PATIENCE", "1")) # larger on a slow machine
+  for (i in seq_len(600 * patience)) {
     if (isTRUE(try(eval(code, parent.frame()), silent = TRUE))) {
       return(invisible(TRUE))
     }
     Sys.sleep(0.05)
   }
-  stop("not within 30 s: ", deparse(code))
+  stop("not within ", 30 * patience, " s: ", deparse(code))
 }
 
 # Statements on futures in general are tested on this backend and on stock plan(cluster).
