@@ -40,7 +40,7 @@ _NAMESPACE_SETTINGS = """\
 -kernel.apparmor_restrict_unprivileged_userns = 1
 """
 _NO_NAMESPACES = "user.max_user_namespaces = 0\n"
-_UML_NETWORK = f"[Match]\nName=vec*\n\n[Network]\nAddress={UML_ADDRESS}/24\nGateway=10.0.2.2\n"
+_UML_NETWORK = f"[Match]\nName=vec*\n\n[Network]\nAddress={UML_ADDRESS}/24\nGateway=10.0.2.2\nDNS=10.0.2.3\n"
 _NETWORK = "[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n"
 
 
