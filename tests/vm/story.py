@@ -70,6 +70,7 @@ def differences(before: Mapping[str, Sequence[str]], after: Mapping[str, Sequenc
 
 def play(guest: Guest, transcript: Path, more: Sequence[str] = ()) -> list[Outcome]:
     """Run the steps, then the make targets `more`, until one fails; compare the footprints before and after."""
+    guest.run("systemctl is-system-running --wait || true")  # a Docker that still starts would count as left behind
     before = footprint(guest)
     modules = set(guest.run("lsmod | cut -d' ' -f1").split())
     outcomes: list[Outcome] = []
