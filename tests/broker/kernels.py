@@ -87,8 +87,9 @@ class Tab:
                 opcode, data = self.socket.recv_data(control_frame=True)
             except websocket.WebSocketTimeoutException:
                 break
-            if opcode != websocket.ABNF.OPCODE_BINARY:
+            if opcode in (websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG):
                 continue
+            assert opcode == websocket.ABNF.OPCODE_BINARY, data
             channel, parts = framing.deserialize_msg_from_ws_v1(data)
             if channel != "iopub":
                 continue

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from common.patience import patience
 from image.broker import main
 from image.broker.connections import share_buffer
 from image.broker.loss_causes import describe_end
@@ -206,7 +207,7 @@ def test_silent_network_is_noticed_on_both_ends(bed: Bed, link: CutLink, in_flig
         if in_flight:
             session.socket.sendall(bytes(200_000))
         assert session.ended(16)
-        assert time.monotonic() - start > 3
+        assert 3 < time.monotonic() - start < patience(15)
         wait_for(lambda: not ready(bed, "w1"), 16)  # a probe starts a process, which takes its time on a busy machine
     assert process.process.poll() is None
 

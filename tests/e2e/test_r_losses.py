@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from common.patience import patience
 from tests.e2e.conftest import Stack
 from tests.e2e.faults import Program, evict, in_network_of, name_of, process_of, r, three_ready
 
@@ -41,6 +42,7 @@ def test_silent_network_is_noticed_and_disturbs_no_other_future(faulty: Stack) -
     at, again, said = program.told("noticed", 90).split(" ", 2)
     faulty.kubectl("delete", "pod", victim, "--grace-period=0", "--force", "--wait=false")
     print(f"a silent network was noticed after {float(at) - cut:.1f} s: {said}")
+    assert float(at) - cut < patience(20), "15 s are promised; a noisy machine may add to it"
     assert again != victim
     assert "fell silent" in said
     pods = program.printed().split("PODS ")[1].split()

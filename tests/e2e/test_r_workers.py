@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from bench.r_package import WRITE_PACKAGE
 from common.errors import UserError
+from common.patience import patience
 from tests.e2e import world
 from tests.e2e.conftest import Stack, another
 
@@ -280,12 +282,14 @@ def test_image_that_cannot_be_pulled_is_reported_and_request_withdrawn(elastic: 
     before = elastic.kubectl("get", name, "-o", "jsonpath={.spec.template.spec.containers[0].image}")
     elastic.kubectl("set", "image", name, "*=registry.invalid/none:1")
     try:
+        start = time.monotonic()
         code = """
             e <- tryCatch(suppressMessages(plan(kubernetes, workers = 4)), error = identity)
             stopifnot(inherits(e, "KubernetesUnavailableError"))
             cat("SAID", conditionMessage(e))
         """
         said = r(elastic, code).split("SAID ")[1]
+        assert time.monotonic() - start < patience(110)  # without the reason it would wait until the time-out of r()
         assert "Pull" in said
         assert "registry.invalid" in said
         elastic.wait("nothing to stay asked for", 60, lambda: elastic.replicas() == 2)

@@ -58,14 +58,13 @@ start_bed <- function(n = 3L) {
 stop_bed <- function() {
   future::plan(future::sequential)
   for (pid in as.list(bed_pids)) tools::pskill(pid)
-  # The next broker and the next workers have the same ports.
-  for (i in 1:100) if (any(vapply(28801:28805, listens, NA))) Sys.sleep(0.1) else break
-  for (pid in as.list(bed_pids)) tools::pskill(pid, 9)
+  # The next broker and the next workers have the same ports. An agent may wait for its R's computation.
+  busy <- function() Filter(function(i) listens(28800L + i), 1:5)
+  for (i in 1:100) if (length(busy())) Sys.sleep(0.1) else break
+  for (i in busy()) tools::pskill(bed_pids[[paste0("w", i)]], 9)
   rm(list = ls(bed_pids), envir = bed_pids)
-  await(!broker_listens())
+  await(!listens(28786L))
 }
-
-broker_listens <- function() listens(28786L)
 
 listens <- function(port) {
   con <- tryCatch(suppressWarnings(socketConnection(port = port, timeout = 1L)), error = function(e) NULL)
