@@ -109,14 +109,14 @@ class Tab:
         return "".join(content["text"] for kind, parent, content in heard if kind == "stream" and parent == cell)
 
     def first_output(self, code: str, tries: int = 30) -> str:
-        """Output up to the first cell that a restarted kernel runs, and of that cell, which prints something.
+        """Output of the first cell that a restarted kernel runs, which prints something, and errors up to its end.
 
-        A cell that comes too early is lost, and a tab that joins the new kernel's channel late misses what a cell
-        printed and hears its end only: another is sent then.
+        A cell that comes too early is lost. A tab that joins the new kernel's channel late misses how a cell began, and
+        perhaps what it printed, and so does the server, which writes a notice where a cell begins. In each of these
+        cases another cell is sent.
         """
-        text = ""
         sent: set[str] = set()
-        printed: set[str] = set()
+        all_heard: list[tuple[str, str, dict[str, Any]]] = []
         for _ in range(tries):
             sent.add(self.run(code))
             deadline = time.monotonic() + patience(2)
@@ -125,13 +125,18 @@ class Tab:
                     heard = self.hear("idle", deadline)
                 except AssertionError as silence:
                     [heard] = silence.args
-                text += "".join(content["text"] for kind, _, content in heard if kind == "stream")
-                printed |= {cell for kind, cell, content in heard if kind == "stream" and content["name"] == "stdout"}
-                if heard and heard[-1][1] in sent and heard[-1][2].get("execution_state") == "idle":
-                    if heard[-1][1] in printed:
-                        return text
-                    break
-        raise AssertionError(text)
+                all_heard += heard
+                if not heard or heard[-1][2].get("execution_state") != "idle" or heard[-1][1] not in sent:
+                    continue
+                ended = heard[-1][1]
+                lines = [(parent, content) for kind, parent, content in all_heard if kind == "stream"]
+                began = any(kind == "execute_input" and parent == ended for kind, parent, _ in all_heard)
+                printed = any(parent == ended and content["name"] == "stdout" for parent, content in lines)
+                if began and printed:
+                    shown = [content for parent, content in lines if parent == ended or content["name"] == "stderr"]
+                    return "".join(content["text"] for content in shown)
+                break
+        raise AssertionError(all_heard)
 
 
 @contextmanager
