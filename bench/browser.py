@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +13,25 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.ui import WebDriverWait
 
+from common.patience import patience
 from image.broker.page import chart_library
 from local import debian_rootfs
+
+_SCRIPT_SECONDS = 30
+"""WebDriver's own limit for a script."""
+
+
+class BrowserWait(WebDriverWait[webdriver.Chrome]):
+    """A wait for something on a page. Its limit is widened on a slow machine, as all others are."""
+
+    def __init__(
+        self,
+        driver: webdriver.Chrome,
+        seconds: float,
+        poll_frequency: float = 0.5,
+        ignored_exceptions: Iterable[type[Exception]] | None = None,
+    ) -> None:
+        super().__init__(driver, patience(seconds), poll_frequency, ignored_exceptions)
 
 
 def need_charts() -> None:
@@ -36,6 +53,7 @@ def chromium(folder: Path, *switches: str) -> Iterator[webdriver.Chrome]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(debian_rootfs.program("chromedriver", "chromium-driver"), env=dict(os.environ))
     driver = webdriver.Chrome(options=options, service=service)
+    driver.set_script_timeout(patience(_SCRIPT_SECONDS))
     try:
         yield driver
     finally:
@@ -45,9 +63,9 @@ def chromium(folder: Path, *switches: str) -> Iterator[webdriver.Chrome]:
 def log_in(browser: webdriver.Chrome, page: str, password: str) -> None:
     """Open a page, and give the password on the login page that comes first; return once that page is left."""
     browser.get(page)
-    field = WebDriverWait(browser, 30).until(lambda b: b.find_element(By.ID, "password_input"))
+    field = BrowserWait(browser, 30).until(lambda b: b.find_element(By.ID, "password_input"))
     field.send_keys(password)
     browser.find_element(By.ID, "login_submit").click()
     # Else the answer to the form may come after the caller's next address, and in its place. While the page changes,
     # chromedriver may answer "Node with given id does not belong to the document" before it says that it is stale.
-    WebDriverWait(browser, 30, ignored_exceptions=(WebDriverException,)).until(staleness_of(field))
+    BrowserWait(browser, 30, ignored_exceptions=(WebDriverException,)).until(staleness_of(field))

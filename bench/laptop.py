@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.release import image_of_stack_dev, install
 from common.errors import UserError
 from common.paths import REPO
+from common.patience import patience
 from common.progress import step
 from local import cluster, debian_rootfs
 from local.image import BASE
@@ -130,7 +131,7 @@ class Laptop:
         """Run a command there, with its output captured."""
         return subprocess.run(  # type: ignore[call-overload, no-any-return]
             ["unshare", "-m", "sh", "-c", _ENTER, self.root, *command],
-            capture_output=True, text=True, check=False, timeout=200, **options,
+            capture_output=True, text=True, check=False, timeout=patience(200), **options,
         )  # fmt: skip
 
     def cluster(self, kubeconfig: str = "/root/kubeconfig", release: str = "") -> str:
@@ -192,7 +193,7 @@ def measure(node: cluster.Node, image: str, n: int) -> list[tuple[str, ...]]:
     resources = {"requests": {"cpu": "5m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
     try:
         with step(f"Starting {n} workers"):
-            node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
+            node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", f"--timeout={patience(180):.0f}s")
             install(node, NAMESPACE, RELEASE, secrets.token_urlsafe(48), {
                 "image": image, "scheduler": {"homeGiB": 0},
                 "worker": {"replicas": n, "maxReplicas": n, "resources": resources},
@@ -204,7 +205,7 @@ def measure(node: cluster.Node, image: str, n: int) -> list[tuple[str, ...]]:
                 code = _PLAN.format(n=n, cluster=far.cluster(), bytes=BYTES, rounds=ROUNDS)
                 first, again, none, result, all_workers = numbers(far, code)
     finally:
-        node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
+        node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", f"--timeout={patience(180):.0f}s")
     print(f"\n{os.cpu_count()} cores, load average {load:.1f} at the start.\n")
     return [
         ("100 MB to the pod; with a future, as its global", *beside(up, r_up, first - again)),

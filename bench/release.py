@@ -10,6 +10,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.paths import REPO
+from common.patience import patience
 from local import cluster
 
 
@@ -41,4 +42,6 @@ def install(
         input=json.dumps(given), text=True, check=True, capture_output=True,
     )  # fmt: skip
     # Helm waits for the scheduler only.
-    node.kubectl("-n", namespace, "rollout", "status", f"deploy/{name}-worker", "--timeout=300s", timeout=320)
+    limit = patience(300)
+    command = ("rollout", "status", f"deploy/{name}-worker", f"--timeout={limit:.0f}s")
+    node.kubectl("-n", namespace, *command, timeout=limit + 20)

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.release import image_of_stack_dev, install
 from common.errors import UserError
 from common.paths import REPO
+from common.patience import patience
 from common.progress import step
 from local import cluster, go_binaries
 from local.node.places import NODE_IP
@@ -241,12 +242,12 @@ def _make_nodes(node: cluster.Node, number: int) -> None:
         for i in range(number)
     ]
     node.kubectl("create", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
-    node.kubectl("wait", "nodes", "-l", MARK, "--for=condition=Ready", "--timeout=60s")
+    node.kubectl("wait", "nodes", "-l", MARK, "--for=condition=Ready", f"--timeout={patience(60):.0f}s")
 
 
 def _remove(node: cluster.Node, namespace: str) -> None:
-    node.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=180s")
-    node.kubectl("delete", "nodes", "-l", MARK, "--timeout=60s")
+    node.kubectl("delete", "namespace", namespace, "--ignore-not-found", f"--timeout={patience(180):.0f}s")
+    node.kubectl("delete", "nodes", "-l", MARK, f"--timeout={patience(60):.0f}s")
 
 
 def measure(made: Simulation, n: int) -> dict[str, str]:

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
 from bench import page
-from bench.browser import chromium, log_in, need_charts
+from bench.browser import BrowserWait, chromium, log_in, need_charts
 from image.common import tls
 from tests.broker.conftest import TOKEN, Bed, wait_for
 from tests.broker.door import PASSWORD, Door
@@ -47,7 +46,7 @@ class Site:
 
 def until(browser: webdriver.Chrome, what: Callable[[webdriver.Chrome], Any], seconds: float = 20) -> Any:
     """The first true value."""
-    return WebDriverWait(browser, seconds, poll_frequency=0.1).until(what)
+    return BrowserWait(browser, seconds, poll_frequency=0.1).until(what)
 
 
 def text(browser: webdriver.Chrome, name: str) -> str:

@@ -39,7 +39,7 @@ def forwarded(stack: Stack) -> Iterator[str]:
         yield f"http://localhost:{port}"
     finally:
         forward.terminate()
-        forward.wait(10)
+        forward.wait(patience(10))
 
 
 class Visitor(Door):

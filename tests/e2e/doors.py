@@ -10,8 +10,8 @@ from pathlib import Path
 
 from selenium import webdriver
 from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
-from selenium.webdriver.support.ui import WebDriverWait
 
+from bench.browser import BrowserWait
 from tests.browser.ingress import Ingress, ingress
 from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import Stack
@@ -67,14 +67,14 @@ def press(browser: webdriver.Chrome, card: tuple[str, str]) -> None:
         except (ElementClickInterceptedException, StaleElementReferenceException):
             return False
 
-    WebDriverWait(browser, 90).until(pressed)
+    BrowserWait(browser, 90).until(pressed)
 
 
 @contextmanager
 def new_tab(browser: webdriver.Chrome) -> Iterator[None]:
     """The tab that has just been opened."""
     first = browser.current_window_handle
-    WebDriverWait(browser, 60).until(lambda b: len(b.window_handles) == 2)
+    BrowserWait(browser, 60).until(lambda b: len(b.window_handles) == 2)
     browser.switch_to.window(next(each for each in browser.window_handles if each != first))
     try:
         yield

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from bench import laptop as laptops
 from bench.release import install
+from common.patience import patience
 from local import debian_rootfs
 from local.image import BASE
 from tests.e2e.conftest import SMALL_POD, Stack
@@ -72,4 +73,4 @@ def own_release(stack: Stack, name: str, max_workers: int) -> Iterator[str]:
         install(stack.node, namespace, name, secrets.token_urlsafe(48), values)
         yield namespace
     finally:
-        stack.node.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=180s")
+        stack.node.kubectl("delete", "namespace", namespace, "--ignore-not-found", f"--timeout={patience(180):.0f}s")

@@ -12,8 +12,8 @@ from typing import Any
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
+from bench.browser import BrowserWait
 from common.errors import UserError
 from tests.e2e.conftest import WORKERS, Stack
 
@@ -37,7 +37,7 @@ done
 
 
 def until(browser: webdriver.Chrome, what: Callable[[webdriver.Chrome], Any], seconds: float = 60) -> Any:
-    return WebDriverWait(browser, seconds, poll_frequency=0.2).until(what)
+    return BrowserWait(browser, seconds, poll_frequency=0.2).until(what)
 
 
 def text(browser: webdriver.Chrome, name: str) -> str:

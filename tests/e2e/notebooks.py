@@ -18,8 +18,8 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
 
+from bench.browser import BrowserWait
 from tests.e2e.conftest import Stack
 
 IDLE = (By.CSS_SELECTOR, '.jp-Notebook-ExecutionIndicator[data-status="idle"]')
@@ -71,13 +71,13 @@ def run_cells(browser: webdriver.Chrome, number: int) -> None:
                 cell.find_element(By.CSS_SELECTOR, ".cm-content").click()
                 ActionChains(b).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
             with suppress(TimeoutException):
-                WebDriverWait(b, 5).until(lambda _: shown(cell))
+                BrowserWait(b, 5).until(lambda _: shown(cell))
         return shown(cell).isdecimal() or (bool(shown(cell)) and which == number - 1)
 
-    WebDriverWait(browser, 90).until(lambda b: b.find_elements(*IDLE))
+    BrowserWait(browser, 90).until(lambda b: b.find_elements(*IDLE))
     redrawn = (StaleElementReferenceException,)
     for which in range(number):
-        WebDriverWait(browser, 120, ignored_exceptions=redrawn).until(partial(has_run, which))
+        BrowserWait(browser, 120, ignored_exceptions=redrawn).until(partial(has_run, which))
 
 
 def end_kernels(browser: webdriver.Chrome, base: str = "/") -> None:

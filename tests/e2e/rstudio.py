@@ -9,8 +9,8 @@ import re
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
+from bench.browser import BrowserWait
 from common.paths import REPO
 from tests.e2e.conftest import Stack
 
@@ -41,9 +41,9 @@ def seen(browser: webdriver.Chrome) -> list[str]:
 
 def check_rstudio(browser: webdriver.Chrome, address: str) -> None:
     """The page that is open is the stand-in's, and all of it has worked. address: the front door's."""
-    WebDriverWait(browser, 60).until(lambda b: "RStudio (stand-in)" in b.title)
+    BrowserWait(browser, 60).until(lambda b: "RStudio (stand-in)" in b.title)
     assert browser.current_url.rstrip("?") == f"{address}/rstudio/"
-    assert WebDriverWait(browser, 60).until(seen) == [
+    assert BrowserWait(browser, 60).until(seen) == [
         "session started",
         "without token 400",
         "events none",

@@ -10,6 +10,7 @@ import pytest
 
 from bench.release import install
 from common.paths import REPO
+from common.patience import patience
 from local import cluster
 from tests.e2e.conftest import SMALL_POD, Stack
 
@@ -38,13 +39,13 @@ def chosen(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[c
         install(stack.node, NAME, NAME, secrets.token_urlsafe(32), values, chart=chart)
         yield stack.node
     finally:
-        stack.node.kubectl("delete", "namespace", NAME, "--ignore-not-found", "--timeout=120s")
+        stack.node.kubectl("delete", "namespace", NAME, "--ignore-not-found", f"--timeout={patience(120):.0f}s")
 
 
 def in_scheduler(node: cluster.Node, *command: str, text: str = "") -> str:
     """The output of a command in the scheduler's pod."""
     where = ("-n", NAME, "exec", "-i", f"deploy/{NAME}-scheduler", "--")
-    return str(node.kubectl(*where, *command, input=text, timeout=240).stdout)
+    return str(node.kubectl(*where, *command, input=text, timeout=patience(240)).stdout)
 
 
 def test_chosen_user_is_named_and_runs_futures(chosen: cluster.Node) -> None:
@@ -60,5 +61,6 @@ def test_chosen_user_is_named_and_runs_futures(chosen: cluster.Node) -> None:
 
 
 def test_login_page_answers_as_the_chosen_user(chosen: cluster.Node) -> None:
-    asked = "import urllib.request as u; print(u.urlopen('http://localhost:8787/login', timeout=60).status)"
-    assert in_scheduler(chosen, "/opt/jupyter/bin/python", "-c", asked).strip() == "200"
+    request = f"urlopen('http://localhost:8787/login', timeout={patience(60)})"
+    code = f"from urllib.request import urlopen; print({request}.status)"
+    assert in_scheduler(chosen, "/opt/jupyter/bin/python", "-c", code).strip() == "200"

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
-from bench.browser import chromium, log_in
+from bench.browser import BrowserWait, chromium, log_in
 from common.paths import REPO
+from common.patience import patience
 from tests.e2e.browsing import connecting
 from tests.e2e.conftest import Stack
 
@@ -70,7 +70,7 @@ def test_another_port_is_taken_and_the_browser_opened_there(stack: Stack, tmp_pa
         assert f"password {stack.outputs()['password']}" in connect.said()
         with chromium(tmp_path) as driver:
             log_in(driver, f"{address}cluster/", stack.outputs()["password"])
-            WebDriverWait(driver, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
+            BrowserWait(driver, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
         connect.end()
 
 
@@ -80,7 +80,7 @@ def test_a_release_is_found_by_its_namespace_and_the_kubeconfig(stack: Stack, tm
         stack.wait("the page", 60, lambda: "Ctrl-C ends the connection" in connect.said())
         assert f"http://localhost:{connect.port}/\n" in connect.said()
         assert f"password {stack.outputs()['password']}\n" in connect.said()
-        with urllib.request.urlopen(f"http://127.0.0.1:{connect.port}/", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{connect.port}/", timeout=patience(20)) as answer:
             assert "password" in answer.read().decode()
         connect.end()
 
@@ -113,7 +113,7 @@ def test_a_login_without_the_right_is_named_at_once(stack: Stack, tmp_path: Path
         (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
         done = subprocess.run(
             [sys.executable, "-c", ANOTHER_LOGIN, tmp_path / "kubeconfig"],
-            cwd=REPO, env=stack.environment(), capture_output=True, text=True, check=False, timeout=60,
+            cwd=REPO, env=stack.environment(), capture_output=True, text=True, check=False, timeout=patience(60),
         )  # fmt: skip
         assert "UserError: this login to Kubernetes may not forward a port of stack 'dev'" in done.stderr, done.stderr
         assert ("pods/portforward" in done.stderr.split("Fix:")[0]) is bool(rights)

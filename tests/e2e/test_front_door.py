@@ -17,9 +17,8 @@ import pytest
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
-from bench.browser import chromium, log_in
+from bench.browser import BrowserWait, chromium, log_in
 from common.patience import patience
 from local import image
 from tests.browser.axe import SCHEMES, violations
@@ -157,9 +156,9 @@ def test_tile_of_jupyterlab_opens_rstudio(way: Way, browser: webdriver.Chrome) -
 def test_axe_finds_nothing_on_what_is_added_to_jupyterlab(way: Way, browser: webdriver.Chrome) -> None:
     """JupyterLab's own pages are not this project's."""
     browser.get(f"{way.address}/lab?reset")
-    WebDriverWait(browser, 90).until(lambda b: b.find_elements(*RSTUDIO))
+    BrowserWait(browser, 90).until(lambda b: b.find_elements(*RSTUDIO))
     gauge = '#jp-main-statusbar [title="Current resource usage"]'
-    WebDriverWait(browser, 60).until(lambda b: "Mem: " in b.find_element(By.CSS_SELECTOR, gauge).text)
+    BrowserWait(browser, 60).until(lambda b: "Mem: " in b.find_element(By.CSS_SELECTOR, gauge).text)
     for scheme in SCHEMES:
         found = violations(browser, scheme, RSTUDIO[1], gauge)
         assert not found, "\n".join(found)
@@ -175,8 +174,8 @@ def test_terminal_of_jupyterlab_runs_a_command(way: Way, browser: webdriver.Chro
         b.find_element(By.CSS_SELECTOR, ".jp-Terminal .xterm-helper-textarea").send_keys("\nhostname > session.typed\n")
         return way.stack.in_pod("cat session.typed 2>/dev/null || true").strip() != ""
 
-    WebDriverWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, ".jp-Terminal .xterm-helper-textarea"))
-    WebDriverWait(browser, 60, poll_frequency=2).until(typed)
+    BrowserWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, ".jp-Terminal .xterm-helper-textarea"))
+    BrowserWait(browser, 60, poll_frequency=2).until(typed)
     pod = way.stack.scheduler()["metadata"]["name"]
     assert way.stack.in_pod("cat session.typed").strip() == pod
     assert way.lost() == []
@@ -192,9 +191,9 @@ def test_shiny_application_answers_by_futures_on_a_worker(way: Way, browser: web
         way.stack.wait("Shiny", 60, lambda: listening in way.stack.in_pod("cat session.shiny"))
         workers = [worker["metadata"]["name"] for worker in way.stack.pods("worker")]
         browser.get(f"{way.address}/proxy/3838/")
-        WebDriverWait(browser, 60).until(lambda _: greeted("Ada"))
+        BrowserWait(browser, 60).until(lambda _: greeted("Ada"))
         browser.find_element(By.ID, "name").send_keys(" Lovelace")
-        WebDriverWait(browser, 60).until(lambda _: greeted("Ada Lovelace"))
+        BrowserWait(browser, 60).until(lambda _: greeted("Ada Lovelace"))
         assert way.lost() == []
     finally:
         way.stack.in_pod("kill $(cat session.pid); true")
@@ -210,16 +209,16 @@ def test_notebook_shows_its_map_on_live_page_below_cell(way: Way, browser: webdr
     frame = (By.CSS_SELECTOR, ".jp-OutputArea-output iframe[title=Cluster]")
     try:
         run_cells(browser, len(CELLS))
-        browser.switch_to.frame(WebDriverWait(browser, 60).until(lambda b: b.find_elements(*frame))[0])
-        WebDriverWait(browser, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
+        browser.switch_to.frame(BrowserWait(browser, 60).until(lambda b: b.find_elements(*frame))[0])
+        BrowserWait(browser, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
         address = browser.execute_script("return location.href")
         assert address == f"{way.address}/cluster/"
-        WebDriverWait(browser, 60).until(lambda b: bars(b) >= 2 * WORKERS)
-        WebDriverWait(browser, 60).until(lambda b: b.find_element(By.ID, "n-running").text == str(WORKERS))
+        BrowserWait(browser, 60).until(lambda b: bars(b) >= 2 * WORKERS)
+        BrowserWait(browser, 60).until(lambda b: b.find_element(By.ID, "n-running").text == str(WORKERS))
         before = bars(browser)
         if way.proxy is not None:
             way.proxy.cut()  # of a sudden, as an Ingress that restarts does; the page opens another stream
-        WebDriverWait(browser, 60).until(lambda b: bars(b) > before + WORKERS)
+        BrowserWait(browser, 60).until(lambda b: bars(b) > before + WORKERS)
         loaded = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
         assert len(loaded) >= 8
         assert [name for name in loaded if not name.startswith(address)] == []
@@ -293,11 +292,11 @@ def test_live_page_bears_brokers_restart_and_no_metrics_server(way: Way, browser
 
 def test_live_page_is_behind_the_same_login(way: Way, browser: webdriver.Chrome) -> None:
     browser.get(f"{way.address}/cluster/")
-    WebDriverWait(browser, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
+    BrowserWait(browser, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
     browser.get(f"{way.address}/logout")
     for path in ("/cluster/", "/rstudio/", "/lab", "/proxy/3838/"):
         browser.get(f"{way.address}{path}")
-        WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.ID, "password_input"))
+        BrowserWait(browser, 30).until(lambda b: b.find_elements(By.ID, "password_input"))
         assert browser.current_url.startswith(f"{way.address}/login?next=")
     sockets = ("cluster/events", "terminals/websocket/1", "rstudio/p/80/", "proxy/3838/")
     answers = browser.execute_async_script(KNOCK, way.base, sockets)
@@ -330,13 +329,13 @@ def tile_leads_to(way: Way, folder: Path, label: str) -> str:
     ):
         log_in(driver, f"{now.address}/lab?reset", way.stack.outputs()["password"])
         try:
-            WebDriverWait(driver, 90, ignored_exceptions=(StaleElementReferenceException,)).until(
+            BrowserWait(driver, 90, ignored_exceptions=(StaleElementReferenceException,)).until(
                 lambda b: any(" ".join(card.text.split()).startswith(label) for card in b.find_elements(*RSTUDIO))
             )
             driver.save_screenshot(str(folder / "tile.png"))
             press(driver, RSTUDIO)
             with new_tab(driver):
-                WebDriverWait(driver, 60).until(lambda b: "RStudio cannot be opened" in b.page_source)
+                BrowserWait(driver, 60).until(lambda b: "RStudio cannot be opened" in b.page_source)
                 for scheme in SCHEMES:
                     assert not violations(driver, scheme)
                 link = driver.find_element(By.LINK_TEXT, "JupyterLab")

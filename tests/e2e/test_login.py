@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
-from bench.browser import chromium, log_in
+from bench.browser import BrowserWait, chromium, log_in
 from bench.r_package import WRITE_PACKAGE
 from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import Stack
@@ -36,9 +35,9 @@ def test_the_generated_password_opens_the_ide_with_an_r_kernel(
 ) -> None:
     log_in(browser, page, stack.outputs()["password"])
     try:
-        WebDriverWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, "#jp-main-dock-panel"))
+        BrowserWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, "#jp-main-dock-panel"))
         card = (By.CSS_SELECTOR, '.jp-LauncherCard[title="R"], .jp-LauncherCard[data-category="Notebook"][title*="R"]')
-        WebDriverWait(browser, 60).until(lambda b: b.find_elements(*card))
+        BrowserWait(browser, 60).until(lambda b: b.find_elements(*card))
     finally:
         browser.save_screenshot(str(tmp_path / "page.png"))
     assert "/lab" in browser.current_url
@@ -46,10 +45,10 @@ def test_the_generated_password_opens_the_ide_with_an_r_kernel(
 
 def test_a_wrong_password_is_refused(page: str, browser: webdriver.Chrome) -> None:
     log_in(browser, page, "not the password")
-    WebDriverWait(browser, 30).until(lambda b: "Invalid" in b.page_source)
+    BrowserWait(browser, 30).until(lambda b: "Invalid" in b.page_source)
     assert "/lab" not in browser.current_url
     browser.get(f"{page}/lab")
-    WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.ID, "password_input"))
+    BrowserWait(browser, 30).until(lambda b: b.find_elements(By.ID, "password_input"))
 
 
 def test_package_a_notebook_installs_reaches_workers_in_next_cell(
@@ -77,7 +76,7 @@ def test_package_a_notebook_installs_reaches_workers_in_next_cell(
         def seen(b: webdriver.Chrome) -> str:
             return next((found.text for found in b.find_elements(*outputs) if "SEEN" in found.text), "")
 
-        printed = WebDriverWait(browser, 120).until(seen)
+        printed = BrowserWait(browser, 120).until(seen)
     finally:
         browser.save_screenshot(str(tmp_path / "page.png"))
         end_kernels(browser)
@@ -103,7 +102,7 @@ def test_a_changed_password_holds_at_once_and_the_scheduler_stays(
     try:
         until_mounted("a new one, twenty-four letters")
         log_in(browser, page, "a new one, twenty-four letters")
-        WebDriverWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, "#jp-main-dock-panel"))
+        BrowserWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, "#jp-main-dock-panel"))
         assert stack.scheduler()["metadata"]["uid"] == before["uid"]
     finally:
         monkeypatch.delenv("FUTURE_KUBERNETES_PASSWORD")

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
-from bench.browser import chromium, log_in
+from bench.browser import BrowserWait, chromium, log_in
 from common.patience import patience
 from image.broker.memory import REST_SECONDS
 from tests.broker.kernels import kernel
@@ -95,7 +94,7 @@ def looks_at_memory(stack: Stack, address: str, ended: Sequence[str], tmp_path: 
         log_in(driver, f"{address}/lab", stack.outputs()["password"])
         try:
             bar = (By.CSS_SELECTOR, "#jp-main-statusbar")
-            found = WebDriverWait(driver, 120).until(
+            found = BrowserWait(driver, 120).until(
                 lambda b: re.search(r"Mem: ([\d.]+) / ([\d.]+) MB", " ".join(e.text for e in b.find_elements(*bar)))
             )
             assert found
@@ -105,10 +104,10 @@ def looks_at_memory(stack: Stack, address: str, ended: Sequence[str], tmp_path: 
             driver.save_screenshot(str(tmp_path / "lab.png"))
         driver.get(f"{address}/cluster/")
         try:
-            text = WebDriverWait(driver, 60).until(lambda b: b.find_element(By.ID, "memory-text").text)
+            text = BrowserWait(driver, 60).until(lambda b: b.find_element(By.ID, "memory-text").text)
             assert re.fullmatch(rf"Their pod uses [\d,]+ of {limit(stack):,} MiB", text)
             assert driver.find_element(By.ID, "memory-meter").is_displayed()
-            losses = WebDriverWait(driver, 60).until(lambda b: b.find_element(By.ID, "losses").text)
+            losses = BrowserWait(driver, 60).until(lambda b: b.find_element(By.ID, "losses").text)
             for what in ended:
                 assert re.search(rf"Out of memory at [\d:]+: {what}: pod limit", losses), log(stack)
             assert "schedulerMemoryGiB" in losses

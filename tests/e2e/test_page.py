@@ -16,6 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from bench.browser import chromium, log_in
+from common.patience import patience
 from tests.browser.axe import SCHEMES, violations
 from tests.browser.page import unfold
 from tests.e2e.browsing import forwarded
@@ -64,7 +65,7 @@ class Refused(urllib.request.HTTPRedirectHandler):
 def test_page_and_its_events_are_refused_without_a_login(address: str, path: str, status: int) -> None:
     opener = urllib.request.build_opener(Refused, urllib.request.ProxyHandler({}))
     with pytest.raises(urllib.error.HTTPError) as answer:
-        opener.open(f"{address}/cluster/{path}", timeout=20)
+        opener.open(f"{address}/cluster/{path}", timeout=patience(20))
     assert answer.value.code == status
     assert status == 403 or "/login?next=" in answer.value.headers["Location"]
 

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
-from bench.browser import chromium, log_in
+from bench.browser import BrowserWait, chromium, log_in
 from tests import pictures
 from tests.e2e.browsing import forwarded
 from tests.e2e.conftest import WORKERS, Stack
@@ -38,9 +37,9 @@ CELLS = [
 def live_page(browser: webdriver.Chrome) -> Iterator[None]:
     """The frame below the cell."""
     frame = (By.CSS_SELECTOR, ".jp-OutputArea-output iframe[title=Cluster]")
-    browser.switch_to.frame(WebDriverWait(browser, 60).until(lambda b: b.find_elements(*frame))[0])
+    browser.switch_to.frame(BrowserWait(browser, 60).until(lambda b: b.find_elements(*frame))[0])
     try:
-        WebDriverWait(browser, 30).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
+        BrowserWait(browser, 30).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
         yield
     finally:
         browser.switch_to.default_content()
@@ -57,11 +56,11 @@ def test_notebook_shows_its_map_on_live_page_below_cell(stack: Stack, tmp_path: 
         try:
             run_cells(browser, len(CELLS))
             with live_page(browser):
-                WebDriverWait(browser, 60).until(lambda b: bars(b) >= 5 * WORKERS)
+                BrowserWait(browser, 60).until(lambda b: bars(b) >= 5 * WORKERS)
                 browser.find_element(By.CSS_SELECTOR, "[data-span='60']").click()
                 browser.find_element(By.CSS_SELECTOR, "[data-zoom='0.5']").click()  # half a minute
                 time.sleep(16)
-                WebDriverWait(browser, 30).until(lambda b: b.find_element(By.ID, "n-running").text == str(WORKERS))
+                BrowserWait(browser, 30).until(lambda b: b.find_element(By.ID, "n-running").text == str(WORKERS))
                 assert int(browser.find_element(By.ID, "n-queued").text) > 0
             side_bar = ".jp-SideBar.jp-mod-left .lm-TabBar-tab.lm-mod-current"
             for open_tab in browser.find_elements(By.CSS_SELECTOR, side_bar):  # more room for the notebook

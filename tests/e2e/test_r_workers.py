@@ -112,7 +112,7 @@ def test_future_of_a_deleted_pod_reruns_and_others_continue(elastic: Stack) -> N
     elastic.kubectl("delete", "pod", lost, "--grace-period=0", "--force", "--wait=false")
     for pod in others:
         elastic.kubectl("exec", pod, "--", "touch", "/tmp/go-on")
-    thread.join(120)
+    thread.join(patience(120))
     assert printed
     used = printed[0].split("PODS ")[1].split()
     assert lost not in used
@@ -295,7 +295,7 @@ def test_image_that_cannot_be_pulled_is_reported_and_request_withdrawn(elastic: 
         elastic.wait("nothing to stay asked for", 60, lambda: elastic.replicas() == 2)
     finally:
         elastic.kubectl("set", "image", name, f"*={before}")
-        elastic.kubectl("rollout", "status", name, "--timeout=120s")
+        elastic.kubectl("rollout", "status", name, f"--timeout={patience(120):.0f}s")
 
 
 def test_unused_workers_go_after_idle_minutes_and_come_back(elastic: Stack) -> None:

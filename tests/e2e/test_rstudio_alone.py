@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
-from bench.browser import chromium, log_in
+from bench.browser import BrowserWait, chromium, log_in
 from local import image
 from tests.browser.axe import SCHEMES, violations
 from tests.browser.page import errors, row, unfold
@@ -77,12 +76,12 @@ def test_dashboard_opens_live_page_in_rstudios_viewer(stack: Stack, address: str
 
     opened: re.Match[str] = stack.wait("dashboard() to open the viewer", 120, viewed)
     browser.get(f"{address}/rstudio/?view={opened[1]}")
-    browser.switch_to.frame(WebDriverWait(browser, 30).until(lambda b: b.find_element(By.NAME, "viewer")))
-    WebDriverWait(browser, 60).until(lambda b: b.find_elements(By.ID, "link-text"))
+    browser.switch_to.frame(BrowserWait(browser, 30).until(lambda b: b.find_element(By.NAME, "viewer")))
+    BrowserWait(browser, 60).until(lambda b: b.find_elements(By.ID, "link-text"))
     assert browser.execute_script("return location.href") == f"{address}/cluster/"
-    WebDriverWait(browser, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
+    BrowserWait(browser, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
     unfold(browser)
-    WebDriverWait(browser, 60).until(lambda b: row(b, "seen-in-viewer", "done"), said)
+    BrowserWait(browser, 60).until(lambda b: row(b, "seen-in-viewer", "done"), said)
     browser.switch_to.default_content()
 
 
@@ -92,7 +91,7 @@ def test_jupyterlab_is_absent_and_its_page_leads_to_rstudio(
     python = INSTALLED.format("('jupyterlab', 'ipykernel', 'jupyter_rsession_proxy')")
     assert stack.in_pod(f'/opt/jupyter/bin/python -c "{python}"').strip() == "[False, False, True]"
     browser.get(f"{address}/lab")
-    said = WebDriverWait(browser, 30).until(lambda b: b.find_element(By.ID, "site").text)
+    said = BrowserWait(browser, 30).until(lambda b: b.find_element(By.ID, "site").text)
     assert "JupyterLab cannot be opened" in said
     assert "This stack has only RStudio. For JupyterLab too: pulumi config set ide both" in said
     for scheme in SCHEMES:
@@ -103,9 +102,9 @@ def test_jupyterlab_is_absent_and_its_page_leads_to_rstudio(
 
 def test_live_page_and_its_charts_are_there(address: str, browser: webdriver.Chrome) -> None:
     browser.get(f"{address}/cluster/")
-    WebDriverWait(browser, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
+    BrowserWait(browser, 60).until(lambda b: b.find_element(By.ID, "link-text").text == "Live")
     drawn = "return ['load', 'ends'].every(name => document.querySelector(`#${name} canvas`))"
-    WebDriverWait(browser, 60).until(lambda b: b.execute_script(drawn))
+    BrowserWait(browser, 60).until(lambda b: b.execute_script(drawn))
     assert [message for message in errors(browser) if "/cluster/" in message] == [], (
         "RStudio's page, before, was refused a call"
     )

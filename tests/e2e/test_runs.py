@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from common.paths import REPO
+from common.patience import patience
 from tests.e2e.conftest import WORKERS, Stack
 
 pytestmark = pytest.mark.timeout(300)
@@ -148,7 +149,7 @@ def test_stop_ends_the_script(stack: Stack, project: Path) -> None:
             assert line
         run = run_named_in(line)
         assert command("stop", run).returncode == 0
-        assert process.wait(30) == 143
+        assert process.wait(patience(30)) == 143
         assert "was stopped" in process.stderr.read()
     left = stack.kubectl("exec", f"deployment/{release(stack)}-scheduler", "--", "ps", "-eo", "args")
     assert "main.R" not in left
@@ -200,7 +201,7 @@ def test_the_project_of_a_run_is_there_for_its_futures(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-m", "cli", "run", str(project), "main.R"],
-        cwd=REPO, capture_output=True, text=True, check=False, timeout=200,
+        cwd=REPO, capture_output=True, text=True, check=False, timeout=patience(200),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert (project / "found.txt").read_text() == "4\n"

@@ -75,7 +75,7 @@ def test_one_session_uses_more_workers_than_rs_default_connections(simulated: Si
     program.start()
     simulated.wait("all workers to have a future", 120, lambda: simulated.connected("busy") == WORKERS)
     simulated.peers.send_signal(signal.SIGUSR2)
-    program.join(120)
+    program.join(patience(120))
     assert printed[0].split() == [str(WORKERS), str(42 * WORKERS)]
     settled(simulated, WORKERS)
 

@@ -159,7 +159,7 @@ def test_an_interrupted_up_is_finished_by_the_next(stack: Stack) -> None:
         running = subprocess.Popen(argv, cwd=REPO, env=stack.environment(), stdout=subprocess.DEVNULL)
         stack.wait("the rollout", 60, lambda: running.poll() is not None or stack.replicas() == more)
         running.send_signal(signal.SIGINT)
-        assert running.wait(60) == 130
+        assert running.wait(patience(60)) == 130
     assert stack.replicas() == WORKERS
     stack.up()
     assert len(stack.wait("the workers", 60, lambda: _exactly(WORKERS, stack.pods("worker")))) == WORKERS

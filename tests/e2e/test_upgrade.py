@@ -158,10 +158,12 @@ def maps(release: Release) -> Iterator[set[str]]:
     release.in_scheduler("rm -f /tmp/computes /tmp/upgraded")
     session = threading.Thread(target=lambda: printed.append(release.r(MAPS)))
     session.start()
-    release.in_scheduler("for _ in {1..240}; do [ -e /tmp/computes ] && exit; sleep 0.5; done; exit 1")
+    release.in_scheduler(
+        f"for _ in {{1..{patience(240):.0f}}}; do [ -e /tmp/computes ] && exit; sleep 0.5; done; exit 1"
+    )
     yield used
     release.in_scheduler("touch /tmp/upgraded")
-    session.join(240)
+    session.join(patience(240))
     assert printed, "the R session has failed"
     used |= set(printed[0].split("USED ")[1].split())
 

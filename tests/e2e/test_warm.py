@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from common.patience import patience
 from image.broker.diagnosis import is_ready
 from tests.e2e.conftest import Stack
 
@@ -50,7 +51,7 @@ def full_node(warm: Stack) -> Iterator[None]:
         },
     }
     warm.node.kubectl("apply", "-n", "default", "-f", "-", input=json.dumps(pod))
-    warm.node.kubectl("wait", "-n", "default", "--for=condition=Ready", "pod/filler", "--timeout=60s")
+    warm.node.kubectl("wait", "-n", "default", "--for=condition=Ready", "pod/filler", f"--timeout={patience(60):.0f}s")
     yield
     warm.node.kubectl("delete", "-n", "default", "pod", "filler")
 
