@@ -102,7 +102,7 @@ class Simulation:
     def rscript(self, code: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run an R program in the scheduler pod."""
         where = f"deploy/{self.namespace}-scheduler"
-        return self.kubectl("exec", "-i", where, "--", "Rscript", "-", input=code, timeout=timeout)
+        return self.kubectl("exec", "-i", where, "--", "Rscript", "-", input=code, timeout=patience(timeout))
 
     def scale(self, n: int) -> tuple[float, float, list[str]]:
         """Call scale_workers(n) in R; return the times of call and return, and the progress lines."""
@@ -114,7 +114,7 @@ class Simulation:
         """Return the broker's CPU over that many seconds and in total, its memory, and the time of /metrics."""
         where = f"deploy/{self.namespace}-scheduler"
         done = self.kubectl(
-            "exec", "-i", where, "--", "python3", "-", str(seconds), input=_SAMPLE, timeout=seconds + 60
+            "exec", "-i", where, "--", "python3", "-", str(seconds), input=_SAMPLE, timeout=seconds + patience(60)
         )
         found: dict[str, Any] = json.loads(done.stdout)
         return found
@@ -137,7 +137,7 @@ class Simulation:
 
     def wait(self, what: str, seconds: float, done: Callable[[], Any]) -> Any:
         """Return the first true value of `done()`. Raises UserError after that many seconds."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + patience(seconds)
         while not (value := done()):
             if time.monotonic() > deadline:
                 raise UserError(f"waited {seconds:.0f} s for {what}")

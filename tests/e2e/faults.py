@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from common.errors import UserError
+from common.patience import patience
 from tests.e2e.conftest import Stack
 
 TELL = """
@@ -50,7 +51,7 @@ class Program:
     def _run(self, code: str, timeout: float) -> None:
         try:
             # Ended in the pod too: an R that goes on would hold the workers of the tests that follow.
-            command = ["timeout", "-s", "KILL", str(timeout), "Rscript", "-"]
+            command = ["timeout", "-s", "KILL", str(patience(timeout)), "Rscript", "-"]
             self._output = self.cluster.kubectl("exec", "-i", self.scheduler, "--", *command, input=code)
         except Exception as error:
             self._error = error

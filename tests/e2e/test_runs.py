@@ -70,7 +70,7 @@ def until_progress(process: subprocess.Popen[str]) -> None:
 
 def command(*arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
     with started(*arguments) as process:
-        out, told = process.communicate(timeout=timeout)
+        out, told = process.communicate(timeout=patience(timeout))
     return subprocess.CompletedProcess(arguments, process.returncode, out, told)
 
 
