@@ -34,7 +34,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import door
 from bench.broker import cpu_seconds, memory_mib, started
-from bench.browser import BrowserWait
 from common.paths import REPO
 from image.common import protocol, wire
 
@@ -226,7 +225,6 @@ EventSource.prototype.addEventListener = function (name, take, ...more) {
 
 def watch(at: Door, workers: int, loaded: bool) -> list[str]:
     """Open the page in a browser; return what was seen, in sentences."""
-
     from bench import browser
 
     with tempfile.TemporaryDirectory(prefix="fk-browser-") as name, browser.chromium(Path(name)) as driver:
@@ -236,7 +234,7 @@ def watch(at: Door, workers: int, loaded: bool) -> list[str]:
         first, whole = [], []
         for _ in range(_OPENINGS):
             driver.get(at.address)
-            painted = BrowserWait(driver, 30).until(lambda b: b.execute_script("return window.painted"))
+            painted = browser.BrowserWait(driver, 30).until(lambda b: b.execute_script("return window.painted"))
             entry = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
             first.append(float(driver.execute_script(entry) or 0) / 1000)
             whole.append(float(painted) / 1000)
