@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from . import diagnosis
+from .log import log
 from .status import Status, summarise
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TIMEOUT_SECONDS = 5.0
+"""Limit of one attempt. A request of R's, which waits 30 s for the broker, takes a few of them."""
 
 # Pods as the table that kubectl shows, or complete from a server that makes no tables. See "Receiving resources as
 # Tables" in https://kubernetes.io/docs/reference/using-api/api-concepts/. While a session waits, pods are listed every
@@ -45,8 +48,20 @@ class KubeError(Exception):
         self.kind = kind
 
 
+class ApiBusyError(KubeError):
+    """The API server took the request and did not answer, or asked to come again ``after`` so many seconds."""
+
+    def __init__(self, kind: str, text: str, after: float = 0) -> None:
+        super().__init__(kind, text)
+        self.after = after
+
+
 class KubernetesApi:
-    """The API server as the pod's service account sees it."""
+    """The API server as the pod's service account sees it.
+
+    A busy one is asked a second time. That is done once per client, so that an answer to R does not come too late, and
+    it is safe: each call reads, or sets a number.
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._release = environ.get("FUTURE_KUBERNETES_RELEASE", "")
@@ -54,6 +69,8 @@ class KubernetesApi:
         host, port = environ.get("KUBERNETES_SERVICE_HOST", ""), environ.get("KUBERNETES_SERVICE_PORT", "443")
         self._base = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
         self._account = Path(environ.get("FUTURE_KUBERNETES_ACCOUNT", _ACCOUNT))
+        self._timeout = float(environ.get("FUTURE_KUBERNETES_API_SECONDS", _TIMEOUT_SECONDS))
+        self._asked_again = False
         if not host or not self._release:
             raise KubeError(
                 "outside", "this scheduler does not run in a Kubernetes release, so it cannot scale workers"
@@ -61,6 +78,17 @@ class KubernetesApi:
         self._core = f"/api/v1/namespaces/{self._namespace}"
 
     def _call(self, method: str, path: str, body: object = None, accept: str = "application/json") -> dict[str, Any]:
+        try:
+            return self._attempt(method, path, body, accept)
+        except ApiBusyError as busy:
+            if self._asked_again:
+                raise
+            log(f"asks a second time: {busy}")
+            self._asked_again = True
+            time.sleep(min(busy.after, self._timeout))
+            return self._attempt(method, path, body, accept)
+
+    def _attempt(self, method: str, path: str, body: object, accept: str) -> dict[str, Any]:
         try:
             token = (self._account / "token").read_text()  # read each time: Kubernetes rotates it
             context = ssl.create_default_context(cafile=str(self._account / "ca.crt"))
@@ -80,7 +108,7 @@ class KubernetesApi:
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
         )
         try:
-            with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
+            with opener.open(request, timeout=self._timeout) as response:
                 answer: dict[str, Any] = json.load(response)
                 return answer
         except urllib.error.HTTPError as error:
@@ -93,7 +121,14 @@ class KubernetesApi:
                     f"the scheduler's service account may not do this: {text}. "
                     f"Its Role is {self._release}-scheduler: deploy the release again",
                 ) from None
-            raise KubeError("refused", f"the Kubernetes API refused: {text}") from None
+            refusal = f"the Kubernetes API refused: {text}"
+            after = error.headers.get("Retry-After", "")
+            if after.isdecimal() and (error.code == 429 or error.code >= 500):  # as client-go does
+                raise ApiBusyError("refused", refusal, float(after)) from None
+            raise KubeError("refused", refusal) from None
+        except TimeoutError:  # of the answer; one while connecting is a URLError
+            text = f"the Kubernetes API did not answer within {self._timeout:g} s"
+            raise ApiBusyError("unreachable", text) from None
         except (OSError, ValueError) as error:
             raise KubeError("unreachable", f"the Kubernetes API cannot be reached: {error}") from None
 

@@ -58,6 +58,8 @@ class Api(ThreadingHTTPServer):
         self.pods: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         self.status = 200
+        self.busy: list[str] = []
+        """Each is for one request: "silence" gives no answer, a number asks to come again in so many seconds."""
         self.tables = False
         self.created = "2026-01-01T00:00:00Z"
         self.asked: list[str] = []
@@ -87,7 +89,21 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
+    def _busy(self) -> bool:
+        """True if this request was left without an answer, or refused for now."""
+        busy = self.server.busy.pop(0) if self.server.busy else ""
+        if busy == "silence":
+            self.rfile.read(1)  # until the client goes
+        elif busy:
+            self.send_response(429)
+            self.send_header("Retry-After", busy)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        return bool(busy)
+
     def do_GET(self) -> None:
+        if self._busy():
+            return
         path, _, query = self.path.partition("?")
         self.server.read.append(path)
         name = path.rsplit("/", 1)[1]
@@ -114,6 +130,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PATCH(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self._busy():
+            return
         if self.path == WARM:
             if self.server.status == 200:
                 self.server.placeholders = body["spec"]["replicas"]

@@ -152,6 +152,7 @@ def test_ready_pod_without_a_worker_endangers_no_used_worker(impatient: Bed, api
         api.pods = [pod("a", ready=free != "a"), pod("b", ready=free != "b"), pod("lost")]
         assert impatient.ask("scale 0") == "ok 1"
         wait_for(lambda: api.asked == ["2"], 15)
+    wait_for(lambda: impatient.state(session.pod) != "busy")
     assert impatient.ask("scale 0") == "ok 0"
     wait_for(lambda: api.asked == ["2", "0"], 15)
 
