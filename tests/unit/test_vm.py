@@ -34,8 +34,10 @@ class FakeGuest:
         return int(bool(self.fails) and command.endswith(self.fails))
 
 
-def play(guest: FakeGuest, folder: Path, more: tuple[str, ...] = ()) -> list[story.Outcome]:
-    return story.play(cast(Guest, guest), folder / "log", more)
+def play(
+    guest: FakeGuest, folder: Path, more: tuple[str, ...] = (), engines: tuple[str, ...] = ()
+) -> list[story.Outcome]:
+    return story.play(cast(Guest, guest), folder / "log", more, engines)
 
 
 def test_story_that_holds_runs_every_step_and_names_loaded_modules(tmp_path: Path) -> None:
@@ -61,6 +63,14 @@ def test_step_that_fails_ends_the_story_with_its_last_lines(tmp_path: Path) -> N
     assert [outcome.held for outcome in outcomes] == [False]
     assert "FAIL make up" in story.summary(outcomes)
     assert "said something" in story.summary(outcomes)
+
+
+def test_story_beside_an_engine_fails_where_that_does_not_run(tmp_path: Path) -> None:
+    guest = FakeGuest()
+    assert all(outcome.held for outcome in play(guest, tmp_path, engines=("containerd",)))
+    assert guest.ran[0] == guest.ran[-1] == "systemctl is-active containerd"
+    outcomes = play(FakeGuest(fails="containerd"), tmp_path, engines=("containerd",))
+    assert [(outcome.title, outcome.held) for outcome in outcomes] == [("containerd is active", False)]
 
 
 def test_control_group_that_stays_is_a_failure(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def _play(guest: Guest, arguments: argparse.Namespace) -> int:
     transcript = images.vm_dir() / f"{name}.log"
     try:
         system = guest.run("uname -sr").strip()
-        outcomes = story.play(guest, transcript, arguments.test)
+        outcomes = story.play(guest, transcript, arguments.test, arguments.engines)
     finally:
         guest.stop()
     if guest.accelerator == "uml":

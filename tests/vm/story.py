@@ -68,14 +68,19 @@ def differences(before: Mapping[str, Sequence[str]], after: Mapping[str, Sequenc
     return found
 
 
-def play(guest: Guest, transcript: Path, more: Sequence[str] = ()) -> list[Outcome]:
-    """Run the steps, then the make targets `more`, until one fails; compare the footprints before and after."""
+def play(guest: Guest, transcript: Path, more: Sequence[str] = (), engines: Sequence[str] = ()) -> list[Outcome]:
+    """Run the steps, then the make targets `more`, until one fails; compare the footprints before and after.
+
+    The services `engines` must be active at the start and at the end.
+    """
     guest.run("systemctl is-system-running --wait || true")  # a Docker that still starts would count as left behind
     before = footprint(guest)
     modules = set(guest.run("lsmod | cut -d' ' -f1").split())
+    active = [(f"{engine} is active", f"systemctl is-active {engine}") for engine in engines]
+    targets = [(f"make {target}", f"make {target}") for target in more]
     outcomes: list[Outcome] = []
     with transcript.open("w") as log:
-        for title, command in (*STEPS, *((f"make {target}", f"make {target}") for target in more)):
+        for title, command in (*active, *STEPS, *targets, *active):
             outcomes.append(_step(guest, title, command, log.write))
             log.flush()
             if not outcomes[-1].held:
