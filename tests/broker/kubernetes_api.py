@@ -81,10 +81,12 @@ class Handler(BaseHTTPRequestHandler):
         status = self.server.status
         self._send(status, {"message": "no"} if status != 200 else body)
 
-    def _send(self, status: int, body: object) -> None:
+    def _send(self, status: int, body: object, retry_after: str = "") -> None:
         assert self.headers["Authorization"] == "Bearer account-token"
         data = json.dumps(body).encode()
         self.send_response(status)
+        if retry_after:
+            self.send_header("Retry-After", retry_after)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -95,10 +97,7 @@ class Handler(BaseHTTPRequestHandler):
         if busy == "silence":
             self.rfile.read(1)  # until the client goes
         elif busy:
-            self.send_response(429)
-            self.send_header("Retry-After", busy)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self._send(429, {"message": "too many requests"}, retry_after=busy)
         return bool(busy)
 
     def do_GET(self) -> None:
