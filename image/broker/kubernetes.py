@@ -7,6 +7,7 @@ a thread. diagnosis.py and status.py turn the answers into words.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import ssl
 import time
@@ -112,9 +113,7 @@ class KubernetesApi:
                 answer: dict[str, Any] = json.load(response)
                 return answer
         except urllib.error.HTTPError as error:
-            text = error.read(2000).decode(errors="replace")
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                text = json.loads(text)["message"]
+            text = _reason(error)
             if error.code in (401, 403):
                 raise KubeError(
                     "permission",
@@ -129,7 +128,7 @@ class KubernetesApi:
         except TimeoutError:  # of the answer; one while connecting is a URLError
             text = f"the Kubernetes API did not answer within {self._timeout:g} s"
             raise ApiBusyError("unreachable", text) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise KubeError("unreachable", f"the Kubernetes API cannot be reached: {error}") from None
 
     def _scale(self, component: str) -> str:
@@ -192,6 +191,15 @@ class KubernetesApi:
         wanted, pods = self.wanted(), self.pods()
         self._complete(pods)
         return summarise(wanted, pods, self.events(), connected)
+
+
+def _reason(refusal: urllib.error.HTTPError) -> str:
+    """Reason that the server gives, or the HTTP status where no reason comes."""
+    text = f"{refusal.code} {refusal.reason}"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
+        text = refusal.read(2000).decode(errors="replace") or text
+        text = json.loads(text)["message"]
+    return text
 
 
 def from_table(table: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -60,6 +60,9 @@ class Api(ThreadingHTTPServer):
         self.status = 200
         self.busy: list[str] = []
         """Each is for one request: "silence" gives no answer, a number asks to come again in so many seconds."""
+        self.body_sent: float = 1
+        """Part of each answer's body that is sent before the connection is left open or, if ``breaks``, closed."""
+        self.breaks = False
         self.tables = False
         self.created = "2026-01-01T00:00:00Z"
         self.asked: list[str] = []
@@ -89,7 +92,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Retry-After", retry_after)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        sent = data[: int(len(data) * self.server.body_sent)]
+        self.wfile.write(sent)
+        if sent != data and not self.server.breaks:
+            self.rfile.read(1)  # until the client goes
 
     def _busy(self) -> bool:
         """True if this request was left without an answer, or refused for now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,29 @@ def test_a_refusal_for_good_is_not_repeated(client: KubernetesApi, api: Api) -> 
     with pytest.raises(KubeError, match=r"^the Kubernetes API refused: no$"):
         client.wanted()
     assert len(api.read) == 1
+
+
+@pytest.mark.parametrize(("status", "kind"), [(403, "permission"), (422, "refused"), (503, "refused")])
+@pytest.mark.parametrize("breaks", [False, True], ids=["stops", "breaks"])
+def test_a_refusal_whose_reason_does_not_come_is_one(
+    client: KubernetesApi, api: Api, status: int, kind: str, breaks: bool
+) -> None:
+    api.status, api.body_sent, api.breaks = status, 0, breaks
+    with pytest.raises(KubeError, match=f": {status} {HTTPStatus(status).phrase}") as error:
+        client.wanted()
+    assert error.value.kind == kind
+
+
+def test_a_refusal_for_now_is_repeated_without_its_reason(client: KubernetesApi, api: Api) -> None:
+    api.busy, api.body_sent, api.breaks = ["0", "0"], 0, True
+    with pytest.raises(KubeError, match=r": 429 Too Many Requests$"):
+        client.wanted()
+    assert not api.busy
+
+
+@pytest.mark.parametrize(("breaks", "reason"), [(False, "did not answer within 2 s"), (True, "cannot be reached")])
+def test_half_an_answer_is_none(client: KubernetesApi, api: Api, breaks: bool, reason: str) -> None:
+    api.body_sent, api.breaks = 0.5, breaks
+    with pytest.raises(KubeError, match=f"^the Kubernetes API {reason}") as error:
+        client.wanted()
+    assert error.value.kind == "unreachable"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import io
 import json
 import time
@@ -10,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from email.message import Message
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -254,8 +256,15 @@ def answered(body: bytes, encoding: str = "") -> Answered:
     return answer
 
 
-def refusal(status: int, body: bytes) -> urllib.error.HTTPError:
-    return urllib.error.HTTPError("u", status, "", Message(), io.BytesIO(body))
+class LostBody(io.BytesIO):
+    """A body that does not come."""
+
+    def read(self, amount: int | None = -1) -> bytes:
+        raise TimeoutError(f"{amount} bytes timed out")
+
+
+def refusal(status: int, body: io.BytesIO) -> urllib.error.HTTPError:
+    return urllib.error.HTTPError("u", status, HTTPStatus(status).phrase, Message(), body)
 
 
 def test_request_names_token_project_and_compression(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,11 +287,11 @@ def test_request_names_token_project_and_compression(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [
-        (
-            urllib.error.HTTPError("u", 403, "", Message(), io.BytesIO(b'{"error": {"message": "not enabled"}}')),
-            "403 not",
-        ),
-        (refusal(502, b"<html>"), "502 <html>"),
+        (refusal(403, io.BytesIO(b'{"error": {"message": "not enabled"}}')), "403 not"),
+        (refusal(502, io.BytesIO(b"<html>")), "502 <html>"),
+        (refusal(502, io.BytesIO()), "502 Bad Gateway"),
+        (refusal(502, LostBody()), "502 Bad Gateway"),
+        (http.client.IncompleteRead(b"half"), "4 bytes read"),
         (urllib.error.URLError("no route"), "no route"),
         (TimeoutError("timed out"), "timed out"),
     ],

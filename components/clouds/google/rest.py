@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -38,15 +39,19 @@ def fetch(url: str, project: str, token: str) -> dict[str, Any]:
             text = gzip.decompress(body) if answer.headers.get("Content-Encoding") == "gzip" else body
         found: dict[str, Any] = json.loads(text)
     except urllib.error.HTTPError as error:
-        raise RestError(f"{error.code} {reason_of(error.read())}") from error
-    except (OSError, ValueError) as error:
+        raise RestError(f"{error.code} {_reason(error)}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise RestError(str(error)) from error
     return found
 
 
-def reason_of(body: bytes) -> str:
-    """The message in an error of Google's APIs; the beginning of the text where it is none."""
+def _reason(refusal: urllib.error.HTTPError) -> str:
+    """The message of Google's error; the beginning of another text; the status where no text comes."""
+    try:
+        body = refusal.read()
+    except (OSError, http.client.HTTPException):
+        return refusal.reason
     try:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return body[:200].decode(errors="replace")
+        return body[:200].decode(errors="replace") or refusal.reason
