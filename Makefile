@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 RUN := .venv/bin/python
 COMMAND := .venv/bin/future-kubernetes
+# Processes of the end-to-end tests; two keep a slow machine within their limits.
+PROCESSES ?= 3
 
 .PHONY: help up down status password test test-unit test-chart test-browser test-e2e pictures lint test-vm coverage generate bench
 help: ## this list
@@ -31,7 +33,7 @@ test-browser: .venv/ready-test ## login and live page in a real browser, without
 	$(RUN) -m pytest -n 2 tests/browser
 
 test-e2e: .venv/ready-test ## a real cluster of its own on this machine, R, and a real browser
-	$(RUN) -m pytest -n 3 tests/e2e
+	$(RUN) -m pytest -n $(PROCESSES) tests/e2e
 
 pictures: .venv/ready-test ## take the pages' pictures anew
 	rm -rf build/pictures && $(RUN) -m pytest -n 0 tests/browser/test_pictures.py tests/e2e/test_pictures.py

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 
 from bench.browser import BrowserWait
@@ -37,7 +38,11 @@ done
 
 
 def until(browser: webdriver.Chrome, what: Callable[[webdriver.Chrome], Any], seconds: float = 60) -> Any:
-    return BrowserWait(browser, seconds, poll_frequency=0.2).until(what)
+    try:
+        return BrowserWait(browser, seconds, poll_frequency=0.2).until(what)
+    except TimeoutException as error:
+        shown = browser.find_element(By.TAG_NAME, "body").text[-3000:]
+        raise AssertionError(f"waited {seconds} s; the page shows: {shown}") from error
 
 
 def text(browser: webdriver.Chrome, name: str) -> str:
@@ -78,7 +83,7 @@ def restart_broker(stack: Stack) -> None:
 def measured_pods(browser: webdriver.Chrome) -> bool:
     """True if the page has the memory of each worker and of the session's pod, against the limit."""
     workers = re.findall(r"\d of [\d,]+ MiB", text(browser, "workers-table"))
-    session = re.fullmatch(r"Their pod uses [\d,]+ of [\d,]+ MiB", text(browser, "memory-text"))
+    session = re.fullmatch(r"Their pod uses [\d,]+ of [\d,]+ MiB(: nearly all)?", text(browser, "memory-text"))
     return len(workers) >= WORKERS and session is not None
 
 
