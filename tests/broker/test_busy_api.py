@@ -1,4 +1,4 @@
-"""The broker's client of the Kubernetes API asks a busy server a second time."""
+"""The broker's client of the Kubernetes API asks a busy server a second time, and reports answers that break off."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def restart_broker(stack: Stack) -> None:
 def measured_pods(browser: webdriver.Chrome) -> bool:
     """True if the page has the memory of each worker and of the session's pod, against the limit."""
     workers = re.findall(r"\d of [\d,]+ MiB", text(browser, "workers-table"))
-    session = re.fullmatch(r"Their pod uses [\d,]+ of [\d,]+ MiB(: nearly all)?", text(browser, "memory-text"))
+    session = re.fullmatch(r"Their pod uses [\d,]+ of [\d,]+ MiB", text(browser, "memory-text"))
     return len(workers) >= WORKERS and session is not None
 
 

@@ -21,7 +21,7 @@ def test_ctrl_c_ends_every_wait_and_leaves_nothing_half_done(faulty: Stack) -> N
     code = """
         # An API server that is too busy to answer is asked again.
         wanted_now <- function() {
-          tryCatch(future.kubernetes:::kubernetes_status()$wanted, error = function(e) NA_integer_)
+          tryCatch(future.kubernetes:::kubernetes_status()$wanted, KubernetesUnreachableError = function(e) NA_integer_)
         }
         interrupted <- function(what, expr, after = value(future(6 * 7))) {
           unlink("/tmp/when")

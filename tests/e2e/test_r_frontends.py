@@ -47,8 +47,8 @@ def test_recipes_line_works_under_vanilla_r_of_callr_and_targets(stack: Stack) -
     """
     # The recipe's line takes the workers that are free at that moment. Those of the test before return one by one, and
     # a laptop's plan of another module may rest meanwhile, which takes them away.
-    free = f"future.kubernetes::scale_workers({WORKERS}); cat('FREE', length(parallelly::availableWorkers()))"
-    stack.wait("every worker to be free", 60, lambda: stack.rscript(free).endswith(f"FREE {WORKERS}"))
+    free = f"future.kubernetes::scale_workers({WORKERS}); cat(length(parallelly::availableWorkers()))"
+    stack.wait("every worker to be free", 60, lambda: stack.rscript(free) == str(WORKERS))
     scheduler = stack.scheduler()["metadata"]["name"]
     printed = stack.kubectl("exec", "-i", scheduler, "--", "Rscript", "--vanilla", "-", input=code)
     words = printed.split("WORKERS ")[1].split()

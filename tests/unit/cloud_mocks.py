@@ -238,9 +238,6 @@ def run(
     """Runs `__main__.py` as stack `stack_name` with `config` (keys without namespace). Raises Refused."""
     # The SDK keeps state in the event loop's context, so each run needs its own.
     loop = asyncio.new_event_loop()
-    # A program that failed leaves the errors of all that depends on the failed resource: 60,000 lines in one run of the
-    # tests. Pulumi's own start program does not log them either.
-    loop.set_exception_handler(lambda *_: None)
     asyncio.set_event_loop(loop)
     # Otherwise this run would wait for outputs of an earlier test, whose loop is closed.
     pulumi.runtime.settings.SETTINGS.outputs.clear()
@@ -270,6 +267,9 @@ def run(
         try:
             loop.run_until_complete(program())
         except Exception as error:
+            # Else asyncio would log the errors of every resource that depends on a failed one: 60,000 lines in one run
+            # of the tests. Pulumi's own start program does not log them either.
+            loop.set_exception_handler(lambda *_: None)
             raise Refused(error, recording) from error
         root = pulumi.runtime.get_root_resource()
         outputs = dict(root.outputs) if isinstance(root, stack.Stack) else {}
